@@ -1,0 +1,61 @@
+# libnyx. The core's sources are compiled once (position independent) and go into both
+# libraries. The kernels are compiled once per instruction set, each exporting one table;
+# the core picks one at start, so nothing here depends on the machine that builds.
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+file(GLOB_RECURSE core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/core/*.c)
+file(GLOB kernel_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/*.c)
+
+# The dialect of the rows, as the text that opens every GPU kernel.
+include(cmake/embed.cmake)
+nyx_embed(${PROJECT_SOURCE_DIR}/kernels/dialect/gpu.h nyx__gpu_dialect core_sources)
+
+# Internal code includes <nyx/...> and, from the root, "kernels/..." and "core/...".
+add_library(nyx_internal INTERFACE)
+target_include_directories(nyx_internal INTERFACE ${PROJECT_SOURCE_DIR}/core/include
+                                                  ${PROJECT_SOURCE_DIR})
+target_link_libraries(nyx_internal INTERFACE nyx_flags)
+
+add_library(nyx_core OBJECT ${core_sources})
+target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
+set(nyx_objects $<TARGET_OBJECTS:nyx_core>)
+
+# One object library per instruction set: nyx_kernels(<path> <flags>...).
+function(nyx_kernels path)
+  add_library(nyx_kernels_${path} OBJECT ${kernel_sources})
+  target_compile_definitions(nyx_kernels_${path} PRIVATE NYX_CPU_PATH=${path})
+  target_compile_options(nyx_kernels_${path} PRIVATE
+    $<IF:$<CONFIG:Debug>,-O1,-O3> -fno-trapping-math -fno-math-errno
+    -ffp-contract=fast -fwrapv -Wno-psabi ${ARGN})
+  target_link_libraries(nyx_kernels_${path} PRIVATE nyx_internal)
+  list(APPEND nyx_objects $<TARGET_OBJECTS:nyx_kernels_${path}>)
+  set(nyx_objects ${nyx_objects} PARENT_SCOPE)
+endfunction()
+
+if(kernel_sources)
+  nyx_kernels(base)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+    nyx_kernels(avx2 -mavx2 -mfma -mf16c)
+    nyx_kernels(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c)
+  endif()
+endif()
+
+# Both libraries, with the same interface. Extensions and the Lua modules use the shared
+# one, so that a process holds one op table and one memory pool.
+foreach(kind shared static)
+  string(TOUPPER ${kind} kind_upper)
+  add_library(nyx_${kind} ${kind_upper} ${nyx_objects})
+  set_target_properties(nyx_${kind} PROPERTIES OUTPUT_NAME nyx LINKER_LANGUAGE C)
+  target_include_directories(nyx_${kind} INTERFACE
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/core/include>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+endforeach()
+set_target_properties(nyx_shared PROPERTIES
+  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME nyx)
+target_link_libraries(nyx_shared PRIVATE $<BUILD_INTERFACE:nyx_flags> Threads::Threads m
+                                         ${CMAKE_DL_LIBS})
+# Users of the static library link what it needs themselves.
+target_link_libraries(nyx_static PUBLIC Threads::Threads m ${CMAKE_DL_LIBS})
+add_library(Nyx::nyx ALIAS nyx_shared)
+add_library(Nyx::nyx_static ALIAS nyx_static)

@@ -1,0 +1,46 @@
+# C tests: each spec/c/*_test.c is one program, linked with the static library so that
+# internal functions can be tested. Lua specs are run by spec/run.sh.
+if(NYX_TESTS)
+  enable_testing()
+  file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/spec/c/*_test.c)
+  foreach(source IN LISTS test_sources)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_link_libraries(${name} PRIVATE nyx_internal nyx_static)
+    set_target_properties(${name} PROPERTIES
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+    add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  endforeach()
+
+  # The binding from C, with several Lua states in threads.
+  if(TARGET nyx_lua54)
+    add_executable(states_test spec/lua/states_test.c $<TARGET_OBJECTS:nyx_lua54_objects>)
+    target_include_directories(states_test SYSTEM PRIVATE ${LUA54_INCLUDE_DIRS})
+    target_link_libraries(states_test PRIVATE nyx_internal nyx_shared ${nyx_lua_libraries}
+                                              ${LUA54_LINK_LIBRARIES} m Threads::Threads)
+    set_target_properties(states_test PROPERTIES
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+    add_test(NAME states_test COMMAND states_test WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  endif()
+
+  # What spec/op compares kernels with: the rows over plain scalars, as a Lua module for
+  # each Lua that is built.
+  function(nyx_oracle version headers)
+    add_library(nyx_oracle_${version} MODULE spec/op/oracle.c spec/op/oracle_float.c
+                                             spec/op/oracle_int.c)
+    target_include_directories(nyx_oracle_${version} SYSTEM PRIVATE
+                               ${${headers}_INCLUDE_DIRS})
+    target_compile_options(nyx_oracle_${version} PRIVATE -fwrapv -Wno-conversion
+                           -Wno-tautological-compare)
+    target_link_libraries(nyx_oracle_${version} PRIVATE nyx_internal m)
+    set_target_properties(nyx_oracle_${version} PROPERTIES
+      PREFIX "" OUTPUT_NAME nyx_oracle
+      LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib/lua/${version})
+  endfunction()
+  if(TARGET nyx_lua54)
+    nyx_oracle(5.4 LUA54)
+  endif()
+  if(TARGET nyx_luajit)
+    nyx_oracle(5.1 LUAJIT)
+  endif()
+endif()
