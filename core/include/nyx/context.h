@@ -1,0 +1,49 @@
+/* A context: the last error, the random state, gradient mode and defaults of one thread
+ * of work. One thread uses it at a time; the Lua binding keeps one per lua_State. */
+#ifndef NYX_CONTEXT_H
+#define NYX_CONTEXT_H
+
+#include "dtype.h"
+#include "status.h"
+
+/* Makes a context. On NYX_ERR_MEMORY *out is NULL. Free it after the last call that names
+ * it; tensors outlive it. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_context_new(nyx_context **out);
+NYX_API void nyx_context_free(nyx_context *ctx); /* NULL is allowed */
+
+/* The message of the last failure; "" when nothing failed. Valid until the next call. */
+NYX_API const char *nyx_context_error(const nyx_context *ctx);
+
+/* For ops of extensions: formats a message, prefixed with the op being applied, and
+ * returns `status`. Messages say what, got, expected, remedy. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_context_fail(nyx_context *ctx, nyx_status status,
+                                                   const char *format, ...)
+    NYX_PRINTF(3, 4);
+
+/* Random numbers are counter-based (Philox 4x32-10): equal seeds give equal numbers on
+ * every device, with any number of threads. A new context has a seed from the system. */
+NYX_API void nyx_context_seed(nyx_context *ctx, uint64_t seed);
+NYX_API uint64_t nyx_context_seed_of(const nyx_context *ctx);
+
+/* Whether ops on tensors that require gradients are recorded. On in a new context. */
+NYX_API bool nyx_context_grad_enabled(const nyx_context *ctx);
+NYX_API void nyx_context_set_grad_enabled(nyx_context *ctx, bool enabled);
+
+/* The dtype of float constructors and of float results from integer inputs; float32. */
+NYX_API nyx_dtype nyx_context_default_dtype(const nyx_context *ctx);
+NYX_API NYX_MUST_CHECK nyx_status nyx_context_set_default_dtype(nyx_context *ctx,
+                                                                nyx_dtype dtype);
+
+/* What the first position is called in index tensors (argmax, gather, class labels):
+ * 0 in C, which is the default; the Lua binding sets 1. */
+NYX_API int nyx_context_index_base(const nyx_context *ctx);
+NYX_API void nyx_context_set_index_base(nyx_context *ctx, int base);
+
+/* Asks the op that runs in this context to stop with NYX_ERR_INTERRUPTED. May be called
+ * from a signal handler or another thread. The request is used up by the op it stops. */
+NYX_API void nyx_context_interrupt(nyx_context *ctx);
+/* Uses up such a request: true once after it. For loops that can stop half-way, in ops of
+ * extensions and in hosts. */
+NYX_API bool nyx_context_interrupted(nyx_context *ctx);
+
+#endif

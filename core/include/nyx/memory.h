@@ -1,0 +1,39 @@
+/* The caching allocator behind every tensor and every internal structure: 64-byte aligned
+ * blocks, sorted into size classes and reused. One per process, safe from any thread. It
+ * keeps at most 256 MiB, or as much as is live, for reuse; the statistics count whole
+ * blocks, up to a quarter and 64 bytes more than was asked for. */
+#ifndef NYX_MEMORY_H
+#define NYX_MEMORY_H
+
+#include "status.h"
+
+typedef struct nyx_memory_stats {
+  size_t live;        /* bytes handed out and not yet given back */
+  size_t peak;        /* the highest `live` since start or nyx_memory_reset_peak */
+  size_t cached;      /* bytes kept for reuse */
+  size_t limit;       /* most bytes live + cached; 0 means none */
+  uint64_t allocated; /* blocks handed out since start */
+  uint64_t reused;    /* of these, from the cache */
+} nyx_memory_stats;
+
+NYX_API void nyx_memory_get_stats(nyx_memory_stats *out);
+NYX_API void nyx_memory_reset_peak(void);
+
+/* The most bytes that may be live + cached, 0 for no limit. Allocations beyond it first
+ * empty the cache and then fail with NYX_ERR_MEMORY. */
+NYX_API void nyx_memory_set_limit(size_t bytes);
+
+/* Gives cached blocks back to the system. */
+NYX_API void nyx_memory_trim(void);
+
+/* For tests: after `n` more allocations, every further one fails (n = 0: from the next one
+ * on) until a negative n switches this off. */
+NYX_API void nyx_memory_fail_after(int64_t n);
+
+/* A 64-byte aligned block of at least `bytes` (0 gives a valid block), NULL when there is
+ * no memory. Contents undefined. Extensions may use these for scratch. */
+NYX_API void *nyx_memory_alloc(size_t bytes);
+NYX_API void *nyx_memory_alloc_zeroed(size_t bytes);
+NYX_API void nyx_memory_free(void *block); /* NULL is allowed */
+
+#endif
