@@ -1,0 +1,66 @@
+/* Inside a context, and how the core reports errors. Texts live in errors.def; use
+ *   return nyx__error(ctx, SHAPE_INNER, a, b);
+ * Read next: context.c, errors.def. */
+#ifndef NYX_BASE_CONTEXT_H
+#define NYX_BASE_CONTEXT_H
+
+#include <nyx/context.h>
+#include <nyx/memory.h>
+#include <stdatomic.h>
+
+#define NYX_ERROR_SIZE 1024
+
+struct nyx_context {
+  char error[NYX_ERROR_SIZE];
+  const char *where; /* the op being applied, prefixed to messages; NULL outside */
+  uint64_t seed;
+  uint64_t random_next; /* the next unused Philox block */
+  nyx_dtype default_dtype;
+  int index_base;
+  bool grad_enabled;
+  atomic_bool interrupted;
+};
+
+/* Formats ctx->error as "where: message" and returns status. ctx may be NULL. */
+nyx_status nyx__fail(nyx_context *ctx, nyx_status status, const char *format, ...)
+    NYX_PRINTF(3, 4);
+
+/* The rows of errors.def as nyx__text_ID and NYX__STATUS_ID; the compiler checks the
+ * arguments of each use against the text. */
+#define NYX_ERROR(id, status, text) static const char nyx__text_##id[] = text;
+#include "errors.def"
+#undef NYX_ERROR
+enum {
+#define NYX_ERROR(id, status, text) NYX__STATUS_##id = NYX_ERR_##status,
+#include "errors.def"
+#undef NYX_ERROR
+};
+#define nyx__error(ctx, id, ...)                                                         \
+  ((void)nyx__fail(ctx, (nyx_status)NYX__STATUS_##id, nyx__text_##id, ##__VA_ARGS__),    \
+   (nyx_status)NYX__STATUS_##id) /* a constant, so that callers' checks are understood */
+
+/* The error of an allocation of `bytes` that failed. */
+void nyx__fail_memory(nyx_context *ctx, size_t bytes);
+NYX_MUST_CHECK static inline nyx_status nyx__no_memory(nyx_context *ctx, size_t bytes) {
+  nyx__fail_memory(ctx, bytes);
+  return NYX_ERR_MEMORY;
+}
+
+/* Leaves the function when a call failed. */
+#define NYX_TRY(call)                                                                    \
+  do {                                                                                   \
+    nyx_status nyx__try = (call);                                                        \
+    if (nyx__try != NYX_OK) return nyx__try;                                             \
+  } while (0)
+
+/* Takes `blocks` Philox blocks (4 x 32 bits each) of the context's stream; returns the
+ * first one's number. */
+uint64_t nyx__random_take(nyx_context *ctx, uint64_t blocks);
+
+/* True once after nyx_context_interrupt. */
+static inline bool nyx__interrupted(nyx_context *ctx) {
+  return atomic_load_explicit(&ctx->interrupted, memory_order_relaxed) &&
+         atomic_exchange(&ctx->interrupted, false);
+}
+
+#endif

@@ -1,0 +1,306 @@
+/* The thread pool. Workers start at the first call that has work for them, wait by
+ * spinning a moment and then by sleeping, and take ranges from one counter. One call at a
+ * time owns the pool; a second caller, as any nested one, does its ranges itself.
+ * Read next: nyx/parallel.h.
+ *
+ * One word says all about the current job: its number, whether workers may still enter,
+ * and how many are inside. The caller opens it, takes part, closes it when the ranges are
+ * used up, and returns when nobody is inside, so a worker that wakes late costs nothing.
+ */
+#include <nyx/parallel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu.h"
+
+#define MAX_THREADS 256
+#define SPINS 1500 /* pauses before a worker or caller sleeps: some 10 to 50 us */
+
+#define OPEN ((uint64_t)1 << 16)
+#define INSIDE (OPEN - 1)
+#define NUMBER_SHIFT 32
+
+typedef struct job {
+  nyx_range_fn fn;
+  void *arg;
+  int64_t n, grain, ranges;
+} job;
+
+static struct {
+  pthread_mutex_t owner; /* held by the call that uses the workers */
+  int workers;           /* running; changes under owner */
+  pthread_t thread[MAX_THREADS];
+  atomic_int spins; /* SPINS, or 0 when there are more threads than cores */
+
+  job job; /* written while nobody is inside */
+  _Alignas(64) _Atomic uint64_t state;
+  _Alignas(64) atomic_llong next; /* the first range nobody took */
+
+  pthread_mutex_t sleep;
+  pthread_cond_t wake, done;
+  atomic_int sleepers;         /* workers that wait for `wake` */
+  atomic_bool caller_sleeping; /* the caller waits for `done` */
+  atomic_bool stopping;
+} pool = {.owner = PTHREAD_MUTEX_INITIALIZER,
+          .sleep = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER,
+          .done = PTHREAD_COND_INITIALIZER};
+
+static atomic_int wanted_threads; /* 0: not asked for yet */
+static nyx_job_system host;
+static atomic_bool host_set;
+
+/* True while this thread runs ranges: calls from there are not split again. */
+static _Thread_local bool inside;
+
+static void pause_a_little(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+static void run_range(const job *j, int64_t i) {
+  int64_t begin = i * j->grain;
+  int64_t end = j->n - begin > j->grain ? begin + j->grain : j->n;
+  j->fn(j->arg, begin, end);
+}
+
+static void run_here(const job *j) {
+  for (int64_t i = 0; i < j->ranges; i++) run_range(j, i);
+}
+
+/* Takes ranges until there are none. */
+static void run_shared(const job *j) {
+  for (;;) {
+    int64_t i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
+    if (i >= j->ranges) return;
+    run_range(j, i);
+  }
+}
+
+/* Workers */
+
+/* Enters the current job unless it is closed or was seen before. */
+static bool enter(uint32_t *seen) {
+  uint64_t state = atomic_load(&pool.state);
+  while ((state & OPEN) && (uint32_t)(state >> NUMBER_SHIFT) != *seen) {
+    if (atomic_compare_exchange_weak(&pool.state, &state, state + 1)) {
+      *seen = (uint32_t)(state >> NUMBER_SHIFT);
+      return true;
+    }
+  }
+  return false;
+}
+
+static void leave(void) {
+  uint64_t before = atomic_fetch_sub(&pool.state, 1);
+  if ((before & (OPEN | INSIDE)) != 1) return; /* open, or not the last one */
+  if (!atomic_load(&pool.caller_sleeping)) return;
+  pthread_mutex_lock(&pool.sleep);
+  pthread_cond_signal(&pool.done);
+  pthread_mutex_unlock(&pool.sleep);
+}
+
+/* Waits for a job and enters it; false when the pool stops. */
+static bool wait_for_job(uint32_t *seen) {
+  for (int i = atomic_load_explicit(&pool.spins, memory_order_relaxed); i > 0; i--) {
+    if (atomic_load_explicit(&pool.stopping, memory_order_relaxed)) return false;
+    if (enter(seen)) return true;
+    pause_a_little();
+  }
+  bool entered = false;
+  pthread_mutex_lock(&pool.sleep);
+  atomic_fetch_add(&pool.sleepers, 1); /* before the check: see wake_workers */
+  while (!(entered = enter(seen)) && !atomic_load(&pool.stopping))
+    pthread_cond_wait(&pool.wake, &pool.sleep);
+  atomic_fetch_sub(&pool.sleepers, 1);
+  pthread_mutex_unlock(&pool.sleep);
+  return entered;
+}
+
+static void *work(void *unused) {
+  (void)unused;
+  inside = true;
+  uint32_t seen = 0;
+  while (wait_for_job(&seen)) {
+    run_shared(&pool.job);
+    leave();
+  }
+  return NULL;
+}
+
+/* After the state was opened: a worker either sees that or is counted here. */
+static void wake_workers(int64_t ranges) {
+  int sleepers = atomic_load(&pool.sleepers);
+  if (sleepers == 0) return;
+  pthread_mutex_lock(&pool.sleep);
+  if (ranges - 1 < sleepers)
+    for (int64_t i = 1; i < ranges; i++) pthread_cond_signal(&pool.wake);
+  else
+    pthread_cond_broadcast(&pool.wake);
+  pthread_mutex_unlock(&pool.sleep);
+}
+
+static bool nobody_inside(void) {
+  return (atomic_load(&pool.state) & INSIDE) == 0;
+}
+
+static void wait_for_workers(void) {
+  for (int i = atomic_load_explicit(&pool.spins, memory_order_relaxed); i > 0; i--) {
+    if (nobody_inside()) return;
+    pause_a_little();
+  }
+  pthread_mutex_lock(&pool.sleep);
+  atomic_store(&pool.caller_sleeping, true); /* before the check: see leave */
+  while (!nobody_inside()) pthread_cond_wait(&pool.done, &pool.sleep);
+  atomic_store(&pool.caller_sleeping, false);
+  pthread_mutex_unlock(&pool.sleep);
+}
+
+/* Starting and stopping; the caller owns the pool */
+
+/* In a forked child there are no workers, and nobody else holds a lock. */
+static void forget_after_fork(void) {
+  static const pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  static const pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+  pool.owner = pool.sleep = mutex;
+  pool.wake = pool.done = cond;
+  pool.workers = 0;
+  atomic_store(&pool.sleepers, 0);
+  atomic_store(&pool.caller_sleeping, false);
+  atomic_store(&pool.state, 0);
+}
+
+static void register_fork_handler(void) {
+  pthread_atfork(NULL, NULL, forget_after_fork);
+}
+
+/* As many workers as are wanted, or as the system gives. Signals stay with the host's
+ * threads. */
+static void start_workers(int threads) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, register_fork_handler);
+  atomic_store(&pool.spins, threads <= nyx__cpu_info()->cores ? SPINS : 0);
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  while (pool.workers < threads - 1) {
+    pthread_t *thread = &pool.thread[pool.workers];
+    if (pthread_create(thread, NULL, work, NULL) != 0) break;
+#ifdef __linux__
+    pthread_setname_np(*thread, "nyx-worker");
+#endif
+    pool.workers++;
+  }
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static void stop_workers(void) {
+  pthread_mutex_lock(&pool.sleep);
+  atomic_store(&pool.stopping, true);
+  pthread_cond_broadcast(&pool.wake);
+  pthread_mutex_unlock(&pool.sleep);
+  for (int i = 0; i < pool.workers; i++) pthread_join(pool.thread[i], NULL);
+  pool.workers = 0;
+  atomic_store(&pool.stopping, false);
+}
+
+/* At exit, or when the library is unloaded. Where exit was called by a range, the workers
+ * cannot be waited for and end with the process. */
+static __attribute__((destructor)) void stop_at_unload(void) {
+  if (inside) return;
+  pthread_mutex_lock(&pool.owner);
+  stop_workers();
+  atomic_store(&wanted_threads, 1);
+  pthread_mutex_unlock(&pool.owner);
+}
+
+/* Settings */
+
+static int default_threads(void) {
+  const char *text = getenv("NYX_THREADS");
+  if (text) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end != text && *end == '\0' && n >= 1)
+      return n < MAX_THREADS ? (int)n : MAX_THREADS;
+  }
+  int cores = nyx__cpu_info()->cores;
+  return cores < MAX_THREADS ? cores : MAX_THREADS;
+}
+
+static int pool_threads(void) {
+  int n = atomic_load_explicit(&wanted_threads, memory_order_relaxed);
+  if (n > 0) return n;
+  int expected = 0;
+  n = default_threads();
+  return atomic_compare_exchange_strong(&wanted_threads, &expected, n) ? n : expected;
+}
+
+int nyx_parallel_threads(void) {
+  return atomic_load(&host_set) ? host.threads : pool_threads();
+}
+
+nyx_status nyx_parallel_set_threads(int n) {
+  if (n > MAX_THREADS) return NYX_ERR_ARGUMENT;
+  if (inside) return NYX_ERR_STATE; /* the pool cannot be stopped from within */
+  pthread_mutex_lock(&pool.owner);
+  stop_workers();
+  atomic_store(&wanted_threads, n < 1 ? default_threads() : n);
+  pthread_mutex_unlock(&pool.owner);
+  return NYX_OK;
+}
+
+void nyx_parallel_set_jobs(const nyx_job_system *jobs) {
+  atomic_store(&host_set, false);
+  if (!jobs) return;
+  host = *jobs;
+  if (host.threads < 1) host.threads = 1;
+  atomic_store(&host_set, true);
+}
+
+/* Work */
+
+static void host_job(void *arg, int64_t i) {
+  bool before = inside;
+  inside = true;
+  run_range(arg, i);
+  inside = before;
+}
+
+static void run_in_pool(const job *j, int threads) {
+  if (pool.workers < threads - 1) start_workers(threads);
+  pool.job = *j;
+  atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+  uint64_t number = (atomic_load(&pool.state) >> NUMBER_SHIFT) + 1;
+  if ((uint32_t)number == 0) number = 1; /* 0 is what a new worker has seen */
+  atomic_store(&pool.state, number << NUMBER_SHIFT | OPEN);
+  wake_workers(j->ranges);
+  run_shared(&pool.job);
+  atomic_fetch_and(&pool.state, ~OPEN);
+  wait_for_workers();
+}
+
+void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  job j = {fn, arg, n, grain, (n - 1) / grain + 1};
+  if (j.ranges == 1 || inside) {
+    run_here(&j);
+  } else if (atomic_load_explicit(&host_set, memory_order_acquire)) {
+    host.run(host.user, j.ranges, host_job, &j);
+  } else {
+    int threads = pool_threads();
+    if (threads == 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+      run_here(&j);
+      return;
+    }
+    inside = true;
+    run_in_pool(&j, threads);
+    inside = false;
+    pthread_mutex_unlock(&pool.owner);
+  }
+}
