@@ -1,0 +1,76 @@
+/* Shapes: how many elements, row-major strides, text, broadcasting, dimensions. No sizes
+ * are trusted here: counts are checked for overflow. Read next: tensor.h. */
+#include <stdio.h>
+
+#include "tensor.h"
+
+bool nyx__numel(int ndim, const int64_t *shape, size_t item, int64_t *out) {
+  int64_t count = 1, room = 1; /* room: zero sizes count as 1, so that strides fit too */
+  for (int d = 0; d < ndim; d++) {
+    if (shape[d] < 0) return false;
+    count *= shape[d] == 0 ? 0 : 1;
+    if (__builtin_mul_overflow(room, shape[d] == 0 ? 1 : shape[d], &room)) return false;
+  }
+  int64_t bytes;
+  if (item > INT64_MAX || __builtin_mul_overflow(room, (int64_t)item, &bytes))
+    return false;
+  if ((uint64_t)bytes > SIZE_MAX / 2) return false;
+  *out = count * room;
+  return true;
+}
+
+void nyx__strides(int ndim, const int64_t *shape, int64_t *stride) {
+  int64_t step = 1;
+  for (int d = ndim - 1; d >= 0; d--) {
+    stride[d] = step;
+    /* unsigned: sizes that overflow are refused later, when memory is asked for */
+    step = (int64_t)((uint64_t)step * (uint64_t)(shape[d] == 0 ? 1 : shape[d]));
+  }
+}
+
+char *nyx__shape_text(int ndim, const int64_t *shape, char *buffer, size_t size) {
+  if (size == 0) return buffer;
+  buffer[0] = '\0';
+  size_t used = 0;
+  for (int d = 0; d < ndim && used < size; d++) {
+    int n =
+        snprintf(buffer + used, size - used, d ? "x%lld" : "%lld", (long long)shape[d]);
+    if (n < 0) break;
+    used += (size_t)n;
+  }
+  return buffer;
+}
+
+/* From the last dimension to the first, so that out may be a or b: what is written was
+ * read before. */
+bool nyx__broadcast(int na, const int64_t *a, int nb, const int64_t *b, int *ndim,
+                    int64_t *out) {
+  int n = na > nb ? na : nb;
+  for (int i = 1; i <= n; i++) {
+    int64_t x = i <= na ? a[na - i] : 1, y = i <= nb ? b[nb - i] : 1;
+    if (x != y && x != 1 && y != 1) return false;
+    out[n - i] = x == 1 ? y : x;
+  }
+  *ndim = n;
+  return true;
+}
+
+void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride) {
+  for (int i = 1; i <= ndim; i++) {
+    int d = t->ndim - i;
+    stride[ndim - i] = d < 0 || t->shape[d] == 1 ? 0 : t->stride[d];
+  }
+}
+
+nyx_status nyx__dim(nyx_context *ctx, int64_t dim, int ndim, int *out) {
+  int64_t most = ndim == 0 ? 1 : ndim;
+  int64_t d = dim < 0 ? dim + most : dim;
+  if (d < 0 || d >= most) {
+    /* print the user's own number; from the end it has no base */
+    int64_t said = dim;
+    if (dim >= 0 && dim < INT64_MAX && ctx) said += ctx->index_base;
+    return nyx__error(ctx, DIM_RANGE, (long long)said, ndim);
+  }
+  *out = (int)d;
+  return NYX_OK;
+}

@@ -1,0 +1,260 @@
+/* Making, sharing and freeing tensors and their storage, and moving values in and out.
+ * Read next: shape.c (geometry), core/op/apply.c (where most tensors are made). */
+#include "tensor.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "../grad/graph.h"
+
+static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes,
+                              nyx_storage **out) {
+  nyx_storage *s = nyx_memory_alloc(sizeof *s);
+  if (!s) return nyx__no_memory(ctx, sizeof *s);
+  void *data = NULL;
+  nyx_status status = device->alloc(ctx, device, bytes, &data);
+  if (status != NYX_OK) {
+    nyx_memory_free(s);
+    return status;
+  }
+  atomic_init(&s->refs, 1);
+  atomic_init(&s->version, 0);
+  s->device = device;
+  s->data = data;
+  s->bytes = bytes;
+  s->free_fn = NULL;
+  s->free_arg = NULL;
+  *out = s;
+  return NYX_OK;
+}
+
+static void storage_release(nyx_storage *s) {
+  if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+  if (s->free_fn)
+    s->free_fn(s->free_arg);
+  else
+    s->device->free(s->device, s->data);
+  nyx_memory_free(s);
+}
+
+/* A tensor over `storage`, whose reference it takes over when it succeeds. */
+static nyx_status tensor_new(nyx_context *ctx, nyx_storage *storage, nyx_dtype dtype,
+                             int ndim, const int64_t *shape, const int64_t *stride,
+                             int64_t offset, nyx_tensor **out) {
+  nyx_tensor *t = nyx_memory_alloc(sizeof *t);
+  if (!t) return nyx__no_memory(ctx, sizeof *t);
+  atomic_init(&t->refs, 1);
+  t->dtype = dtype;
+  t->ndim = ndim;
+  t->weak = t->requires_grad = t->is_view = false;
+  t->out_index = 0;
+  t->offset = offset;
+  t->storage = storage;
+  t->grad_fn = NULL;
+  t->grad = NULL;
+  t->numel = 1;
+  for (int d = 0; d < ndim; d++) {
+    t->shape[d] = shape[d];
+    t->numel *= shape[d];
+  }
+  if (stride)
+    memcpy(t->stride, stride, (size_t)ndim * sizeof *stride);
+  else
+    nyx__strides(ndim, shape, t->stride);
+  *out = t;
+  return NYX_OK;
+}
+
+/* Checks a shape and says how many bytes it takes. */
+static nyx_status shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                              const int64_t *shape, size_t *bytes) {
+  if (ndim < 0 || ndim > NYX_MAX_DIMS)
+    return nyx__error(ctx, NDIM_RANGE, ndim, NYX_MAX_DIMS);
+  for (int d = 0; d < ndim; d++)
+    if (shape[d] < 0)
+      return nyx__error(ctx, SIZE_NEGATIVE, (long long)shape[d],
+                        d + (ctx ? ctx->index_base : 0));
+  int64_t numel;
+  size_t item = nyx_dtype_size(dtype);
+  if (!nyx__numel(ndim, shape, item, &numel)) {
+    char text[NYX_SHAPE_TEXT];
+    return nyx__error(ctx, SIZE_OVERFLOW,
+                      nyx__shape_text(ndim, shape, text, sizeof text));
+  }
+  *bytes = (size_t)numel * item;
+  return NYX_OK;
+}
+
+nyx_status nyx_tensor_empty_on(nyx_context *ctx, nyx_device *device, nyx_dtype dtype,
+                               int ndim, const int64_t *shape, nyx_tensor **out) {
+  *out = NULL;
+  size_t bytes;
+  NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
+  nyx_storage *storage;
+  NYX_TRY(storage_new(ctx, device, bytes, &storage));
+  nyx_status status = tensor_new(ctx, storage, dtype, ndim, shape, NULL, 0, out);
+  if (status != NYX_OK) storage_release(storage);
+  return status;
+}
+
+nyx_status nyx_tensor_empty(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                            const int64_t *shape, nyx_tensor **out) {
+  return nyx_tensor_empty_on(ctx, nyx__cpu(), dtype, ndim, shape, out);
+}
+
+nyx_status nyx_tensor_from_data(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                                const int64_t *shape, const void *data,
+                                nyx_tensor **out) {
+  NYX_TRY(nyx_tensor_empty(ctx, dtype, ndim, shape, out));
+  if ((*out)->storage->bytes) memcpy((*out)->storage->data, data, (*out)->storage->bytes);
+  return NYX_OK;
+}
+
+nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                           const int64_t *shape, void *data, void (*free_fn)(void *),
+                           void *free_arg, nyx_tensor **out) {
+  *out = NULL;
+  size_t bytes;
+  NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
+  nyx_storage *s = nyx_memory_alloc(sizeof *s);
+  nyx_status status = s ? NYX_OK : nyx__no_memory(ctx, sizeof *s);
+  if (status == NYX_OK) {
+    atomic_init(&s->refs, 1);
+    atomic_init(&s->version, 0);
+    s->device = nyx__cpu();
+    s->data = data;
+    s->bytes = bytes;
+    s->free_fn = free_fn ? free_fn : nyx__keep;
+    s->free_arg = free_arg;
+    status = tensor_new(ctx, s, dtype, ndim, shape, NULL, 0, out);
+    if (status != NYX_OK) nyx_memory_free(s);
+  }
+  if (status != NYX_OK && free_fn) free_fn(free_arg);
+  return status;
+}
+
+void nyx__keep(void *data) {
+  (void)data;
+}
+
+nyx_status nyx_tensor_scalar(nyx_context *ctx, double value, nyx_dtype dtype, bool weak,
+                             nyx_tensor **out) {
+  NYX_TRY(nyx_tensor_empty(ctx, dtype, 0, NULL, out));
+  nyx__store_double(dtype, (*out)->storage->data, value);
+  (*out)->weak = weak;
+  return NYX_OK;
+}
+
+nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
+                            nyx_tensor **out) {
+  NYX_TRY(tensor_new(ctx, storage, spec->dtype, spec->ndim, spec->shape, spec->stride,
+                     spec->offset, out));
+  atomic_fetch_add_explicit(&storage->refs, 1, memory_order_relaxed);
+  return NYX_OK;
+}
+
+nyx_status nyx__tensor_alias(nyx_context *ctx, const nyx_tensor *t, nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec_of(t, &spec);
+  NYX_TRY(nyx__tensor_view(ctx, t->storage, &spec, out));
+  (*out)->weak = t->weak;
+  (*out)->is_view = t->is_view;
+  return NYX_OK;
+}
+
+nyx_tensor *nyx_tensor_retain(nyx_tensor *t) {
+  if (t) atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+  return t;
+}
+
+void nyx_tensor_release(nyx_tensor *t) {
+  /* A gradient may own history whose gradients own history: nyx__node_release works down
+   * the graph without recursion, this loop down a chain of .grad. */
+  while (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
+    nyx_tensor *grad = t->grad;
+    nyx__node_release(t->grad_fn);
+    storage_release(t->storage);
+    nyx_memory_free(t);
+    t = grad;
+  }
+}
+
+nyx_dtype nyx_tensor_dtype(const nyx_tensor *t) {
+  return t->dtype;
+}
+int nyx_tensor_ndim(const nyx_tensor *t) {
+  return t->ndim;
+}
+const int64_t *nyx_tensor_shape(const nyx_tensor *t) {
+  return t->shape;
+}
+const int64_t *nyx_tensor_stride(const nyx_tensor *t) {
+  return t->stride;
+}
+int64_t nyx_tensor_offset(const nyx_tensor *t) {
+  return t->offset;
+}
+int64_t nyx_tensor_numel(const nyx_tensor *t) {
+  return t->numel;
+}
+size_t nyx_tensor_storage_bytes(const nyx_tensor *t) {
+  return t->storage->bytes;
+}
+nyx_device *nyx_tensor_device(const nyx_tensor *t) {
+  return t->storage->device;
+}
+bool nyx_tensor_is_contiguous(const nyx_tensor *t) {
+  return nyx__is_contiguous(t);
+}
+bool nyx_tensor_shares(const nyx_tensor *a, const nyx_tensor *b) {
+  return a->storage == b->storage;
+}
+void *nyx_tensor_data(const nyx_tensor *t) {
+  return nyx__on_cpu(t) ? nyx__data(t) : NULL;
+}
+void nyx_tensor_touch(nyx_tensor *t) {
+  atomic_fetch_add_explicit(&t->storage->version, 1, memory_order_relaxed);
+}
+uint32_t nyx_tensor_version(const nyx_tensor *t) {
+  return atomic_load_explicit(&t->storage->version, memory_order_relaxed);
+}
+
+/* The bytes of the only element of t. */
+static nyx_status read_one(nyx_context *ctx, const nyx_tensor *t, void *bytes) {
+  if (t->numel != 1)
+    return nyx__error(ctx, ITEM_COUNT, NYX__SHAPE(t), (long long)t->numel);
+  size_t item = nyx_dtype_size(t->dtype);
+  nyx_device *dev = t->storage->device;
+  return dev->copy_out(ctx, dev, t->storage->data, (size_t)t->offset * item, bytes, item);
+}
+
+nyx_status nyx_tensor_item(nyx_context *ctx, const nyx_tensor *t, double *out) {
+  uint64_t bytes = 0;
+  NYX_TRY(read_one(ctx, t, &bytes));
+  *out = nyx__load_double(t->dtype, &bytes);
+  return NYX_OK;
+}
+
+nyx_status nyx_tensor_item_int(nyx_context *ctx, const nyx_tensor *t, int64_t *out) {
+  uint64_t bytes = 0;
+  NYX_TRY(read_one(ctx, t, &bytes));
+  *out = nyx__load_int(t->dtype, &bytes);
+  return NYX_OK;
+}
+
+nyx_status nyx_tensor_read(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, void *data,
+                           size_t bytes) {
+  size_t item = nyx_dtype_size(dtype);
+  if (bytes != (size_t)t->numel * item)
+    return nyx__error(ctx, READ_SIZE, bytes, (size_t)t->numel * item, NYX__SHAPE(t),
+                      nyx_dtype_name(dtype));
+  if (bytes == 0) return NYX_OK;
+  nyx_tensor *plain;
+  NYX_TRY(nyx__contiguous_as(ctx, t, dtype, &plain));
+  nyx_device *dev = plain->storage->device;
+  nyx_status status = dev->copy_out(ctx, dev, plain->storage->data,
+                                    (size_t)plain->offset * item, data, bytes);
+  nyx_tensor_release(plain);
+  return status;
+}

@@ -1,0 +1,104 @@
+/* Inside a tensor and its storage, and the geometry helpers the core shares.
+ * Read next: tensor.c, shape.c, core/op/apply.c. */
+#ifndef NYX_TENSOR_TENSOR_H
+#define NYX_TENSOR_TENSOR_H
+
+#include <nyx/device.h>
+#include <nyx/memory.h>
+#include <nyx/op.h>
+#include <nyx/tensor.h>
+#include <stdatomic.h>
+
+#include "../base/context.h"
+
+typedef struct nyx_storage {
+  atomic_int refs;
+  atomic_uint version; /* raised by every write */
+  nyx_device *device;
+  void *data; /* an address on the CPU, a buffer handle elsewhere */
+  size_t bytes;
+  void (*free_fn)(void *); /* borrowed memory; NULL: the device frees it */
+  void *free_arg;
+} nyx_storage;
+
+typedef struct nyx_node nyx_node;
+
+struct nyx_tensor {
+  atomic_int refs;
+  nyx_dtype dtype;
+  int ndim;
+  bool weak;          /* a number: see nyx_tensor_scalar */
+  bool requires_grad; /* a leaf that wants one, or made by a recorded op */
+  bool is_view;       /* made by a view op: in-place changes reach its base */
+  int out_index;      /* which output of grad_fn this is */
+  int64_t numel;
+  int64_t offset;
+  nyx_storage *storage;
+  nyx_node *grad_fn; /* NULL for leaves */
+  nyx_tensor *grad;
+  int64_t shape[NYX_MAX_DIMS];
+  int64_t stride[NYX_MAX_DIMS];
+};
+
+/* A new tensor over `storage` (retained) with the geometry of `spec`. */
+nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
+                            nyx_tensor **out);
+/* A free_fn that leaves the memory to its owner. */
+void nyx__keep(void *data);
+/* The same geometry and storage, without history. */
+nyx_status nyx__tensor_alias(nyx_context *ctx, const nyx_tensor *t, nyx_tensor **out);
+/* A contiguous version: t itself, retained, or a copy; not recorded. Kernels that want
+ * plain rows begin with this. */
+nyx_status nyx__contiguous(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out);
+/* Contiguous and of `dtype`: t itself, retained, or a converted copy; not recorded. */
+nyx_status nyx__contiguous_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                              nyx_tensor **out);
+/* Copies src, broadcast and converted, into dst (any strides, same device); not recorded.
+ */
+nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);
+
+static inline bool nyx__is_contiguous(const nyx_tensor *t) {
+  int64_t expect = 1;
+  for (int d = t->ndim - 1; d >= 0; d--) {
+    if (t->shape[d] != 1 && t->stride[d] != expect) return t->numel == 0;
+    expect *= t->shape[d];
+  }
+  return true;
+}
+
+static inline void *nyx__data(const nyx_tensor *t) { /* CPU tensors only */
+  return (char *)t->storage->data + (size_t)t->offset * nyx_dtype_size(t->dtype);
+}
+
+/* shape.c */
+
+/* The number of elements; false on overflow (of elements or of bytes). */
+bool nyx__numel(int ndim, const int64_t *shape, size_t item, int64_t *out);
+void nyx__strides(int ndim, const int64_t *shape, int64_t *stride); /* row-major */
+/* "3x4" (or "" for 0-d) in `buffer`, cut to `size`; returns buffer. */
+char *nyx__shape_text(int ndim, const int64_t *shape, char *buffer, size_t size);
+#define NYX_SHAPE_TEXT 176
+/* "3x4" of a tensor, in a temporary that lives as long as the enclosing block. */
+#define NYX__SHAPE(t)                                                                    \
+  nyx__shape_text((t)->ndim, (t)->shape, (char[NYX_SHAPE_TEXT]){0}, NYX_SHAPE_TEXT)
+/* Broadcasts shape `a` and `b` into `out`; false when they do not fit. out may be a. */
+bool nyx__broadcast(int na, const int64_t *a, int nb, const int64_t *b, int *ndim,
+                    int64_t *out);
+/* Strides of t as if expanded to (ndim, shape), which it must broadcast to: 0 where
+ * repeated. */
+void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride);
+/* Checks a dimension (negative from the end) of an ndim-dimensional tensor; 0-d tensors
+ * accept 0 and -1. */
+nyx_status nyx__dim(nyx_context *ctx, int64_t dim, int ndim, int *out);
+
+/* dtype conversions of one element, for printing and setters; CPU memory only. */
+double nyx__load_double(nyx_dtype dtype, const void *p);
+int64_t nyx__load_int(nyx_dtype dtype, const void *p);
+void nyx__store_double(nyx_dtype dtype, void *p, double value);
+void nyx__store_int(nyx_dtype dtype, void *p, int64_t value);
+float nyx__half_to_float(uint16_t h);
+uint16_t nyx__float_to_half(float f); /* to nearest even */
+float nyx__bfloat_to_float(uint16_t h);
+uint16_t nyx__float_to_bfloat(float f); /* to nearest even */
+
+#endif
