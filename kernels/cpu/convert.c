@@ -1,0 +1,215 @@
+/* Conversions of all dtypes from and to the types kernels compute in, on one path; and the
+ * table of everything elementwise. Loops are plain and left to the compiler, except for
+ * float16, which has instructions the compiler does not find. Read next: elementwise.h. */
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "elementwise.h"
+
+/* Halves */
+
+static inline float float_of_bits(uint32_t bits) {
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return f;
+}
+static inline uint32_t bits_of_float(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+
+static inline float from_half(uint16_t h) {
+#if defined(__F16C__)
+  return _cvtsh_ss(h);
+#else
+  /* Shifted into place the exponent is 112 too small; multiplying by 2^112 also makes
+   * subnormal halves right. What reaches 65536 was infinite or not a number. */
+  uint32_t bits = (uint32_t)(h & 0x7fff) << 13;
+  float size = float_of_bits(bits) * 0x1p112f;
+  uint32_t high = bits_of_float(size) | (size >= 65536.0f ? 0x7f800000u : 0);
+  return float_of_bits(high | (uint32_t)(h & 0x8000) << 16);
+#endif
+}
+static inline uint16_t to_half(float f) {
+#if defined(__F16C__)
+  return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  uint32_t all = bits_of_float(f), bits = all & 0x7fffffffu;
+  /* Normal results: to nearest even by adding half of what is cut off. */
+  uint32_t normal = (bits + 0xfff + ((bits >> 13) & 1) - (112u << 23)) >> 13;
+  /* Subnormal ones: adding 0.5 rounds to the spacing of halves below 2^-14. */
+  uint32_t small = bits_of_float(float_of_bits(bits) + 0.5f) - 0x3f000000u;
+  uint32_t large = bits > 0x7f800000u ? 0x7e00u | (bits >> 13 & 0x3ffu) : 0x7c00u;
+  uint32_t h = bits < 0x38800000u ? small : bits >= 0x47800000u ? large : normal;
+  return (uint16_t)(h | (all >> 16 & 0x8000u));
+#endif
+}
+static inline float from_bfloat(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
+static inline uint16_t to_bfloat(float f) {
+  uint32_t bits = bits_of_float(f);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return (uint16_t)(f != f ? (bits >> 16) | 0x40u : rounded);
+}
+
+/* Floats to integers: towards zero, cut to the range, a NaN 0. The limits are powers of
+ * two, so they are exact in both float types. */
+#define CUT(name, float_type, type, least, most, beyond)                                 \
+  static inline type name(float_type v) {                                                \
+    return v != v ? 0 : v >= (beyond) ? (most) : v <= (least) ? (type)(least) : (type)v;  \
+  }
+CUT(i8_of_f32, float, int8_t, -128, 127, 128)
+CUT(u8_of_f32, float, uint8_t, 0, 255, 256)
+CUT(i32_of_f32, float, int32_t, -0x1p31f, INT32_MAX, 0x1p31f)
+CUT(i64_of_f32, float, int64_t, -0x1p63f, INT64_MAX, 0x1p63f)
+CUT(i8_of_f64, double, int8_t, -128, 127, 128)
+CUT(u8_of_f64, double, uint8_t, 0, 255, 256)
+CUT(i32_of_f64, double, int32_t, -0x1p31, INT32_MAX, 0x1p31)
+CUT(i64_of_f64, double, int64_t, -0x1p63, INT64_MAX, 0x1p63)
+
+/* The rest of the conversions by name: <to>_of_<from>. */
+#define CAST(name, from, to)                                                             \
+  static inline to name(from v) { return (to)v; }
+CAST(f32_of_f32, float, float)
+CAST(f32_of_f64, double, float)
+CAST(f64_of_f32, float, double)
+CAST(f64_of_f64, double, double)
+#define CASTS(from, type)                                                                \
+  CAST(f32_of_##from, type, float)                                                       \
+  CAST(f64_of_##from, type, double)                                                      \
+  CAST(i32_of_##from, type, int32_t)                                                     \
+  CAST(i64_of_##from, type, int64_t)
+CASTS(i8, int8_t)
+CASTS(u8, uint8_t)
+CASTS(i32, int32_t)
+CASTS(i64, int64_t)
+CAST(i8_of_i32, int32_t, int8_t)
+CAST(u8_of_i32, int32_t, uint8_t)
+CAST(i8_of_i64, int64_t, int8_t)
+CAST(u8_of_i64, int64_t, uint8_t)
+#define THROUGH_FLOAT(from, type)                                                        \
+  static inline uint16_t f16_of_##from(type v) { return to_half((float)v); }             \
+  static inline uint16_t bf16_of_##from(type v) { return to_bfloat((float)v); }          \
+  static inline uint8_t b8_of_##from(type v) { return v != 0; }
+THROUGH_FLOAT(f32, float)
+THROUGH_FLOAT(f64, double)
+THROUGH_FLOAT(i32, int32_t)
+THROUGH_FLOAT(i64, int64_t)
+#define FROM_HALF(to, type)                                                              \
+  static inline type to##_of_f16(uint16_t v) { return to##_of_f32(from_half(v)); }       \
+  static inline type to##_of_bf16(uint16_t v) { return to##_of_f32(from_bfloat(v)); }    \
+  static inline type to##_of_b8(uint8_t v) { return (type)(v != 0); }
+FROM_HALF(f32, float)
+FROM_HALF(f64, double)
+FROM_HALF(i32, int32_t)
+FROM_HALF(i64, int64_t)
+
+/* Blocks */
+
+#define GATHER(from, from_type, to, to_type)                                             \
+  static void gather_##from##_##to(int64_t n, const void *src, int64_t stride,           \
+                                   void *dst) {                                          \
+    const from_type *s = src;                                                            \
+    to_type *restrict d = dst;                                                           \
+    if (stride == 1) {                                                                   \
+      for (int64_t i = 0; i < n; i++) d[i] = to##_of_##from(s[i]);                       \
+    } else if (stride == 0) {                                                            \
+      const to_type v = to##_of_##from(s[0]);                                            \
+      for (int64_t i = 0; i < n; i++) d[i] = v;                                          \
+    } else {                                                                             \
+      for (int64_t i = 0; i < n; i++) d[i] = to##_of_##from(s[i * stride]);              \
+    }                                                                                    \
+  }
+#define SCATTER(from, from_type, to, to_type)                                            \
+  static void scatter_##from##_##to(int64_t n, const void *src, void *dst,               \
+                                    int64_t stride) {                                    \
+    const from_type *s = src;                                                            \
+    to_type *restrict d = dst;                                                           \
+    if (stride == 1) {                                                                   \
+      for (int64_t i = 0; i < n; i++) d[i] = to##_of_##from(s[i]);                       \
+    } else {                                                                             \
+      for (int64_t i = 0; i < n; i++) d[i * stride] = to##_of_##from(s[i]);              \
+    }                                                                                    \
+  }
+
+#define BOTH(name, type)                                                                 \
+  GATHER(name, type, f32, float)                                                         \
+  GATHER(name, type, f64, double)                                                        \
+  GATHER(name, type, i32, int32_t)                                                       \
+  GATHER(name, type, i64, int64_t)                                                       \
+  SCATTER(f32, float, name, type)                                                        \
+  SCATTER(f64, double, name, type)                                                       \
+  SCATTER(i32, int32_t, name, type)                                                      \
+  SCATTER(i64, int64_t, name, type)
+BOTH(f32, float)
+BOTH(f64, double)
+BOTH(f16, uint16_t)
+BOTH(bf16, uint16_t)
+BOTH(i8, int8_t)
+BOTH(u8, uint8_t)
+BOTH(i32, int32_t)
+BOTH(i64, int64_t)
+BOTH(b8, uint8_t) /* bool */
+
+/* Contiguous float16 by the instructions of F16C, eight or sixteen at a time. */
+static void gather_half(int64_t n, const void *src, int64_t stride, void *dst) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; stride == 1 && i + 16 <= n; i += 16)
+    _mm512_storeu_ps((float *)dst + i, _mm512_cvtph_ps(_mm256_loadu_si256(
+                                           (const void *)((const uint16_t *)src + i))));
+#elif defined(__F16C__)
+  for (; stride == 1 && i + 8 <= n; i += 8)
+    _mm256_storeu_ps((float *)dst + i, _mm256_cvtph_ps(_mm_loadu_si128(
+                                           (const void *)((const uint16_t *)src + i))));
+#endif
+  gather_f16_f32(n - i, (const uint16_t *)src + i, stride, (float *)dst + i);
+}
+static void scatter_half(int64_t n, const void *src, void *dst, int64_t stride) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; stride == 1 && i + 16 <= n; i += 16)
+    _mm256_storeu_si256((void *)((uint16_t *)dst + i),
+                        _mm512_cvtps_ph(_mm512_loadu_ps((const float *)src + i),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  for (; stride == 1 && i + 8 <= n; i += 8)
+    _mm_storeu_si128((void *)((uint16_t *)dst + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps((const float *)src + i),
+                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#endif
+  scatter_f32_f16(n - i, (const float *)src + i, (uint16_t *)dst + i, stride);
+}
+
+extern const nyx_elementwise_parts NYX_PATH(rows_float32)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_parts NYX_PATH(rows_float64)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_parts NYX_PATH(rows_int32)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_parts NYX_PATH(rows_int64)[NYX_KERNEL_COUNT];
+
+#define GATHERS(name)                                                                    \
+  { gather_##name##_f32, gather_##name##_f64, gather_##name##_i32, gather_##name##_i64 }
+#define SCATTERS(name, half)                                                             \
+  {                                                                                      \
+      [NYX_FLOAT32] = scatter_##name##_f32,   [NYX_FLOAT64] = scatter_##name##_f64,      \
+      [NYX_FLOAT16] = half,                   [NYX_BFLOAT16] = scatter_##name##_bf16,    \
+      [NYX_INT8] = scatter_##name##_i8,       [NYX_UINT8] = scatter_##name##_u8,         \
+      [NYX_INT32] = scatter_##name##_i32,     [NYX_INT64] = scatter_##name##_i64,        \
+      [NYX_BOOL] = scatter_##name##_b8,                                                \
+  }
+const nyx_elementwise_kernels NYX_PATH(elementwise) = {
+    .rows = {NYX_PATH(rows_float32), NYX_PATH(rows_float64), NYX_PATH(rows_int32),
+             NYX_PATH(rows_int64)},
+    .gather = {[NYX_FLOAT32] = GATHERS(f32),
+               [NYX_FLOAT64] = GATHERS(f64),
+               [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32, gather_f16_i64},
+               [NYX_BFLOAT16] = GATHERS(bf16),
+               [NYX_INT8] = GATHERS(i8),
+               [NYX_UINT8] = GATHERS(u8),
+               [NYX_INT32] = GATHERS(i32),
+               [NYX_INT64] = GATHERS(i64),
+               [NYX_BOOL] = GATHERS(b8)},
+    .scatter = {SCATTERS(f32, scatter_half), SCATTERS(f64, scatter_f64_f16),
+                SCATTERS(i32, scatter_i32_f16), SCATTERS(i64, scatter_i64_f16)},
+};

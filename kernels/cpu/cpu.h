@@ -1,0 +1,37 @@
+/* What each instruction-set path exports. Every kernels/cpu/NAME.c is compiled once per path
+ * with -DNYX_CPU_PATH=base|avx2|avx512 and that path's flags; the symbols it defines carry
+ * the path's name through NYX_PATH(). path.c gathers them in the one table of the path.
+ * nyx__cpu_kernels() is the table of the path chosen at start (core/device/cpu/path.c). */
+#ifndef NYX_KERNELS_CPU_H
+#define NYX_KERNELS_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NYX_PATH_JOIN2(name, path) nyx__##name##_##path
+#define NYX_PATH_JOIN(name, path) NYX_PATH_JOIN2(name, path)
+#define NYX_PATH(name) NYX_PATH_JOIN(name, NYX_CPU_PATH) /* nyx__<name>_<path> */
+
+struct nyx_elementwise_kernels; /* elementwise.h */
+struct nyx_reduce_kernels;      /* reduce.h */
+struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
+
+struct nyx_softmax_kernels;     /* softmax.h */
+struct nyx_norm_kernels;        /* norm.h */
+struct nyx_optim_kernels;       /* optim.h; path.c: .optim = &NYX_PATH(optim) */
+
+typedef struct nyx_cpu_kernels {
+  const char *name; /* "base", "avx2", "avx512" */
+  const struct nyx_elementwise_kernels *elementwise;
+  const struct nyx_reduce_kernels *reduce;
+  const struct nyx_gemm_kernels *gemm;
+  const struct nyx_softmax_kernels *softmax;
+  const struct nyx_norm_kernels *norm;
+  const struct nyx_optim_kernels *optim;
+} nyx_cpu_kernels;
+
+/* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */
+const nyx_cpu_kernels *nyx__cpu_kernels(void);
+
+#endif

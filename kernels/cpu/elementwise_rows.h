@@ -1,0 +1,110 @@
+/* Compiles every row of elementwise.def for one type: elementwise_float32.c and its three
+ * siblings define NYX_T_* and include this. A row becomes one function per text, all in
+ * the table NYX_PATH(rows_<type>). Read next: kernels/dialect/vector.h. */
+#include "../dialect/vector.h"
+#include "elementwise.h"
+
+/* Steps through n elements; the text appears once, the last vector may be partial. Loads
+ * that the text does not need are dropped by the compiler. */
+#define NYX_LOAD(k)                                                                      \
+  (left >= NYX_LANES ? nyx__load((const S *)in[k] + i)                                   \
+                     : nyx__load_part((const S *)in[k] + i, left))
+#define NYX_STORE_SAME(value)                                                            \
+  do {                                                                                   \
+    const T result = (value);                                                            \
+    if (left >= NYX_LANES)                                                               \
+      nyx__store((S *)out + i, result);                                                  \
+    else                                                                                 \
+      nyx__store_part((S *)out + i, left, result);                                       \
+  } while (0)
+#define NYX_STORE_BOOL(value)                                                            \
+  do {                                                                                   \
+    const M result = (value);                                                            \
+    if (left >= NYX_LANES)                                                               \
+      nyx__store_mask((uint8_t *)out + i, result);                                       \
+    else                                                                                 \
+      nyx__store_mask_part((uint8_t *)out + i, left, result);                            \
+  } while (0)
+#define NYX_LOOP(function, declare, store, text)                                         \
+  static void function(int64_t n, const void *const *in, void *out,                      \
+                       const double *attr) {                                             \
+    const T p = nyx__attr(attr[0]), q = nyx__attr(attr[1]);                              \
+    (void)p, (void)q, (void)in;                                                          \
+    for (int64_t i = 0; i < n; i += NYX_LANES) {                                         \
+      const int64_t left = n - i;                                                        \
+      declare store(text);                                                               \
+    }                                                                                    \
+  }
+#define NYX_LOADS_1                                                                      \
+  const T x = NYX_LOAD(0);                                                               \
+  (void)x;
+#define NYX_LOADS_2                                                                      \
+  const T x = NYX_LOAD(0), y = NYX_LOAD(1);                                              \
+  (void)x, (void)y;
+#define NYX_LOADS_3                                                                      \
+  const T x = NYX_LOAD(0), y = NYX_LOAD(1), z = NYX_LOAD(2);                             \
+  (void)x, (void)y, (void)z;
+#define NYX_LOADS_GRADIENT                                                               \
+  const T g = NYX_LOAD(0), x = NYX_LOAD(1), y = NYX_LOAD(2), z = NYX_LOAD(3),            \
+          r = NYX_LOAD(4);                                                               \
+  (void)g, (void)x, (void)y, (void)z, (void)r;
+
+#define NYX_FORWARD(name, arity, result, text)                                           \
+  NYX_LOOP(forward_##name, NYX_LOADS_##arity, NYX_STORE_##result, text)
+/* Gradients exist for float types; the text NOGRAD leaves a function nobody points to. */
+#if NYX_T_FLOAT
+#define NOGRAD K(0)
+#define NYX_GRADIENT(name, k, text)                                                      \
+  __attribute__((unused))                                                                \
+  NYX_LOOP(gradient##k##_##name, NYX_LOADS_GRADIENT, NYX_STORE_SAME, text)
+#define NYX_GRADIENT_SLOT(name, k, text)                                                 \
+  (__builtin_strcmp(text, "NOGRAD") ? gradient##k##_##name : NULL)
+#else
+#define NYX_GRADIENT(name, k, text)
+#define NYX_GRADIENT_SLOT(name, k, text) NULL
+#endif
+
+/* Rows whose `types` do not include T have no functions. */
+#if NYX_T_FLOAT
+#define NYX_WHEN_FLOATS(...) __VA_ARGS__
+#define NYX_WHEN_INTS(...)
+#define NYX_WHEN_BITS(...)
+#else
+#define NYX_WHEN_FLOATS(...)
+#define NYX_WHEN_INTS(...) __VA_ARGS__
+#define NYX_WHEN_BITS(...) __VA_ARGS__
+#endif
+#define NYX_WHEN_NUMBERS(...) __VA_ARGS__
+
+#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi, doc) \
+  NYX_WHEN_##types(NYX_FORWARD(name, 1, result, forward) NYX_GRADIENT(name, 0, gx))
+#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo, hi, \
+                   doc)                                                                  \
+  NYX_WHEN_##types(NYX_FORWARD(name, 2, result, forward) NYX_GRADIENT(name, 0, gx)       \
+                       NYX_GRADIENT(name, 1, gy))
+#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz, lo, \
+                    hi, doc)                                                             \
+  NYX_WHEN_##types(NYX_FORWARD(name, 3, result, forward) NYX_GRADIENT(name, 0, gx)       \
+                       NYX_GRADIENT(name, 1, gy) NYX_GRADIENT(name, 2, gz))
+#include "../elementwise.def"
+#undef NYX_UNARY
+#undef NYX_BINARY
+#undef NYX_TERNARY
+
+#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi, doc) \
+  [NYX_KERNEL_##name] = {                                                                   \
+      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx))},
+#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo, hi, \
+                   doc)                                                                  \
+  [NYX_KERNEL_##name] = {                                                                   \
+      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),                  \
+                       NYX_GRADIENT_SLOT(name, 1, #gy))},
+#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz, lo, \
+                    hi, doc)                                                             \
+  [NYX_KERNEL_##name] = {                                                                   \
+      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),                  \
+                       NYX_GRADIENT_SLOT(name, 1, #gy),                                  \
+                       NYX_GRADIENT_SLOT(name, 2, #gz))},
+const nyx_elementwise_parts NYX_ROWS[NYX_KERNEL_COUNT] = {
+#include "../elementwise.def"
+};

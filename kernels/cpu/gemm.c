@@ -1,0 +1,65 @@
+/* The built-in matrix product for float32 and float64; the algorithm is in gemm_type.h,
+ * written once over a vector type. Compiled once per instruction-set path. */
+#include "gemm.h"
+
+#include <string.h>
+
+#include "cpu.h"
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define TILE_ROWS 14 /* 28 accumulators, 2 of B and 1 of A: 31 of 32 registers */
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define TILE_ROWS 6
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define TILE_ROWS 12
+#else
+#define VECTOR_BYTES 16
+#define TILE_ROWS 4 /* without FMA a product needs a register of its own */
+#endif
+#define TILE_VECTORS 2
+
+/* Blocks: a panel of B (DEPTH x one tile) stays in the first cache, a block of A (about
+ * 84 rows x DEPTH) in the second. */
+#define DEPTH 256
+#define BLOCK_ROWS (TILE_ROWS * (84 / TILE_ROWS))
+#define BLOCK_COL_BYTES 2048
+/* Scratch: the block of A, then that of B; doubles are the larger case of A. */
+#define WORK_A ((size_t)BLOCK_ROWS * DEPTH * sizeof(double))
+#define WORK_B ((size_t)DEPTH * BLOCK_COL_BYTES)
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define T float
+#define TYPED(name) name##_f32
+#include "gemm_type.h"
+#undef T
+#undef TYPED
+
+#define T double
+#define TYPED(name) name##_f64
+#include "gemm_type.h"
+#undef T
+#undef TYPED
+
+#define KERNEL(name, T)                                                                  \
+  {                                                                                      \
+    .product = product_##name, .direct = direct_##name, .tile_rows = TILE_ROWS,          \
+    .tile_cols = TILE_VECTORS * VECTOR_BYTES / (int64_t)sizeof(T),                       \
+    .block_rows = BLOCK_ROWS, .depth = DEPTH, .pack = pack_b_##name,                     \
+    .block = block_##name                                                                \
+  }
+
+const nyx_gemm_kernels NYX_PATH(gemm) = {
+    .type = {KERNEL(f32, float), KERNEL(f64, double)},
+    .work_bytes = WORK_A + WORK_B,
+#if defined(__FMA__)
+    .fast = true,
+#endif
+};

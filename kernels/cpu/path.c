@@ -1,0 +1,29 @@
+/* The table of one instruction-set path, put together from the kernels of this path.
+ * Read next: cpu.h, core/device/cpu/path.c. */
+#include "elementwise.h"
+#include "gemm.h"
+#include "norm.h"
+#include "optim.h"
+#include "reduce.h"
+#include "softmax.h"
+
+#define NYX_NAME2(path) #path
+#define NYX_NAME(path) NYX_NAME2(path)
+
+extern const nyx_elementwise_kernels NYX_PATH(elementwise);
+extern const nyx_reduce_kernels NYX_PATH(reduce);
+extern const nyx_gemm_kernels NYX_PATH(gemm);
+extern const nyx_softmax_kernels NYX_PATH(softmax);
+extern const nyx_norm_kernels NYX_PATH(norm);
+extern const nyx_optim_kernels NYX_PATH(optim);
+extern const nyx_cpu_kernels NYX_PATH(kernels);
+
+const nyx_cpu_kernels NYX_PATH(kernels) = {
+    .name = NYX_NAME(NYX_CPU_PATH),
+    .elementwise = &NYX_PATH(elementwise),
+    .reduce = &NYX_PATH(reduce),
+    .gemm = &NYX_PATH(gemm),
+    .softmax = &NYX_PATH(softmax),
+    .norm = &NYX_PATH(norm),
+    .optim = &NYX_PATH(optim),
+};

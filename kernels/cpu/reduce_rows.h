@@ -1,0 +1,126 @@
+/* The rows of reduce.def as functions over one compute type: included by reduce_<type>.c,
+ * which chooses the type and REDUCE_NAME. Read next: reduce.h, kernels/dialect/vector.h.
+ */
+#include "../dialect/vector.h"
+#include "reduce.h"
+
+/* Rows that exist for this type. */
+#if NYX_T_FLOAT
+#define ROW_FLOATS(...) __VA_ARGS__
+#else
+#define ROW_FLOATS(...)
+#endif
+#define ROW_NUMBERS(...) __VA_ARGS__
+
+#define WIDTH 4 /* vectors side by side */
+
+/* A loop over n elements in vectors, the last one partial: `body` uses x and gives a. */
+#define REDUCE_FUNCTIONS(name, init_, combine_, merge_, finish_)                         \
+  static void name##_init(int64_t count, void *acc, double attr) {                       \
+    T p = nyx__attr(attr), a = (init_);                                                  \
+    S *to = acc;                                                                         \
+    (void)p;                                                                             \
+    for (int64_t i = 0; i < count; i++) to[i] = a[0];                                    \
+  }                                                                                      \
+  NYX_FN T name##_merge1(T a, T b, T p) {                                                \
+    (void)p, (void)a, (void)b;                                                           \
+    return (merge_);                                                                     \
+  }                                                                                      \
+  NYX_FN T name##_combine1(T a, T x, T p) {                                              \
+    (void)p, (void)a, (void)x;                                                           \
+    return (combine_);                                                                   \
+  }                                                                                      \
+  static void name##_row(int64_t count, const void *from, void *acc, double attr) {      \
+    const S *at = from;                                                                  \
+    T p = nyx__attr(attr), zero = (init_), sum[WIDTH];                                   \
+    int64_t i = 0;                                                                       \
+    for (int k = 0; k < WIDTH; k++) sum[k] = zero;                                       \
+    for (; i + WIDTH * NYX_LANES <= count; i += WIDTH * NYX_LANES)                       \
+      for (int k = 0; k < WIDTH; k++)                                                    \
+        sum[k] = name##_combine1(sum[k], nyx__load(at + i + k * NYX_LANES), p);          \
+    for (; i + NYX_LANES <= count; i += NYX_LANES)                                       \
+      sum[0] = name##_combine1(sum[0], nyx__load(at + i), p);                            \
+    for (int half = WIDTH / 2; half > 0; half /= 2)                                      \
+      for (int k = 0; k < half; k++) sum[k] = name##_merge1(sum[k], sum[k + half], p);   \
+    /* The lanes by halves, then what is left over, one by one. */                       \
+    for (int half = NYX_LANES / 2; half > 0; half /= 2) {                                \
+      T other = zero;                                                                    \
+      for (int k = 0; k < half; k++) other[k] = sum[0][k + half];                        \
+      sum[0] = name##_merge1(sum[0], other, p);                                          \
+    }                                                                                    \
+    for (; i < count; i++) sum[0] = name##_combine1(sum[0], nyx__splat(at[i]), p);       \
+    *(S *)acc = sum[0][0];                                                               \
+  }                                                                                      \
+  static void name##_columns(int64_t count, const void *from, void *acc, double attr) {  \
+    const S *at = from;                                                                  \
+    S *to = acc;                                                                         \
+    T p = nyx__attr(attr);                                                               \
+    int64_t i = 0;                                                                       \
+    for (; i + NYX_LANES <= count; i += NYX_LANES)                                       \
+      nyx__store(to + i, name##_combine1(nyx__load(to + i), nyx__load(at + i), p));      \
+    if (i < count)                                                                       \
+      nyx__store_part(to + i, count - i,                                                 \
+                      name##_combine1(nyx__load_part(to + i, count - i),                 \
+                                      nyx__load_part(at + i, count - i), p));            \
+  }                                                                                      \
+  static void name##_merge(int64_t count, const void *from, void *acc, double attr) {    \
+    const S *at = from;                                                                  \
+    S *to = acc;                                                                         \
+    T p = nyx__attr(attr);                                                               \
+    int64_t i = 0;                                                                       \
+    for (; i + NYX_LANES <= count; i += NYX_LANES)                                       \
+      nyx__store(to + i, name##_merge1(nyx__load(to + i), nyx__load(at + i), p));        \
+    if (i < count)                                                                       \
+      nyx__store_part(to + i, count - i,                                                 \
+                      name##_merge1(nyx__load_part(to + i, count - i),                   \
+                                    nyx__load_part(at + i, count - i), p));              \
+  }                                                                                      \
+  static void name##_finish(int64_t count, void *acc, double elements, double attr) {    \
+    S *to = acc;                                                                         \
+    T p = nyx__attr(attr), n = nyx__attr(elements);                                      \
+    (void)p, (void)n;                                                                    \
+    for (int64_t i = 0; i < count; i += NYX_LANES) {                                     \
+      int64_t part = count - i;                                                          \
+      T a = part < NYX_LANES ? nyx__load_part(to + i, part) : nyx__load(to + i);         \
+      a = (finish_);                                                                     \
+      if (part < NYX_LANES)                                                              \
+        nyx__store_part(to + i, part, a);                                                \
+      else                                                                               \
+        nyx__store(to + i, a);                                                           \
+    }                                                                                    \
+  }
+
+#define NOTEXT K(0)
+#define NYX_REDUCE(name, types, result, attrs, init, combine, merge, finish, ...)        \
+  ROW_##types(REDUCE_FUNCTIONS(name, init, combine, merge, finish))
+#define NYX_REDUCE_PART(name, types, init, combine, merge, finish)                       \
+  ROW_##types(REDUCE_FUNCTIONS(name, init, combine, merge, finish))
+#include "../reduce.def"
+#undef NYX_REDUCE
+#undef NYX_REDUCE_PART
+
+#define ENTRY(name)                                                                      \
+  [NYX__REDUCE_##                                                                        \
+      name] = {name##_init, name##_row, name##_columns, name##_merge, name##_finish},
+#define NYX_REDUCE(name, types, ...) ROW_##types(ENTRY(name))
+#define NYX_REDUCE_PART(name, types, ...) ROW_##types(ENTRY(name))
+extern const nyx_reduce_kernel REDUCE_NAME(rows)[NYX__REDUCE_COUNT];
+const nyx_reduce_kernel REDUCE_NAME(rows)[NYX__REDUCE_COUNT] = {
+#include "../reduce.def"
+};
+
+int64_t REDUCE_NAME(find)(int64_t n, const void *from, const void *value);
+int64_t REDUCE_NAME(find)(int64_t n, const void *from, const void *value) {
+  const S *at = from;
+  const S wanted = *(const S *)value;
+  T same = nyx__splat(wanted);
+  int64_t i = 0;
+  for (; i + NYX_LANES <= n; i += NYX_LANES) {
+    T x = nyx__load(at + i);
+    if (nyx__any(nyx_or(nyx_eq(x, same), nyx_and(nyx_ne(x, x), nyx_ne(same, same)))))
+      break;
+  }
+  for (; i < n; i++)
+    if (at[i] == wanted || (at[i] != at[i] && wanted != wanted)) return i;
+  return n;
+}

@@ -1,0 +1,36 @@
+/* Kernels over rows of contiguous floats: the parts that softmax, log_softmax, logsumexp
+ * and the losses are made of. Long rows come in pieces, whose parts the caller merges.
+ * Read next: softmax_rows.h, core/op/softmax.c. */
+#ifndef NYX_KERNELS_CPU_SOFTMAX_H
+#define NYX_KERNELS_CPU_SOFTMAX_H
+
+#include <stdint.h>
+
+/* All of one float type; n may be 0. Sums are of blocks of 1024 elements, added up in
+ * double. */
+typedef struct nyx_softmax_kernel {
+  /* *most = the greatest of x (nan if any is, -inf of nothing); returns the sum of
+   * exp(x - *most), 0 when *most is -inf. `e`, if not NULL, receives exp(x - *most). */
+  double (*exp_sum)(const void *x, int64_t n, double *most, void *e);
+  /* y = x * scale; y may be x */
+  void (*scale)(const void *x, int64_t n, double scale, void *y);
+  /* y = exp(x - shift) * scale */
+  void (*exp_scale)(const void *x, int64_t n, double shift, double scale, void *y);
+  /* y = (x - a) - b */
+  void (*shift)(const void *x, int64_t n, double a, double b, void *y);
+  double (*sum)(const void *x, int64_t n);
+  double (*dot)(const void *x, const void *y, int64_t n);
+  /* y = r * (g - s) */
+  void (*softmax_backward)(const void *g, const void *r, int64_t n, double s, void *y);
+  /* y = g - exp(r) * s */
+  void (*log_softmax_backward)(const void *g, const void *r, int64_t n, double s,
+                               void *y);
+  /* *mean of x and the sum of (x - *mean)^2, in two passes, corrected */
+  void (*moments)(const void *x, int64_t n, double *mean, double *squares);
+} nyx_softmax_kernel;
+
+typedef struct nyx_softmax_kernels {
+  const nyx_softmax_kernel *type[2]; /* float32, float64 */
+} nyx_softmax_kernels;
+
+#endif

@@ -1,0 +1,284 @@
+/* The kernels of softmax.h over one float type: included by softmax_<type>.c, which
+ * chooses the type and SOFTMAX_KERNEL, the symbol. Read next: softmax.h,
+ * kernels/dialect/vector.h. */
+#include "../dialect/vector.h"
+#include "cpu.h"
+#include "softmax.h"
+
+/* Elements added up in the type itself before the sum goes to double. */
+#define SUM_BLOCK 1024
+
+/* Lanes meet lanes `d` away. */
+#if NYX_LANES == 2
+#define SWAPPED(v, d) __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d))
+#define LANE_NUMBERS 0, 1
+#elif NYX_LANES == 4
+#define SWAPPED(v, d) __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d))
+#define LANE_NUMBERS 0, 1, 2, 3
+#elif NYX_LANES == 8
+#define SWAPPED(v, d)                                                                    \
+  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
+                          6 ^ (d), 7 ^ (d))
+#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#else
+#define SWAPPED(v, d)                                                                    \
+  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
+                          6 ^ (d), 7 ^ (d), 8 ^ (d), 9 ^ (d), 10 ^ (d), 11 ^ (d),        \
+                          12 ^ (d), 13 ^ (d), 14 ^ (d), 15 ^ (d))
+#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#endif
+
+/* All lanes of v in one. */
+NYX_FN S total(T v) {
+#if NYX_LANES >= 16
+  v += SWAPPED(v, 8);
+#endif
+#if NYX_LANES >= 8
+  v += SWAPPED(v, 4);
+#endif
+#if NYX_LANES >= 4
+  v += SWAPPED(v, 2);
+#endif
+  v += SWAPPED(v, 1);
+  return v[0];
+}
+NYX_FN S greatest(T v) {
+#if NYX_LANES >= 16
+  v = nyx__max_or(v, SWAPPED(v, 8));
+#endif
+#if NYX_LANES >= 8
+  v = nyx__max_or(v, SWAPPED(v, 4));
+#endif
+#if NYX_LANES >= 4
+  v = nyx__max_or(v, SWAPPED(v, 2));
+#endif
+  v = nyx__max_or(v, SWAPPED(v, 1));
+  return v[0];
+}
+
+/* The first n lanes of v, `other` in the rest. */
+NYX_FN T first_lanes(T v, int64_t n, T other) {
+  return nyx_select((M)((I){LANE_NUMBERS} < KI(n)), v, other);
+}
+
+/* The loop all rows share: `body` for every vector x of `from`, of which the first `part`
+ * lanes count (all when `part` is NYX_LANES). */
+#define EACH_VECTOR(i, part, begin, end)                                                 \
+  for (int64_t i = (begin), part;                                                        \
+       i < (end) && (part = (end)-i < NYX_LANES ? (end)-i : NYX_LANES, true);            \
+       i += NYX_LANES)
+
+NYX_FN T load_lanes(const S *p, int64_t part) {
+  return part < NYX_LANES ? nyx__load_part(p, part) : nyx__load(p);
+}
+NYX_FN void store_lanes(S *p, int64_t part, T v) {
+  if (part < NYX_LANES)
+    nyx__store_part(p, part, v);
+  else
+    nyx__store(p, v);
+}
+
+/* The greatest of x that is a number; -inf of nothing. */
+static S greatest_number(const S *x, int64_t n) {
+  T a[4] = {NYX_LOWEST, NYX_LOWEST, NYX_LOWEST, NYX_LOWEST};
+  int64_t i = 0;
+  for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
+    for (int k = 0; k < 4; k++)
+      a[k] = nyx__max_or(nyx__load(x + i + k * NYX_LANES), a[k]);
+  for (; i + NYX_LANES <= n; i += NYX_LANES) a[0] = nyx__max_or(nyx__load(x + i), a[0]);
+  if (i < n)
+    a[1] =
+        nyx__max_or(first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST), a[1]);
+  return greatest(nyx__max_or(nyx__max_or(a[0], a[1]), nyx__max_or(a[2], a[3])));
+}
+
+static bool any_nan(const S *x, int64_t n) {
+  M found = KI(0);
+  EACH_VECTOR(i, part, 0, n) {
+    T v = first_lanes(load_lanes(x + i, part), part, K(0));
+    found = nyx_or(found, nyx_ne(v, v));
+  }
+  return nyx__any(found);
+}
+
+NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
+  double sum = 0;
+  T shift = nyx__splat(most);
+  for (int64_t from = 0; from < n; from += SUM_BLOCK) {
+    int64_t end = from + SUM_BLOCK < n ? from + SUM_BLOCK : n, i = from;
+    T s = K(0), t = K(0);
+    for (; i + 2 * NYX_LANES <= end; i += 2 * NYX_LANES) {
+      T u = nyx_exp(nyx__load(x + i) - shift);
+      T v = nyx_exp(nyx__load(x + i + NYX_LANES) - shift);
+      if (e) {
+        nyx__store(e + i, u);
+        nyx__store(e + i + NYX_LANES, v);
+      }
+      s += u;
+      t += v;
+    }
+    for (; i + NYX_LANES <= end; i += NYX_LANES) {
+      T v = nyx_exp(nyx__load(x + i) - shift);
+      if (e) nyx__store(e + i, v);
+      s += v;
+    }
+    if (i < end) {
+      T v = nyx_exp(nyx__load_part(x + i, end - i) - shift);
+      if (e) nyx__store_part(e + i, end - i, v);
+      t += first_lanes(v, end - i, K(0));
+    }
+    sum += (double)total(s + t);
+  }
+  return sum;
+}
+
+/* A row that fits one vector. */
+NYX_FN double exp_sum_short(const S *x, int64_t n, S *most, S *e) {
+  T v = first_lanes(load_lanes(x, n), n, NYX_LOWEST);
+  *most = greatest(nyx__max_or(v, NYX_LOWEST));
+  v = nyx_exp(v - nyx__splat(*most));
+  if (e) store_lanes(e, n, v);
+  return (double)total(first_lanes(v, n, K(0)));
+}
+
+static double exp_sum(const void *from, int64_t n, double *most, void *to) {
+  const S *x = from;
+  S m, *e = to;
+  double sum = 0;
+  bool is_short = n > 0 && n <= NYX_LANES;
+  if (is_short)
+    sum = exp_sum_short(x, n, &m, e);
+  else
+    m = greatest_number(x, n);
+  *most = (double)m;
+  if (m == (S)-INFINITY) { /* all of them are -inf or nan */
+    if (e) memset(e, 0, (size_t)n * sizeof *e);
+    if (!any_nan(x, n)) return 0;
+    *most = NAN;
+    return NAN;
+  }
+  if (!is_short) sum = e ? exp_sum_to(x, n, m, e) : exp_sum_to(x, n, m, NULL);
+  /* inf - inf is not a number either. */
+  if (isnan(sum) && (m != (S)INFINITY || any_nan(x, n))) *most = NAN;
+  return sum;
+}
+
+static void scale(const void *from, int64_t n, double by, void *to) {
+  const S *x = from;
+  S *y = to;
+  T factor = nyx__attr(by);
+  EACH_VECTOR(i, part, 0, n) {
+    store_lanes(y + i, part, load_lanes(x + i, part) * factor);
+  }
+}
+
+static void exp_scale(const void *from, int64_t n, double shift_, double scale_,
+                      void *to) {
+  const S *x = from;
+  S *y = to;
+  T a = nyx__attr(shift_), b = nyx__attr(scale_);
+  EACH_VECTOR(i, part, 0, n) {
+    store_lanes(y + i, part, nyx_exp(load_lanes(x + i, part) - a) * b);
+  }
+}
+
+static void shift(const void *from, int64_t n, double a_, double b_, void *to) {
+  const S *x = from;
+  S *y = to;
+  T a = nyx__attr(a_), b = nyx__attr(b_);
+  EACH_VECTOR(i, part, 0, n) {
+    store_lanes(y + i, part, load_lanes(x + i, part) - a - b);
+  }
+}
+
+/* The sums of one block of products (or of x alone: y is NULL). */
+NYX_FN S block_sum(const S *x, const S *y, int64_t n) {
+  T a[4] = {K(0), K(0), K(0), K(0)};
+  int64_t i = 0;
+  for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
+    for (int k = 0; k < 4; k++) {
+      T v = nyx__load(x + i + k * NYX_LANES);
+      a[k] = y ? nyx_fma(v, nyx__load(y + i + k * NYX_LANES), a[k]) : a[k] + v;
+    }
+  EACH_VECTOR(j, part, i, n) {
+    T v = load_lanes(x + j, part);
+    if (y) v *= load_lanes(y + j, part);
+    a[1] += first_lanes(v, part, K(0));
+  }
+  return total((a[0] + a[1]) + (a[2] + a[3]));
+}
+
+static double sum(const void *from, int64_t n) {
+  const S *x = from;
+  double all = 0;
+  for (int64_t i = 0; i < n; i += SUM_BLOCK)
+    all += (double)block_sum(x + i, NULL, n - i < SUM_BLOCK ? n - i : SUM_BLOCK);
+  return all;
+}
+
+static double dot(const void *from, const void *with, int64_t n) {
+  const S *x = from, *y = with;
+  double all = 0;
+  for (int64_t i = 0; i < n; i += SUM_BLOCK)
+    all += (double)block_sum(x + i, y + i, n - i < SUM_BLOCK ? n - i : SUM_BLOCK);
+  return all;
+}
+
+static void softmax_backward(const void *g_, const void *r_, int64_t n, double s_,
+                             void *to) {
+  const S *g = g_, *r = r_;
+  S *y = to;
+  T s = nyx__attr(s_);
+  EACH_VECTOR(i, part, 0, n) {
+    store_lanes(y + i, part, load_lanes(r + i, part) * (load_lanes(g + i, part) - s));
+  }
+}
+
+static void log_softmax_backward(const void *g_, const void *r_, int64_t n, double s_,
+                                 void *to) {
+  const S *g = g_, *r = r_;
+  S *y = to;
+  T s = nyx__attr(-s_);
+  EACH_VECTOR(i, part, 0, n) {
+    T e = nyx_exp(load_lanes(r + i, part));
+    store_lanes(y + i, part, nyx_fma(e, s, load_lanes(g + i, part)));
+  }
+}
+
+/* The second pass goes over the differences from the rounded mean; their sum, 0 but for
+ * rounding, corrects both results. */
+static void moments(const void *from, int64_t n, double *mean, double *squares) {
+  const S *x = from;
+  S about = (S)(sum(x, n) / (double)n);
+  T center = nyx__splat(about);
+  double all = 0, all_squares = 0;
+  for (int64_t start = 0; start < n; start += SUM_BLOCK) {
+    int64_t end = start + SUM_BLOCK < n ? start + SUM_BLOCK : n;
+    T s = K(0), q = K(0);
+    EACH_VECTOR(i, part, start, end) {
+      T d = load_lanes(x + i, part) - center;
+      if (part < NYX_LANES) d = first_lanes(d, part, K(0));
+      s += d;
+      q = nyx_fma(d, d, q);
+    }
+    all += (double)total(s);
+    all_squares += (double)total(q);
+  }
+  double rest = all / (double)n;
+  *mean = isfinite(rest) ? (double)about + rest : (double)about;
+  *squares = all_squares - all * rest;
+  if (n == 0) *squares = 0;
+}
+
+extern const nyx_softmax_kernel SOFTMAX_KERNEL;
+const nyx_softmax_kernel SOFTMAX_KERNEL = {
+    .exp_sum = exp_sum,
+    .scale = scale,
+    .exp_scale = exp_scale,
+    .shift = shift,
+    .sum = sum,
+    .dot = dot,
+    .softmax_backward = softmax_backward,
+    .log_softmax_backward = log_softmax_backward,
+    .moments = moments,
+};

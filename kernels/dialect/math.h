@@ -1,0 +1,73 @@
+/* The functions of float vectors. float64 goes to libm, lane by lane; float32 has the
+ * polynomials of math32.h. What both share is here. Included by vector.h. */
+
+#if NYX_T_BITS == 32
+#define NYX_LIBM(name) name##f
+#else
+#define NYX_LIBM(name) name
+#endif
+/* A function of libm on every lane. Out of line: it is long, and then only calls it. */
+#define NYX_LANEWISE1(name, function)                                                    \
+  static __attribute__((noinline, unused, const)) T nyx_##name(T x) {                    \
+    T r;                                                                                 \
+    for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i]);                 \
+    return r;                                                                            \
+  }
+#define NYX_LANEWISE2(name, function)                                                    \
+  static __attribute__((noinline, unused, const)) T nyx_##name(T x, T y) {               \
+    T r;                                                                                 \
+    for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i], y[i]);           \
+    return r;                                                                            \
+  }
+
+#if NYX_T_BITS == 32
+#include "math32.h"
+#else
+NYX_LANEWISE1(exp, exp)
+NYX_LANEWISE1(exp2, exp2)
+NYX_LANEWISE1(expm1, expm1)
+NYX_LANEWISE1(log, log)
+NYX_LANEWISE1(log1p, log1p)
+NYX_LANEWISE1(log2, log2)
+NYX_LANEWISE1(log10, log10)
+NYX_LANEWISE1(sin, sin)
+NYX_LANEWISE1(cos, cos)
+NYX_LANEWISE1(tan, tan)
+NYX_LANEWISE1(asin, asin)
+NYX_LANEWISE1(acos, acos)
+NYX_LANEWISE1(atan, atan)
+NYX_LANEWISE2(atan2, atan2)
+NYX_LANEWISE1(sinh, sinh)
+NYX_LANEWISE1(cosh, cosh)
+NYX_LANEWISE1(tanh, tanh)
+NYX_LANEWISE1(asinh, asinh)
+NYX_LANEWISE1(acosh, acosh)
+NYX_LANEWISE1(atanh, atanh)
+NYX_LANEWISE1(erf, erf)
+NYX_LANEWISE1(erfc, erfc)
+NYX_LANEWISE2(pow, pow)
+NYX_LANEWISE2(hypot, hypot)
+NYX_LANEWISE2(fmod, fmod)
+#endif
+
+/* e^-|x| does not overflow, and keeps small results exact. */
+NYX_FN T nyx_sigmoid(T x) {
+  T e = nyx_exp(-nyx_abs(x));
+  return nyx_select(nyx_lt(x, K(0)), e, K(1)) / (K(1) + e);
+}
+
+/* Whether the remainder of x / y has the sign of x where y has the other. */
+NYX_FN M nyx__crosses(T left, T y) {
+  return nyx_and(nyx_ne(left, K(0)), nyx_xor(nyx_lt(left, K(0)), nyx_lt(y, K(0))));
+}
+NYX_FN T nyx_remainder(T x, T y) {
+  T left = nyx_fmod(x, y);
+  return nyx_select(nyx__crosses(left, y), left + y, left);
+}
+#if NYX_T_BITS == 64
+NYX_FN T nyx_floor_divide(T x, T y) {
+  T left = nyx_fmod(x, y), quotient = nyx_round((x - left) / y);
+  quotient = nyx_select(nyx__crosses(left, y), quotient - K(1), quotient);
+  return nyx_select(nyx_eq(y, K(0)), x / y, quotient);
+}
+#endif

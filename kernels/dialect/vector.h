@@ -1,0 +1,222 @@
+/* The dialect on the CPU: T is a vector as wide as the path's registers. Define one of
+ * NYX_T_FLOAT32, NYX_T_FLOAT64, NYX_T_INT32, NYX_T_INT64 and include this once; float
+ * types get their functions from math.h. Texts are branch free: masks come from
+ * comparisons and go into nyx_select. Flags it needs: README.md. Read next: float.h,
+ * math.h, int.h. */
+#ifndef NYX_DIALECT_VECTOR_H
+#define NYX_DIALECT_VECTOR_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define NYX_FN static inline __attribute__((always_inline, unused))
+
+#if defined(__AVX512F__)
+#define NYX_BYTES 64
+#elif defined(__AVX2__)
+#define NYX_BYTES 32
+#else
+#define NYX_BYTES 16
+#endif
+
+/* S is the element, I and U integers of its size, F the float of its size. */
+#if defined(NYX_T_FLOAT32)
+typedef float S;
+#elif defined(NYX_T_FLOAT64)
+typedef double S;
+#elif defined(NYX_T_INT32)
+typedef int32_t S;
+#elif defined(NYX_T_INT64)
+typedef int64_t S;
+#else
+#error "define NYX_T_FLOAT32, NYX_T_FLOAT64, NYX_T_INT32 or NYX_T_INT64"
+#endif
+#if defined(NYX_T_FLOAT32) || defined(NYX_T_FLOAT64)
+#define NYX_T_FLOAT 1
+#else
+#define NYX_T_FLOAT 0
+#endif
+#if defined(NYX_T_FLOAT32) || defined(NYX_T_INT32)
+#define NYX_T_BITS 32
+typedef int32_t SI;
+typedef uint32_t SU;
+typedef float SF;
+#else
+#define NYX_T_BITS 64
+typedef int64_t SI;
+typedef uint64_t SU;
+typedef double SF;
+#endif
+#define NYX_LANES (NYX_BYTES * 8 / NYX_T_BITS)
+
+typedef S T __attribute__((vector_size(NYX_BYTES)));
+typedef SI I __attribute__((vector_size(NYX_BYTES)));
+typedef SU U __attribute__((vector_size(NYX_BYTES)));
+typedef I M; /* a mask: all bits of a lane set, or none */
+typedef S T_at __attribute__((vector_size(NYX_BYTES), aligned(1), may_alias));
+
+/* Memory. Partial loads and stores touch the first n elements, 0 < n < NYX_LANES. */
+
+NYX_FN T nyx__load(const S *p) { return *(const T_at *)p; }
+NYX_FN void nyx__store(S *p, T v) { *(T_at *)p = v; }
+
+#if defined(__AVX512F__)
+#if NYX_T_BITS == 32
+#define NYX_PART(n) ((__mmask16)((1u << (n)) - 1))
+NYX_FN T nyx__load_part(const S *p, int64_t n) {
+  return (T)_mm512_maskz_loadu_epi32(NYX_PART(n), p);
+}
+NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
+  _mm512_mask_storeu_epi32(p, NYX_PART(n), (__m512i)v);
+}
+#else
+#define NYX_PART(n) ((__mmask8)((1u << (n)) - 1))
+NYX_FN T nyx__load_part(const S *p, int64_t n) {
+  return (T)_mm512_maskz_loadu_epi64(NYX_PART(n), p);
+}
+NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
+  _mm512_mask_storeu_epi64(p, NYX_PART(n), (__m512i)v);
+}
+#endif
+#elif defined(__AVX2__)
+#if NYX_T_BITS == 32
+#define NYX_PART(n) \
+  (__m256i)(((I){0} + (SI)(n)) > (I){0, 1, 2, 3, 4, 5, 6, 7})
+NYX_FN T nyx__load_part(const S *p, int64_t n) {
+  return (T)_mm256_maskload_epi32((const int *)(const void *)p, NYX_PART(n));
+}
+NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
+  _mm256_maskstore_epi32((int *)(void *)p, NYX_PART(n), (__m256i)v);
+}
+#else
+#define NYX_PART(n) (__m256i)(((I){0} + (SI)(n)) > (I){0, 1, 2, 3})
+NYX_FN T nyx__load_part(const S *p, int64_t n) {
+  return (T)_mm256_maskload_epi64((const long long *)(const void *)p, NYX_PART(n));
+}
+NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
+  _mm256_maskstore_epi64((long long *)(void *)p, NYX_PART(n), (__m256i)v);
+}
+#endif
+#else
+static __attribute__((noinline, pure, unused)) T nyx__load_part(const S *p, int64_t n) {
+  T v = {0};
+  memcpy(&v, p, (size_t)n * sizeof(S));
+  return v;
+}
+static __attribute__((noinline, unused)) void nyx__store_part(S *p, int64_t n, T v) {
+  memcpy(p, &v, (size_t)n * sizeof(S));
+}
+#endif
+
+/* Constants and attributes */
+
+#if NYX_LANES == 2
+#define NYX_EACH(s) s, s
+#elif NYX_LANES == 4
+#define NYX_EACH(s) s, s, s, s
+#elif NYX_LANES == 8
+#define NYX_EACH(s) s, s, s, s, s, s, s, s
+#else
+#define NYX_EACH(s) s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s
+#endif
+NYX_FN T nyx__splat(S s) { return (T){NYX_EACH(s)}; }
+NYX_FN I nyx__splat_int(SI s) { return (I){NYX_EACH(s)}; }
+#define K(c) nyx__splat((S)(c))
+#define KI(c) nyx__splat_int((SI)(c))
+
+/* The least and the greatest T: infinities of floats. */
+#if NYX_T_FLOAT
+#define NYX_LOWEST K(-INFINITY)
+#define NYX_HIGHEST K(INFINITY)
+#else
+#define NYX_LOWEST K((SU)1 << (NYX_T_BITS - 1))
+#define NYX_HIGHEST K(~((SU)1 << (NYX_T_BITS - 1)))
+#endif
+
+/* An attribute as a T: integers are cut to their range, not a number is 0. */
+NYX_FN T nyx__attr(double a) {
+#if NYX_T_FLOAT
+  return nyx__splat((S)a);
+#else
+  const double limit = (double)((SU)1 << (NYX_T_BITS - 1));
+  const SI most = (SI)(((SU)1 << (NYX_T_BITS - 1)) - 1);
+  if (a != a) return nyx__splat(0);
+  if (a >= limit) return nyx__splat(most);
+  if (a <= -limit) return nyx__splat(-most - 1);
+  return nyx__splat((S)a);
+#endif
+}
+
+/* Bits. Casts between vectors of one size keep the bits. */
+
+NYX_FN T nyx__select_bits(M m, T a, T b) { return (T)((m & (I)a) | (~m & (I)b)); }
+
+/* Whether any lane of a mask is set. */
+NYX_FN bool nyx__any(M m) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)m, (__m256i)m);
+#elif defined(__SSE2__)
+  return _mm_movemask_epi8((__m128i)m) != 0;
+#else
+  SI any = 0;
+  for (int i = 0; i < NYX_LANES; i++) any |= m[i];
+  return any != 0;
+#endif
+}
+
+/* Comparison, logic on masks, selection. A comparison with a NaN is false, ne true. */
+
+NYX_FN M nyx_lt(T a, T b) { return (M)(a < b); }
+NYX_FN M nyx_le(T a, T b) { return (M)(a <= b); }
+NYX_FN M nyx_gt(T a, T b) { return (M)(a > b); }
+NYX_FN M nyx_ge(T a, T b) { return (M)(a >= b); }
+NYX_FN M nyx_eq(T a, T b) { return (M)(a == b); }
+NYX_FN M nyx_ne(T a, T b) { return (M)(a != b); }
+NYX_FN M nyx_and(M a, M b) { return a & b; }
+NYX_FN M nyx_or(M a, M b) { return a | b; }
+NYX_FN M nyx_xor(M a, M b) { return a ^ b; }
+NYX_FN M nyx_not(M a) { return ~a; }
+NYX_FN T nyx_select(M m, T a, T b) { return nyx__select_bits(m, a, b); }
+
+/* One byte, 0 or 1, per lane. */
+NYX_FN void nyx__store_mask(uint8_t *p, M m) {
+#if defined(__AVX512F__) && NYX_LANES == 16
+  __mmask16 k = _mm512_movepi32_mask((__m512i)m);
+  _mm_storeu_si128((__m128i *)p, _mm_maskz_set1_epi8(k, 1));
+#elif defined(__AVX2__) && NYX_BYTES == 32 && NYX_LANES == 8
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)m),
+                                  _mm256_extracti128_si256((__m256i)m, 1));
+  __m128i bytes = _mm_and_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(1));
+  _mm_storel_epi64((__m128i *)(void *)p, bytes);
+#elif defined(__SSE2__) && NYX_BYTES == 16 && NYX_LANES == 4
+  __m128i words = _mm_packs_epi32((__m128i)m, (__m128i)m);
+  int bytes = _mm_cvtsi128_si32(_mm_packs_epi16(words, words)) & 0x01010101;
+  memcpy(p, &bytes, sizeof bytes);
+#else
+  typedef uint8_t B __attribute__((vector_size(NYX_LANES)));
+  B b = __builtin_convertvector(m & 1, B);
+  memcpy(p, &b, NYX_LANES);
+#endif
+}
+NYX_FN void nyx__store_mask_part(uint8_t *p, int64_t n, M m) {
+  uint8_t b[NYX_LANES];
+  nyx__store_mask(b, m);
+  memcpy(p, b, (size_t)n);
+}
+
+#if NYX_T_FLOAT
+#include "float.h"
+#include "math.h"
+#else
+#include "int.h"
+#endif
+
+#endif
