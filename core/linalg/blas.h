@@ -1,0 +1,27 @@
+/* The BLAS found at run time: OpenBLAS, or whatever NYX_BLAS names. Read next: blas.c;
+ * gemm.h, which decides when to use it. */
+#ifndef NYX_LINALG_BLAS_H
+#define NYX_LINALG_BLAS_H
+
+#include <nyx/device.h>
+
+/* Values of cblas.h. */
+enum { NYX_BLAS_ROW_MAJOR = 101, NYX_BLAS_PLAIN = 111, NYX_BLAS_TRANSPOSED = 112 };
+
+typedef struct nyx_blas {
+  void (*sgemm)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
+                const float *a, int lda, const float *b, int ldb, float beta, float *c,
+                int ldc);
+  void (*dgemm)(int order, int trans_a, int trans_b, int m, int n, int k, double alpha,
+                const double *a, int lda, const double *b, int ldb, double beta,
+                double *c, int ldc);
+  void (*sgemv)(int order, int trans, int m, int n, float alpha, const float *a, int lda,
+                const float *x, int incx, float beta, float *y, int incy);
+  void (*dgemv)(int order, int trans, int m, int n, double alpha, const double *a,
+                int lda, const double *x, int incx, double beta, double *y, int incy);
+} nyx_blas;
+
+/* Opens it on the first call, from any thread; NULL when there is none. */
+const nyx_blas *nyx__blas(void);
+
+#endif

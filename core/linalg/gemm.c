@@ -1,0 +1,374 @@
+/* Matrix products: one call of a BLAS while they are small, the built-in product's blocks
+ * shared by the threads when they are large, and wherever no BLAS takes the strides. All
+ * is decided by size: results do not depend on the number of threads. Read next: blas.c,
+ * kernels/cpu/gemm_type.h. */
+#include "gemm.h"
+
+#include <limits.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "blas.h"
+
+/* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
+ * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
+#define RANGE ((int64_t)1 << 20)
+#define LARGE (4 * RANGE) /* products that the threads share */
+/* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing. */
+#define SLAB 256
+/* Partial sums along k, when C is too small to be divided. */
+#define DEPTH_PARTS 16
+/* Shared products: columns of B packed at a time; units of work wanted. */
+#define SHARED_COLS 4096
+#define UNITS 16
+
+/* Saturating, for sizes: exact where it matters. */
+static int64_t work_of(int64_t m, int64_t n, int64_t k) {
+  int64_t result;
+  if (__builtin_mul_overflow(m, n, &result)) return INT64_MAX;
+  if (__builtin_mul_overflow(result, k, &result)) return INT64_MAX;
+  return result;
+}
+
+static bool fits_int(int64_t x) {
+  return x >= 0 && x <= INT_MAX;
+}
+
+/* How a BLAS would see a rows x cols matrix with these strides; false: it cannot. */
+static bool layout(int64_t rows, int64_t cols, int64_t rs, int64_t cs, int *trans,
+                   int *ld) {
+  if (rows == 1) rs = cols; /* the stride of one row is never used */
+  if (cols == 1) cs = rs == 1 ? rows : 1;
+  if (cs == 1 && rs >= cols && fits_int(rs)) {
+    *trans = NYX_BLAS_PLAIN;
+    *ld = (int)rs;
+    return true;
+  }
+  if (rs == 1 && cs >= rows && fits_int(cs)) {
+    *trans = NYX_BLAS_TRANSPOSED;
+    *ld = (int)cs;
+    return true;
+  }
+  return false;
+}
+
+static void clear(nyx_dtype dtype, const nyx_product *p) {
+  size_t item = nyx_dtype_size(dtype);
+  for (int64_t i = 0; i < p->m; i++) {
+    memset((char *)p->c + (size_t)(i * p->ldc) * item, 0, (size_t)p->n * item);
+  }
+}
+
+/* Matrix times vector: one column of C, or one row, through gemv. */
+static bool by_gemv(const nyx_blas *blas, nyx_dtype dtype, const nyx_product *p) {
+  bool column = p->n == 1; /* else one row: transpose everything */
+  int64_t rows = column ? p->m : p->n, rs = column ? p->a_rs : p->b_cs;
+  int64_t cs = column ? p->a_cs : p->b_rs, step = column ? p->b_rs : p->a_cs;
+  int64_t c_step = column ? p->ldc : 1;
+  const void *matrix = column ? p->a : p->b, *x = column ? p->b : p->a;
+  int trans, ld;
+  if (step < 1 || c_step < 1 || !fits_int(step) || !fits_int(c_step)) return false;
+  if (!layout(rows, p->k, rs, cs, &trans, &ld)) return false;
+  int d0 = (int)rows, d1 = (int)p->k; /* of the matrix as it is stored */
+  if (trans == NYX_BLAS_TRANSPOSED) d0 = (int)p->k, d1 = (int)rows;
+  /* Some versions multiply what is in y by 0, which keeps a NaN. */
+  if (!p->add) clear(dtype, p);
+  if (dtype == NYX_FLOAT32) {
+    blas->sgemv(NYX_BLAS_ROW_MAJOR, trans, d0, d1, 1.0f, matrix, ld, x, (int)step, 1.0f,
+                p->c, (int)c_step);
+  } else {
+    blas->dgemv(NYX_BLAS_ROW_MAJOR, trans, d0, d1, 1.0, matrix, ld, x, (int)step, 1.0,
+                p->c, (int)c_step);
+  }
+  return true;
+}
+
+static bool by_blas(nyx_dtype dtype, const nyx_product *p) {
+  const nyx_blas *blas = nyx__blas();
+  if (!blas || !fits_int(p->m) || !fits_int(p->n) || !fits_int(p->k)) return false;
+  if (p->n == 1 || p->m == 1) return by_gemv(blas, dtype, p);
+  int trans_a, trans_b, lda, ldb;
+  if (!layout(p->m, p->k, p->a_rs, p->a_cs, &trans_a, &lda)) return false;
+  if (!layout(p->k, p->n, p->b_rs, p->b_cs, &trans_b, &ldb)) return false;
+  if (!fits_int(p->ldc)) return false;
+  int m = (int)p->m, n = (int)p->n, k = (int)p->k, ldc = (int)p->ldc;
+  if (dtype == NYX_FLOAT32) {
+    blas->sgemm(NYX_BLAS_ROW_MAJOR, trans_a, trans_b, m, n, k, 1.0f, p->a, lda, p->b, ldb,
+                p->add ? 1.0f : 0.0f, p->c, ldc);
+  } else {
+    blas->dgemm(NYX_BLAS_ROW_MAJOR, trans_a, trans_b, m, n, k, 1.0, p->a, lda, p->b, ldb,
+                p->add ? 1.0 : 0.0, p->c, ldc);
+  }
+  return true;
+}
+
+/* Integers: arithmetic modulo 2^bits is exact modulo 2^bits at every step. */
+#define INTEGER_PRODUCT(name, T)                                                         \
+  static void name(const nyx_product *p) {                                               \
+    for (int64_t i = 0; i < p->m; i++) {                                                 \
+      T *restrict c = (T *)p->c + i * p->ldc;                                            \
+      for (int64_t l = 0; l < p->k; l++) {                                               \
+        T left = ((const T *)p->a)[i * p->a_rs + l * p->a_cs];                           \
+        const T *restrict row = (const T *)p->b + l * p->b_rs;                           \
+        for (int64_t j = 0; j < p->n; j++) c[j] = (T)(c[j] + left * row[j * p->b_cs]);   \
+      }                                                                                  \
+    }                                                                                    \
+  }
+INTEGER_PRODUCT(product_u8, uint8_t)
+INTEGER_PRODUCT(product_u32, uint32_t)
+INTEGER_PRODUCT(product_u64, uint64_t)
+
+static void integer_product(nyx_dtype dtype, const nyx_product *p) {
+  if (!p->add) clear(dtype, p);
+  switch (nyx_dtype_size(dtype)) {
+    case 1: product_u8(p); break;
+    case 4: product_u32(p); break;
+    default: product_u64(p);
+  }
+}
+
+static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
+  return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
+}
+
+void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
+  if (p->m < 1 || p->n < 1) return;
+  if (p->k < 1) {
+    if (!p->add) clear(dtype, p);
+    return;
+  }
+  if (!nyx_dtype_is_float(dtype)) {
+    integer_product(dtype, p);
+    return;
+  }
+  if (by_blas(dtype, p)) return;
+  const nyx_gemm_kernel *kernel = kernel_of(dtype);
+  void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
+  if (work) {
+    kernel->product(p, work);
+  } else {
+    kernel->direct(p);
+  }
+  nyx_memory_free(work);
+}
+
+/* Everything the threads share. Units are slabs of one product (of rows, or else of
+ * columns), then parts along k, then the batch. */
+typedef struct gemm_run {
+  nyx_context *ctx;
+  const nyx_gemm *g;
+  int64_t item; /* bytes */
+  bool by_rows;
+  int64_t slab, slabs, depth, parts;
+  char *partial; /* parts x m x n, when parts > 1 */
+  atomic_int status;
+} gemm_run;
+
+/* The product of batch entry `index`. */
+static nyx_product entry(const nyx_gemm *g, int64_t index, int64_t item) {
+  nyx_product p = g->product;
+  int64_t a = 0, b = 0, rest = index;
+  for (int d = g->batch_ndim - 1; d >= 0; d--) {
+    int64_t at = rest % g->batch_shape[d];
+    rest /= g->batch_shape[d];
+    a += at * g->a_batch[d];
+    b += at * g->b_batch[d];
+  }
+  p.a = (const char *)p.a + a * item;
+  p.b = (const char *)p.b + b * item;
+  p.c = (char *)p.c + index * p.m * p.ldc * item;
+  return p;
+}
+
+/* Narrows p to `m` rows from i, `n` columns from j, `k` terms from l, as far as there
+ * are. */
+static void narrow(nyx_product *p, int64_t item, int64_t i, int64_t m, int64_t j,
+                   int64_t n, int64_t l, int64_t k) {
+  p->a = (const char *)p->a + (i * p->a_rs + l * p->a_cs) * item;
+  p->b = (const char *)p->b + (l * p->b_rs + j * p->b_cs) * item;
+  p->c = (char *)p->c + (i * p->ldc + j) * item;
+  p->m = p->m - i < m ? p->m - i : m;
+  p->n = p->n - j < n ? p->n - j : n;
+  p->k = p->k - l < k ? p->k - l : k;
+}
+
+static bool going(gemm_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
+}
+
+static void run_slabs(void *arg, int64_t begin, int64_t end) {
+  gemm_run *r = arg;
+  for (int64_t unit = begin; unit < end && going(r); unit++) {
+    int64_t slab = unit % r->slabs * r->slab, part = unit / r->slabs % r->parts;
+    nyx_product p = entry(r->g, unit / r->slabs / r->parts, r->item);
+    if (r->parts > 1) {
+      p.c = r->partial + part * p.m * p.n * r->item;
+      p.ldc = p.n;
+      p.add = false;
+    }
+    narrow(&p, r->item, r->by_rows ? slab : 0, r->by_rows ? r->slab : p.m,
+           r->by_rows ? 0 : slab, r->by_rows ? p.n : r->slab, part * r->depth, r->depth);
+    nyx__gemm_here(r->g->dtype, &p);
+  }
+}
+
+static int64_t parts_of(int64_t size, int64_t part) {
+  return (size + part - 1) / part;
+}
+
+/* Divides the longer side of C into slabs of equal size, multiples of 32. */
+static void divide_slabs(gemm_run *r, const nyx_product *p) {
+  int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
+  bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
+  if (work < LARGE) return;
+  int64_t slabs = long_side / (vector ? 32 : SLAB);
+  if (slabs > work / RANGE) slabs = work / RANGE;
+  if (slabs < 2) return;
+  r->slab = (parts_of(long_side, slabs) + 31) / 32 * 32;
+  r->slabs = parts_of(long_side, r->slab);
+}
+
+/* A long sum for few results: x^T g over a large batch, a dot product. */
+static void divide_depth(gemm_run *r, const nyx_product *p) {
+  int64_t work = work_of(p->m, p->n, p->k), least = 16 * (p->m + p->n);
+  int64_t parts = work / RANGE < DEPTH_PARTS ? work / RANGE : DEPTH_PARTS;
+  if (work < LARGE || r->slabs > 2 || p->k / parts < least) return;
+  r->slabs = 1;
+  r->slab = r->by_rows ? p->m : p->n;
+  r->depth = (parts_of(p->k, parts) + 31) / 32 * 32;
+  r->parts = parts_of(p->k, r->depth);
+}
+
+/* c = the sum of the parts, in order. */
+#define SUM_PARTS(name, T)                                                               \
+  static void name(const gemm_run *r, const nyx_product *p) {                            \
+    const T *from = (const T *)r->partial;                                               \
+    for (int64_t i = 0; i < p->m; i++) {                                                 \
+      T *to = (T *)p->c + i * p->ldc;                                                    \
+      for (int64_t part = 0; part < r->parts; part++) {                                  \
+        const T *row = from + (part * p->m + i) * p->n;                                  \
+        bool add = part > 0 || p->add;                                                   \
+        for (int64_t j = 0; j < p->n; j++) to[j] = add ? to[j] + row[j] : row[j];        \
+      }                                                                                  \
+    }                                                                                    \
+  }
+SUM_PARTS(sum_parts_f32, float)
+SUM_PARTS(sum_parts_f64, double)
+
+/* `count` products, divided into slabs or along k where they are large. */
+static nyx_status by_slabs(gemm_run *r, int64_t count) {
+  const nyx_product *p = &r->g->product;
+  r->by_rows = p->m >= p->n;
+  r->slab = r->by_rows ? p->m : p->n;
+  r->depth = p->k;
+  r->slabs = r->parts = 1;
+  if (count < UNITS) divide_slabs(r, p);
+  if (count == 1 && nyx_dtype_is_float(r->g->dtype)) divide_depth(r, p);
+  if (r->parts > 1) {
+    size_t bytes = (size_t)(r->parts * p->m * p->n * r->item);
+    r->partial = nyx_memory_alloc(bytes);
+    if (!r->partial) return nyx__no_memory(r->ctx, bytes);
+  }
+  int64_t unit = work_of(p->m, p->n, p->k) / (r->slabs * r->parts) + 1;
+  nyx_parallel_for(count * r->slabs * r->parts, unit < RANGE ? RANGE / unit : 1,
+                   run_slabs, r);
+  if (r->parts > 1 && going(r)) {
+    (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p);
+  }
+  nyx_memory_free(r->partial);
+  return NYX_OK;
+}
+
+/* One large product of the built-in kind: for each block of B, the threads pack it
+ * together, then each multiplies blocks of A with part of it. */
+typedef struct shared_run {
+  gemm_run *r;
+  const nyx_gemm_kernel *kernel;
+  nyx_product p; /* what is left of the product for the block of B at hand */
+  char *panels;  /* the block */
+  int64_t unit_cols, col_units;
+} shared_run;
+
+static void pack_panels(void *arg, int64_t begin, int64_t end) {
+  const shared_run *s = arg;
+  int64_t first = begin * s->kernel->tile_cols, last = end * s->kernel->tile_cols;
+  if (last > s->p.n) last = s->p.n;
+  s->kernel->pack((const char *)s->p.b + first * s->p.b_cs * s->r->item, s->p.b_rs,
+                  s->p.b_cs, s->p.k, last - first,
+                  s->panels + first * s->p.k * s->r->item);
+}
+
+static void multiply_blocks(void *arg, int64_t begin, int64_t end) {
+  const shared_run *s = arg;
+  int64_t item = s->r->item, rows = s->kernel->block_rows;
+  void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
+  if (!work) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; work && unit < end; unit++) {
+    int64_t j = unit % s->col_units * s->unit_cols;
+    nyx_product p = s->p;
+    narrow(&p, item, unit / s->col_units * rows, rows, j, s->unit_cols, 0, p.k);
+    s->kernel->block(&p, s->panels + j * p.k * item, work);
+  }
+  nyx_memory_free(work);
+}
+
+/* Whether the tiles of the built-in product are mostly used, and it is worth it. */
+static bool shareable(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < LARGE) return false;
+  if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
+  const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
+  int64_t rows = parts_of(p->m, kernel->tile_rows) * kernel->tile_rows;
+  int64_t cols = parts_of(p->n, kernel->tile_cols) * kernel->tile_cols;
+  return (double)p->m * (double)p->n >= 0.75 * (double)rows * (double)cols &&
+         p->k < 64 * (p->m + p->n);
+}
+
+static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
+  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
+  shared_run s = {.r = r, .kernel = kernel, .unit_cols = SHARED_COLS};
+  int64_t row_units = parts_of(all->m, kernel->block_rows);
+  while (s.unit_cols > 4 * kernel->tile_cols &&
+         row_units * parts_of(all->n, s.unit_cols) < UNITS) {
+    s.unit_cols /= 2;
+  }
+  int64_t cols = all->n < SHARED_COLS ? all->n : SHARED_COLS;
+  size_t bytes = (size_t)(parts_of(cols, kernel->tile_cols) * kernel->tile_cols *
+                          kernel->depth * r->item);
+  if (!(s.panels = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+  for (int64_t j = 0; j < all->n && going(r); j += SHARED_COLS) {
+    for (int64_t l = 0; l < all->k && going(r); l += kernel->depth) {
+      s.p = *all;
+      narrow(&s.p, r->item, 0, all->m, j, SHARED_COLS, l, kernel->depth);
+      s.p.add = all->add || l > 0;
+      s.col_units = parts_of(s.p.n, s.unit_cols);
+      nyx_parallel_for(parts_of(s.p.n, kernel->tile_cols), 4, pack_panels, &s);
+      nyx_parallel_for(row_units * s.col_units, 1, multiply_blocks, &s);
+    }
+  }
+  nyx_memory_free(s.panels);
+  return NYX_OK;
+}
+
+nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) {
+  int64_t count = 1;
+  for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
+  if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
+  gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
+  atomic_init(&r.status, NYX_OK);
+  if (shareable(g)) {
+    for (int64_t i = 0; i < count && going(&r); i++) {
+      nyx_product p = entry(g, i, r.item);
+      NYX_TRY(by_sharing(&r, &p));
+    }
+  } else {
+    NYX_TRY(by_slabs(&r, count));
+  }
+  switch (atomic_load(&r.status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
+    default: return nyx__no_memory(ctx, nyx__cpu_kernels()->gemm->work_bytes);
+  }
+}

@@ -1,0 +1,348 @@
+/* nyx_apply, the one path every op takes: device, dtype, shape, allocate and launch,
+ * record. Read next: table.c (the ops), core/device/device.h (what launch calls),
+ * core/grad/graph.c. */
+#include <string.h>
+
+#include "../device/device.h"
+#include "../grad/graph.h"
+#include "../tensor/tensor.h"
+#include "ops.h"
+
+/* Everything one application needs beyond the call itself. */
+typedef struct application {
+  nyx_call c;
+  nyx_tensor *in[NYX_MAX_INPUTS];
+  nyx_tensor *converted[NYX_MAX_INPUTS]; /* references to drop at the end */
+  int n_converted;
+  nyx_value attr[NYX_MAX_ATTRS];
+  nyx_edge edge[NYX_MAX_INPUTS];
+  nyx_tensor *target; /* written in place; NULL: a new output */
+  bool record;
+} application;
+
+/* Checks how many inputs came and fills in attributes that were left out. */
+static nyx_status take_arguments(application *a, nyx_tensor *const *inputs, int n,
+                                 const nyx_value *attrs) {
+  nyx_call *c = &a->c;
+  const nyx_op *op = c->op;
+  int most = op->variadic ? NYX_MAX_INPUTS : op->max_in;
+  if (n < op->min_in || n > most)
+    return nyx__error(c->ctx, INPUT_COUNT, n, op->min_in, most);
+  c->n_in = op->variadic ? n : op->max_in;
+  for (int i = 0; i < c->n_in; i++) {
+    a->in[i] = i < n ? inputs[i] : NULL;
+    if (!a->in[i] && (i < op->min_in || op->variadic))
+      return nyx__error(c->ctx, TENSOR_MISSING, i + 1, op->inputs);
+  }
+  for (int i = 0; i < op->n_attrs; i++) {
+    a->attr[i] = attrs && attrs[i].given ? attrs[i] : op->attrs[i].preset;
+    if (op->attrs[i].required && !a->attr[i].given)
+      return nyx__error(c->ctx, ATTR_MISSING, op->attrs[i].name, op->attrs[i].doc);
+  }
+  return NYX_OK;
+}
+
+static bool any_device(const nyx_tensor *t) {
+  return t->weak && t->ndim == 0;
+}
+
+/* Step 1: all inputs on one device. */
+static nyx_status choose_device(application *a) {
+  nyx_call *c = &a->c;
+  c->device = NULL;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!a->in[i] || any_device(a->in[i])) continue;
+    nyx_device *device = a->in[i]->storage->device;
+    if (c->device && device != c->device && c->op->kind != NYX_OP_PORTABLE)
+      return nyx__error(c->ctx, DEVICE_MIXED, c->device->name, device->name,
+                        c->device->name);
+    if (!c->device) c->device = device;
+  }
+  if (!c->device) c->device = nyx__cpu();
+  return NYX_OK;
+}
+
+/* The dtype of `class` merged into *have: see promote. */
+static void merge_dtype(int *have, nyx_dtype dtype) {
+  *have = *have < 0 ? (int)dtype : (int)nyx_dtype_promote((nyx_dtype)*have, dtype);
+}
+
+/* PyTorch's rule: tensors with dimensions decide; 0-d tensors, and after them numbers,
+ * only raise the kind (bool, integer, float). Returns -1 when there are no inputs. */
+static int promote(const application *a) {
+  int have[3] = {-1, -1, -1};
+  for (int i = 0; i < a->c.n_in; i++) {
+    const nyx_tensor *t = a->in[i];
+    if (!t || (i < 32 && a->c.op->index_in & NYX_SAVE(i))) continue;
+    if (!t->weak)
+      merge_dtype(&have[t->ndim == 0], t->dtype);
+    else
+      merge_dtype(&have[2], nyx_dtype_is_float(t->dtype) ? a->c.ctx->default_dtype
+                            : t->dtype == NYX_BOOL       ? NYX_BOOL
+                                                         : NYX_INT64);
+  }
+  int result = have[0];
+  for (int class = 1; class < 3; class ++) {
+    if (have[class] < 0) continue;
+    if (result < 0 ||
+        nyx_dtype_kind_of((nyx_dtype)have[class]) > nyx_dtype_kind_of((nyx_dtype)result))
+      result = have[class];
+  }
+  return result;
+}
+
+static nyx_status dtype_error(application *a) {
+  char names[160] = "";
+  size_t used = 0;
+  for (int d = 0; d < NYX_DTYPE_COUNT; d++) {
+    if (!(a->c.op->dtypes & NYX_DTYPES(d))) continue;
+    const char *name = nyx_dtype_name((nyx_dtype)d);
+    if (used + strlen(name) + 2 > sizeof names) break;
+    if (used) names[used++] = ' ';
+    strcpy(names + used, name);
+    used += strlen(name);
+  }
+  return nyx__error(a->c.ctx, DTYPE_OP, nyx_dtype_name(a->c.dtype), names);
+}
+
+/* Step 2: the dtype the inputs have in common. Structural ops get inputs of that dtype;
+ * elementwise rows and reductions convert inside their kernels. */
+static nyx_status choose_dtype(application *a) {
+  nyx_call *c = &a->c;
+  const nyx_op *op = c->op;
+  if (op->promotion == NYX_PROMOTE_NONE) {
+    c->dtype = c->n_in && a->in[0] ? a->in[0]->dtype : c->ctx->default_dtype;
+  } else {
+    int common = promote(a);
+    c->dtype = common < 0 ? c->ctx->default_dtype : (nyx_dtype)common;
+    if (op->promotion == NYX_PROMOTE_FLOAT && !nyx_dtype_is_float(c->dtype))
+      c->dtype = c->ctx->default_dtype;
+  }
+  if (op->dtypes && !(op->dtypes & NYX_DTYPES(c->dtype))) return dtype_error(a);
+  bool convert = op->promotion != NYX_PROMOTE_NONE &&
+                 (op->kind == NYX_OP_STRUCTURAL || op->kind == NYX_OP_PORTABLE);
+  for (int i = 0; convert && i < c->n_in; i++) {
+    nyx_tensor *t = a->in[i];
+    if (!t || t->dtype == c->dtype || (i < 32 && op->index_in & NYX_SAVE(i))) continue;
+    nyx_value to = NYX_I(c->dtype);
+    NYX_TRY(nyx__apply1(c->ctx, NYX__OP_cast, t, &to, &a->in[i]));
+    a->converted[a->n_converted++] = a->in[i];
+  }
+  return NYX_OK;
+}
+
+/* Step 3 for elementwise rows: broadcast all inputs. */
+static nyx_status infer_row(nyx_call *c) {
+  nyx_spec *spec = &c->spec[0];
+  spec->ndim = 0;
+  for (int i = 0; i < c->n_in; i++) {
+    const nyx_tensor *t = c->in[i];
+    int ndim;
+    int64_t shape[NYX_MAX_DIMS];
+    if (!nyx__broadcast(spec->ndim, spec->shape, t->ndim, t->shape, &ndim, shape)) {
+      char text[NYX_SHAPE_TEXT];
+      return nyx__error(c->ctx, BROADCAST,
+                        nyx__shape_text(spec->ndim, spec->shape, text, sizeof text),
+                        NYX__SHAPE(t));
+    }
+    spec->ndim = ndim;
+    memcpy(spec->shape, shape, (size_t)ndim * sizeof *shape);
+  }
+  spec->dtype = ((const nyx_row *)c->op->row)->result_bool ? NYX_BOOL : c->dtype;
+  return NYX_OK;
+}
+
+/* Whether writing `out` element by element can be seen by a later read through `in`. */
+static bool clashes(const nyx_tensor *out, const nyx_tensor *in) {
+  if (!in || in->storage != out->storage || in == out) return false;
+  if (in->offset != out->offset || in->ndim != out->ndim || in->dtype != out->dtype)
+    return true;
+  for (int d = 0; d < out->ndim; d++)
+    if (in->shape[d] != out->shape[d] || in->stride[d] != out->stride[d]) return true;
+  return false;
+}
+
+/* Whether t may be written: the right shape, a dtype that holds the result, each element
+ * at an address of its own. */
+static nyx_status check_target(nyx_context *ctx, const nyx_tensor *t,
+                               const nyx_spec *spec) {
+  bool same = t->ndim == spec->ndim;
+  for (int d = 0; same && d < t->ndim; d++) same = t->shape[d] == spec->shape[d];
+  if (!same) {
+    char text[NYX_SHAPE_TEXT];
+    return nyx__error(ctx, OUT_SHAPE, NYX__SHAPE(t),
+                      nyx__shape_text(spec->ndim, spec->shape, text, sizeof text));
+  }
+  if (nyx_dtype_kind_of(spec->dtype) > nyx_dtype_kind_of(t->dtype))
+    return nyx__error(ctx, DTYPE_OUT, nyx_dtype_name(spec->dtype),
+                      nyx_dtype_name(t->dtype), nyx_dtype_name(spec->dtype));
+  for (int d = 0; d < t->ndim; d++)
+    if (t->stride[d] == 0 && t->shape[d] > 1) return nyx__error(ctx, OUT_OVERLAP);
+  return NYX_OK;
+}
+
+static nyx_status launch_row(nyx_call *c) {
+  const nyx_row *row = c->op->row;
+  nyx_elementwise job = {.row = row, .compute = nyx__compute_dtype(c->dtype)};
+  for (int i = 0; i < c->n_in; i++) job.in[i] = c->in[i];
+  for (int i = 0; i < 2 && i < c->op->n_attrs; i++)
+    if (c->op->attrs[i].type == NYX_ATTR_FLOAT) job.attr[i] = c->attr[i].f;
+  job.out = c->out[0];
+  return c->device->elementwise(c->ctx, c->device, &job);
+}
+
+static nyx_status launch(nyx_call *c) {
+  switch (c->op->kind) {
+    case NYX_OP_ELEMENTWISE: return launch_row(c);
+    case NYX_OP_REDUCTION: return nyx__reduce_launch(c);
+    case NYX_OP_STRUCTURAL: return c->device->structural(c->device, c);
+    case NYX_OP_PORTABLE: return c->op->cpu(c);
+    case NYX_OP_VIEW:
+    case NYX_OP_COMPOSITE: break;
+  }
+  return NYX_OK;
+}
+
+static void drop_outputs(nyx_call *c) {
+  for (int i = 0; i < c->n_out; i++) nyx_tensor_release(c->out[i]);
+}
+
+/* Whether the kernel may write the target itself, rather than a new tensor to copy from.
+ */
+static bool writes_target(const application *a) {
+  const nyx_call *c = &a->c;
+  if (c->op->kind == NYX_OP_ELEMENTWISE) {
+    for (int i = 0; i < c->n_in; i++)
+      if (clashes(a->target, c->in[i])) return false;
+    return true;
+  }
+  return c->op->updates && a->target == c->in[0];
+}
+
+static nyx_status make_output(application *a, int i) {
+  nyx_call *c = &a->c;
+  const nyx_spec *spec = &c->spec[i];
+  if (c->op->kind == NYX_OP_VIEW) {
+    NYX_TRY(nyx__tensor_view(c->ctx, c->in[0]->storage, spec, &c->out[i]));
+    c->out[i]->is_view = true;
+    return NYX_OK;
+  }
+  if (a->target && writes_target(a)) {
+    c->out[i] = nyx_tensor_retain(a->target);
+    return NYX_OK;
+  }
+  NYX_TRY(nyx_tensor_empty_on(c->ctx, c->device, spec->dtype, spec->ndim, spec->shape,
+                              &c->out[i]));
+  if (i == 0 && c->op->updates) return nyx__copy_into(c->ctx, c->in[0], c->out[0]);
+  return NYX_OK;
+}
+
+/* Step 4: outputs are made, then computed; a target that the kernel could not write
+ * itself is copied to. On failure nothing is left behind. */
+static nyx_status allocate_and_launch(application *a) {
+  nyx_call *c = &a->c;
+  for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < c->n_out; i++) status = make_output(a, i);
+  if (status == NYX_OK) status = launch(c);
+  if (status == NYX_OK && a->target) {
+    if (c->out[0] != a->target) {
+      status = nyx__copy_into(c->ctx, c->out[0], a->target);
+      nyx_tensor_release(c->out[0]);
+      c->out[0] = nyx_tensor_retain(a->target);
+    }
+    nyx_tensor_touch(a->target);
+  }
+  if (status != NYX_OK) drop_outputs(c);
+  return status;
+}
+
+/* What will be recorded has to be known before the launch: an in-place op changes the
+ * history of its input, and must not run at all where that cannot be recorded. */
+static nyx_status prepare_record(application *a) {
+  nyx_call *c = &a->c;
+  bool wanted = false;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && c->in[i]->requires_grad) wanted = true;
+  a->record = wanted && c->ctx->grad_enabled && c->op->gradient != NULL;
+  if (a->target && c->ctx->grad_enabled && (a->record || a->target->requires_grad)) {
+    if (a->target->requires_grad && !a->target->grad_fn)
+      return nyx__error(c->ctx, GRAD_LEAF_INPLACE);
+    if (a->record && a->target != c->in[0]) return nyx__error(c->ctx, GRAD_OUT);
+    if (a->target->is_view) return nyx__error(c->ctx, GRAD_VIEW_INPLACE);
+    if (!a->record && a->target == c->in[0])
+      return nyx__error(c->ctx, GRAD_UNDEFINED, c->op->name, "; detach the input first");
+  }
+  for (int i = 0; a->record && i < c->n_in; i++)
+    a->edge[i] = c->in[i] ? nyx__edge_of(c->in[i]) : (nyx_edge){NULL, NULL, 0};
+  return NYX_OK;
+}
+
+static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
+                        const nyx_value *attrs) {
+  nyx_call *c = &a->c;
+  NYX_TRY(take_arguments(a, inputs, n, attrs));
+  if (nyx__interrupted(c->ctx)) return nyx__error(c->ctx, INTERRUPTED);
+  NYX_TRY(choose_device(a));
+  NYX_TRY(choose_dtype(a));
+  if (a->target && (c->op->kind == NYX_OP_COMPOSITE || c->op->kind == NYX_OP_VIEW))
+    return nyx__error(c->ctx, OUT_VIEW);
+  if (c->op->kind == NYX_OP_COMPOSITE) {
+    for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
+    return c->op->cpu(c);
+  }
+  NYX_TRY(c->op->infer ? c->op->infer(c) : infer_row(c));
+  if (a->target) {
+    if (c->n_out != 1) return nyx__error(c->ctx, OUT_COUNT);
+    NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
+  }
+  NYX_TRY(prepare_record(a));
+  NYX_TRY(allocate_and_launch(a));
+  if (!a->record) return NYX_OK;
+  nyx_status status = nyx__record(c, a->edge, a->target != NULL && a->target == c->in[0]);
+  if (status != NYX_OK) drop_outputs(c);
+  return status;
+}
+
+nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inputs, int n,
+                     const nyx_value *attrs, nyx_tensor **outputs) {
+  application a; /* large: only what is used gets written */
+  a.c.ctx = ctx;
+  a.c.op = op;
+  a.c.in = a.in;
+  a.c.attr = a.attr;
+  a.c.n_out = op->n_out;
+  a.n_converted = 0;
+  a.target = outputs[0];
+  a.record = false;
+  const char *where = ctx->where;
+  ctx->where = op->name;
+  nyx_status status = apply(&a, inputs, n, attrs);
+  if (status == NYX_OK && a.target)
+    nyx_tensor_release(a.c.out[0]); /* outputs[0] keeps the reference it had */
+  for (int i = 0; i < a.n_converted; i++) nyx_tensor_release(a.converted[i]);
+  if (status == NYX_OK)
+    for (int i = 0; i < a.c.n_out; i++) outputs[i] = a.c.out[i];
+  ctx->where = where;
+  return status;
+}
+
+nyx_status nyx__apply1(nyx_context *ctx, nyx__op_id id, nyx_tensor *x,
+                       const nyx_value *attrs, nyx_tensor **out) {
+  return nyx__applyn(ctx, id, &x, 1, attrs, out);
+}
+
+nyx_status nyx__apply2(nyx_context *ctx, nyx__op_id id, nyx_tensor *x, nyx_tensor *y,
+                       const nyx_value *attrs, nyx_tensor **out) {
+  return nyx__applyn(ctx, id, (nyx_tensor *[]){x, y}, 2, attrs, out);
+}
+
+nyx_status nyx__applyn(nyx_context *ctx, nyx__op_id id, nyx_tensor *const *in, int n,
+                       const nyx_value *attrs, nyx_tensor **out) {
+  nyx_tensor *outputs[NYX_MAX_OUTPUTS] = {NULL};
+  const nyx_op *op = nyx__op(id);
+  nyx_status status = nyx_apply(ctx, op, in, n, attrs, outputs);
+  *out = status == NYX_OK ? outputs[0] : NULL;
+  for (int i = 1; i < NYX_MAX_OUTPUTS; i++) nyx_tensor_release(outputs[i]);
+  return status;
+}

@@ -1,0 +1,404 @@
+/* conv2d and its two adjoints, which are each other's gradients: conv2d is linear in the
+ * input and in the weight. Read next: conv_cpu.c (the arithmetic), window.c (sizes). */
+#include "conv.h"
+
+static const int64_t ones[] = {1}, zeros[] = {0};
+
+/* The attributes all three end with, in this order. */
+#define CONV_ATTRS                                                                       \
+  {.name = "stride",                                                                     \
+   .type = NYX_ATTR_INTS,                                                                \
+   .preset = {.list = ones, .n = 1, .given = true},                                      \
+   .doc = "step of the kernel, one number or {height, width}"},                          \
+      {.name = "padding",                                                                \
+       .type = NYX_ATTR_INTS,                                                            \
+       .preset = {.list = zeros, .n = 1, .given = true},                                 \
+       .doc = "zeros around the input, one number or {height, width}"},                  \
+      {.name = "dilation",                                                               \
+       .type = NYX_ATTR_INTS,                                                            \
+       .preset = {.list = ones, .n = 1, .given = true},                                  \
+       .doc = "distance between the kernel's taps, one number or {height, width}"},      \
+  {                                                                                      \
+    .name = "groups", .type = NYX_ATTR_INT, .preset = {.i = 1, .given = true},           \
+    .doc = "channels are split into this many independent convolutions"                  \
+  }
+enum { STRIDE, PADDING, DILATION, GROUPS, CONV_ATTR_COUNT };
+
+/* Reads stride, padding, dilation and groups. */
+static nyx_status read_attrs(nyx_context *ctx, const nyx_value *attr, nyx__conv *v) {
+  int64_t stride[2], padding[2], dilation[2];
+  NYX_TRY(nyx__pair(ctx, "stride", &attr[STRIDE], 1, stride));
+  NYX_TRY(nyx__pair(ctx, "padding", &attr[PADDING], 0, padding));
+  NYX_TRY(nyx__pair(ctx, "dilation", &attr[DILATION], 1, dilation));
+  v->groups = attr[GROUPS].i;
+  if (v->groups < 1) {
+    return nyx__error(ctx, ATTR_RANGE, "groups", (long long)v->groups, "1 or more");
+  }
+  for (int i = 0; i < 2; i++) {
+    v->window[i].stride = stride[i];
+    v->window[i].pad = padding[i];
+    v->window[i].dilation = dilation[i];
+  }
+  return NYX_OK;
+}
+
+/* Reads the sizes of an image tensor (channels, height, width), or a batch of them. */
+static nyx_status read_images(nyx_context *ctx, const char *name, const nyx_tensor *t,
+                              int64_t *images, int64_t *channels, int64_t size[2]) {
+  if (t->ndim != 3 && t->ndim != 4) {
+    return nyx__error(ctx, WINDOW_INPUT, name, NYX__SHAPE(t));
+  }
+  const int64_t *shape = t->shape + (t->ndim - 3);
+  *images = t->ndim == 4 ? t->shape[0] : 1;
+  *channels = shape[0];
+  size[0] = shape[1];
+  size[1] = shape[2];
+  return NYX_OK;
+}
+
+static nyx_status read_weight(nyx_context *ctx, const nyx_tensor *t, nyx__conv *v) {
+  if (t->ndim != 4) return nyx__error(ctx, CONV_WEIGHT, NYX__SHAPE(t));
+  v->out_channels = t->shape[0];
+  v->in_channels = t->shape[1] * v->groups;
+  for (int i = 0; i < 2; i++) {
+    v->window[i].kernel = t->shape[2 + i];
+    if (t->shape[2 + i] < 1 || t->shape[1] < 1) {
+      return nyx__error(ctx, CONV_WEIGHT, NYX__SHAPE(t));
+    }
+  }
+  return NYX_OK;
+}
+
+static nyx_status check_groups(nyx_context *ctx, const nyx__conv *v) {
+  if (v->in_channels % v->groups != 0 || v->in_channels == 0) {
+    return nyx__error(ctx, CONV_GROUPS, (long long)v->groups, (long long)v->in_channels,
+                      "input");
+  }
+  if (v->out_channels % v->groups != 0) {
+    return nyx__error(ctx, CONV_GROUPS, (long long)v->groups, (long long)v->out_channels,
+                      "output");
+  }
+  return NYX_OK;
+}
+
+/* Checks that y is what the convolution gives. */
+static nyx_status check_y(nyx_context *ctx, const nyx_tensor *y, const nyx__conv *v) {
+  int64_t images, channels, size[2];
+  NYX_TRY(read_images(ctx, "grad", y, &images, &channels, size));
+  if (images == v->images && channels == v->out_channels && size[0] == v->window[0].out &&
+      size[1] == v->window[1].out) {
+    return NYX_OK;
+  }
+  int64_t shape[] = {v->images, v->out_channels, v->window[0].out, v->window[1].out};
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(ctx, CONV_GRADIENT, NYX__SHAPE(y),
+                    nyx__shape_text(4, shape, text, sizeof text));
+}
+
+/* The shape of an image tensor like `like`, with other channels and sizes. */
+static void images_spec(const nyx_call *c, const nyx_tensor *like, int64_t channels,
+                        int64_t height, int64_t width, nyx_spec *spec) {
+  nyx__spec(spec, c->dtype, like->ndim, like->shape);
+  spec->shape[like->ndim - 3] = channels;
+  spec->shape[like->ndim - 2] = height;
+  spec->shape[like->ndim - 1] = width;
+}
+
+/* Half types are computed in float32. */
+static nyx_dtype compute_dtype(nyx_dtype dtype) {
+  return dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
+}
+
+/* Calls one of the three computations on contiguous data. */
+typedef nyx_status (*conv_fn)(nyx_context *ctx, const nyx__conv *v, void *const in[3],
+                              void *out);
+
+static nyx_status compute(nyx_call *c, nyx__conv *v, conv_fn fn) {
+  nyx_context *ctx = c->ctx;
+  v->dtype = compute_dtype(c->dtype);
+  nyx_tensor *in[3] = {NULL}, *out = NULL;
+  void *data[3] = {NULL};
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < c->n_in; i++) {
+    if (!c->in[i]) continue;
+    status = nyx__contiguous_as(ctx, c->in[i], v->dtype, &in[i]);
+    if (status == NYX_OK) data[i] = nyx__data(in[i]);
+  }
+  if (status == NYX_OK && v->dtype == c->dtype) {
+    out = nyx_tensor_retain(c->out[0]);
+  } else if (status == NYX_OK) {
+    status = nyx_tensor_empty(ctx, v->dtype, c->out[0]->ndim, c->out[0]->shape, &out);
+  }
+  if (status == NYX_OK) status = fn(ctx, v, data, nyx__data(out));
+  if (status == NYX_OK && out != c->out[0]) {
+    status = nyx__copy_into(ctx, out, c->out[0]);
+  }
+  for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+  nyx_tensor_release(out);
+  return status;
+}
+
+/* conv2d */
+
+static nyx_status read_conv2d(nyx_call *c, nyx__conv *v) {
+  nyx_context *ctx = c->ctx;
+  const nyx_tensor *x = c->in[0], *weight = c->in[1];
+  int64_t channels, size[2];
+  NYX_TRY(read_attrs(ctx, c->attr, v));
+  NYX_TRY(read_images(ctx, "x", x, &v->images, &channels, size));
+  NYX_TRY(read_weight(ctx, weight, v));
+  if (channels != v->in_channels) {
+    return nyx__error(ctx, CONV_CHANNELS, NYX__SHAPE(x), (long long)channels,
+                      NYX__SHAPE(weight), (long long)v->groups,
+                      (long long)v->in_channels);
+  }
+  NYX_TRY(check_groups(ctx, v));
+  v->window[0].in = size[0];
+  v->window[1].in = size[1];
+  return nyx__windows_out(ctx, v->window, false);
+}
+
+static nyx_status infer_conv2d(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_conv2d(c, &v));
+  const nyx_tensor *bias = c->in[2];
+  if (bias && (bias->ndim != 1 || bias->shape[0] != v.out_channels)) {
+    return nyx__error(c->ctx, CONV_BIAS, NYX__SHAPE(bias), (long long)v.out_channels);
+  }
+  images_spec(c, c->in[0], v.out_channels, v.window[0].out, v.window[1].out, &c->spec[0]);
+  return NYX_OK;
+}
+
+static nyx_status forward(nyx_context *ctx, const nyx__conv *v, void *const in[3],
+                          void *out) {
+  return nyx__conv_forward(ctx, v, in[0], in[1], in[2], out);
+}
+
+static nyx_status cpu_conv2d(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_conv2d(c, &v));
+  return compute(c, &v, forward);
+}
+
+/* x's gradient from y's and the weight, with the attributes stride... and a size. */
+static nyx_status apply_input(nyx_backward *b, const nyx_value *attr, nyx_tensor *y,
+                              nyx_tensor *weight, const nyx_spec *x, nyx_tensor **out) {
+  nyx_value attrs[CONV_ATTR_COUNT + 1] = {NYX_LIST(x->shape + (x->ndim - 2), 2)};
+  for (int i = 0; i < CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
+  return nyx__apply2(b->ctx, NYX__OP_conv2d_input, y, weight, attrs, out);
+}
+
+static nyx_status apply_weight(nyx_backward *b, const nyx_value *attr, nyx_tensor *y,
+                               nyx_tensor *x, const nyx_spec *weight, nyx_tensor **out) {
+  nyx_value attrs[CONV_ATTR_COUNT + 1] = {NYX_LIST(weight->shape + 2, 2)};
+  for (int i = 0; i < CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
+  return nyx__apply2(b->ctx, NYX__OP_conv2d_weight, y, x, attrs, out);
+}
+
+static nyx_status apply_conv(nyx_backward *b, const nyx_value *attr, nyx_tensor *x,
+                             nyx_tensor *weight, nyx_tensor **out) {
+  return nyx__apply2(b->ctx, NYX__OP_conv2d, x, weight, attr, out);
+}
+
+/* The sum of g over everything but channels. */
+static nyx_status bias_gradient(nyx_backward *b) {
+  nyx_spec channels = b->in_spec[2], planes = channels;
+  planes.ndim = 3;
+  planes.shape[1] = planes.shape[2] = 1;
+  nyx_tensor *sum;
+  NYX_TRY(nyx__sum_to(b->ctx, b->grad_out[0], &planes, &sum));
+  const nyx_value shape = NYX_LIST(channels.shape, 1);
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_reshape, sum, &shape, &b->grad_in[2]);
+  nyx_tensor_release(sum);
+  return status;
+}
+
+static nyx_status gradient_conv2d(nyx_backward *b) {
+  nyx_tensor *g = b->grad_out[0];
+  if (b->need[0]) {
+    NYX_TRY(apply_input(b, b->attr, g, b->in[1], &b->in_spec[0], &b->grad_in[0]));
+  }
+  if (b->need[1]) {
+    NYX_TRY(apply_weight(b, b->attr, g, b->in[0], &b->in_spec[1], &b->grad_in[1]));
+  }
+  return b->n_in > 2 && b->need[2] ? bias_gradient(b) : NYX_OK;
+}
+
+static const nyx_attr conv2d_attrs[] = {CONV_ATTRS};
+
+const nyx_op nyx__op_conv2d = {
+    .name = "conv2d",
+    .group = "neural",
+    .doc =
+        "the cross-correlation of images (batch, channels, height, width), or one "
+        "without "
+        "batch, with weight (outputs, channels / groups, height, width), plus bias",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x weight bias",
+    .min_in = 2,
+    .max_in = 3,
+    .attrs = conv2d_attrs,
+    .n_attrs = CONV_ATTR_COUNT,
+    .n_out = 1,
+    .infer = infer_conv2d,
+    .cpu = cpu_conv2d,
+    .gradient = gradient_conv2d,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "x(2,3,5,4) weight(4,3,3,2) bias(4)\n"
+        "x(2,3,5,4) weight(2,3,1,1)\n"
+        "x(3,5,4) weight(2,3,2,2) bias(2)\n"
+        "x(2,2,5,6) weight(3,2,3,3) bias(3); stride={2} padding={1}\n"
+        "x(1,2,6,7) weight(2,2,2,3); stride={1,2} padding={0,1} dilation={2,1}\n"
+        "x(2,4,4,4) weight(6,2,3,3) bias(6); padding={1} groups=2\n"
+        "x(2,3,4,5) weight(3,1,3,3) bias(3); padding={1} stride={1,2} groups=3\n"
+        "x(1,2,4,4) weight(4,1,2,2); groups=2",
+};
+
+/* conv2d_input */
+
+static nyx_status read_input(nyx_call *c, nyx__conv *v) {
+  nyx_context *ctx = c->ctx;
+  int64_t size[2], channels, out_size[2];
+  NYX_TRY(nyx__pair(ctx, "size", &c->attr[0], 0, size));
+  NYX_TRY(read_attrs(ctx, c->attr + 1, v));
+  NYX_TRY(read_images(ctx, "grad", c->in[0], &v->images, &channels, out_size));
+  NYX_TRY(read_weight(ctx, c->in[1], v));
+  NYX_TRY(check_groups(ctx, v));
+  v->window[0].in = size[0];
+  v->window[1].in = size[1];
+  NYX_TRY(nyx__windows_out(ctx, v->window, false));
+  return check_y(ctx, c->in[0], v);
+}
+
+static nyx_status infer_input(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_input(c, &v));
+  images_spec(c, c->in[0], v.in_channels, v.window[0].in, v.window[1].in, &c->spec[0]);
+  return NYX_OK;
+}
+
+static nyx_status input(nyx_context *ctx, const nyx__conv *v, void *const in[3],
+                        void *out) {
+  return nyx__conv_input(ctx, v, in[0], in[1], out);
+}
+
+static nyx_status cpu_input(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_input(c, &v));
+  return compute(c, &v, input);
+}
+
+static nyx_status gradient_input(nyx_backward *b) {
+  nyx_tensor *u = b->grad_out[0]; /* shaped like x */
+  if (b->need[0]) NYX_TRY(apply_conv(b, b->attr + 1, u, b->in[1], &b->grad_in[0]));
+  if (b->need[1]) {
+    NYX_TRY(apply_weight(b, b->attr + 1, b->in[0], u, &b->in_spec[1], &b->grad_in[1]));
+  }
+  return NYX_OK;
+}
+
+static const nyx_attr input_attrs[] = {{.name = "size",
+                                        .type = NYX_ATTR_INTS,
+                                        .required = true,
+                                        .doc = "height and width of the input"},
+                                       CONV_ATTRS};
+
+const nyx_op nyx__op_conv2d_input = {
+    .name = "conv2d_input",
+    .group = "gradient",
+    .doc = "the gradient of conv2d's input: the adjoint of conv2d, applied to grad",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "grad weight",
+    .min_in = 2,
+    .max_in = 2,
+    .attrs = input_attrs,
+    .n_attrs = CONV_ATTR_COUNT + 1,
+    .n_out = 1,
+    .infer = infer_input,
+    .cpu = cpu_input,
+    .gradient = gradient_input,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "grad(2,4,3,3) weight(4,3,3,2); size={5,4}\n"
+        "grad(2,4,3,4) weight(4,1,2,2); size={5,6} stride={2} padding={1} groups=2",
+};
+
+/* conv2d_weight */
+
+static nyx_status read_weight_gradient(nyx_call *c, nyx__conv *v) {
+  nyx_context *ctx = c->ctx;
+  int64_t kernel[2], size[2], out_size[2], images;
+  NYX_TRY(nyx__pair(ctx, "kernel_size", &c->attr[0], 1, kernel));
+  NYX_TRY(read_attrs(ctx, c->attr + 1, v));
+  NYX_TRY(read_images(ctx, "grad", c->in[0], &images, &v->out_channels, out_size));
+  NYX_TRY(read_images(ctx, "x", c->in[1], &v->images, &v->in_channels, size));
+  NYX_TRY(check_groups(ctx, v));
+  for (int i = 0; i < 2; i++) {
+    v->window[i].in = size[i];
+    v->window[i].kernel = kernel[i];
+  }
+  NYX_TRY(nyx__windows_out(ctx, v->window, false));
+  return check_y(ctx, c->in[0], v);
+}
+
+static nyx_status infer_weight(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_weight_gradient(c, &v));
+  int64_t shape[] = {v.out_channels, v.in_channels / v.groups, v.window[0].kernel,
+                     v.window[1].kernel};
+  nyx__spec(&c->spec[0], c->dtype, 4, shape);
+  return NYX_OK;
+}
+
+static nyx_status weight(nyx_context *ctx, const nyx__conv *v, void *const in[3],
+                         void *out) {
+  return nyx__conv_weight(ctx, v, in[0], in[1], out);
+}
+
+static nyx_status cpu_weight(nyx_call *c) {
+  nyx__conv v = {0};
+  NYX_TRY(read_weight_gradient(c, &v));
+  return compute(c, &v, weight);
+}
+
+static nyx_status gradient_weight(nyx_backward *b) {
+  nyx_tensor *u = b->grad_out[0]; /* shaped like the weight */
+  if (b->need[0]) NYX_TRY(apply_conv(b, b->attr + 1, b->in[1], u, &b->grad_in[0]));
+  if (b->need[1]) {
+    NYX_TRY(apply_input(b, b->attr + 1, b->in[0], u, &b->in_spec[1], &b->grad_in[1]));
+  }
+  return NYX_OK;
+}
+
+static const nyx_attr weight_attrs[] = {{.name = "kernel_size",
+                                         .type = NYX_ATTR_INTS,
+                                         .required = true,
+                                         .doc = "height and width of the weight"},
+                                        CONV_ATTRS};
+
+const nyx_op nyx__op_conv2d_weight = {
+    .name = "conv2d_weight",
+    .group = "gradient",
+    .doc = "the gradient of conv2d's weight, from the result's gradient and the input",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "grad x",
+    .min_in = 2,
+    .max_in = 2,
+    .attrs = weight_attrs,
+    .n_attrs = CONV_ATTR_COUNT + 1,
+    .n_out = 1,
+    .infer = infer_weight,
+    .cpu = cpu_weight,
+    .gradient = gradient_weight,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "grad(2,4,3,3) x(2,3,5,4); kernel_size={3,2}\n"
+        "grad(2,4,3,4) x(2,2,5,6); kernel_size={2} stride={2} padding={1} groups=2",
+};

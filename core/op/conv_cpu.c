@@ -1,0 +1,464 @@
+/* Convolutions on the CPU: tiles of output positions, each gathered into a column matrix
+ * that stays in cache, and one matrix product per tile. Depthwise ones go directly. Work
+ * is divided by size alone. Read next: conv_type.h (the loops), core/linalg/gemm.c. */
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../linalg/gemm.h"
+#include "conv.h"
+
+#define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
+#define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
+#define RANGE_WORK ((int64_t)1 << 19)    /* multiplications worth waking a thread for */
+#define SEGMENTS 16                      /* partial sums of a weight's adjoint, at most */
+#define SEGMENT_BYTES ((size_t)64 << 20) /* all of them together, at most */
+
+typedef enum depthwise_mode { TO_Y, TO_X, TO_WEIGHT } depthwise_mode;
+
+typedef struct loops {
+  void (*gather)(const nyx__conv *v, const void *planes, int64_t channels, int64_t plane,
+                 int64_t p0, int64_t p1, void *columns, int64_t ld);
+  void (*spread)(const nyx__conv *v, void *planes, int64_t channels, int64_t plane,
+                 int64_t p0, int64_t p1, const void *columns, int64_t ld);
+  void (*depthwise)(const nyx__conv *v, void *x, void *w, void *y, depthwise_mode mode);
+  void (*fill_rows)(void *to, const void *values, int64_t rows, int64_t n, int64_t ld);
+  void (*accumulate)(void *to, const void *from, int64_t n);
+} loops;
+
+#define T float
+#define TYPED(name) name##_f32
+#include "conv_type.h"
+#undef T
+#undef TYPED
+
+#define T double
+#define TYPED(name) name##_f64
+#include "conv_type.h"
+#undef T
+#undef TYPED
+
+/* Tiles: several whole images, or a span of the positions of one. */
+typedef struct tiling {
+  int64_t images, span, per_image, count;
+} tiling;
+
+typedef struct tile {
+  int64_t n0, n1, p0, p1, columns;
+} tile;
+
+/* One computation, shared by the threads. */
+typedef struct conv_run {
+  nyx_context *ctx;
+  const nyx__conv *v;
+  const loops *do_;
+  int64_t item; /* bytes of an element */
+  char *x, *weight, *y;
+  const char *bias;
+  char *partial;                   /* of a weight's adjoint: segments x weight */
+  int64_t taps, positions, plane;  /* of a kernel, an output plane, an input plane */
+  int64_t in_group, out_group;     /* channels per group */
+  int64_t chunk, chunks, segments; /* channels per chunk, chunks per group */
+  bool pointwise;                  /* a tile of one image is its own column matrix */
+  tiling tiles;
+  atomic_int status;
+} conv_run;
+
+static int64_t parts(int64_t n, int64_t part) {
+  return (n + part - 1) / part;
+}
+
+static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
+                      const void *weight, const void *y) {
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  conv_run r = {.ctx = ctx,
+                .v = v,
+                .do_ = v->dtype == NYX_FLOAT32 ? &loops_f32 : &loops_f64,
+                .item = (int64_t)nyx_dtype_size(v->dtype),
+                .x = (char *)x, /* each computation writes its own result only */
+                .weight = (char *)weight,
+                .y = (char *)y,
+                .taps = wy->kernel * wx->kernel,
+                .positions = wy->out * wx->out,
+                .plane = wy->in * wx->in,
+                .in_group = v->in_channels / v->groups,
+                .out_group = v->out_channels / v->groups,
+                .segments = 1};
+  r.chunk = r.in_group;
+  r.chunks = 1;
+  r.pointwise =
+      r.taps == 1 && wy->stride == 1 && wx->stride == 1 && wy->pad == 0 && wx->pad == 0;
+  atomic_init(&r.status, NYX_OK);
+  return r;
+}
+
+/* The adjoints divide the channels of a group as well. */
+static void divide_channels(conv_run *r) {
+  int64_t most = CHUNK_ROWS / r->taps > 1 ? CHUNK_ROWS / r->taps : 1;
+  r->chunks = parts(r->in_group, most);
+  r->chunk = parts(r->in_group, r->chunks);
+  r->chunks = parts(r->in_group, r->chunk);
+}
+
+static void plan_tiles(conv_run *r) {
+  int64_t images = r->v->images, rows = r->chunk * r->taps;
+  int64_t columns = COLUMN_BYTES / (rows * r->item);
+  if (columns < 64) columns = 64;
+  tiling *t = &r->tiles;
+  *t = (tiling){.images = 1, .span = r->positions, .per_image = 1};
+  if (r->positions <= columns) {
+    t->images = columns / r->positions < images ? columns / r->positions : images;
+    t->count = parts(images, t->images);
+  } else {
+    t->span = (parts(r->positions, parts(r->positions, columns)) + 15) / 16 * 16;
+    t->per_image = parts(r->positions, t->span);
+    t->count = images * t->per_image;
+  }
+}
+
+static tile tile_at(const conv_run *r, int64_t i) {
+  const tiling *t = &r->tiles;
+  tile at = {.n0 = i / t->per_image * t->images, .p0 = i % t->per_image * t->span};
+  at.n1 = at.n0 + t->images < r->v->images ? at.n0 + t->images : r->v->images;
+  at.p1 = at.p0 + t->span < r->positions ? at.p0 + t->span : r->positions;
+  at.columns = (at.n1 - at.n0) * (at.p1 - at.p0);
+  return at;
+}
+
+static char *x_plane(const conv_run *r, int64_t n, int64_t channel) {
+  return r->x + (n * r->v->in_channels + channel) * r->plane * r->item;
+}
+
+static char *y_plane(const conv_run *r, int64_t n, int64_t channel) {
+  return r->y + (n * r->v->out_channels + channel) * r->positions * r->item;
+}
+
+static bool fits(int64_t a, int64_t b, int64_t item) {
+  int64_t bytes;
+  return !__builtin_mul_overflow(a, b, &bytes) &&
+         !__builtin_mul_overflow(bytes, item, &bytes);
+}
+
+/* Scratch for a tile: `rows` rows of columns; NULL and the status set when there is none.
+ */
+static char *scratch(conv_run *r, int64_t rows, const tile *t) {
+  char *block = NULL;
+  if (fits(rows, t->columns, r->item)) {
+    block = nyx_memory_alloc((size_t)(rows * t->columns * r->item));
+  }
+  if (!block) atomic_store(&r->status, NYX_ERR_MEMORY);
+  return block;
+}
+
+/* Whether to go on: nobody failed, nobody asked to stop. */
+static bool going(conv_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
+}
+
+static nyx_status finish(conv_run *r) {
+  switch (atomic_load(&r->status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(r->ctx, INTERRUPTED);
+    default: return nyx__no_memory(r->ctx, COLUMN_BYTES);
+  }
+}
+
+/* Channels first..first+count-1 of a tile of x as a column matrix. */
+static void gather_tile(conv_run *r, const tile *t, int64_t first, int64_t count,
+                        char *columns) {
+  int64_t width = t->p1 - t->p0;
+  for (int64_t n = t->n0; n < t->n1; n++) {
+    r->do_->gather(r->v, x_plane(r, n, first), count, r->plane, t->p0, t->p1,
+                   columns + (n - t->n0) * width * r->item, t->columns);
+  }
+}
+
+/* Moves a tile of whole images between y (channels of a group) and a matrix with a row
+ * for each channel. */
+static void move_y(conv_run *r, const tile *t, int64_t group, char *matrix, bool to_y) {
+  size_t bytes = (size_t)(r->positions * r->item);
+  for (int64_t n = t->n0; n < t->n1; n++) {
+    for (int64_t o = 0; o < r->out_group; o++) {
+      char *plane = y_plane(r, n, group * r->out_group + o);
+      char *row = matrix + (o * t->columns + (n - t->n0) * r->positions) * r->item;
+      if (to_y) {
+        memcpy(plane, row, bytes);
+      } else {
+        memcpy(row, plane, bytes);
+      }
+    }
+  }
+}
+
+/* Forward */
+
+static void forward_tile(conv_run *r, const tile *t, int64_t group) {
+  bool one = t->n1 - t->n0 == 1, direct = r->pointwise && one;
+  int64_t rows = r->in_group * r->taps, first = group * r->in_group;
+  int64_t rows_columns = direct ? 0 : rows, rows_y = one ? 0 : r->out_group;
+  char *block = scratch(r, rows_columns + rows_y, t);
+  if (!block) return;
+  nyx_product p = {.m = r->out_group,
+                   .n = t->columns,
+                   .k = rows,
+                   .a = r->weight + group * r->out_group * rows * r->item,
+                   .a_rs = rows,
+                   .a_cs = 1,
+                   .b = block,
+                   .b_rs = t->columns,
+                   .b_cs = 1,
+                   .add = r->bias != NULL};
+  if (direct) {
+    p.b = x_plane(r, t->n0, first) + t->p0 * r->item;
+    p.b_rs = r->plane;
+  } else {
+    gather_tile(r, t, first, r->in_group, block);
+  }
+  p.c = block + rows_columns * t->columns * r->item;
+  p.ldc = t->columns;
+  if (one) {
+    p.c = y_plane(r, t->n0, group * r->out_group) + t->p0 * r->item;
+    p.ldc = r->positions;
+  }
+  if (r->bias) {
+    r->do_->fill_rows(p.c, r->bias + group * r->out_group * r->item, p.m, p.n, p.ldc);
+  }
+  nyx__gemm_here(r->v->dtype, &p);
+  if (!one) move_y(r, t, group, p.c, true);
+  nyx_memory_free(block);
+}
+
+static void forward_range(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    tile t = tile_at(r, i / r->v->groups);
+    forward_tile(r, &t, i % r->v->groups);
+  }
+}
+
+/* The adjoint with respect to the input: columns = weight^T y, added where they came from
+ */
+
+static void input_tile(conv_run *r, const tile *t, int64_t group, int64_t c0,
+                       int64_t c1) {
+  bool one = t->n1 - t->n0 == 1, direct = r->pointwise && one;
+  int64_t rows = (c1 - c0) * r->taps, first = group * r->in_group + c0;
+  int64_t rows_columns = direct ? 0 : rows, rows_y = one ? 0 : r->out_group;
+  char *block = scratch(r, rows_columns + rows_y, t);
+  if (!block) return;
+  char *y = block + rows_columns * t->columns * r->item;
+  int64_t all = r->in_group * r->taps; /* a row of the weight */
+  nyx_product p = {
+      .m = rows,
+      .n = t->columns,
+      .k = r->out_group,
+      .a = r->weight + (group * r->out_group * all + c0 * r->taps) * r->item,
+      .a_rs = 1,
+      .a_cs = all,
+      .b = one ? y_plane(r, t->n0, group * r->out_group) + t->p0 * r->item : y,
+      .b_rs = one ? r->positions : t->columns,
+      .b_cs = 1,
+      .c = direct ? x_plane(r, t->n0, first) + t->p0 * r->item : block,
+      .ldc = direct ? r->plane : t->columns};
+  if (!one) move_y(r, t, group, y, false);
+  nyx__gemm_here(r->v->dtype, &p);
+  int64_t width = t->p1 - t->p0;
+  for (int64_t n = t->n0; n < t->n1 && !direct; n++) {
+    r->do_->spread(r->v, x_plane(r, n, first), c1 - c0, r->plane, t->p0, t->p1,
+                   block + (n - t->n0) * width * r->item, t->columns);
+  }
+  nyx_memory_free(block);
+}
+
+/* Units are (images of a tile, group, chunk of channels): each owns its planes of x. */
+static void input_range(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    int64_t c0 = i % r->chunks * r->chunk, group = i / r->chunks % r->v->groups;
+    int64_t c1 = c0 + r->chunk < r->in_group ? c0 + r->chunk : r->in_group;
+    int64_t first = i / r->chunks / r->v->groups * r->tiles.per_image;
+    tile t = tile_at(r, first);
+    for (int64_t n = t.n0; n < t.n1; n++) {
+      memset(x_plane(r, n, group * r->in_group + c0), 0,
+             (size_t)((c1 - c0) * r->plane * r->item));
+    }
+    for (int64_t part = 0; part < r->tiles.per_image && going(r); part++) {
+      t = tile_at(r, first + part);
+      input_tile(r, &t, group, c0, c1);
+    }
+  }
+}
+
+/* The adjoint with respect to the weight: y columns^T, summed over tiles */
+
+static void weight_tile(conv_run *r, const tile *t, int64_t group, int64_t c0, int64_t c1,
+                        char *weight, bool add) {
+  bool one = t->n1 - t->n0 == 1, direct = r->pointwise && one;
+  int64_t rows = (c1 - c0) * r->taps, first = group * r->in_group + c0;
+  int64_t rows_columns = direct ? 0 : rows, rows_y = one ? 0 : r->out_group;
+  char *block = scratch(r, rows_columns + rows_y, t);
+  if (!block) return;
+  char *y = block + rows_columns * t->columns * r->item;
+  int64_t all = r->in_group * r->taps;
+  nyx_product p = {
+      .m = r->out_group,
+      .n = rows,
+      .k = t->columns,
+      .a = one ? y_plane(r, t->n0, group * r->out_group) + t->p0 * r->item : y,
+      .a_rs = one ? r->positions : t->columns,
+      .a_cs = 1,
+      .b = direct ? x_plane(r, t->n0, first) + t->p0 * r->item : block,
+      .b_rs = 1,
+      .b_cs = direct ? r->plane : t->columns,
+      .c = weight + (group * r->out_group * all + c0 * r->taps) * r->item,
+      .ldc = all,
+      .add = add};
+  if (!one) move_y(r, t, group, y, false);
+  if (!direct) gather_tile(r, t, first, c1 - c0, block);
+  nyx__gemm_here(r->v->dtype, &p);
+  nyx_memory_free(block);
+}
+
+static int64_t weight_count(const conv_run *r) {
+  return r->v->out_channels * r->in_group * r->taps;
+}
+
+/* Units are (segment of the tiles, group, chunk of channels). */
+static void weight_range(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t c0 = i % r->chunks * r->chunk, group = i / r->chunks % r->v->groups;
+    int64_t c1 = c0 + r->chunk < r->in_group ? c0 + r->chunk : r->in_group;
+    int64_t segment = i / r->chunks / r->v->groups;
+    int64_t each = parts(r->tiles.count, r->segments), first = segment * each;
+    int64_t last = first + each < r->tiles.count ? first + each : r->tiles.count;
+    char *weight =
+        r->partial ? r->partial + segment * weight_count(r) * r->item : r->weight;
+    for (int64_t at = first; at < last && going(r); at++) {
+      tile t = tile_at(r, at);
+      weight_tile(r, &t, group, c0, c1, weight, at > first);
+    }
+  }
+}
+
+/* Depthwise: units are planes of what is written */
+
+static bool depthwise(const conv_run *r) {
+  return r->in_group == 1 && r->out_group <= 4;
+}
+
+static void depthwise_y(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  int64_t outs = r->v->out_channels;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    int64_t n = i / outs, o = i % outs;
+    char *y = y_plane(r, n, o);
+    if (r->bias) {
+      r->do_->fill_rows(y, r->bias + o * r->item, 1, r->positions, 0);
+    } else {
+      memset(y, 0, (size_t)(r->positions * r->item));
+    }
+    r->do_->depthwise(r->v, x_plane(r, n, o / r->out_group),
+                      r->weight + o * r->taps * r->item, y, TO_Y);
+  }
+}
+
+static void depthwise_x(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    int64_t n = i / r->v->in_channels, c = i % r->v->in_channels;
+    memset(x_plane(r, n, c), 0, (size_t)(r->plane * r->item));
+    for (int64_t o = c * r->out_group; o < (c + 1) * r->out_group; o++) {
+      r->do_->depthwise(r->v, x_plane(r, n, c), r->weight + o * r->taps * r->item,
+                        y_plane(r, n, o), TO_X);
+    }
+  }
+}
+
+static void depthwise_weight(void *arg, int64_t begin, int64_t end) {
+  conv_run *r = arg;
+  for (int64_t o = begin; o < end; o++) {
+    char *weight = r->weight + o * r->taps * r->item;
+    memset(weight, 0, (size_t)(r->taps * r->item));
+    for (int64_t n = 0; n < r->v->images && going(r); n++) {
+      r->do_->depthwise(r->v, x_plane(r, n, o / r->out_group), weight, y_plane(r, n, o),
+                        TO_WEIGHT);
+    }
+  }
+}
+
+/* Runs `units` units of about `work` multiplications each. */
+static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) {
+  int64_t grain =
+      work < (double)RANGE_WORK ? (int64_t)((double)RANGE_WORK / (work + 1)) : 1;
+  nyx_parallel_for(units, grain > 0 ? grain : 1, fn, r);
+  return finish(r);
+}
+
+nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x,
+                             const void *weight, const void *bias, void *y) {
+  conv_run r = start(ctx, v, x, weight, y);
+  r.bias = bias;
+  if (v->images * v->out_channels == 0) return NYX_OK;
+  if (depthwise(&r)) {
+    return run(&r, v->images * v->out_channels, (double)r.positions * (double)r.taps,
+               depthwise_y);
+  }
+  plan_tiles(&r);
+  double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
+                (double)(r.in_group * r.taps);
+  return run(&r, r.tiles.count * v->groups, work, forward_range);
+}
+
+nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
+                           const void *weight, void *x) {
+  conv_run r = start(ctx, v, x, weight, y);
+  if (v->images * v->in_channels == 0) return NYX_OK;
+  if (depthwise(&r)) {
+    double work = (double)r.positions * (double)r.taps * (double)r.out_group;
+    return run(&r, v->images * v->in_channels, work, depthwise_x);
+  }
+  divide_channels(&r);
+  plan_tiles(&r);
+  double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
+                (double)(r.chunk * r.taps);
+  return run(&r, r.tiles.count / r.tiles.per_image * v->groups * r.chunks, work,
+             input_range);
+}
+
+nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
+                            const void *x, void *weight) {
+  conv_run r = start(ctx, v, x, weight, y);
+  int64_t count = weight_count(&r);
+  if (count == 0) return NYX_OK;
+  if (v->images == 0) {
+    memset(weight, 0, (size_t)(count * r.item));
+    return NYX_OK;
+  }
+  if (depthwise(&r)) {
+    double work = (double)v->images * (double)r.positions * (double)r.taps;
+    return run(&r, v->out_channels, work, depthwise_weight);
+  }
+  divide_channels(&r);
+  plan_tiles(&r);
+  int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;
+  int64_t memory = (int64_t)(SEGMENT_BYTES / (size_t)(count * r.item));
+  if (most > memory) most = memory > 1 ? memory : 1;
+  if (most > r.tiles.count) most = r.tiles.count;
+  r.segments = parts(r.tiles.count, parts(r.tiles.count, most));
+  size_t bytes = (size_t)(r.segments * count * r.item);
+  if (r.segments > 1 && !(r.partial = nyx_memory_alloc(bytes))) {
+    return nyx__no_memory(ctx, bytes);
+  }
+  double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
+                (double)(r.chunk * r.taps) * (double)parts(r.tiles.count, r.segments);
+  nyx_status status = run(&r, r.segments * v->groups * r.chunks, work, weight_range);
+  if (status == NYX_OK && r.partial) {
+    memcpy(weight, r.partial, (size_t)(count * r.item));
+    for (int64_t s = 1; s < r.segments; s++) {
+      r.do_->accumulate(weight, r.partial + s * count * r.item, count);
+    }
+  }
+  nyx_memory_free(r.partial);
+  return status;
+}

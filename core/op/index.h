@@ -1,0 +1,82 @@
+/* Positions given as tensors: checking them, and moving or adding elements at them.
+ * Shared by the ops of index.c, put.c and mask.c. */
+#ifndef NYX_OP_INDEX_H
+#define NYX_OP_INDEX_H
+
+#include "../tensor/tensor.h"
+
+/* Fails with DTYPE_INPUT unless t holds integers. */
+nyx_status nyx__index_check(nyx_context *ctx, const char *name,
+                            const nyx_tensor *t) NYX_MUST_CHECK;
+
+/* Whose size positions are checked against. */
+typedef struct nyx__range {
+  int64_t size;
+  int dim;   /* named in the message; -1: positions count all elements */
+  bool wrap; /* negative positions count from the end */
+} nyx__range;
+
+/* The positions in `index` (row-major, counted from 0) in a block to be freed with
+ * nyx_memory_free. Fails with INDEX_RANGE at the first one outside the range. */
+nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
+                          int64_t **out) NYX_MUST_CHECK;
+
+/* Moves between an addressed tensor `a` and a plain one `b`. Both have the geometry
+ * (outer, k, inner): element (o, k, i) of b meets element (o, at, i) of a, where `at` is
+ * the position for (o, k, i). */
+typedef enum nyx__lane_mode {
+  NYX__GATHER,  /* b = a */
+  NYX__SCATTER, /* a = b; the last of equal positions stays */
+  NYX__ADD      /* a = a + alpha * b, in the order of k; bools: or */
+} nyx__lane_mode;
+
+typedef struct nyx__side { /* offsets are in elements */
+  char *data;
+  int64_t *outer, *inner; /* tables; NULL: o * outer_step, i */
+  int64_t outer_step, step;
+} nyx__side;
+
+typedef struct nyx__lanes {
+  int64_t outer, count, inner;
+  const int64_t *at; /* at[o * at_outer + k * at_step + i * at_inner] */
+  int64_t at_outer, at_step, at_inner;
+  nyx__side a, b;
+  nyx_dtype dtype;
+  double alpha;
+} nyx__lanes;
+
+void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode);
+
+/* `value` as one element of dtype at *p; fails with VALUE_DTYPE where an integer dtype
+ * cannot hold it. */
+nyx_status nyx__value_store(nyx_context *ctx, const char *name, double value,
+                            nyx_dtype dtype, void *p) NYX_MUST_CHECK;
+
+/* Makes sure that `t` has shape `shape`, else NDIM_EXPECTED. */
+nyx_status nyx__shape_check(nyx_context *ctx, const char *name, const nyx_tensor *t,
+                            int ndim, const int64_t *shape) NYX_MUST_CHECK;
+
+/* t as if expanded to a shape it broadcasts to; not recorded. */
+nyx_status nyx__expanded(nyx_context *ctx, nyx_tensor *t, int ndim, const int64_t *shape,
+                         nyx_tensor **out) NYX_MUST_CHECK;
+/* The same as a contiguous tensor of `dtype`. */
+nyx_status nyx__expanded_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int ndim,
+                            const int64_t *shape, nyx_tensor **out) NYX_MUST_CHECK;
+
+/* For gradients: t with zeros appended up to the shape of `spec`. Recorded. */
+nyx_status nyx__grow_to(nyx_context *ctx, nyx_tensor *t, const nyx_spec *spec,
+                        nyx_tensor **out) NYX_MUST_CHECK;
+
+/* What ops that update out[0] write to: out itself, retained, where it is contiguous,
+ * else a copy; for sums in the half types a float32 copy. nyx__update_end writes it back,
+ * when `status` is NYX_OK, and releases it. */
+nyx_status nyx__update_begin(nyx_context *ctx, nyx_tensor *out, bool sums,
+                             nyx_tensor **work) NYX_MUST_CHECK;
+nyx_status nyx__update_end(nyx_context *ctx, nyx_tensor *work, nyx_tensor *out,
+                           nyx_status status) NYX_MUST_CHECK;
+/* t, contiguous and of `dtype`, in memory that is not out's: safe to read while out is
+ * written in place. */
+nyx_status nyx__apart_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                         const nyx_tensor *out, nyx_tensor **result) NYX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,382 @@
+/* Ops over boolean masks: masked_select, masked_fill, masked_scatter, and nonzero, which
+ * turns a mask into positions. */
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "index.h"
+#include "ops.h"
+
+static nyx_status check_mask(nyx_context *ctx, const nyx_tensor *mask) {
+  if (mask->dtype == NYX_BOOL) return NYX_OK;
+  return nyx__error(ctx, DTYPE_INPUT, "mask", nyx_dtype_name(mask->dtype),
+                    "bool; compare first, as in x > 0");
+}
+
+/* What x and the mask broadcast to, of c->dtype. */
+static nyx_status mask_spec(nyx_call *c, nyx_spec *spec) {
+  nyx_tensor *x = c->in[0], *mask = c->in[1];
+  NYX_TRY(check_mask(c->ctx, mask));
+  spec->dtype = c->dtype;
+  if (!nyx__broadcast(x->ndim, x->shape, mask->ndim, mask->shape, &spec->ndim,
+                      spec->shape))
+    return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(mask));
+  return NYX_OK;
+}
+
+/* Shapes that depend on values can only be found where the values are. */
+static nyx_status check_cpu(nyx_call *c) {
+  if (c->device == nyx__cpu()) return NYX_OK;
+  return nyx__error(c->ctx, UNSUPPORTED, nyx_device_name(c->device));
+}
+
+static int64_t count_true(const uint8_t *flags, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i++) count += flags[i] != 0;
+  return count;
+}
+
+/* How many elements of `shape` the mask selects. */
+static nyx_status mask_count(nyx_call *c, nyx_tensor *mask, const nyx_spec *spec,
+                             int64_t *out) {
+  nyx_tensor *t;
+  NYX_TRY(nyx__contiguous(c->ctx, mask, &t));
+  int64_t repeat = 1; /* of each flag */
+  for (int d = 0; d < spec->ndim; d++) {
+    int own = d - (spec->ndim - mask->ndim);
+    if (own < 0 || mask->shape[own] != spec->shape[d]) repeat *= spec->shape[d];
+  }
+  *out = count_true(nyx__data(t), t->numel) * repeat;
+  nyx_tensor_release(t);
+  return NYX_OK;
+}
+
+/* masked_select */
+
+static nyx_status masked_select_infer(nyx_call *c) {
+  NYX_TRY(check_cpu(c));
+  nyx_spec spec;
+  NYX_TRY(mask_spec(c, &spec));
+  int64_t count;
+  NYX_TRY(mask_count(c, c->in[1], &spec, &count));
+  nyx__spec(&c->spec[0], c->dtype, 1, &count);
+  return NYX_OK;
+}
+
+/* Loops without branches, as masks are hard to predict: what is not selected is written
+ * over. They end with the last of `count` selected elements, and so within both tensors.
+ */
+#define COMPRESS(T)                                                                      \
+  static void compress_##T(const void *from, const uint8_t *mask, void *to,              \
+                           int64_t size, int64_t count) {                                \
+    const T *src = from;                                                                 \
+    T *dst = to;                                                                         \
+    for (int64_t i = 0, n = 0; i < size && n < count; i++) {                             \
+      dst[n] = src[i];                                                                   \
+      n += mask[i] != 0;                                                                 \
+    }                                                                                    \
+  }                                                                                      \
+  static void decompress_##T(const void *from, const uint8_t *mask, void *to,            \
+                             int64_t size, int64_t count) {                              \
+    const T *src = from;                                                                 \
+    T *dst = to;                                                                         \
+    for (int64_t i = 0, n = 0; i < size && n < count; i++) {                             \
+      dst[i] = mask[i] ? src[n] : dst[i];                                                \
+      n += mask[i] != 0;                                                                 \
+    }                                                                                    \
+  }
+COMPRESS(uint8_t)
+COMPRESS(uint16_t)
+COMPRESS(uint32_t)
+COMPRESS(uint64_t)
+
+static nyx_status masked_select_cpu(nyx_call *c) {
+  nyx_spec spec;
+  NYX_TRY(mask_spec(c, &spec));
+  nyx_tensor *x, *mask = NULL;
+  NYX_TRY(nyx__expanded_as(c->ctx, c->in[0], c->dtype, spec.ndim, spec.shape, &x));
+  nyx_status status =
+      nyx__expanded_as(c->ctx, c->in[1], NYX_BOOL, spec.ndim, spec.shape, &mask);
+  if (status == NYX_OK) {
+    const uint8_t *flags = nyx__data(mask);
+    void *from = nyx__data(x), *to = nyx__data(c->out[0]);
+    int64_t count = c->out[0]->numel;
+    switch (nyx_dtype_size(c->dtype)) {
+      case 1: compress_uint8_t(from, flags, to, x->numel, count); break;
+      case 2: compress_uint16_t(from, flags, to, x->numel, count); break;
+      case 4: compress_uint32_t(from, flags, to, x->numel, count); break;
+      default: compress_uint64_t(from, flags, to, x->numel, count); break;
+    }
+  }
+  nyx_tensor_release(mask);
+  nyx_tensor_release(x);
+  return status;
+}
+
+/* The gradient, put back at the places the mask selects, then summed over what was
+ * broadcast. */
+static nyx_status masked_select_gradient(nyx_backward *b) {
+  nyx_tensor *mask = b->in[1], *zeros = NULL, *put = NULL;
+  nyx_spec spec = {.dtype = b->in_spec[0].dtype};
+  nyx__broadcast(b->in_spec[0].ndim, b->in_spec[0].shape, mask->ndim, mask->shape,
+                 &spec.ndim, spec.shape);
+  nyx_status status = nyx__zeros(b->ctx, b->grad_out[0], &spec, &zeros);
+  if (status == NYX_OK)
+    status = nyx__applyn(b->ctx, NYX__OP_masked_scatter,
+                         (nyx_tensor *[]){zeros, mask, b->grad_out[0]}, 3, NULL, &put);
+  if (status == NYX_OK) status = nyx__sum_to(b->ctx, put, &b->in_spec[0], &b->grad_in[0]);
+  nyx_tensor_release(zeros);
+  nyx_tensor_release(put);
+  return status;
+}
+
+const nyx_op nyx__op_masked_select = {
+    .name = "masked_select",
+    .group = "indexing",
+    .doc =
+        "The elements of x where the mask is true, in one dimension, row by row. x and "
+        "mask broadcast.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x mask",
+    .min_in = 2,
+    .max_in = 2,
+    .index_in = NYX_SAVE(1),
+    .n_out = 1,
+    .infer = masked_select_infer,
+    .cpu = masked_select_cpu,
+    .gradient = masked_select_gradient,
+    .save_in = NYX_SAVE(1),
+    .cases = "x(3,4) mask(3,4)<bool\nx(4) mask(3,4)<bool\nx(3,4) mask(4)<bool",
+    .domain = {-4, 4},
+};
+
+/* masked_fill */
+
+static nyx_status masked_fill_infer(nyx_call *c) {
+  int64_t value;
+  NYX_TRY(nyx__value_store(c->ctx, "value", c->attr[0].f, c->dtype, &value));
+  return mask_spec(c, &c->spec[0]);
+}
+
+typedef struct fill_job {
+  const uint8_t *mask;
+  void *to;
+  int64_t value;
+  size_t item;
+} fill_job;
+
+#define FILL(T)                                                                          \
+  {                                                                                      \
+    T *to = j->to, value;                                                                \
+    memcpy(&value, &j->value, sizeof value);                                             \
+    for (int64_t i = begin; i < end; i++) to[i] = j->mask[i] ? value : to[i];            \
+  }
+
+static void fill_range(void *arg, int64_t begin, int64_t end) {
+  const fill_job *j = arg;
+  switch (j->item) {
+    case 1: FILL(uint8_t) break;
+    case 2: FILL(uint16_t) break;
+    case 4: FILL(uint32_t) break;
+    default: FILL(uint64_t) break;
+  }
+}
+
+/* The mask, expanded to out's shape. */
+static nyx_status wide_mask(nyx_call *c, nyx_tensor **mask) {
+  const nyx_tensor *out = c->out[0];
+  nyx_tensor *wide;
+  *mask = NULL;
+  NYX_TRY(nyx__expanded(c->ctx, c->in[1], out->ndim, out->shape, &wide));
+  nyx_status status = nyx__apart_as(c->ctx, wide, NYX_BOOL, out, mask);
+  nyx_tensor_release(wide);
+  return status;
+}
+
+static nyx_status masked_fill_cpu(nyx_call *c) {
+  nyx_tensor *out = c->out[0], *mask, *work;
+  NYX_TRY(wide_mask(c, &mask));
+  fill_job j = {.mask = nyx__data(mask), .item = nyx_dtype_size(out->dtype)};
+  nyx_status status =
+      nyx__value_store(c->ctx, "value", c->attr[0].f, out->dtype, &j.value);
+  if (status == NYX_OK) status = nyx__update_begin(c->ctx, out, false, &work);
+  if (status == NYX_OK) {
+    j.to = nyx__data(work);
+    nyx_parallel_for(out->numel, 1 << 15, fill_range, &j);
+    status = nyx__update_end(c->ctx, work, out, NYX_OK);
+  }
+  nyx_tensor_release(mask);
+  return status;
+}
+
+static nyx_status masked_fill_gradient(nyx_backward *b) {
+  nyx_value zero = NYX_F(0);
+  nyx_tensor *g;
+  NYX_TRY(nyx__apply2(b->ctx, NYX__OP_masked_fill, b->grad_out[0], b->in[1], &zero, &g));
+  nyx_status status = nyx__sum_to(b->ctx, g, &b->in_spec[0], &b->grad_in[0]);
+  nyx_tensor_release(g);
+  return status;
+}
+
+static const nyx_attr masked_fill_attrs[] = {
+    {"value", NYX_ATTR_FLOAT, true, {.given = false}, "written where the mask is true"}};
+
+const nyx_op nyx__op_masked_fill = {
+    .name = "masked_fill",
+    .group = "indexing",
+    .doc = "x with `value` where the mask is true. x and mask broadcast.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x mask",
+    .min_in = 2,
+    .max_in = 2,
+    .updates = true,
+    .index_in = NYX_SAVE(1),
+    .attrs = masked_fill_attrs,
+    .n_attrs = 1,
+    .n_out = 1,
+    .infer = masked_fill_infer,
+    .cpu = masked_fill_cpu,
+    .gradient = masked_fill_gradient,
+    .save_in = NYX_SAVE(1),
+    .cases =
+        "x(3,4) mask(3,4)<bool; value=2\nx(4) mask(3,4)<bool; value=-1\n"
+        "x(3,4) mask(4)<bool; value=0",
+    .domain = {-4, 4},
+};
+
+/* masked_scatter */
+
+static nyx_status masked_scatter_infer(nyx_call *c) {
+  NYX_TRY(check_cpu(c));
+  NYX_TRY(mask_spec(c, &c->spec[0]));
+  int64_t count;
+  NYX_TRY(mask_count(c, c->in[1], &c->spec[0], &count));
+  if (count > c->in[2]->numel)
+    return nyx__error(c->ctx, MASK_COUNT, (long long)count, "source",
+                      (long long)c->in[2]->numel);
+  return NYX_OK;
+}
+
+static nyx_status masked_scatter_cpu(nyx_call *c) {
+  nyx_tensor *out = c->out[0], *mask, *source = NULL, *work;
+  NYX_TRY(wide_mask(c, &mask));
+  nyx_status status = nyx__apart_as(c->ctx, c->in[2], out->dtype, out, &source);
+  if (status == NYX_OK) status = nyx__update_begin(c->ctx, out, false, &work);
+  if (status == NYX_OK) {
+    const uint8_t *flags = nyx__data(mask);
+    void *from = nyx__data(source), *to = nyx__data(work);
+    int64_t count = count_true(flags, mask->numel);
+    switch (nyx_dtype_size(out->dtype)) {
+      case 1: decompress_uint8_t(from, flags, to, mask->numel, count); break;
+      case 2: decompress_uint16_t(from, flags, to, mask->numel, count); break;
+      case 4: decompress_uint32_t(from, flags, to, mask->numel, count); break;
+      default: decompress_uint64_t(from, flags, to, mask->numel, count); break;
+    }
+    status = nyx__update_end(c->ctx, work, out, NYX_OK);
+  }
+  nyx_tensor_release(source);
+  nyx_tensor_release(mask);
+  return status;
+}
+
+static nyx_status masked_scatter_gradient(nyx_backward *b) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *g = b->grad_out[0], *mask = b->in[1];
+  if (b->need[0]) {
+    nyx_value zero = NYX_F(0);
+    nyx_tensor *rest;
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_masked_fill, g, mask, &zero, &rest));
+    nyx_status status = nyx__sum_to(ctx, rest, &b->in_spec[0], &b->grad_in[0]);
+    nyx_tensor_release(rest);
+    NYX_TRY(status);
+  }
+  if (!b->need[2]) return NYX_OK;
+  const nyx_spec *source = &b->in_spec[2];
+  int64_t numel = 1;
+  for (int d = 0; d < source->ndim; d++) numel *= source->shape[d];
+  nyx_spec line;
+  nyx__spec(&line, source->dtype, 1, &numel);
+  nyx_value shape = NYX_LIST(source->shape, source->ndim);
+  nyx_tensor *taken = NULL, *all = NULL;
+  nyx_status status = nyx__apply2(ctx, NYX__OP_masked_select, g, mask, NULL, &taken);
+  if (status == NYX_OK) status = nyx__grow_to(ctx, taken, &line, &all);
+  if (status == NYX_OK)
+    status = nyx__apply1(ctx, NYX__OP_reshape, all, &shape, &b->grad_in[2]);
+  nyx_tensor_release(taken);
+  nyx_tensor_release(all);
+  return status;
+}
+
+const nyx_op nyx__op_masked_scatter = {
+    .name = "masked_scatter",
+    .group = "indexing",
+    .doc =
+        "x with the elements of `source`, in order, where the mask is true. x and mask "
+        "broadcast; source needs as many elements as the mask selects.",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x mask source",
+    .min_in = 3,
+    .max_in = 3,
+    .updates = true,
+    .index_in = NYX_SAVE(1),
+    .n_out = 1,
+    .infer = masked_scatter_infer,
+    .cpu = masked_scatter_cpu,
+    .gradient = masked_scatter_gradient,
+    .save_in = NYX_SAVE(1),
+    .cases = "x(3,4) mask(3,4)<bool source(3,5)\nx(4) mask(3,4)<bool source(12)",
+    .domain = {-4, 4},
+};
+
+/* nonzero */
+
+static nyx_status nonzero_infer(nyx_call *c) {
+  NYX_TRY(check_cpu(c));
+  nyx_tensor *flags;
+  NYX_TRY(nyx__contiguous_as(c->ctx, c->in[0], NYX_BOOL, &flags));
+  int64_t shape[2] = {count_true(nyx__data(flags), flags->numel), c->in[0]->ndim};
+  nyx_tensor_release(flags);
+  nyx__spec(&c->spec[0], NYX_INT64, 2, shape);
+  return NYX_OK;
+}
+
+static nyx_status nonzero_cpu(nyx_call *c) {
+  nyx_tensor *x = c->in[0], *flags;
+  if (c->out[0]->numel == 0) return NYX_OK;
+  NYX_TRY(nyx__contiguous_as(c->ctx, x, NYX_BOOL, &flags));
+  const uint8_t *flag = nyx__data(flags);
+  int64_t *to = nyx__data(c->out[0]), base = c->ctx->index_base;
+  for (int64_t i = 0; i < x->numel; i++) {
+    if (!flag[i]) continue;
+    int64_t rest = i;
+    for (int d = x->ndim - 1; d >= 0; d--) {
+      to[d] = rest % x->shape[d] + base;
+      rest /= x->shape[d];
+    }
+    to += x->ndim;
+  }
+  nyx_tensor_release(flags);
+  return NYX_OK;
+}
+
+const nyx_op nyx__op_nonzero = {
+    .name = "nonzero",
+    .group = "indexing",
+    .doc =
+        "The positions of the elements that are not zero, one row of int64 for each, in "
+        "row-major order: shape (count, dimensions of x).",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .infer = nonzero_infer,
+    .cpu = nonzero_cpu,
+    .cases = "x(3,4)\nx(5)\nx()",
+    .domain = {-4, 4},
+};

@@ -1,0 +1,392 @@
+/* matmul, bmm and linear: shapes, gradients, and how any strides become a batch of
+ * products. Read next: core/linalg/gemm.c. */
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../linalg/gemm.h"
+#include "ops.h"
+
+/* Rows and columns of an operand; a 1-d one is a row on the left, a column on the right.
+ */
+static int64_t left_rows(const nyx_tensor *a) {
+  return a->ndim > 1 ? a->shape[a->ndim - 2] : 1;
+}
+static int64_t right_cols(const nyx_tensor *b) {
+  return b->ndim > 1 ? b->shape[b->ndim - 1] : 1;
+}
+static int batch_dims(int ndim) {
+  return ndim > 2 ? ndim - 2 : 0;
+}
+
+static nyx_status infer_matmul(nyx_call *c) {
+  const nyx_tensor *a = c->in[0], *b = c->in[1];
+  if (a->ndim == 0) return nyx__error(c->ctx, MATMUL_NUMBER, "x");
+  if (b->ndim == 0) return nyx__error(c->ctx, MATMUL_NUMBER, "y");
+  int64_t inner = a->shape[a->ndim - 1];
+  if (inner != b->shape[b->ndim > 1 ? b->ndim - 2 : 0]) {
+    return nyx__error(c->ctx, MATMUL_INNER, NYX__SHAPE(a), NYX__SHAPE(b),
+                      (long long)inner);
+  }
+  nyx_spec *spec = &c->spec[0];
+  if (!nyx__broadcast(batch_dims(a->ndim), a->shape, batch_dims(b->ndim), b->shape,
+                      &spec->ndim, spec->shape)) {
+    return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(a), NYX__SHAPE(b));
+  }
+  if (a->ndim > 1) spec->shape[spec->ndim++] = left_rows(a);
+  if (b->ndim > 1) spec->shape[spec->ndim++] = right_cols(b);
+  spec->dtype = c->dtype;
+  return NYX_OK;
+}
+
+/* Describes a @ b, all of their strides; `c` receives the results, contiguous. */
+static void describe(nyx_gemm *g, const nyx_tensor *a, const nyx_tensor *b, void *c) {
+  int na = a->ndim, nb = b->ndim;
+  *g = (nyx_gemm){.dtype = a->dtype};
+  g->product = (nyx_product){.m = left_rows(a),
+                             .n = right_cols(b),
+                             .k = a->shape[na - 1],
+                             .a = nyx__data(a),
+                             .b = nyx__data(b),
+                             .a_rs = na > 1 ? a->stride[na - 2] : 0,
+                             .a_cs = a->stride[na - 1],
+                             .b_rs = b->stride[nb > 1 ? nb - 2 : 0],
+                             .b_cs = nb > 1 ? b->stride[nb - 1] : 0,
+                             .c = c};
+  g->product.ldc = g->product.n;
+  int batch_a = batch_dims(na), batch_b = batch_dims(nb);
+  int n = batch_a > batch_b ? batch_a : batch_b;
+  for (int d = 0; d < n; d++) {
+    int da = d - (n - batch_a), db = d - (n - batch_b);
+    int64_t size_a = da >= 0 ? a->shape[da] : 1, size_b = db >= 0 ? b->shape[db] : 1;
+    int64_t size = size_a == 1 ? size_b : size_a;
+    if (size == 1) continue;
+    int i = g->batch_ndim++;
+    g->batch_shape[i] = size;
+    g->a_batch[i] = size_a == 1 ? 0 : a->stride[da];
+    g->b_batch[i] = size_b == 1 ? 0 : b->stride[db];
+  }
+}
+
+/* Batches that share the right matrix are further rows of the left one. */
+static void collapse(nyx_gemm *g) {
+  nyx_product *p = &g->product;
+  while (g->batch_ndim > 0) {
+    int d = g->batch_ndim - 1;
+    if (g->b_batch[d] != 0 || g->batch_shape[d] == 0) return;
+    if (p->m == 1) {
+      p->a_rs = g->a_batch[d];
+    } else if (g->a_batch[d] != p->m * p->a_rs) {
+      return;
+    }
+    p->m *= g->batch_shape[d];
+    g->batch_ndim--;
+  }
+}
+
+/* The dtype products of `dtype` are computed in. */
+static nyx_dtype compute_dtype(nyx_dtype dtype) {
+  return dtype == NYX_FLOAT16 || dtype == NYX_BFLOAT16 ? NYX_FLOAT32 : dtype;
+}
+
+/* a @ b, added to what out (contiguous) holds when `add`. All three are of a computed
+ * dtype. */
+static nyx_status product(nyx_context *ctx, const nyx_tensor *a, const nyx_tensor *b,
+                          nyx_tensor *out, bool add) {
+  nyx_gemm g;
+  describe(&g, a, b, nyx__data(out));
+  g.product.add = add;
+  collapse(&g);
+  return nyx__gemm(ctx, &g);
+}
+
+typedef struct bias_rows {
+  const char *bias;
+  char *to;
+  size_t bytes;
+} bias_rows;
+
+static void copy_bias(void *arg, int64_t begin, int64_t end) {
+  const bias_rows *r = arg;
+  for (int64_t i = begin; i < end; i++) {
+    memcpy(r->to + (size_t)i * r->bytes, r->bias, r->bytes);
+  }
+}
+
+/* Fills every row of out with the bias, contiguous and of its dtype. */
+static void spread_bias(const nyx_tensor *bias, nyx_tensor *out) {
+  if (out->numel == 0) return;
+  size_t bytes = (size_t)bias->numel * nyx_dtype_size(bias->dtype);
+  bias_rows r = {nyx__data(bias), nyx__data(out), bytes};
+  nyx_parallel_for(out->numel / bias->numel, (int64_t)(262144 / bytes) + 1, copy_bias,
+                   &r);
+}
+
+/* out = left @ right + bias in the dtype products are computed in; out may be of a half
+ * type. bias may be NULL. */
+static nyx_status compute(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
+                          nyx_tensor *bias, nyx_tensor *out) {
+  nyx_dtype dtype = compute_dtype(out->dtype);
+  if (dtype == out->dtype && !bias) return product(ctx, left, right, out, false);
+  nyx_tensor *a = NULL, *b = NULL, *v = NULL, *to = NULL;
+  nyx_status status = NYX_OK;
+  if (dtype == out->dtype) {
+    a = nyx_tensor_retain(left);
+    b = nyx_tensor_retain(right);
+    to = nyx_tensor_retain(out);
+  } else {
+    status = nyx__contiguous_as(ctx, left, dtype, &a);
+    if (status == NYX_OK) status = nyx__contiguous_as(ctx, right, dtype, &b);
+    if (status == NYX_OK) {
+      status = nyx_tensor_empty(ctx, dtype, out->ndim, out->shape, &to);
+    }
+  }
+  if (status == NYX_OK && bias) status = nyx__contiguous_as(ctx, bias, dtype, &v);
+  if (status == NYX_OK && v) spread_bias(v, to);
+  if (status == NYX_OK) status = product(ctx, a, b, to, v != NULL);
+  if (status == NYX_OK && to != out) status = nyx__copy_into(ctx, to, out);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_tensor_release(v);
+  nyx_tensor_release(to);
+  return status;
+}
+
+static nyx_status cpu_matmul(nyx_call *c) {
+  return compute(c->ctx, c->in[0], c->in[1], NULL, c->out[0]);
+}
+
+/* Gradients */
+
+static nyx_status transposed(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
+  const nyx_value attrs[] = {NYX_I(-2), NYX_I(-1)};
+  return nyx__apply1(ctx, NYX__OP_transpose, t, attrs, out);
+}
+
+static nyx_status reshaped(nyx_context *ctx, nyx_tensor *t, int ndim,
+                           const int64_t *shape, nyx_tensor **out) {
+  if (t->ndim == ndim && memcmp(t->shape, shape, (size_t)ndim * sizeof *shape) == 0) {
+    *out = nyx_tensor_retain(t);
+    return NYX_OK;
+  }
+  const nyx_value attr = NYX_LIST(shape, ndim);
+  return nyx__apply1(ctx, NYX__OP_reshape, t, &attr, out);
+}
+
+/* x^T y: the gradient of a right factor (x the left one, y the incoming gradient), or of
+ * a linear's weight. Both may have leading dimensions, which are summed over: they become
+ * rows of one product. */
+static nyx_status inner_product(nyx_context *ctx, nyx_tensor *x, nyx_tensor *y,
+                                nyx_tensor **out) {
+  nyx_tensor *flat_x = NULL, *flat_y = NULL, *turned = NULL;
+  int64_t cols_x = x->shape[x->ndim - 1], cols_y = y->shape[y->ndim - 1], rows = 1;
+  for (int d = 0; d < x->ndim - 1; d++) rows *= x->shape[d];
+  nyx_status status = reshaped(ctx, x, 2, (int64_t[]){rows, cols_x}, &flat_x);
+  if (status == NYX_OK) {
+    status = reshaped(ctx, y, 2, (int64_t[]){rows, cols_y}, &flat_y);
+  }
+  if (status == NYX_OK) status = transposed(ctx, flat_x, &turned);
+  if (status == NYX_OK) {
+    status = nyx__apply2(ctx, NYX__OP_matmul, turned, flat_y, NULL, out);
+  }
+  nyx_tensor_release(flat_x);
+  nyx_tensor_release(flat_y);
+  nyx_tensor_release(turned);
+  return status;
+}
+
+/* The shape of an operand as a matrix (or a batch of them). */
+static nyx_spec matrix_spec(const nyx_spec *spec, bool left) {
+  nyx_spec m = *spec;
+  if (spec->ndim == 1) {
+    m.ndim = 2;
+    m.shape[0] = left ? 1 : spec->shape[0];
+    m.shape[1] = left ? spec->shape[0] : 1;
+  }
+  return m;
+}
+
+/* grad_in = sum_to(left @ right), with one of the two transposed first. */
+static nyx_status gradient_product(nyx_backward *b, nyx_tensor *left, nyx_tensor *right,
+                                   bool turn_left, const nyx_spec *matrix, int i) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *turned = NULL, *full = NULL, *summed = NULL;
+  nyx_status status = transposed(ctx, turn_left ? left : right, &turned);
+  if (status == NYX_OK) {
+    status = nyx__apply2(ctx, NYX__OP_matmul, turn_left ? turned : left,
+                         turn_left ? right : turned, NULL, &full);
+  }
+  if (status == NYX_OK) status = nyx__sum_to(ctx, full, matrix, &summed);
+  if (status == NYX_OK) {
+    status =
+        reshaped(ctx, summed, b->in_spec[i].ndim, b->in_spec[i].shape, &b->grad_in[i]);
+  }
+  nyx_tensor_release(turned);
+  nyx_tensor_release(full);
+  nyx_tensor_release(summed);
+  return status;
+}
+
+/* d(a b) = g b^T for a, a^T g for b. */
+static nyx_status gradient_matmul(nyx_backward *b) {
+  nyx_context *ctx = b->ctx;
+  nyx_spec left_spec = matrix_spec(&b->in_spec[0], true);
+  nyx_spec right_spec = matrix_spec(&b->in_spec[1], false);
+  /* g with the rows and columns that 1-d operands left out */
+  nyx_spec g_spec = b->out_spec[0];
+  g_spec.ndim = batch_dims(left_spec.ndim);
+  if (batch_dims(right_spec.ndim) > g_spec.ndim)
+    g_spec.ndim = batch_dims(right_spec.ndim);
+  g_spec.shape[g_spec.ndim++] = left_spec.shape[left_spec.ndim - 2];
+  g_spec.shape[g_spec.ndim++] = right_spec.shape[right_spec.ndim - 1];
+  nyx_tensor *g = NULL, *left = NULL, *right = NULL;
+  nyx_status status = reshaped(ctx, b->grad_out[0], g_spec.ndim, g_spec.shape, &g);
+  if (status == NYX_OK && b->need[0]) {
+    status = reshaped(ctx, b->in[1], right_spec.ndim, right_spec.shape, &right);
+    if (status == NYX_OK) status = gradient_product(b, g, right, false, &left_spec, 0);
+  }
+  if (status == NYX_OK && b->need[1]) {
+    status = reshaped(ctx, b->in[0], left_spec.ndim, left_spec.shape, &left);
+    if (status == NYX_OK && b->in_spec[1].ndim == 2) {
+      status = inner_product(ctx, left, g, &b->grad_in[1]);
+    } else if (status == NYX_OK) {
+      status = gradient_product(b, left, g, true, &right_spec, 1);
+    }
+  }
+  nyx_tensor_release(g);
+  nyx_tensor_release(left);
+  nyx_tensor_release(right);
+  return status;
+}
+
+const nyx_op nyx__op_matmul = {
+    .name = "matmul",
+    .group = "linear algebra",
+    .doc =
+        "the matrix product x @ y; leading dimensions are batches and broadcast; a 1-d x "
+        "is a row, a 1-d y a column, and the dimension added is removed again",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_NUMBER,
+    .inputs = "x y",
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .infer = infer_matmul,
+    .cpu = cpu_matmul,
+    .gradient = gradient_matmul,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "x(3,4) y(4,5)\n"
+        "x(4) y(4)\n"
+        "x(4) y(4,3)\n"
+        "x(3,4) y(4)\n"
+        "x(2,3,4) y(4,5)\n"
+        "x(2,3,4) y(4)\n"
+        "x(4) y(2,4,3)\n"
+        "x(2,1,3,4) y(3,4,2)\n"
+        "x(2,3,0) y(0,2)\n"
+        "x(0,3) y(3,2)",
+};
+
+static nyx_status compute_bmm(nyx_call *c) {
+  for (int i = 0; i < 2; i++) {
+    if (c->in[i]->ndim != 3) {
+      return nyx__error(c->ctx, NDIM_EXPECTED, i == 0 ? "x" : "y", NYX__SHAPE(c->in[i]),
+                        "3 dimensions (batch, rows, columns); matmul takes any");
+    }
+  }
+  if (c->in[0]->shape[0] != c->in[1]->shape[0]) {
+    return nyx__error(c->ctx, BATCH_SIZES, NYX__SHAPE(c->in[0]), NYX__SHAPE(c->in[1]));
+  }
+  return nyx__apply2(c->ctx, NYX__OP_matmul, c->in[0], c->in[1], NULL, &c->out[0]);
+}
+
+const nyx_op nyx__op_bmm = {
+    .name = "bmm",
+    .group = "linear algebra",
+    .doc = "matmul of two batches of matrices of the same number, without broadcasting",
+    .kind = NYX_OP_COMPOSITE,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_NUMBER,
+    .inputs = "x y",
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .cpu = compute_bmm,
+    .cases = "x(2,3,4) y(2,4,5)",
+};
+
+/* linear */
+
+static nyx_status infer_linear(nyx_call *c) {
+  const nyx_tensor *x = c->in[0], *w = c->in[1], *bias = c->in[2];
+  if (x->ndim == 0) {
+    return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x), "1 dimension or more");
+  }
+  if (w->ndim != 2) {
+    return nyx__error(c->ctx, NDIM_EXPECTED, "weight", NYX__SHAPE(w),
+                      "2 dimensions (outputs, features)");
+  }
+  int64_t features = x->shape[x->ndim - 1], outputs = w->shape[0];
+  if (w->shape[1] != features) {
+    return nyx__error(c->ctx, LINEAR_FEATURES, NYX__SHAPE(x), (long long)features,
+                      NYX__SHAPE(w), (long long)features);
+  }
+  if (bias && (bias->ndim != 1 || bias->shape[0] != outputs)) {
+    return nyx__error(c->ctx, LINEAR_BIAS, NYX__SHAPE(bias), (long long)outputs,
+                      NYX__SHAPE(w));
+  }
+  nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
+  c->spec[0].shape[x->ndim - 1] = outputs;
+  return NYX_OK;
+}
+
+static nyx_status cpu_linear(nyx_call *c) {
+  nyx_spec spec;
+  nyx__spec_of(c->in[1], &spec);
+  nyx_tensor *turned;
+  int64_t size = spec.shape[0], stride = spec.stride[0];
+  spec.shape[0] = spec.shape[1], spec.stride[0] = spec.stride[1];
+  spec.shape[1] = size, spec.stride[1] = stride;
+  NYX_TRY(nyx__tensor_view(c->ctx, c->in[1]->storage, &spec, &turned));
+  nyx_status status = compute(c->ctx, c->in[0], turned, c->in[2], c->out[0]);
+  nyx_tensor_release(turned);
+  return status;
+}
+
+static nyx_status gradient_linear(nyx_backward *b) {
+  nyx_tensor *g = b->grad_out[0];
+  if (b->need[0]) {
+    NYX_TRY(nyx__apply2(b->ctx, NYX__OP_matmul, g, b->in[1], NULL, &b->grad_in[0]));
+  }
+  if (b->need[1]) NYX_TRY(inner_product(b->ctx, g, b->in[0], &b->grad_in[1]));
+  if (b->n_in > 2 && b->need[2]) {
+    NYX_TRY(nyx__sum_to(b->ctx, g, &b->in_spec[2], &b->grad_in[2]));
+  }
+  return NYX_OK;
+}
+
+const nyx_op nyx__op_linear = {
+    .name = "linear",
+    .group = "neural",
+    .doc =
+        "x @ weight^T + bias over the last dimension of x; weight is (outputs, "
+        "features), "
+        "bias (outputs)",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_NUMBER,
+    .inputs = "x weight bias",
+    .min_in = 2,
+    .max_in = 3,
+    .n_out = 1,
+    .infer = infer_linear,
+    .cpu = cpu_linear,
+    .gradient = gradient_linear,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "x(3,4) weight(2,4) bias(2)\n"
+        "x(4) weight(2,4) bias(2)\n"
+        "x(2,3,4) weight(5,4)\n"
+        "x(0,4) weight(5,4) bias(5)",
+};

@@ -1,0 +1,480 @@
+/* layer_norm and rms_norm, which normalize rows, and the gradient of every normalization
+ * written with ops. Read next: batch_norm.c, kernels/cpu/norm_type.h. */
+#include "norm.h"
+
+#include <math.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/softmax.h"
+#include "../grad/graph.h"
+#include "index.h"
+#include "softmax.h"
+
+#define RANGE_WORK 16384 /* elements worth waking a thread for */
+#define CHUNKS 32        /* partial sums of the parameters' gradients, at most */
+
+const nyx_norm_kernel *nyx__norm_kernel(nyx_dtype compute) {
+  return &nyx__cpu_kernels()->norm->type[compute == NYX_FLOAT64];
+}
+
+nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) {
+  *data = (nyx__norm_data){.n_in = n_in, .n_out = c->n_out};
+  data->dtype = c->dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < n_in; i++) {
+    if (c->in[i])
+      status = nyx__contiguous_as(c->ctx, c->in[i], data->dtype, &data->in[i]);
+  }
+  for (int i = 0; status == NYX_OK && i < c->n_out; i++) {
+    nyx_tensor *out = c->out[i];
+    if (out->dtype == data->dtype) {
+      data->out[i] = nyx_tensor_retain(out);
+    } else {
+      status =
+          nyx_tensor_empty(c->ctx, data->dtype, out->ndim, out->shape, &data->out[i]);
+    }
+  }
+  return status == NYX_OK ? NYX_OK : nyx__norm_close(c, data, status);
+}
+
+nyx_status nyx__norm_close(nyx_call *c, nyx__norm_data *data, nyx_status status) {
+  for (int i = 0; i < data->n_out; i++) {
+    if (status == NYX_OK && data->out[i] != c->out[i]) {
+      status = nyx__copy_into(c->ctx, data->out[i], c->out[i]);
+    }
+    nyx_tensor_release(data->out[i]);
+  }
+  for (int i = 0; i < data->n_in; i++) nyx_tensor_release(data->in[i]);
+  return status;
+}
+
+/* The gradient with ops */
+
+/* *out = text over up to five tensors, in the order g x y z r. */
+static nyx_status evaluate(nyx_context *ctx, const char *text, nyx_tensor *g,
+                           nyx_tensor *x, nyx_tensor *y, nyx_tensor *z, nyx_tensor *r,
+                           double p, nyx_tensor **out) {
+  return nyx__evaluate(ctx, text, (nyx_tensor *[]){g, x, y, z, r}, (double[]){p, 0}, out);
+}
+
+static nyx_status mean_over(nyx_context *ctx, const nyx__norm *norm, nyx_tensor *t,
+                            nyx_tensor **out) {
+  const nyx_value attr[] = {NYX_LIST(norm->dims, norm->n_dims), NYX_I(1)};
+  return nyx__apply1(ctx, NYX__OP_mean, t, attr, out);
+}
+
+/* Everything the gradients are made of. */
+typedef struct norm_parts {
+  nyx_tensor *centered, *rstd, *hat, *square, *mean;
+  nyx_tensor *weight, *g; /* g * weight */
+  nyx_tensor *product, *mean_g, *mean_product;
+} norm_parts;
+
+/* The statistics and x normalized. */
+static nyx_status statistics(nyx_context *ctx, const nyx__norm *norm, norm_parts *t) {
+  nyx_tensor *x = norm->x;
+  if (norm->mean) {
+    t->mean = nyx_tensor_retain(norm->mean);
+  } else if (norm->center) {
+    NYX_TRY(mean_over(ctx, norm, x, &t->mean));
+  }
+  if (t->mean) {
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_sub, x, t->mean, NULL, &t->centered));
+  } else {
+    t->centered = nyx_tensor_retain(x);
+  }
+  if (norm->rstd) {
+    t->rstd = nyx_tensor_retain(norm->rstd);
+  } else {
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_mul, t->centered, t->centered, NULL, &t->square));
+    nyx_tensor *variance;
+    NYX_TRY(mean_over(ctx, norm, t->square, &variance));
+    nyx_status status = evaluate(ctx, "nyx_rsqrt(x + p)", NULL, variance, NULL, NULL,
+                                 NULL, norm->eps, &t->rstd);
+    nyx_tensor_release(variance);
+    if (status != NYX_OK) return status;
+  }
+  return nyx__apply2(ctx, NYX__OP_mul, t->centered, t->rstd, NULL, &t->hat);
+}
+
+static nyx_status gradient_of_x(nyx_context *ctx, const nyx__norm *norm, nyx_tensor *g,
+                                norm_parts *t, nyx_tensor **out) {
+  if (norm->weight) {
+    const nyx_value shape = NYX_LIST(norm->parameter.shape, norm->parameter.ndim);
+    NYX_TRY(nyx__apply1(ctx, NYX__OP_reshape, norm->weight, &shape, &t->weight));
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_mul, g, t->weight, NULL, &t->g));
+  } else {
+    t->g = nyx_tensor_retain(g);
+  }
+  if (norm->rstd) return nyx__apply2(ctx, NYX__OP_mul, t->g, t->rstd, NULL, out);
+  NYX_TRY(nyx__apply2(ctx, NYX__OP_mul, t->g, t->hat, NULL, &t->product));
+  NYX_TRY(mean_over(ctx, norm, t->product, &t->mean_product));
+  if (!norm->center) {
+    return evaluate(ctx, "z * (g - r * y)", t->g, NULL, t->mean_product, t->rstd, t->hat,
+                    0, out);
+  }
+  NYX_TRY(mean_over(ctx, norm, t->g, &t->mean_g));
+  return evaluate(ctx, "z * (g - x - r * y)", t->g, t->mean_g, t->mean_product, t->rstd,
+                  t->hat, 0, out);
+}
+
+static nyx_status gradients(nyx_context *ctx, const nyx__norm *norm, nyx_tensor *g,
+                            const nyx__norm_wanted *wanted, norm_parts *t) {
+  if (wanted->bias) NYX_TRY(nyx__sum_to(ctx, g, &norm->parameter, wanted->bias));
+  if (!wanted->x && !wanted->weight) return NYX_OK;
+  NYX_TRY(statistics(ctx, norm, t));
+  if (wanted->weight) {
+    nyx_tensor *product;
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_mul, g, t->hat, NULL, &product));
+    nyx_status status = nyx__sum_to(ctx, product, &norm->parameter, wanted->weight);
+    nyx_tensor_release(product);
+    if (status != NYX_OK) return status;
+  }
+  return wanted->x ? gradient_of_x(ctx, norm, g, t, wanted->x) : NYX_OK;
+}
+
+nyx_status nyx__norm_gradient(nyx_context *ctx, const nyx__norm *norm, nyx_tensor *g,
+                              const nyx__norm_wanted *wanted) {
+  norm_parts t = {.centered = NULL};
+  nyx_status status = gradients(ctx, norm, g, wanted, &t);
+  nyx_tensor *all[] = {t.centered, t.rstd, t.hat,     t.square, t.mean,
+                       t.weight,   t.g,    t.product, t.mean_g, t.mean_product};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) nyx_tensor_release(all[i]);
+  return status;
+}
+
+/* Rows: the dimensions that are normalized are the last ones */
+
+/* How many dimensions are normalized, and their sizes: the attribute, else the weight's
+ * shape, else the last dimension. */
+static nyx_status read_rows(nyx_context *ctx, const nyx_tensor *x,
+                            const nyx_tensor *weight, const nyx_value *shape, int *n,
+                            int64_t sizes[NYX_MAX_DIMS]) {
+  *n = shape->given ? shape->n : weight ? weight->ndim : 1;
+  const int64_t *from = shape->given ? shape->list : weight ? weight->shape : NULL;
+  bool fits = *n >= 1 && *n <= x->ndim;
+  for (int d = 0; fits && d < *n; d++) {
+    sizes[d] = x->shape[x->ndim - *n + d];
+    if (from && from[d] != sizes[d]) fits = false;
+  }
+  if (fits) return NYX_OK;
+  char text[NYX_SHAPE_TEXT] = "1 dimension or more";
+  if (from)
+    nyx__shape_text(*n < NYX_MAX_DIMS ? *n : NYX_MAX_DIMS, from, text, sizeof text);
+  return nyx__error(ctx, NORM_SHAPE, NYX__SHAPE(x), text);
+}
+
+/* One computation over rows of n elements. */
+typedef struct rows_run {
+  const nyx_norm_kernel *kernel;
+  const nyx_softmax_kernel *moments;
+  bool center;
+  double eps;
+  int64_t rows, n, chunk; /* rows per unit */
+  size_t item;
+  const char *x, *weight, *bias, *g;
+  char *y;
+  char *sums; /* the parameters' partial gradients: weight and bias of each unit */
+} rows_run;
+
+static void row_statistics(const rows_run *r, const char *x, double *mean, double *rstd) {
+  double squares;
+  *mean = 0;
+  if (r->center) {
+    r->moments->moments(x, r->n, mean, &squares);
+  } else {
+    squares = r->kernel->squares(x, r->n);
+  }
+  *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
+}
+
+static void forward_rows(void *arg, int64_t begin, int64_t end) {
+  const rows_run *r = arg;
+  size_t bytes = (size_t)r->n * r->item;
+  for (int64_t i = begin; i < end; i++) {
+    const char *x = r->x + (size_t)i * bytes;
+    double mean, rstd;
+    row_statistics(r, x, &mean, &rstd);
+    r->kernel->normalize(x, r->n, mean, rstd, r->weight, r->bias, 0,
+                         r->y + (size_t)i * bytes);
+  }
+}
+
+static nyx_status infer_rows(nyx_call *c, const nyx_tensor *bias) {
+  int n;
+  int64_t sizes[NYX_MAX_DIMS];
+  const nyx_tensor *x = c->in[0], *weight = c->in[1];
+  NYX_TRY(read_rows(c->ctx, x, weight, &c->attr[0], &n, sizes));
+  if (weight) NYX_TRY(nyx__shape_check(c->ctx, "weight", weight, n, sizes));
+  if (bias) NYX_TRY(nyx__shape_check(c->ctx, "bias", bias, n, sizes));
+  nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
+  return NYX_OK;
+}
+
+static rows_run start(const nyx__norm_data *data, const nyx_tensor *x, int n, bool center,
+                      double eps) {
+  rows_run r = {.kernel = nyx__norm_kernel(data->dtype),
+                .moments = nyx__softmax_kernel(data->dtype),
+                .center = center,
+                .eps = eps,
+                .rows = 1,
+                .n = 1,
+                .item = nyx_dtype_size(data->dtype)};
+  for (int d = 0; d < x->ndim; d++) {
+    if (d < x->ndim - n) {
+      r.rows *= x->shape[d];
+    } else {
+      r.n *= x->shape[d];
+    }
+  }
+  if (r.n == 0) r.rows = 0;
+  return r;
+}
+
+static void *data_of(const nyx_tensor *t) {
+  return t ? nyx__data(t) : NULL;
+}
+
+static nyx_status cpu_rows(nyx_call *c, bool center) {
+  int n;
+  int64_t sizes[NYX_MAX_DIMS];
+  NYX_TRY(read_rows(c->ctx, c->in[0], c->in[1], &c->attr[0], &n, sizes));
+  nyx__norm_data data;
+  NYX_TRY(nyx__norm_open(c, c->n_in, &data));
+  rows_run r = start(&data, data.in[0], n, center, c->attr[1].f);
+  r.x = data_of(data.in[0]);
+  r.weight = data_of(data.in[1]);
+  r.bias = center ? data_of(data.in[2]) : NULL;
+  r.y = data_of(data.out[0]);
+  nyx_parallel_for(r.rows, RANGE_WORK / (r.n + 1) + 1, forward_rows, &r);
+  return nyx__norm_close(c, &data, NYX_OK);
+}
+
+/* layer_norm_backward: for both, with `center` */
+
+enum { BACK_SHAPE, BACK_EPS, BACK_CENTER, BACK_PARAMETERS, BACK_ATTRS };
+
+static nyx_status infer_backward(nyx_call *c) {
+  int n;
+  int64_t sizes[NYX_MAX_DIMS];
+  const nyx_tensor *g = c->in[0], *x = c->in[1], *weight = c->in[2];
+  NYX_TRY(read_rows(c->ctx, x, weight, &c->attr[BACK_SHAPE], &n, sizes));
+  NYX_TRY(nyx__shape_check(c->ctx, "grad", g, x->ndim, x->shape));
+  if (weight) NYX_TRY(nyx__shape_check(c->ctx, "weight", weight, n, sizes));
+  nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
+  nyx__spec(&c->spec[1], c->dtype, n, sizes);
+  nyx__spec(&c->spec[2], c->dtype, n, sizes);
+  if (!c->attr[BACK_PARAMETERS].i) c->n_out = 1;
+  return NYX_OK;
+}
+
+static void backward_rows(void *arg, int64_t begin, int64_t end) {
+  const rows_run *r = arg;
+  size_t bytes = (size_t)r->n * r->item;
+  for (int64_t unit = begin; unit < end; unit++) {
+    char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * bytes : NULL;
+    if (sum_w) memset(sum_w, 0, 2 * bytes);
+    int64_t last = (unit + 1) * r->chunk < r->rows ? (unit + 1) * r->chunk : r->rows;
+    for (int64_t i = unit * r->chunk; i < last; i++) {
+      const char *x = r->x + (size_t)i * bytes, *g = r->g + (size_t)i * bytes;
+      double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
+      row_statistics(r, x, &mean, &rstd);
+      r->kernel->sums(g, x, r->weight, r->n, mean, &sum, &dot);
+      /* rstd * (gw - mean(gw) - hat * mean(gw * hat)) */
+      r->kernel->backward(g, x, r->weight, r->n, mean, rstd,
+                          -rstd * rstd * rstd * dot / n, r->center ? -rstd * sum / n : 0,
+                          r->y + (size_t)i * bytes);
+      if (sum_w) r->kernel->accumulate(g, x, r->n, mean, rstd, sum_w, sum_w + bytes);
+    }
+  }
+}
+
+/* weight and bias = the partial sums of all units, in order. */
+static void add_sums(const rows_run *r, int64_t units, const nyx__norm_data *data) {
+  const nyx_norm_kernel *k = r->kernel;
+  size_t bytes = (size_t)r->n * r->item;
+  char *weight = data_of(data->out[1]), *bias = data_of(data->out[2]);
+  memset(weight, 0, bytes);
+  memset(bias, 0, bytes);
+  for (int64_t u = 0; u < units; u++) {
+    const char *from = r->sums + (size_t)u * 2 * bytes;
+    k->accumulate(from, from, r->n, 0, 0, NULL, weight);
+    k->accumulate(from + bytes, from, r->n, 0, 0, NULL, bias);
+  }
+}
+
+static nyx_status cpu_backward(nyx_call *c) {
+  int n;
+  int64_t sizes[NYX_MAX_DIMS];
+  NYX_TRY(read_rows(c->ctx, c->in[1], c->in[2], &c->attr[BACK_SHAPE], &n, sizes));
+  nyx__norm_data data;
+  NYX_TRY(nyx__norm_open(c, 3, &data));
+  rows_run r =
+      start(&data, data.in[1], n, c->attr[BACK_CENTER].i != 0, c->attr[BACK_EPS].f);
+  r.g = data_of(data.in[0]);
+  r.x = data_of(data.in[1]);
+  r.weight = data_of(data.in[2]);
+  r.y = data_of(data.out[0]);
+  r.chunk = (r.rows + CHUNKS - 1) / CHUNKS;
+  int64_t least = RANGE_WORK / (r.n + 1) + 1;
+  if (r.chunk < least) r.chunk = least;
+  int64_t units = (r.rows + r.chunk - 1) / r.chunk;
+  size_t bytes = (size_t)units * 2 * (size_t)r.n * r.item;
+  if (c->n_out > 1 && !(r.sums = nyx_memory_alloc(bytes))) {
+    return nyx__norm_close(c, &data, nyx__no_memory(c->ctx, bytes));
+  }
+  nyx_parallel_for(units, 1, backward_rows, &r);
+  if (c->n_out > 1) add_sums(&r, units, &data);
+  nyx_memory_free(r.sums);
+  return nyx__norm_close(c, &data, NYX_OK);
+}
+
+static const nyx_attr backward_attrs[] = {
+    {.name = "normalized_shape", .type = NYX_ATTR_INTS, .doc = "as in layer_norm"},
+    {.name = "eps",
+     .type = NYX_ATTR_FLOAT,
+     .preset = {.f = 1e-5, .given = true},
+     .doc = "as in layer_norm"},
+    {.name = "center",
+     .type = NYX_ATTR_BOOL,
+     .preset = {.i = 1, .given = true},
+     .doc = "false: of rms_norm"},
+    {.name = "parameters",
+     .type = NYX_ATTR_BOOL,
+     .preset = {.i = 1, .given = true},
+     .doc = "whether to give the gradients of weight and bias too"}};
+
+const nyx_op nyx__op_layer_norm_backward = {
+    .name = "layer_norm_backward",
+    .group = "gradient",
+    .doc = "the gradients of layer_norm and rms_norm: of x, of weight, of bias",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "grad x weight",
+    .min_in = 2,
+    .max_in = 3,
+    .attrs = backward_attrs,
+    .n_attrs = BACK_ATTRS,
+    .n_out = 3,
+    .infer = infer_backward,
+    .cpu = cpu_backward,
+    .cases =
+        "grad(3,4) x(3,4) weight(4)\n"
+        "grad(2,3,4) x(2,3,4); normalized_shape={3,4} center=false",
+};
+
+/* First-order gradients in one kernel; with ops when they are to be differentiated. */
+static nyx_status gradient_rows(nyx_backward *b, bool center) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *g = b->grad_out[0], *x = b->in[0], *weight = b->in[1];
+  bool bias = center && b->need[2];
+  int n;
+  int64_t sizes[NYX_MAX_DIMS];
+  NYX_TRY(read_rows(ctx, x, weight, &b->attr[0], &n, sizes));
+  if (ctx->grad_enabled) {
+    nyx__norm norm = {.x = x, .weight = weight, .center = center, .eps = b->attr[1].f};
+    norm.n_dims = n;
+    for (int d = 0; d < n; d++) norm.dims[d] = x->ndim - n + d;
+    nyx__spec(&norm.parameter, x->dtype, n, sizes);
+    nyx__norm_wanted wanted = {.x = b->need[0] ? &b->grad_in[0] : NULL,
+                               .weight = b->need[1] ? &b->grad_in[1] : NULL,
+                               .bias = bias ? &b->grad_in[2] : NULL};
+    return nyx__norm_gradient(ctx, &norm, g, &wanted);
+  }
+  const nyx_value attr[] = {NYX_LIST(sizes, n), b->attr[1], NYX_I(center),
+                            NYX_I(b->need[1] || bias)};
+  nyx_tensor *in[] = {g, x, weight}, *out[NYX_MAX_OUTPUTS] = {NULL};
+  NYX_TRY(nyx_apply(ctx, &nyx__op_layer_norm_backward, in, 3, attr, out));
+  for (int i = 0; i < 3; i++) {
+    bool wanted = i < 2 ? b->need[i] : bias;
+    if (wanted) {
+      b->grad_in[i] = out[i];
+    } else {
+      nyx_tensor_release(out[i]);
+    }
+  }
+  return NYX_OK;
+}
+
+static const nyx_attr rows_attrs[] = {{.name = "normalized_shape",
+                                       .type = NYX_ATTR_INTS,
+                                       .doc = "sizes of the last dimensions, which are "
+                                              "normalized together; the weight's shape "
+                                              "when left out, or the last dimension"},
+                                      {.name = "eps",
+                                       .type = NYX_ATTR_FLOAT,
+                                       .preset = {.f = 1e-5, .given = true},
+                                       .doc = "added to the variance"}};
+
+static nyx_status infer_layer_norm(nyx_call *c) {
+  return infer_rows(c, c->in[2]);
+}
+static nyx_status cpu_layer_norm(nyx_call *c) {
+  return cpu_rows(c, true);
+}
+static nyx_status gradient_layer_norm(nyx_backward *b) {
+  return gradient_rows(b, true);
+}
+
+const nyx_op nyx__op_layer_norm = {
+    .name = "layer_norm",
+    .group = "normalization",
+    .doc =
+        "x with mean 0 and variance 1 over its last dimensions, times weight plus bias "
+        "(Ba, Kiros, Hinton: \"Layer normalization\", 2016)",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x weight bias",
+    .min_in = 1,
+    .max_in = 3,
+    .attrs = rows_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = infer_layer_norm,
+    .cpu = cpu_layer_norm,
+    .gradient = gradient_layer_norm,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "x(3,4) weight(4) bias(4)\n"
+        "x(3,4)\n"
+        "x(2,3,4) weight(3,4) bias(3,4); normalized_shape={3,4}\n"
+        "x(2,3,4) weight(4); eps=0.1",
+};
+
+static nyx_status infer_rms_norm(nyx_call *c) {
+  return infer_rows(c, NULL);
+}
+static nyx_status cpu_rms_norm(nyx_call *c) {
+  return cpu_rows(c, false);
+}
+static nyx_status gradient_rms_norm(nyx_backward *b) {
+  return gradient_rows(b, false);
+}
+
+const nyx_op nyx__op_rms_norm = {
+    .name = "rms_norm",
+    .group = "normalization",
+    .doc =
+        "x divided by the root of its mean square over the last dimensions, times weight "
+        "(Zhang, Sennrich: \"Root mean square layer normalization\", 2019)",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x weight",
+    .min_in = 1,
+    .max_in = 2,
+    .attrs = rows_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = infer_rms_norm,
+    .cpu = cpu_rms_norm,
+    .gradient = gradient_rms_norm,
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .cases =
+        "x(3,4) weight(4)\n"
+        "x(2,3,4); normalized_shape={3,4} eps=0.01",
+};

@@ -1,0 +1,289 @@
+/* Positions and the loops that follow them: see index.h. Units of work are cut so that
+ * two never write the same element: the order of equal positions is the order of the
+ * index. */
+#include <math.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "index.h"
+
+enum { WIDTH = 512, UNIT = 1 << 14 }; /* elements of a lane block, of a parallel range */
+
+nyx_status nyx__index_check(nyx_context *ctx, const char *name, const nyx_tensor *t) {
+  if (nyx_dtype_kind_of(t->dtype) == NYX_KIND_INT) return NYX_OK;
+  return nyx__error(ctx, DTYPE_INPUT, name, nyx_dtype_name(t->dtype),
+                    "an integer dtype (positions)");
+}
+
+typedef struct position_job {
+  const int64_t *from;
+  int64_t *to;
+  nyx__range range;
+  int64_t base;
+  atomic_bool bad;
+} position_job;
+
+static inline bool position(const position_job *j, int64_t user, int64_t *out) {
+  int64_t size = j->range.size;
+  if (user >= j->base && user - j->base < size) {
+    *out = user - j->base;
+    return true;
+  }
+  if (!j->range.wrap || user >= 0 || user < -size) return false;
+  *out = user + size;
+  return true;
+}
+
+static void position_range(void *arg, int64_t begin, int64_t end) {
+  position_job *j = arg;
+  bool good = true;
+  for (int64_t i = begin; i < end; i++) good &= position(j, j->from[i], &j->to[i]);
+  if (!good) atomic_store_explicit(&j->bad, true, memory_order_relaxed);
+}
+
+nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
+                          int64_t **out) {
+  *out = NULL;
+  nyx_tensor *t;
+  NYX_TRY(nyx__contiguous_as(ctx, index, NYX_INT64, &t));
+  size_t bytes = (size_t)t->numel * sizeof(int64_t);
+  position_job j = {.from = nyx__data(t),
+                    .to = nyx_memory_alloc(bytes),
+                    .range = range,
+                    .base = ctx->index_base};
+  if (!j.to) {
+    nyx_tensor_release(t);
+    return nyx__no_memory(ctx, bytes);
+  }
+  nyx_status status = NYX_OK;
+  nyx_parallel_for(t->numel, UNIT, position_range, &j);
+  if (atomic_load(&j.bad)) {
+    int64_t i = 0, ignored;
+    while (position(&j, j.from[i], &ignored)) i++;
+    if (range.dim < 0)
+      status = nyx__error(ctx, TAKE_RANGE, (long long)j.from[i], (long long)range.size);
+    else
+      status = nyx__error(ctx, INDEX_RANGE, (long long)j.from[i],
+                          range.dim + ctx->index_base, (long long)range.size);
+    nyx_memory_free(j.to);
+    j.to = NULL;
+  }
+  nyx_tensor_release(t);
+  *out = j.to;
+  return status;
+}
+
+nyx_status nyx__value_store(nyx_context *ctx, const char *name, double value,
+                            nyx_dtype dtype, void *p) {
+  double low = 0, high = 0; /* low <= value < high */
+  switch (dtype) {
+    case NYX_INT8: low = -0x1p7, high = 0x1p7; break;
+    case NYX_UINT8: low = 0, high = 0x1p8; break;
+    case NYX_INT32: low = -0x1p31, high = 0x1p31; break;
+    case NYX_INT64: low = -0x1p63, high = 0x1p63; break;
+    default: nyx__store_double(dtype, p, value); return NYX_OK;
+  }
+  if (!(value >= low && value < high) || value != floor(value))
+    return nyx__error(ctx, VALUE_DTYPE, name, value, nyx_dtype_name(dtype));
+  nyx__store_int(dtype, p, (int64_t)value);
+  return NYX_OK;
+}
+
+nyx_status nyx__shape_check(nyx_context *ctx, const char *name, const nyx_tensor *t,
+                            int ndim, const int64_t *shape) {
+  bool same = t->ndim == ndim;
+  for (int d = 0; same && d < ndim; d++) same = t->shape[d] == shape[d];
+  if (same) return NYX_OK;
+  char text[NYX_SHAPE_TEXT], expected[NYX_SHAPE_TEXT + 2] = "(";
+  nyx__shape_text(ndim, shape, expected + 1, sizeof expected - 2);
+  size_t end = strlen(expected);
+  memcpy(expected + end, ")", 2);
+  return nyx__error(ctx, NDIM_EXPECTED, name,
+                    nyx__shape_text(t->ndim, t->shape, text, sizeof text), expected);
+}
+
+nyx_status nyx__expanded(nyx_context *ctx, nyx_tensor *t, int ndim, const int64_t *shape,
+                         nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec(&spec, t->dtype, ndim, shape);
+  nyx__broadcast_strides(t, ndim, spec.stride);
+  spec.offset = t->offset;
+  return nyx__tensor_view(ctx, t->storage, &spec, out);
+}
+
+nyx_status nyx__expanded_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int ndim,
+                            const int64_t *shape, nyx_tensor **out) {
+  *out = NULL;
+  nyx_tensor *view;
+  NYX_TRY(nyx__expanded(ctx, t, ndim, shape, &view));
+  nyx_status status = nyx__contiguous_as(ctx, view, dtype, out);
+  nyx_tensor_release(view);
+  return status;
+}
+
+nyx_status nyx__grow_to(nyx_context *ctx, nyx_tensor *t, const nyx_spec *spec,
+                        nyx_tensor **out) {
+  int64_t pads[2 * NYX_MAX_DIMS] = {0};
+  bool same = true;
+  for (int d = 0; d < t->ndim; d++) {
+    int64_t more = spec->shape[d] - t->shape[d];
+    pads[2 * (t->ndim - 1 - d) + 1] = more;
+    if (more) same = false;
+  }
+  if (same) {
+    *out = nyx_tensor_retain(t);
+    return NYX_OK;
+  }
+  nyx_value attrs[] = {NYX_LIST(pads, 2 * t->ndim), NYX_S("constant"), NYX_F(0)};
+  return nyx__apply1(ctx, NYX__OP_pad, t, attrs, out);
+}
+
+nyx_status nyx__update_begin(nyx_context *ctx, nyx_tensor *out, bool sums,
+                             nyx_tensor **work) {
+  bool half = out->dtype == NYX_FLOAT16 || out->dtype == NYX_BFLOAT16;
+  return nyx__contiguous_as(ctx, out, sums && half ? NYX_FLOAT32 : out->dtype, work);
+}
+
+nyx_status nyx__update_end(nyx_context *ctx, nyx_tensor *work, nyx_tensor *out,
+                           nyx_status status) {
+  if (status == NYX_OK && work != out) status = nyx__copy_into(ctx, work, out);
+  nyx_tensor_release(work);
+  return status;
+}
+
+nyx_status nyx__apart_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                         const nyx_tensor *out, nyx_tensor **result) {
+  *result = NULL;
+  nyx_tensor *plain;
+  NYX_TRY(nyx__contiguous_as(ctx, t, dtype, &plain));
+  nyx_status status = NYX_OK;
+  if (plain->storage == out->storage) {
+    nyx_tensor *shared = plain;
+    status = nyx_tensor_empty(ctx, dtype, t->ndim, t->shape, &plain);
+    if (status == NYX_OK && (status = nyx__copy_into(ctx, shared, plain)) != NYX_OK) {
+      nyx_tensor_release(plain);
+      plain = NULL;
+    }
+    nyx_tensor_release(shared);
+  }
+  if (status == NYX_OK) *result = plain;
+  return status;
+}
+
+/* One unit: the positions of outer coordinate o, inner coordinates begin..end-1. */
+typedef struct unit {
+  const nyx__lanes *l;
+  int64_t o, begin, end;
+} unit;
+
+static inline int64_t side_outer(const nyx__side *s, int64_t o) {
+  return s->outer ? s->outer[o] : o * s->outer_step;
+}
+
+static inline int64_t side_inner(const nyx__side *s, int64_t i) {
+  return s->inner ? s->inner[i] : i;
+}
+
+/* Runs `one` for each element of a unit with pa and pb pointing to it. */
+#define EACH_ELEMENT(T, one)                                                             \
+  const nyx__lanes *l = u->l;                                                            \
+  T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o);                               \
+  T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o);                               \
+  for (int64_t k = 0; k < l->count; k++, b += l->b.step) {                               \
+    const int64_t *at = l->at + u->o * l->at_outer + k * l->at_step;                     \
+    for (int64_t i = u->begin; i < u->end; i++) {                                        \
+      T *pa = a + at[i * l->at_inner] * l->a.step + side_inner(&l->a, i);                \
+      T *pb = b + side_inner(&l->b, i);                                                  \
+      one;                                                                               \
+    }                                                                                    \
+  }
+
+#define MOVE(T)                                                                          \
+  static void gather_##T(const unit *u) {                                                \
+    EACH_ELEMENT(T, *pb = *pa)                                                           \
+  }                                                                                      \
+  static void scatter_##T(const unit *u) {                                               \
+    EACH_ELEMENT(T, *pa = *pb)                                                           \
+  }
+MOVE(uint8_t)
+MOVE(uint16_t)
+MOVE(uint32_t)
+MOVE(uint64_t)
+
+/* Whole rows when one position holds for all inner elements. U is the type sums are made
+ * in: unsigned for integers, whose sums wrap around. */
+#define ADD(name, T, U)                                                                  \
+  static void add_##name(const unit *u) {                                                \
+    const U alpha = (U)(T)u->l->alpha;                                                   \
+    if (u->l->at_inner == 0 && !u->l->a.inner && !u->l->b.inner) {                       \
+      const nyx__lanes *l = u->l;                                                        \
+      T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o);                           \
+      const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o);               \
+      const int64_t *at = l->at + u->o * l->at_outer;                                    \
+      for (int64_t k = 0; k < l->count; k++, b += l->b.step) {                           \
+        T *to = a + at[k * l->at_step] * l->a.step;                                      \
+        for (int64_t i = u->begin; i < u->end; i++)                                      \
+          to[i] = (T)((U)to[i] + (U)(alpha * (U)b[i]));                                  \
+      }                                                                                  \
+      return;                                                                            \
+    }                                                                                    \
+    EACH_ELEMENT(T, *pa = (T)((U)*pa + (U)(alpha * (U)*pb)))                             \
+  }
+ADD(float32, float, float)
+ADD(float64, double, double)
+ADD(int8, int8_t, uint32_t)
+ADD(uint8, uint8_t, uint32_t)
+ADD(int32, int32_t, uint32_t)
+ADD(int64, int64_t, uint64_t)
+
+static void add_bool(const unit *u) {
+  if (u->l->alpha == 0) return;
+  EACH_ELEMENT(uint8_t, *pa |= *pb)
+}
+
+typedef struct lane_job {
+  const nyx__lanes *l;
+  int64_t width, blocks;
+  void (*run)(const unit *u);
+} lane_job;
+
+static void lane_range(void *arg, int64_t begin, int64_t end) {
+  const lane_job *j = arg;
+  for (int64_t i = begin; i < end; i++) {
+    unit u = {.l = j->l, .o = i / j->blocks, .begin = i % j->blocks * j->width};
+    u.end = u.begin + j->width < j->l->inner ? u.begin + j->width : j->l->inner;
+    j->run(&u);
+  }
+}
+
+static void (*lane_kernel(nyx_dtype dtype, nyx__lane_mode mode))(const unit *u) {
+  if (mode == NYX__ADD) {
+    switch (dtype) {
+      case NYX_FLOAT64: return add_float64;
+      case NYX_INT8: return add_int8;
+      case NYX_UINT8: return add_uint8;
+      case NYX_INT32: return add_int32;
+      case NYX_INT64: return add_int64;
+      case NYX_BOOL: return add_bool;
+      default: return add_float32;
+    }
+  }
+  bool gather = mode == NYX__GATHER;
+  switch (nyx_dtype_size(dtype)) {
+    case 1: return gather ? gather_uint8_t : scatter_uint8_t;
+    case 2: return gather ? gather_uint16_t : scatter_uint16_t;
+    case 4: return gather ? gather_uint32_t : scatter_uint32_t;
+    default: return gather ? gather_uint64_t : scatter_uint64_t;
+  }
+}
+
+void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode) {
+  if (lanes->outer == 0 || lanes->count == 0 || lanes->inner == 0) return;
+  lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode)};
+  j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
+  j.blocks = (lanes->inner + j.width - 1) / j.width;
+  int64_t work = j.width * lanes->count;
+  int64_t grain = work < UNIT ? UNIT / work : 1;
+  nyx_parallel_for(lanes->outer * j.blocks, grain, lane_range, &j);
+}

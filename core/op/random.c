@@ -1,0 +1,575 @@
+/* Random tensors: constructors (rand, randn, randint, randperm), fills in the shape of a
+ * tensor (uniform, normal, bernoulli: x:normal_() in Lua), and multinomial. Element i
+ * depends on the seed, the place in the context's stream and i alone: see
+ * core/base/random.h, which also says which bits make which element. */
+#include "../base/random.h"
+
+#include <math.h>
+#include <nyx/parallel.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "create.h"
+#include "index.h"
+#include "ops.h"
+
+enum { GRAIN = 1 << 12, CHUNK = 256 };
+
+/* 64 bits, element i of a fill that begins at block `first`. */
+static inline uint64_t bits64(uint64_t seed, uint64_t first, int64_t i) {
+  uint32_t b[4];
+  nyx__random_block(seed, first + (uint64_t)i / 2, b);
+  int lane = (int)(i % 2) * 2;
+  return (uint64_t)b[lane] << 32 | b[lane + 1];
+}
+
+/* A number below `size`; the bias is below size / 2^64. */
+static inline uint64_t below(uint64_t bits, uint64_t size) {
+  __extension__ typedef unsigned __int128 wide;
+  return (uint64_t)((wide)bits * size >> 64);
+}
+
+/* Fills of floats: uniform or normal, scaled. */
+typedef struct random_job {
+  uint64_t seed, first;
+  nyx_dtype dtype;
+  char *to;
+  bool normal;
+  double scale, shift;
+} random_job;
+
+/* Uniforms of the half types come from fewer bits, as those of float32 would round to 1.
+ */
+static void half_chunk(const random_job *j, int64_t begin, int64_t end) {
+  float value[CHUNK];
+  uint32_t bits[CHUNK];
+  if (j->normal)
+    nyx__fill_normal_float(j->seed, j->first, begin, end, value);
+  else
+    nyx__fill_bits(j->seed, j->first, begin, end, bits);
+  uint16_t *to = (uint16_t *)(void *)j->to;
+  for (int64_t i = begin; i < end; i++) {
+    bool bf = j->dtype == NYX_BFLOAT16;
+    float v = j->normal ? value[i - begin]
+              : bf      ? (float)(bits[i - begin] >> 24) * 0x1p-8f
+                        : (float)(bits[i - begin] >> 21) * 0x1p-11f;
+    v = v * (float)j->scale + (float)j->shift;
+    to[i] = bf ? nyx__float_to_bfloat(v) : nyx__float_to_half(v);
+  }
+}
+
+static void random_range(void *arg, int64_t begin, int64_t end) {
+  const random_job *j = arg;
+  bool plain = j->scale == 1 && j->shift == 0;
+  if (j->dtype == NYX_FLOAT32) {
+    float *to = (float *)(void *)j->to + begin, scale = (float)j->scale;
+    (j->normal ? nyx__fill_normal_float : nyx__fill_uniform_float)(j->seed, j->first,
+                                                                   begin, end, to);
+    for (int64_t i = 0; !plain && i < end - begin; i++)
+      to[i] = to[i] * scale + (float)j->shift;
+  } else if (j->dtype == NYX_FLOAT64) {
+    double *to = (double *)(void *)j->to + begin;
+    (j->normal ? nyx__fill_normal_double : nyx__fill_uniform_double)(j->seed, j->first,
+                                                                     begin, end, to);
+    for (int64_t i = 0; !plain && i < end - begin; i++)
+      to[i] = to[i] * j->scale + j->shift;
+  } else {
+    for (int64_t i = begin; i < end; i += CHUNK)
+      half_chunk(j, i, end - i < CHUNK ? end : i + CHUNK);
+  }
+}
+
+static nyx_status random_fill(nyx_call *c, bool normal, double scale, double shift) {
+  nyx_tensor *out = c->out[0];
+  random_job j = {.seed = c->ctx->seed,
+                  .dtype = out->dtype,
+                  .to = nyx__data(out),
+                  .normal = normal,
+                  .scale = scale,
+                  .shift = shift};
+  int lanes = out->dtype == NYX_FLOAT64 ? NYX_RANDOM_LANES64 : NYX_RANDOM_LANES32;
+  j.first = nyx__random_take(c->ctx, nyx__random_blocks(out->numel, lanes));
+  nyx_parallel_for(out->numel, GRAIN, random_range, &j);
+  return NYX_OK;
+}
+
+/* rand, randn */
+
+static nyx_status rand_infer(nyx_call *c) {
+  nyx_dtype dtype;
+  NYX_TRY(nyx__create_dtype(c, 1, c->ctx->default_dtype, NYX_DTYPES_FLOAT,
+                            "a float dtype", &dtype));
+  return nyx__create_shape(c, 0, dtype);
+}
+
+static nyx_status rand_cpu(nyx_call *c) {
+  return random_fill(c, false, 1, 0);
+}
+static nyx_status randn_cpu(nyx_call *c) {
+  return random_fill(c, true, 1, 0);
+}
+
+static const nyx_attr rand_attrs[] = {NYX__ATTR_SHAPE, NYX__ATTR_DTYPE};
+
+const nyx_op nyx__op_rand = {
+    .name = "rand",
+    .group = "random",
+    .doc = "Random numbers, uniform from 0 to below 1.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "",
+    .attrs = rand_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = rand_infer,
+    .cpu = rand_cpu,
+    .cases = "; shape={2,3}\n; shape={5} dtype=float16",
+};
+
+const nyx_op nyx__op_randn = {
+    .name = "randn",
+    .group = "random",
+    .doc = "Random numbers, normal with mean 0 and variance 1 (Box and Muller, 1958).",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "",
+    .attrs = rand_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = rand_infer,
+    .cpu = randn_cpu,
+    .cases = "; shape={2,3}\n; shape={5} dtype=float64",
+};
+
+/* randint */
+
+static nyx_status randint_infer(nyx_call *c) {
+  nyx_dtype dtype;
+  uint64_t ignored;
+  int64_t low = c->attr[0].i, high = c->attr[1].i;
+  NYX_TRY(
+      nyx__create_dtype(c, 3, NYX_INT64, NYX_DTYPES_NUMBER, "a number dtype", &dtype));
+  if (high <= low)
+    return nyx__error(c->ctx, ATTR_RANGE, "high", (long long)high,
+                      "a number greater than low");
+  if (!nyx_dtype_is_float(dtype) && dtype != NYX_INT64) {
+    NYX_TRY(nyx__value_store(c->ctx, "low", (double)low, dtype, &ignored));
+    NYX_TRY(nyx__value_store(c->ctx, "high", (double)(high - 1), dtype, &ignored));
+  }
+  return nyx__create_shape(c, 2, dtype);
+}
+
+typedef struct integer_job {
+  uint64_t seed, first, size;
+  int64_t low;
+  nyx_dtype dtype;
+  char *to;
+} integer_job;
+
+static void integer_range(void *arg, int64_t begin, int64_t end) {
+  const integer_job *j = arg;
+  int64_t item = (int64_t)nyx_dtype_size(j->dtype);
+  for (int64_t i = begin; i < end; i++) {
+    uint64_t offset = below(bits64(j->seed, j->first, i), j->size);
+    int64_t value = (int64_t)((uint64_t)j->low + offset);
+    if (j->dtype == NYX_INT64)
+      ((int64_t *)(void *)j->to)[i] = value;
+    else
+      nyx__store_int(j->dtype, j->to + i * item, value);
+  }
+}
+
+static nyx_status randint_cpu(nyx_call *c) {
+  nyx_tensor *out = c->out[0];
+  integer_job j = {.seed = c->ctx->seed,
+                   .low = c->attr[0].i,
+                   .dtype = out->dtype,
+                   .size = (uint64_t)c->attr[1].i - (uint64_t)c->attr[0].i,
+                   .to = nyx__data(out)};
+  j.first = nyx__random_take(c->ctx, nyx__random_blocks(out->numel, NYX_RANDOM_LANES64));
+  nyx_parallel_for(out->numel, GRAIN, integer_range, &j);
+  return NYX_OK;
+}
+
+static const nyx_attr randint_attrs[] = {
+    {"low", NYX_ATTR_INT, true, {.given = false}, "the smallest number"},
+    {"high", NYX_ATTR_INT, true, {.given = false}, "the first number not reached"},
+    NYX__ATTR_SHAPE,
+    {"dtype", NYX_ATTR_DTYPE, false, {.given = false}, "the element type; int64"}};
+
+const nyx_op nyx__op_randint = {
+    .name = "randint",
+    .group = "random",
+    .doc = "Random integers from low to below high, each equally likely.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "",
+    .attrs = randint_attrs,
+    .n_attrs = 4,
+    .n_out = 1,
+    .infer = randint_infer,
+    .cpu = randint_cpu,
+    .cases = "; low=-2 high=5 shape={2,3}\n; low=0 high=256 shape={4} dtype=uint8",
+};
+
+/* randperm */
+
+static nyx_status randperm_infer(nyx_call *c) {
+  nyx_dtype dtype;
+  int64_t n = c->attr[0].i;
+  uint64_t ignored;
+  NYX_TRY(nyx__create_dtype(c, 1, NYX_INT64, NYX_DTYPES_INT, "an integer dtype", &dtype));
+  if (n < 0) return nyx__error(c->ctx, ATTR_RANGE, "n", (long long)n, "at least 0");
+  NYX_TRY(nyx__value_store(c->ctx, "n", (double)n, dtype, &ignored));
+  nyx__spec(&c->spec[0], dtype, 1, &n);
+  return NYX_OK;
+}
+
+/* Fisher and Yates, in Durstenfeld's order. */
+static nyx_status randperm_cpu(nyx_call *c) {
+  nyx_tensor *out = c->out[0];
+  int64_t n = out->numel;
+  size_t bytes = (size_t)n * sizeof(int64_t);
+  int64_t *list = nyx_memory_alloc(bytes);
+  if (!list) return nyx__no_memory(c->ctx, bytes);
+  uint64_t seed = c->ctx->seed;
+  uint64_t first = nyx__random_take(c->ctx, nyx__random_blocks(n, NYX_RANDOM_LANES64));
+  for (int64_t i = 0; i < n; i++) list[i] = i + c->ctx->index_base;
+  for (int64_t i = n - 1; i > 0; i--) {
+    int64_t k = (int64_t)below(bits64(seed, first, i), (uint64_t)i + 1), swap = list[i];
+    list[i] = list[k];
+    list[k] = swap;
+  }
+  char *to = nyx__data(out);
+  size_t item = nyx_dtype_size(out->dtype);
+  for (int64_t i = 0; i < n; i++)
+    nyx__store_int(out->dtype, to + (size_t)i * item, list[i]);
+  nyx_memory_free(list);
+  return NYX_OK;
+}
+
+static const nyx_attr randperm_attrs[] = {
+    {"n", NYX_ATTR_INT, true, {.given = false}, "how many positions"},
+    {"dtype", NYX_ATTR_DTYPE, false, {.given = false}, "the element type; int64"}};
+
+const nyx_op nyx__op_randperm = {
+    .name = "randperm",
+    .group = "random",
+    .doc = "The positions of n elements in random order.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "",
+    .attrs = randperm_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = randperm_infer,
+    .cpu = randperm_cpu,
+    .cases = "; n=7\n; n=5 dtype=int32",
+};
+
+/* uniform, normal: new contents in the shape of x */
+
+static nyx_status like_infer(nyx_call *c) {
+  nyx__spec(&c->spec[0], c->dtype, c->in[0]->ndim, c->in[0]->shape);
+  return NYX_OK;
+}
+
+/* The old contents do not matter. */
+static nyx_status no_gradient(nyx_backward *b) {
+  (void)b;
+  return NYX_OK;
+}
+
+static nyx_status uniform_cpu(nyx_call *c) {
+  return random_fill(c, false, c->attr[1].f - c->attr[0].f, c->attr[0].f);
+}
+
+static nyx_status normal_cpu(nyx_call *c) {
+  return random_fill(c, true, c->attr[1].f, c->attr[0].f);
+}
+
+static nyx_status normal_infer(nyx_call *c) {
+  if (!(c->attr[1].f >= 0))
+    return nyx__error(c->ctx, ATTR_NUMBER, "std", c->attr[1].f, "at least 0");
+  return like_infer(c);
+}
+
+static nyx_status uniform_infer(nyx_call *c) {
+  if (!(c->attr[1].f >= c->attr[0].f))
+    return nyx__error(c->ctx, ATTR_NUMBER, "to", c->attr[1].f, "at least 'from'");
+  return like_infer(c);
+}
+
+static const nyx_attr uniform_attrs[] = {
+    {"from", NYX_ATTR_FLOAT, false, {.f = 0, .given = true}, "the lower end"},
+    {"to", NYX_ATTR_FLOAT, false, {.f = 1, .given = true}, "the upper end"}};
+
+const nyx_op nyx__op_uniform = {
+    .name = "uniform",
+    .group = "random",
+    .doc =
+        "Random numbers in the shape of x, uniform between two ends; x:uniform_() fills "
+        "x.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = uniform_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = uniform_infer,
+    .cpu = uniform_cpu,
+    .gradient = no_gradient,
+    .cases = "x(2,3)\nx(4); from=-1 to=3",
+    .domain = {-4, 4},
+};
+
+static const nyx_attr normal_attrs[] = {
+    {"mean", NYX_ATTR_FLOAT, false, {.f = 0, .given = true}, "the mean"},
+    {"std", NYX_ATTR_FLOAT, false, {.f = 1, .given = true}, "the standard deviation"}};
+
+const nyx_op nyx__op_normal = {
+    .name = "normal",
+    .group = "random",
+    .doc = "Random numbers in the shape of x, normally distributed; x:normal_() fills x.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = normal_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = normal_infer,
+    .cpu = normal_cpu,
+    .gradient = no_gradient,
+    .cases = "x(2,3)\nx(4); mean=2 std=0.5",
+    .domain = {-4, 4},
+};
+
+/* bernoulli */
+
+typedef struct coin_job {
+  uint64_t seed, first;
+  const float *p; /* NULL: `same` for all */
+  double same;
+  float *to;
+} coin_job;
+
+static void coin_range(void *arg, int64_t begin, int64_t end) {
+  const coin_job *j = arg;
+  uint32_t bits[CHUNK];
+  for (int64_t at = begin; at < end; at += CHUNK) {
+    int64_t n = end - at < CHUNK ? end - at : CHUNK;
+    nyx__fill_bits(j->seed, j->first, at, at + n, bits);
+    for (int64_t i = 0; i < n; i++) {
+      double p = j->p ? (double)j->p[at + i] : j->same;
+      j->to[at + i] = (double)bits[i] < p * 0x1p32 ? 1.0f : 0.0f;
+    }
+  }
+}
+
+static nyx_status bernoulli_infer(nyx_call *c) {
+  double p = c->attr[0].f;
+  if (c->attr[0].given && !(p >= 0 && p <= 1))
+    return nyx__error(c->ctx, ATTR_NUMBER, "p", p, "a probability, from 0 to 1");
+  if (!c->attr[0].given && !nyx_dtype_is_float(c->dtype))
+    return nyx__error(c->ctx, DTYPE_INPUT, "x", nyx_dtype_name(c->dtype),
+                      "a float dtype (probabilities), or p given");
+  return like_infer(c);
+}
+
+static nyx_status bernoulli_cpu(nyx_call *c) {
+  nyx_context *ctx = c->ctx;
+  nyx_tensor *out = c->out[0], *p = NULL, *coins = NULL;
+  nyx_status status = nyx_tensor_empty(ctx, NYX_FLOAT32, out->ndim, out->shape, &coins);
+  if (status == NYX_OK && !c->attr[0].given)
+    status = nyx__contiguous_as(ctx, c->in[0], NYX_FLOAT32, &p);
+  coin_job j = {.seed = ctx->seed, .same = c->attr[0].f};
+  if (status == NYX_OK && p) {
+    j.p = nyx__data(p);
+    for (int64_t i = 0; i < p->numel && status == NYX_OK; i++)
+      if (!(j.p[i] >= 0 && j.p[i] <= 1))
+        status = nyx__error(ctx, PROBABILITY, "x", (double)j.p[i],
+                            "probabilities, from 0 to 1");
+  }
+  if (status == NYX_OK) {
+    j.to = nyx__data(coins);
+    j.first = nyx__random_take(ctx, nyx__random_blocks(out->numel, NYX_RANDOM_LANES32));
+    nyx_parallel_for(out->numel, GRAIN, coin_range, &j);
+    status = nyx__copy_into(ctx, coins, out);
+  }
+  nyx_tensor_release(p);
+  nyx_tensor_release(coins);
+  return status;
+}
+
+static const nyx_attr bernoulli_attrs[] = {
+    {"p",
+     NYX_ATTR_FLOAT,
+     false,
+     {.given = false},
+     "the probability of 1; where it is left out x holds one for each element"}};
+
+const nyx_op nyx__op_bernoulli = {
+    .name = "bernoulli",
+    .group = "random",
+    .doc = "Zeros and ones in the shape of x, ones with probability p or x.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = bernoulli_attrs,
+    .n_attrs = 1,
+    .n_out = 1,
+    .infer = bernoulli_infer,
+    .cpu = bernoulli_cpu,
+    .gradient = no_gradient,
+    .cases = "x(4); p=0.5",
+    .domain = {0, 1},
+};
+
+/* multinomial */
+
+static nyx_status multinomial_infer(nyx_call *c) {
+  nyx_tensor *x = c->in[0];
+  int64_t k = c->attr[0].i;
+  if (x->ndim < 1 || x->ndim > 2)
+    return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x), "1 or 2 dimensions");
+  if (k < 1)
+    return nyx__error(c->ctx, ATTR_RANGE, "num_samples", (long long)k, "at least 1");
+  nyx__spec(&c->spec[0], NYX_INT64, x->ndim, x->shape);
+  c->spec[0].shape[x->ndim - 1] = k;
+  return NYX_OK;
+}
+
+/* A draw of a row without replacement: the smallest keys are drawn. */
+typedef struct draw {
+  double key;
+  int64_t at;
+} draw;
+
+static int compare_draws(const void *a, const void *b) {
+  const draw *x = a, *y = b;
+  if (x->key != y->key) return x->key < y->key ? -1 : 1;
+  return x->at < y->at ? -1 : x->at > y->at;
+}
+
+typedef struct weights {
+  const double *w;
+  int64_t n, positive;
+  double total;
+} weights;
+
+static nyx_status check_weights(nyx_call *c, weights *r) {
+  r->total = 0;
+  r->positive = 0;
+  for (int64_t i = 0; i < r->n; i++) {
+    if (!(r->w[i] >= 0) || isinf(r->w[i]))
+      return nyx__error(c->ctx, PROBABILITY, "x", r->w[i],
+                        "finite weights of at least 0");
+    r->total += r->w[i];
+    r->positive += r->w[i] > 0;
+  }
+  int64_t need = c->attr[1].i ? 1 : c->attr[0].i;
+  if (r->positive < need || isinf(r->total))
+    return nyx__error(c->ctx, DRAW_COUNT, (long long)r->positive, (long long)need);
+  return NYX_OK;
+}
+
+/* Where a running sum of weights passes a random part of the total. */
+static void draw_again(const weights *r, uint64_t seed, uint64_t first, int64_t row,
+                       int64_t k, double *sums, int64_t *to, int64_t base) {
+  double sum = 0;
+  for (int64_t i = 0; i < r->n; i++) sums[i] = sum += r->w[i];
+  for (int64_t i = 0; i < k; i++) {
+    double u = (double)(bits64(seed, first, row * k + i) >> 11) * 0x1p-53 * sum;
+    int64_t low = 0, high = r->n - 1;
+    while (low < high) {
+      int64_t middle = low + (high - low) / 2;
+      if (sums[middle] > u)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    while (r->w[low] == 0) low--; /* u rounded up to the total */
+    to[i] = low + base;
+  }
+}
+
+/* Exponential times with the weights as rates: the first k to come (Efraimidis and
+ * Spirakis, 2006). */
+static void draw_once(const weights *r, uint64_t seed, uint64_t first, int64_t row,
+                      int64_t k, draw *list, int64_t *to, int64_t base) {
+  for (int64_t i = 0; i < r->n; i++) {
+    double u = (double)((bits64(seed, first, row * r->n + i) >> 11) + 1) * 0x1p-53;
+    list[i] = (draw){.key = r->w[i] > 0 ? -log(u) / r->w[i] : INFINITY, .at = i};
+    if (r->w[i] > 0 && isinf(list[i].key)) list[i].key = 0x1.fffffffffffffp1023;
+  }
+  qsort(list, (size_t)r->n, sizeof *list, compare_draws);
+  for (int64_t i = 0; i < k; i++) to[i] = list[i].at + base;
+}
+
+static nyx_status multinomial_cpu(nyx_call *c) {
+  nyx_context *ctx = c->ctx;
+  nyx_tensor *x, *out = c->out[0];
+  NYX_TRY(nyx__contiguous_as(ctx, c->in[0], NYX_FLOAT64, &x));
+  weights r = {.n = x->shape[x->ndim - 1]};
+  int64_t rows = x->ndim == 2 ? x->shape[0] : 1, k = c->attr[0].i;
+  bool again = c->attr[1].i;
+  size_t bytes = (size_t)r.n * sizeof(draw);
+  draw *scratch = nyx_memory_alloc(bytes);
+  nyx_status status = scratch ? NYX_OK : nyx__no_memory(ctx, bytes);
+  for (int64_t row = 0; row < rows && status == NYX_OK; row++) {
+    r.w = (const double *)nyx__data(x) + row * r.n;
+    status = check_weights(c, &r);
+  }
+  if (status == NYX_OK) {
+    int64_t numbers = rows * (again ? k : r.n);
+    uint64_t seed = ctx->seed;
+    uint64_t first =
+        nyx__random_take(ctx, nyx__random_blocks(numbers, NYX_RANDOM_LANES64));
+    for (int64_t row = 0; row < rows && status == NYX_OK; row++) {
+      int64_t *to = (int64_t *)nyx__data(out) + row * k;
+      r.w = (const double *)nyx__data(x) + row * r.n;
+      if (nyx__interrupted(ctx)) status = nyx__error(ctx, INTERRUPTED);
+      if (again)
+        draw_again(&r, seed, first, row, k, (double *)(void *)scratch, to,
+                   ctx->index_base);
+      else
+        draw_once(&r, seed, first, row, k, scratch, to, ctx->index_base);
+    }
+  }
+  nyx_memory_free(scratch);
+  nyx_tensor_release(x);
+  return status;
+}
+
+static const nyx_attr multinomial_attrs[] = {
+    {"num_samples", NYX_ATTR_INT, true, {.given = false}, "how many from each row"},
+    {"replacement",
+     NYX_ATTR_BOOL,
+     false,
+     {.i = false, .given = true},
+     "the same position may come again"}};
+
+const nyx_op nyx__op_multinomial = {
+    .name = "multinomial",
+    .group = "random",
+    .doc = "Random positions from each row of weights x, which need not sum to 1; int64.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = multinomial_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = multinomial_infer,
+    .cpu = multinomial_cpu,
+    .cases = "x(4); num_samples=2\nx(2,4); num_samples=6 replacement=true",
+    .domain = {0.5, 1},
+};

@@ -1,0 +1,278 @@
+/* Copies by tables of positions and their adjoint: see remap.h. The trailing dimensions
+ * that stay as they are become one block of bytes; the dimension before them is cut into
+ * runs of neighbours. Read next: pad.c, arrange.c, index.c. */
+#include "remap.h"
+
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../device/device.h"
+
+enum { UNIT_BYTES = 1 << 16 }; /* work per parallel range, about */
+
+nyx_status nyx__remap_open(nyx_context *ctx, int ndim, const int64_t *shape,
+                           uint32_t dims, nyx__remap *map) {
+  *map = (nyx__remap){.ndim = ndim};
+  int64_t total = 0;
+  for (int d = 0; d < ndim; d++) {
+    map->shape[d] = shape[d];
+    if (dims >> d & 1) total += shape[d];
+  }
+  size_t bytes = (size_t)total * sizeof(int64_t);
+  if (!(map->block = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  int64_t *next = map->block;
+  for (int d = 0; d < ndim; d++) {
+    if (!(dims >> d & 1)) continue;
+    map->from[d] = next;
+    next += shape[d];
+  }
+  return NYX_OK;
+}
+
+void nyx__remap_close(nyx__remap *map) {
+  nyx_memory_free(map->block);
+  *map = (nyx__remap){0};
+}
+
+/* Neighbours in the row dimension that are neighbours in the source, too. */
+typedef struct run {
+  int64_t start, count, from; /* from: element offset, or NYX__FILL */
+} run;
+
+typedef struct copy_job {
+  int outer;                         /* dimensions before the row dimension */
+  int64_t shape[NYX_MAX_DIMS];       /* of the output: outer dimensions, then the row */
+  const int64_t *from[NYX_MAX_DIMS]; /* element offsets in the source, or NYX__FILL */
+  int64_t length;                    /* of a row, in blocks */
+  size_t item, block;                /* bytes of an element, of a block */
+  const char *in;
+  char *out;
+  const char *fill; /* one block of it */
+  const run *runs;
+  int64_t n_runs;
+  bool scattered; /* single elements in no order: faster without runs */
+} copy_job;
+
+/* The source offset of a row, or NYX__FILL. */
+static int64_t row_offset(const copy_job *j, int64_t row) {
+  int64_t offset = 0;
+  for (int d = j->outer - 1; d >= 0; d--) {
+    int64_t at = j->from[d][row % j->shape[d]];
+    if (at == NYX__FILL) return NYX__FILL;
+    offset += at;
+    row /= j->shape[d];
+  }
+  return offset;
+}
+
+static void fill_blocks(const copy_job *j, char *to, int64_t n) {
+  for (int64_t i = 0; i < n; i++) memcpy(to + (size_t)i * j->block, j->fill, j->block);
+}
+
+#define COPY_SCATTERED(T)                                                                \
+  static void copy_scattered_##T(const copy_job *j, const char *in, char *out,           \
+                                 int64_t begin, int64_t end) {                           \
+    const int64_t *from = j->from[j->outer];                                             \
+    const T *src = (const T *)(const void *)in;                                          \
+    T *dst = (T *)(void *)out, fill = 0;                                                 \
+    if (j->fill) memcpy(&fill, j->fill, sizeof fill);                                    \
+    for (int64_t i = begin; i < end; i++)                                                \
+      *dst++ = from[i] == NYX__FILL ? fill : src[from[i]];                               \
+  }
+COPY_SCATTERED(uint8_t)
+COPY_SCATTERED(uint16_t)
+COPY_SCATTERED(uint32_t)
+COPY_SCATTERED(uint64_t)
+
+static void copy_part(const copy_job *j, const char *in, char *out, int64_t begin,
+                      int64_t end) {
+  if (j->scattered) {
+    switch (j->item) {
+      case 1: copy_scattered_uint8_t(j, in, out, begin, end); return;
+      case 2: copy_scattered_uint16_t(j, in, out, begin, end); return;
+      case 4: copy_scattered_uint32_t(j, in, out, begin, end); return;
+      default: copy_scattered_uint64_t(j, in, out, begin, end); return;
+    }
+  }
+  int64_t low = 0, high = j->n_runs - 1; /* the run that holds `begin` */
+  while (low < high) {
+    int64_t middle = low + (high - low + 1) / 2;
+    if (j->runs[middle].start <= begin)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  for (int64_t at = begin; at < end; low++) {
+    const run *r = &j->runs[low];
+    int64_t skip = at - r->start, n = r->count - skip;
+    if (n > end - at) n = end - at;
+    if (r->from == NYX__FILL)
+      fill_blocks(j, out, n);
+    else
+      memcpy(out, in + r->from * (int64_t)j->item + skip * (int64_t)j->block,
+             (size_t)n * j->block);
+    out += (size_t)n * j->block;
+    at += n;
+  }
+}
+
+static void copy_range(void *arg, int64_t begin, int64_t end) {
+  const copy_job *j = arg;
+  while (begin < end) {
+    int64_t row = begin / j->length, first = begin % j->length;
+    int64_t last = end - begin < j->length - first ? first + end - begin : j->length;
+    int64_t offset = row_offset(j, row);
+    char *out = j->out + (size_t)begin * j->block;
+    if (offset == NYX__FILL)
+      fill_blocks(j, out, last - first);
+    else
+      copy_part(j, j->in + offset * (int64_t)j->item, out, first, last);
+    begin += last - first;
+  }
+}
+
+/* Cuts the row dimension into runs; `step` is how far the sources of neighbours lie
+ * apart, in elements. */
+static int64_t cut_runs(const int64_t *from, int64_t length, int64_t step, run *runs) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < length; i++) {
+    run *r = n ? &runs[n - 1] : NULL;
+    if (r && (from[i] == NYX__FILL
+                  ? r->from == NYX__FILL
+                  : r->from != NYX__FILL && from[i] == r->from + r->count * step))
+      r->count++;
+    else
+      runs[n++] = (run){.start = i, .count = 1, .from = from[i]};
+  }
+  return n;
+}
+
+/* How many trailing dimensions keep their positions and lie row-major in `in`; their
+ * elements in *count. */
+static int plain_tail(const nyx__remap *map, const nyx_tensor *in, int64_t *count) {
+  int tail = 0;
+  *count = 1;
+  for (int d = map->ndim - 1; d >= 0 && !map->from[d]; d--) {
+    if (in->shape[d] != 1 && in->stride[d] != *count) break;
+    *count *= in->shape[d];
+    tail++;
+  }
+  return tail;
+}
+
+nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *in,
+                           nyx_tensor *out, const void *fill) {
+  if (out->numel == 0) return NYX_OK;
+  int64_t block;
+  int kept = map->ndim - plain_tail(map, in, &block);
+  copy_job j = {.item = nyx_dtype_size(in->dtype),
+                .in = nyx__data(in),
+                .out = nyx__data(out),
+                .outer = kept > 0 ? kept - 1 : 0};
+  j.block = j.item * (size_t)block;
+  if (kept == 0) {
+    memcpy(j.out, j.in, j.block);
+    return NYX_OK;
+  }
+  int64_t total = 0, rows = 1;
+  for (int d = 0; d < kept; d++) total += j.shape[d] = map->shape[d];
+  for (int d = 0; d < j.outer; d++) rows *= j.shape[d];
+  j.length = j.shape[j.outer];
+
+  size_t fill_bytes = fill ? (j.block + 63) / 64 * 64 : 0;
+  size_t bytes =
+      fill_bytes + (size_t)total * sizeof(int64_t) + (size_t)j.length * sizeof(run);
+  char *scratch = nyx_memory_alloc(bytes);
+  if (!scratch) return nyx__no_memory(ctx, bytes);
+  int64_t *table = (int64_t *)(void *)(scratch + fill_bytes);
+  for (int d = 0; d < kept; d++) {
+    j.from[d] = table;
+    for (int64_t i = 0; i < j.shape[d]; i++) {
+      int64_t from = map->from[d] ? map->from[d][i] : i;
+      table[i] = from == NYX__FILL ? from : from * in->stride[d];
+    }
+    table += j.shape[d];
+  }
+  if (fill) {
+    for (int64_t i = 0; i < block; i++)
+      memcpy(scratch + (size_t)i * j.item, fill, j.item);
+    j.fill = scratch;
+  }
+  run *runs = (run *)(void *)table;
+  j.runs = runs;
+  j.n_runs = cut_runs(j.from[j.outer], j.length, block, runs);
+  j.scattered = block == 1 && j.n_runs > j.length / 8;
+
+  int64_t grain = (int64_t)((UNIT_BYTES + j.block - 1) / j.block);
+  nyx_parallel_for(rows * j.length, grain, copy_range, &j);
+  nyx_memory_free(scratch);
+  return NYX_OK;
+}
+
+typedef struct add_job {
+  const nyx__remap *map;
+  int lead;        /* leading dimensions that stay: their elements are independent */
+  int64_t rows;    /* of g, for each of those */
+  int64_t in_part; /* elements of out for each of those */
+  int64_t stride[NYX_MAX_DIMS]; /* of out */
+  const void *g;
+  void *out;
+  bool wide; /* float64 */
+} add_job;
+
+/* The offset in out (within its part) that row `row` of g belongs to, or NYX__FILL. */
+static int64_t add_offset(const add_job *j, int64_t row) {
+  int64_t offset = 0;
+  for (int d = j->map->ndim - 2; d >= j->lead; d--) {
+    int64_t size = j->map->shape[d], at = row % size;
+    if (j->map->from[d]) at = j->map->from[d][at];
+    if (at == NYX__FILL) return NYX__FILL;
+    offset += at * j->stride[d];
+    row /= size;
+  }
+  return offset;
+}
+
+static void add_range(void *arg, int64_t begin, int64_t end) {
+  const add_job *j = arg;
+  int last = j->map->ndim - 1;
+  int64_t length = last < j->lead ? 1 : j->map->shape[last];
+  const int64_t *from = last < j->lead ? NULL : j->map->from[last];
+  for (int64_t part = begin; part < end; part++) {
+    for (int64_t row = 0; row < j->rows; row++) {
+      int64_t to = add_offset(j, row), g = (part * j->rows + row) * length;
+      if (to == NYX__FILL) continue;
+      to += part * j->in_part;
+      for (int64_t i = 0; i < length; i++) {
+        int64_t at = from ? from[i] : i;
+        if (at == NYX__FILL) continue;
+        if (j->wide)
+          ((double *)j->out)[to + at] += ((const double *)j->g)[g + i];
+        else
+          ((float *)j->out)[to + at] += ((const float *)j->g)[g + i];
+      }
+    }
+  }
+}
+
+nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *g,
+                          nyx_tensor *out) {
+  (void)ctx;
+  if (g->numel == 0) return NYX_OK;
+  add_job j = {.map = map,
+               .rows = 1,
+               .in_part = 1,
+               .g = nyx__data(g),
+               .out = nyx__data(out),
+               .wide = out->dtype == NYX_FLOAT64};
+  int64_t parts = 1;
+  while (j.lead < map->ndim && !map->from[j.lead]) parts *= map->shape[j.lead++];
+  for (int d = j.lead; d < map->ndim - 1; d++) j.rows *= map->shape[d];
+  for (int d = map->ndim - 1; d >= j.lead; d--) {
+    j.stride[d] = j.in_part;
+    j.in_part *= out->shape[d];
+  }
+  int64_t grain = UNIT_BYTES / 8 / (g->numel / parts) + 1;
+  nyx_parallel_for(parts, grain, add_range, &j);
+  return NYX_OK;
+}

@@ -1,0 +1,439 @@
+/* softmax, log_softmax, their gradients as ops, and logsumexp. All of them see rows of
+ * contiguous elements; a long row is worked on in pieces of fixed size, so that results
+ * do not depend on the number of threads. Read next: kernels/cpu/softmax.h. */
+#include "softmax.h"
+
+#include <math.h>
+#include <nyx/parallel.h>
+
+#include "../grad/graph.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/softmax.h"
+#include "reduce.h"
+
+#define PIECE 32768 /* elements of a row that one task takes */
+#define GRAIN 16384 /* elements of short rows that one task takes */
+
+typedef enum row_op {
+  SOFTMAX,
+  LOG_SOFTMAX,
+  SOFTMAX_BACKWARD,
+  LOG_SOFTMAX_BACKWARD,
+  LSE
+} row_op;
+
+/* What one piece of a row contributes, or all of them together: the greatest value and
+ * the sum of exponentials over it; backward only a sum. */
+typedef struct part {
+  double most, sum;
+} part;
+
+typedef struct row_job {
+  const nyx_softmax_kernel *kernel;
+  row_op op;
+  size_t size;           /* of an element */
+  int64_t rows, n;       /* n elements each */
+  int64_t pieces;        /* of a row */
+  const char *in, *more; /* x; or g and r */
+  char *out;
+  part *parts; /* rows * pieces of them; NULL for short rows */
+} row_job;
+
+const nyx_softmax_kernel *nyx__softmax_kernel(nyx_dtype compute) {
+  return nyx__cpu_kernels()->softmax->type[compute == NYX_FLOAT64];
+}
+
+/* First look at a piece at element `at`. Softmax leaves exponentials in out. */
+static part first_look(const row_job *j, int64_t at, int64_t n) {
+  const char *x = j->in + (size_t)at * j->size;
+  part p = {0, 0};
+  switch (j->op) {
+    case SOFTMAX:
+      p.sum = j->kernel->exp_sum(x, n, &p.most, j->out + (size_t)at * j->size);
+      break;
+    case LOG_SOFTMAX:
+    case LSE: p.sum = j->kernel->exp_sum(x, n, &p.most, NULL); break;
+    case SOFTMAX_BACKWARD:
+      p.sum = j->kernel->dot(x, j->more + (size_t)at * j->size, n);
+      break;
+    case LOG_SOFTMAX_BACKWARD: p.sum = j->kernel->sum(x, n); break;
+  }
+  return p;
+}
+
+/* Exponentials over different greatest values are brought to the greater one. */
+static part merge(part a, part b) {
+  part m = {a.most, 0};
+  if (!(a.most >= b.most || isnan(a.most))) m.most = b.most;
+  double sa = a.most == m.most ? 1 : exp(a.most - m.most);
+  double sb = b.most == m.most ? 1 : exp(b.most - m.most);
+  m.sum = a.sum * sa + b.sum * sb;
+  return m;
+}
+
+/* Second look at a piece: `own` is its part, `row` the whole row's. */
+static void second_look(const row_job *j, int64_t at, int64_t n, part own, part row) {
+  size_t offset = (size_t)at * j->size;
+  const char *x = j->in + offset;
+  char *y = j->out + offset;
+  switch (j->op) {
+    case SOFTMAX: {
+      double scale = own.most == row.most ? 1 : exp(own.most - row.most);
+      if (row.most == -INFINITY) scale = NAN; /* 0 / 0, as by the formula */
+      j->kernel->scale(y, n, scale / row.sum, y);
+      break;
+    }
+    case LOG_SOFTMAX: j->kernel->shift(x, n, row.most, log(row.sum), y); break;
+    case SOFTMAX_BACKWARD:
+      j->kernel->softmax_backward(x, j->more + offset, n, row.sum, y);
+      break;
+    case LOG_SOFTMAX_BACKWARD:
+      j->kernel->log_softmax_backward(x, j->more + offset, n, row.sum, y);
+      break;
+    case LSE: break;
+  }
+}
+
+static void write_lse(const row_job *j, int64_t r, part row) {
+  double lse = isinf(row.most) ? row.most : row.most + log(row.sum);
+  if (j->size == sizeof(double))
+    ((double *)j->out)[r] = lse;
+  else
+    ((float *)j->out)[r] = (float)lse;
+}
+
+static void do_rows(void *arg, int64_t begin, int64_t end) {
+  const row_job *j = arg;
+  for (int64_t r = begin; r < end; r++) {
+    part row = first_look(j, r * j->n, j->n);
+    if (j->op == LSE)
+      write_lse(j, r, row);
+    else
+      second_look(j, r * j->n, j->n, row, row);
+  }
+}
+
+/* Where piece i begins, and its length. */
+static int64_t piece_at(const row_job *j, int64_t i, int64_t *n) {
+  int64_t r = i / j->pieces, start = i % j->pieces * PIECE;
+  *n = j->n - start < PIECE ? j->n - start : PIECE;
+  return r * j->n + start;
+}
+
+static void do_first(void *arg, int64_t begin, int64_t end) {
+  const row_job *j = arg;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t n, at = piece_at(j, i, &n);
+    j->parts[i] = first_look(j, at, n);
+  }
+}
+
+static part whole_row(const row_job *j, int64_t r) {
+  part row = j->parts[r * j->pieces];
+  bool sums = j->op == SOFTMAX_BACKWARD || j->op == LOG_SOFTMAX_BACKWARD;
+  for (int64_t i = 1; i < j->pieces; i++) {
+    part next = j->parts[r * j->pieces + i];
+    if (sums)
+      row.sum += next.sum;
+    else
+      row = merge(row, next);
+  }
+  return row;
+}
+
+static void do_second(void *arg, int64_t begin, int64_t end) {
+  const row_job *j = arg;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t n, at = piece_at(j, i, &n);
+    second_look(j, at, n, j->parts[i], whole_row(j, i / j->pieces));
+  }
+}
+
+static nyx_status do_long_rows(nyx_context *ctx, row_job *j) {
+  int64_t items = j->rows * j->pieces;
+  size_t bytes = (size_t)items * sizeof(part);
+  j->parts = nyx_memory_alloc(bytes);
+  if (!j->parts) return nyx__no_memory(ctx, bytes);
+  nyx_parallel_for(items, 1, do_first, j);
+  if (j->op == LSE) {
+    for (int64_t r = 0; r < j->rows; r++) write_lse(j, r, whole_row(j, r));
+  } else {
+    nyx_parallel_for(items, 1, do_second, j);
+  }
+  nyx_memory_free(j->parts);
+  return NYX_OK;
+}
+
+/* Runs `op` over rows: tensors that nyx__reduce_rows made, of one compute dtype. */
+static nyx_status run_rows(nyx_context *ctx, row_op op, int64_t n, nyx_tensor *in,
+                           nyx_tensor *more, nyx_tensor *out) {
+  row_job j = {.kernel = nyx__softmax_kernel(in->dtype),
+               .op = op,
+               .size = nyx_dtype_size(in->dtype),
+               .n = n,
+               .rows = op == LSE ? out->numel
+                       : n       ? in->numel / n
+                                 : 0,
+               .pieces = (n + PIECE - 1) / PIECE,
+               .in = nyx__data(in),
+               .more = more ? nyx__data(more) : NULL,
+               .out = nyx__data(out)};
+  if (j.pieces > 1) return do_long_rows(ctx, &j);
+  nyx_parallel_for(j.rows, n >= GRAIN ? 1 : GRAIN / (n > 0 ? n : 1), do_rows, &j);
+  return NYX_OK;
+}
+
+nyx_status nyx__float_rows(nyx_context *ctx, nyx_tensor *t, uint32_t dims,
+                           nyx_dtype compute, nyx_tensor **out) {
+  nyx_tensor *alias;
+  NYX_TRY(nyx__reduce_alias(ctx, t, dims, &alias));
+  nyx_status status = nyx__contiguous_as(ctx, alias, compute, out);
+  nyx_tensor_release(alias);
+  return status;
+}
+
+/* Runs `op` with `dims` of every tensor as rows, writing c->out[0], which has the shape
+ * of the inputs unless op is LSE. */
+static nyx_status run(nyx_call *c, row_op op, uint32_t dims) {
+  nyx_context *ctx = c->ctx;
+  nyx_dtype compute = nyx__compute_dtype(c->dtype);
+  nyx_tensor *in = NULL, *more = NULL, *target = NULL, *rows = NULL;
+  nyx_status status = nyx__float_rows(ctx, c->in[0], dims, compute, &in);
+  if (status == NYX_OK && c->n_in > 1)
+    status = nyx__float_rows(ctx, c->in[1], dims, compute, &more);
+  if (status == NYX_OK)
+    status = nyx__reduce_alias(ctx, c->out[0], op == LSE ? 0 : dims, &target);
+  bool direct = target && target->dtype == compute && nyx__is_contiguous(target);
+  if (direct)
+    rows = nyx_tensor_retain(target);
+  else if (status == NYX_OK)
+    status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &rows);
+  int64_t n = nyx__reduce_count(c->in[0]->ndim, c->in[0]->shape, dims);
+  if (status == NYX_OK) status = run_rows(ctx, op, n, in, more, rows);
+  if (status == NYX_OK && !direct) status = nyx__copy_into(ctx, rows, target);
+  nyx_tensor_release(in);
+  nyx_tensor_release(more);
+  nyx_tensor_release(target);
+  nyx_tensor_release(rows);
+  return status;
+}
+
+/* softmax and log_softmax: dim. Their gradients: g and the result, dim. */
+
+static const nyx_attr softmax_attrs[] = {
+    {"dim", NYX_ATTR_DIM, false, NYX_I(-1),
+     "the dimension whose elements belong together"}};
+
+static nyx_status softmax_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  int dim;
+  NYX_TRY(nyx__dim(c->ctx, c->attr[0].i, x->ndim, &dim));
+  if (c->n_in > 1) {
+    bool same = c->in[1]->ndim == x->ndim;
+    for (int d = 0; same && d < x->ndim; d++) same = c->in[1]->shape[d] == x->shape[d];
+    if (!same) return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(c->in[1]));
+  }
+  nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
+  return NYX_OK;
+}
+
+static nyx_status run_along(nyx_call *c, row_op op) {
+  uint32_t dims;
+  NYX_TRY(nyx__reduce_dims(c->ctx, NYX_ATTR_DIM, &c->attr[0], c->in[0]->ndim, &dims));
+  return run(c, op, dims);
+}
+
+static nyx_status softmax_cpu(nyx_call *c) {
+  return run_along(c, SOFTMAX);
+}
+static nyx_status log_softmax_cpu(nyx_call *c) {
+  return run_along(c, LOG_SOFTMAX);
+}
+static nyx_status softmax_backward_cpu(nyx_call *c) {
+  return run_along(c, SOFTMAX_BACKWARD);
+}
+static nyx_status log_softmax_backward_cpu(nyx_call *c) {
+  return run_along(c, LOG_SOFTMAX_BACKWARD);
+}
+
+static nyx_status softmax_gradient(nyx_backward *b) {
+  if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
+  return nyx__apply2(b->ctx, NYX__OP_softmax_backward, b->grad_out[0], b->out[0], b->attr,
+                     &b->grad_in[0]);
+}
+
+static nyx_status log_softmax_gradient(nyx_backward *b) {
+  if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
+  return nyx__apply2(b->ctx, NYX__OP_log_softmax_backward, b->grad_out[0], b->out[0],
+                     b->attr, &b->grad_in[0]);
+}
+
+/* The sum of t (taken over) along the call's dimension, with size 1 there. */
+static nyx_status sum_along(nyx_backward *b, nyx_tensor *t, nyx_tensor **out) {
+  int64_t dim[1] = {b->attr[0].i};
+  const nyx_value over[2] = {NYX_LIST(dim, 1), NYX_I(1)};
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_sum, t, over, out);
+  nyx_tensor_release(t);
+  return status;
+}
+
+/* With y = r (g - sum(g r)) and the incoming gradient u:
+ *   to g: r (u - sum(u r)), the same op;  to r: u (g - sum(g r)) - g sum(u r). */
+static nyx_status softmax_backward_gradient(nyx_backward *b) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *u = b->grad_out[0], *g = b->in[0], *r = b->in[1];
+  if (!u) return NYX_OK;
+  if (b->need[0])
+    NYX_TRY(nyx__apply2(ctx, NYX__OP_softmax_backward, u, r, b->attr, &b->grad_in[0]));
+  if (!b->need[1]) return NYX_OK;
+  nyx_tensor *t = NULL, *gr = NULL, *ur = NULL;
+  nyx_status status = nyx__apply2(ctx, NYX__OP_mul, g, r, NULL, &t);
+  if (status == NYX_OK) status = sum_along(b, t, &gr);
+  if (status == NYX_OK) status = nyx__apply2(ctx, NYX__OP_mul, u, r, NULL, &t);
+  if (status == NYX_OK) status = sum_along(b, t, &ur);
+  if (status == NYX_OK) {
+    nyx_tensor *const value[5] = {u, g, gr, ur, NULL};
+    const double attr[2] = {0, 0};
+    status = nyx__evaluate(ctx, "g * (x - y) - x * z", value, attr, &b->grad_in[1]);
+  }
+  nyx_tensor_release(gr);
+  nyx_tensor_release(ur);
+  return status;
+}
+
+/* With y = g - exp(r) sum(g) and the incoming gradient u:
+ *   to g: u - sum(u exp(r));  to r: -u exp(r) sum(g). */
+static nyx_status log_softmax_backward_gradient(nyx_backward *b) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *u = b->grad_out[0];
+  if (!u) return NYX_OK;
+  nyx_tensor *e = NULL, *ue = NULL, *sum = NULL;
+  nyx_status status = nyx__apply1(ctx, NYX__OP_exp, b->in[1], NULL, &e);
+  if (status == NYX_OK) status = nyx__apply2(ctx, NYX__OP_mul, u, e, NULL, &ue);
+  if (status == NYX_OK && b->need[0]) {
+    status = sum_along(b, nyx_tensor_retain(ue), &sum);
+    if (status == NYX_OK)
+      status = nyx__apply2(ctx, NYX__OP_sub, u, sum, NULL, &b->grad_in[0]);
+    nyx_tensor_release(sum);
+    sum = NULL;
+  }
+  if (status == NYX_OK && b->need[1]) {
+    status = sum_along(b, nyx_tensor_retain(b->in[0]), &sum);
+    nyx_tensor *const value[5] = {ue, sum, NULL, NULL, NULL};
+    const double attr[2] = {0, 0};
+    if (status == NYX_OK)
+      status = nyx__evaluate(ctx, "-(g * x)", value, attr, &b->grad_in[1]);
+    nyx_tensor_release(sum);
+  }
+  nyx_tensor_release(e);
+  nyx_tensor_release(ue);
+  return status;
+}
+
+#define SOFTMAX_OP(op_name, its_doc)                                                     \
+  const nyx_op nyx__op_##op_name = {.name = #op_name,                                    \
+                                    .group = "activation",                               \
+                                    .doc = its_doc,                                      \
+                                    .kind = NYX_OP_STRUCTURAL,                           \
+                                    .promotion = NYX_PROMOTE_FLOAT,                      \
+                                    .dtypes = NYX_DTYPES_FLOAT,                          \
+                                    .inputs = "x",                                       \
+                                    .min_in = 1,                                         \
+                                    .max_in = 1,                                         \
+                                    .attrs = softmax_attrs,                              \
+                                    .n_attrs = 1,                                        \
+                                    .n_out = 1,                                          \
+                                    .infer = softmax_infer,                              \
+                                    .cpu = op_name##_cpu,                                \
+                                    .gradient = op_name##_gradient,                      \
+                                    .save_out = NYX_SAVE(0),                             \
+                                    .cases = "x(3,4)\nx(3,4); dim=1\nx(2,3,4); dim=2",   \
+                                    .domain = {-3, 3}}
+
+#define BACKWARD_OP(op_name, its_doc)                                                    \
+  const nyx_op nyx__op_##op_name = {.name = #op_name,                                    \
+                                    .group = "gradient",                                 \
+                                    .doc = its_doc,                                      \
+                                    .kind = NYX_OP_STRUCTURAL,                           \
+                                    .promotion = NYX_PROMOTE_COMMON,                     \
+                                    .dtypes = NYX_DTYPES_FLOAT,                          \
+                                    .inputs = "g r",                                     \
+                                    .min_in = 2,                                         \
+                                    .max_in = 2,                                         \
+                                    .attrs = softmax_attrs,                              \
+                                    .n_attrs = 1,                                        \
+                                    .n_out = 1,                                          \
+                                    .infer = softmax_infer,                              \
+                                    .cpu = op_name##_cpu,                                \
+                                    .gradient = op_name##_gradient,                      \
+                                    .save_in = NYX_SAVE_ALL,                             \
+                                    .cases = "g(3,4) r(3,4)\ng(3,4) r(3,4); dim=1",      \
+                                    .domain = {-2, 2}}
+
+SOFTMAX_OP(softmax, "exp(x) / sum(exp(x)) along dim (the last one when left out)");
+SOFTMAX_OP(log_softmax,
+           "x - logsumexp(x) along dim (the last one when left out): the logarithm of "
+           "softmax, exact where that is 0");
+BACKWARD_OP(softmax_backward, "r * (g - sum(g * r)): the gradient of r = softmax(x)");
+BACKWARD_OP(log_softmax_backward,
+            "g - exp(r) * sum(g): the gradient of r = log_softmax(x)");
+
+/* logsumexp: dim, keepdim */
+
+static const nyx_attr logsumexp_attrs[] = {
+    {"dim", NYX_ATTR_DIMS, false, NYX_NONE, NYX__DIMS_DOC},
+    {"keepdim", NYX_ATTR_BOOL, false, NYX_I(0), NYX__KEEPDIM_DOC}};
+
+static nyx_status logsumexp_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  uint32_t dims;
+  NYX_TRY(nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], x->ndim, &dims));
+  nyx__reduce_spec(&c->spec[0], c->dtype, x->ndim, x->shape, dims, c->attr[1].i != 0);
+  return NYX_OK;
+}
+
+static nyx_status logsumexp_cpu(nyx_call *c) {
+  uint32_t dims;
+  NYX_TRY(nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], c->in[0]->ndim, &dims));
+  return run(c, LSE, dims);
+}
+
+/* g * exp(x - r) */
+static nyx_status logsumexp_gradient(nyx_backward *b) {
+  if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
+  uint32_t dims;
+  const nyx_spec *in = &b->in_spec[0];
+  NYX_TRY(nyx__reduce_dims(b->ctx, NYX_ATTR_DIMS, &b->attr[0], in->ndim, &dims));
+  nyx_tensor *g = NULL, *r = NULL;
+  nyx_status status = nyx__keep_dims(b->ctx, b->grad_out[0], in, dims, &g);
+  if (status == NYX_OK) status = nyx__keep_dims(b->ctx, b->out[0], in, dims, &r);
+  if (status == NYX_OK) {
+    nyx_tensor *const value[5] = {g, b->in[0], NULL, NULL, r};
+    const double attr[2] = {0, 0};
+    status = nyx__evaluate(b->ctx, "g * nyx_exp(x - r)", value, attr, &b->grad_in[0]);
+  }
+  nyx_tensor_release(g);
+  nyx_tensor_release(r);
+  return status;
+}
+
+const nyx_op nyx__op_logsumexp = {
+    .name = "logsumexp",
+    .group = "reduction",
+    .doc = "log(sum(exp(x))) without overflow; of nothing -inf",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = logsumexp_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = logsumexp_infer,
+    .cpu = logsumexp_cpu,
+    .gradient = logsumexp_gradient,
+    .save_in = NYX_SAVE(0),
+    .save_out = NYX_SAVE(0),
+    .cases = "x(3,4)\nx(3,4); dim=1\nx(2,3,4); dim={1,3} keepdim=true",
+    .domain = {-3, 3}};
