@@ -1,0 +1,385 @@
+/* The backward pass: collects the graph under a root, walks it from the newest node to
+ * the oldest, and hands every node's gradient to its inputs. Read next: graph.h, row.c.
+ */
+#include <nyx/memory.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../op/ops.h"
+#include "graph.h"
+
+/* A node or a leaf that the pass reaches, with the gradients that arrived so far. */
+typedef struct place {
+  nyx_node *node;   /* or */
+  nyx_tensor *leaf; /* one of them NULL */
+  size_t
+      first_grad; /* index into pass.grads: one per output of the node, one for a leaf */
+  bool needed;    /* something asked for lies at or under it */
+} place;
+
+typedef struct pass {
+  nyx_context *ctx;
+  bool retain, create;
+  place *places;
+  size_t n_places, room;
+  size_t *index; /* hash table over places: position + 1, 0 empty; a power of two */
+  size_t index_room;
+  nyx_tensor **grads;
+  size_t n_grads, grads_room;
+} pass;
+
+static size_t hash(const void *key) {
+  return (size_t)(((uintptr_t)key >> 4) * 0x9E3779B97F4A7C15ull >> 20);
+}
+
+static const void *key_of(const place *p) {
+  return p->node ? (const void *)p->node : (const void *)p->leaf;
+}
+
+/* Doubles an array of the pass; NULL leaves the old one valid. */
+static void *grown(void *old, size_t used, size_t room, size_t item) {
+  void *block = room <= SIZE_MAX / item ? nyx_memory_alloc(room * item) : NULL;
+  if (block && used) memcpy(block, old, used * item);
+  if (block) nyx_memory_free(old);
+  return block;
+}
+
+static place *find(const pass *p, const void *key) {
+  if (!p->index_room) return NULL;
+  for (size_t i = hash(key) & (p->index_room - 1); p->index[i];
+       i = (i + 1) & (p->index_room - 1))
+    if (key_of(&p->places[p->index[i] - 1]) == key) return &p->places[p->index[i] - 1];
+  return NULL;
+}
+
+static nyx_status rehash(pass *p) {
+  size_t room = p->index_room ? p->index_room * 2 : 64;
+  size_t *index = nyx_memory_alloc_zeroed(room * sizeof *index);
+  if (!index) return nyx__no_memory(p->ctx, room * sizeof *index);
+  nyx_memory_free(p->index);
+  p->index = index;
+  p->index_room = room;
+  for (size_t k = 0; k < p->n_places; k++) {
+    size_t i = hash(key_of(&p->places[k])) & (room - 1);
+    while (index[i]) i = (i + 1) & (room - 1);
+    index[i] = k + 1;
+  }
+  return NYX_OK;
+}
+
+/* Adds a place unless it is known. *added says which. */
+static nyx_status visit(pass *p, nyx_node *node, nyx_tensor *leaf, bool *added) {
+  const void *key = node ? (const void *)node : (const void *)leaf;
+  *added = false;
+  if (find(p, key)) return NYX_OK;
+  size_t outputs = node ? (size_t)node->n_out : 1;
+  if (p->n_places == p->room) {
+    size_t room = p->room ? p->room * 2 : 32;
+    place *places = grown(p->places, p->n_places, room, sizeof *places);
+    if (!places) return nyx__no_memory(p->ctx, room * sizeof *places);
+    p->places = places;
+    p->room = room;
+  }
+  if (p->n_grads + outputs > p->grads_room) {
+    size_t room = p->grads_room ? p->grads_room * 2 : 64;
+    nyx_tensor **grads = grown(p->grads, p->n_grads, room, sizeof *grads);
+    if (!grads) return nyx__no_memory(p->ctx, room * sizeof *grads);
+    p->grads = grads;
+    p->grads_room = room;
+  }
+  if (2 * (p->n_places + 1) > p->index_room) NYX_TRY(rehash(p));
+  p->places[p->n_places] = (place){node, leaf, p->n_grads, false};
+  for (size_t i = 0; i < outputs; i++) p->grads[p->n_grads++] = NULL;
+  size_t i = hash(key) & (p->index_room - 1);
+  while (p->index[i]) i = (i + 1) & (p->index_room - 1);
+  p->index[i] = ++p->n_places;
+  *added = true;
+  return NYX_OK;
+}
+
+/* Newest first; leaves last. */
+static int newer(const void *a, const void *b) {
+  const place *x = a, *y = b;
+  uint64_t ox = x->node ? x->node->order : 0, oy = y->node ? y->node->order : 0;
+  return ox < oy ? 1 : ox > oy ? -1 : 0;
+}
+
+/* All places under the root, newest first. Places are visited in the order they are
+ * found: the array itself is the queue. */
+static nyx_status collect(pass *p, nyx_tensor *root) {
+  bool added;
+  NYX_TRY(visit(p, root->grad_fn, root->grad_fn ? NULL : root, &added));
+  for (size_t k = 0; k < p->n_places; k++) {
+    nyx_node *node = p->places[k].node;
+    for (int i = 0; node && i < node->n_in; i++)
+      if (node->edge[i].node || node->edge[i].leaf)
+        NYX_TRY(visit(p, node->edge[i].node, node->edge[i].leaf, &added));
+  }
+  qsort(p->places, p->n_places, sizeof *p->places, newer);
+  memset(p->index, 0, p->index_room * sizeof *p->index);
+  for (size_t k = 0; k < p->n_places; k++) {
+    size_t i = hash(key_of(&p->places[k])) & (p->index_room - 1);
+    while (p->index[i]) i = (i + 1) & (p->index_room - 1);
+    p->index[i] = k + 1;
+  }
+  return NYX_OK;
+}
+
+static place *target_of(const pass *p, const nyx_edge *e) {
+  if (!e->node && !e->leaf) return NULL;
+  return find(p, e->node ? (const void *)e->node : (const void *)e->leaf);
+}
+
+/* Adds g (given away) to *slot. A sum that nobody else sees is extended in place. */
+static nyx_status accumulate(pass *p, nyx_tensor **slot, nyx_tensor *g) {
+  if (!*slot) {
+    *slot = g;
+    return NYX_OK;
+  }
+  nyx_tensor *sum[1] = {NULL};
+  bool mine = !p->create && atomic_load(&(*slot)->refs) == 1 &&
+              atomic_load(&(*slot)->storage->refs) == 1 && nyx__is_contiguous(*slot);
+  if (mine) sum[0] = *slot;
+  nyx_status status =
+      nyx_apply(p->ctx, nyx__op(NYX__OP_add), (nyx_tensor *[]){*slot, g}, 2, NULL, sum);
+  nyx_tensor_release(g);
+  if (status == NYX_OK && !mine) {
+    nyx_tensor_release(*slot);
+    *slot = sum[0];
+  }
+  return status;
+}
+
+/* Saved values as the gradient sees them; fails when one was changed since. Outputs get
+ * their history back when the pass itself is recorded. */
+static nyx_status unpack(pass *p, nyx_node *node, nyx_tensor **values) {
+  for (int i = 0; i < node->n_in + node->n_out; i++) {
+    values[i] = node->saved[i].tensor;
+    if (values[i] && nyx_tensor_version(values[i]) != node->saved[i].version)
+      return nyx__error(p->ctx, GRAD_CHANGED, node->op->name);
+  }
+  if (!p->create) return NYX_OK;
+  for (int i = 0; i < node->n_out; i++) {
+    nyx_tensor *alias, *out = values[node->n_in + i];
+    values[node->n_in + i] = NULL;
+    if (!out) continue;
+    NYX_TRY(nyx__tensor_alias(p->ctx, out, &alias));
+    if (nyx_dtype_is_float(alias->dtype)) {
+      atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
+      alias->grad_fn = node;
+      alias->out_index = i;
+      alias->requires_grad = true;
+    }
+    values[node->n_in + i] = alias;
+  }
+  return NYX_OK;
+}
+
+static void release_all(nyx_tensor **t, int n) {
+  for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
+}
+
+/* Runs one node: computes the gradients of its inputs and hands them on. */
+static nyx_status run_node(pass *p, place *at) {
+  nyx_node *node = at->node;
+  nyx_tensor *values[NYX_MAX_INPUTS + NYX_MAX_OUTPUTS] = {NULL};
+  nyx_tensor *grad_in[NYX_MAX_INPUTS] = {NULL};
+  bool need[NYX_MAX_INPUTS];
+  bool any = false;
+  for (int i = 0; i < node->n_in; i++) {
+    place *to = target_of(p, &node->edge[i]);
+    need[i] = to && to->needed;
+    any |= need[i];
+  }
+  if (!any) return NYX_OK;
+  if (node->freed) return nyx__error(p->ctx, GRAD_FREED);
+  nyx_backward b = {.ctx = p->ctx,
+                    .op = node->op,
+                    .attr = node->attr,
+                    .n_in = node->n_in,
+                    .n_out = node->n_out,
+                    .in = values,
+                    .out = values + node->n_in,
+                    .in_spec = node->spec,
+                    .out_spec = node->spec + node->n_in,
+                    .grad_out = p->grads + at->first_grad,
+                    .need = need,
+                    .grad_in = grad_in};
+  nyx_status status = unpack(p, node, values);
+  if (status == NYX_OK) status = node->op->gradient(&b);
+  if (p->create) release_all(values + node->n_in, node->n_out);
+  for (int i = 0; i < node->n_in; i++) {
+    nyx_tensor *g = grad_in[i];
+    if (!g) continue;
+    if (status == NYX_OK && need[i]) {
+      const nyx_spec *s = &node->spec[i];
+      status = nyx__check_grad(p->ctx, g, s->dtype, s->ndim, s->shape);
+      if (status == NYX_OK) {
+        place *to = target_of(p, &node->edge[i]);
+        status =
+            accumulate(p, &p->grads[to->first_grad + (size_t)node->edge[i].index], g);
+        continue;
+      }
+    }
+    nyx_tensor_release(g);
+  }
+  if (!p->retain) nyx__node_drop_saved(node);
+  return status;
+}
+
+/* Marks what leads to something asked for: oldest first, so inputs come before users. */
+static void mark_needed(pass *p) {
+  for (size_t k = p->n_places; k-- > 0;) {
+    place *at = &p->places[k];
+    for (int i = 0; at->node && !at->needed && i < at->node->n_in; i++) {
+      place *to = target_of(p, &at->node->edge[i]);
+      if (to && to->needed) at->needed = true;
+    }
+  }
+}
+
+static nyx_status seed_of(pass *p, nyx_tensor *root, nyx_tensor *seed, nyx_tensor **out) {
+  if (!root->requires_grad) return nyx__error(p->ctx, GRAD_NONE);
+  if (seed) {
+    NYX_TRY(nyx__check_grad(p->ctx, seed, root->dtype, root->ndim, root->shape));
+    *out = nyx_tensor_retain(seed);
+    return NYX_OK;
+  }
+  if (root->numel != 1) return nyx__error(p->ctx, GRAD_SCALAR, NYX__SHAPE(root));
+  nyx_tensor *one;
+  NYX_TRY(nyx_tensor_scalar(p->ctx, 1, root->dtype, true, &one));
+  nyx_status status = nyx_tensor_empty_on(p->ctx, root->storage->device, root->dtype,
+                                          root->ndim, root->shape, out);
+  if (status == NYX_OK) status = nyx__copy_into(p->ctx, one, *out);
+  if (status != NYX_OK) nyx_tensor_release(*out);
+  nyx_tensor_release(one);
+  return status;
+}
+
+/* Runs every needed node, newest first. The gradients of leaves, and of the places in
+ * `keep`, stay in p->grads. */
+static nyx_status walk(pass *p) {
+  for (size_t k = 0; k < p->n_places; k++) {
+    place *at = &p->places[k];
+    if (!at->node || !at->needed) continue;
+    bool arrived = false;
+    for (int i = 0; i < at->node->n_out; i++)
+      arrived |= p->grads[at->first_grad + (size_t)i] != NULL;
+    if (!arrived) continue;
+    NYX_TRY(run_node(p, at));
+  }
+  return NYX_OK;
+}
+
+static bool adds_in_place(const pass *p, const nyx_tensor *leaf) {
+  return leaf->grad && !p->create && !leaf->grad->requires_grad;
+}
+
+/* Makes *slot what will become the leaf's gradient, unless that is added to in place.
+ * What others can see or write is copied: a gradient is the leaf's own. */
+static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
+  nyx_tensor *g = *slot, *made = NULL;
+  if (adds_in_place(p, leaf)) return NYX_OK;
+  if (leaf->grad) {
+    NYX_TRY(nyx__apply2(p->ctx, NYX__OP_add, leaf->grad, g, NULL, &made));
+  } else {
+    bool mine =
+        p->create || (atomic_load(&g->refs) == 1 && atomic_load(&g->storage->refs) == 1 &&
+                      nyx__is_contiguous(g));
+    if (mine) return NYX_OK;
+    NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
+  }
+  nyx_tensor_release(g);
+  *slot = made;
+  return NYX_OK;
+}
+
+/* Gives every leaf its gradient. All that can fail for lack of memory comes first, so
+ * that a failure leaves all leaves as they were. */
+static nyx_status deliver(pass *p) {
+  for (size_t k = 0; k < p->n_places; k++) {
+    nyx_tensor **slot = &p->grads[p->places[k].first_grad];
+    if (p->places[k].leaf && *slot) NYX_TRY(prepare_leaf(p, p->places[k].leaf, slot));
+  }
+  for (size_t k = 0; k < p->n_places; k++) {
+    nyx_tensor *leaf = p->places[k].leaf, **slot = &p->grads[p->places[k].first_grad];
+    if (!leaf || !*slot) continue;
+    if (adds_in_place(p, leaf)) {
+      nyx_tensor *sum[1] = {leaf->grad};
+      NYX_TRY(nyx_apply(p->ctx, nyx__op(NYX__OP_add), (nyx_tensor *[]){leaf->grad, *slot},
+                        2, NULL, sum));
+    } else {
+      nyx_tensor_release(leaf->grad);
+      leaf->grad = *slot;
+      *slot = NULL;
+    }
+  }
+  return NYX_OK;
+}
+
+/* Where the gradient of an input of nyx_gradients arrives; NULL: the root does not depend
+ * on it. */
+static nyx_tensor **slot_of(const pass *p, nyx_tensor *t) {
+  nyx_edge edge = nyx__edge_of(t);
+  place *at = target_of(p, &edge);
+  return at ? &p->grads[at->first_grad + (size_t)edge.index] : NULL;
+}
+
+static nyx_status run(pass *p, nyx_tensor *root, nyx_tensor *seed,
+                      nyx_tensor *const *inputs, int n, nyx_tensor **grads) {
+  nyx_tensor *first;
+  NYX_TRY(seed_of(p, root, seed, &first));
+  nyx_status status = collect(p, root);
+  if (status != NYX_OK) {
+    nyx_tensor_release(first);
+    return status;
+  }
+  *slot_of(p, root) = first;
+  for (size_t k = 0; !inputs && k < p->n_places; k++)
+    p->places[k].needed = p->places[k].leaf != NULL;
+  for (int i = 0; i < n; i++) {
+    nyx_edge edge = nyx__edge_of(inputs[i]);
+    place *at = target_of(p, &edge);
+    if (at) at->needed = true;
+  }
+  mark_needed(p);
+  NYX_TRY(walk(p));
+  if (!inputs) return deliver(p);
+  for (int i = 0; i < n; i++) {
+    nyx_tensor **slot = slot_of(p, inputs[i]);
+    grads[i] = slot ? nyx_tensor_retain(*slot) : NULL;
+  }
+  return NYX_OK;
+}
+
+static nyx_status backward(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
+                           nyx_tensor *const *inputs, int n,
+                           const nyx_backward_options *options, nyx_tensor **grads) {
+  pass p = {.ctx = ctx};
+  p.create = options && options->create_graph;
+  p.retain = options && (options->retain_graph || options->create_graph);
+  bool enabled = ctx->grad_enabled;
+  const char *where = ctx->where;
+  ctx->grad_enabled = p.create;
+  ctx->where = "backward";
+  nyx_status status = run(&p, root, seed, inputs, n, grads);
+  ctx->grad_enabled = enabled;
+  ctx->where = where;
+  for (size_t i = 0; i < p.n_grads; i++) nyx_tensor_release(p.grads[i]);
+  nyx_memory_free(p.grads);
+  nyx_memory_free(p.places);
+  nyx_memory_free(p.index);
+  return status;
+}
+
+nyx_status nyx_backward_run(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
+                            const nyx_backward_options *options) {
+  return backward(ctx, root, seed, NULL, 0, options, NULL);
+}
+
+nyx_status nyx_gradients(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
+                         nyx_tensor *const *inputs, int n,
+                         const nyx_backward_options *options, nyx_tensor **grads) {
+  for (int i = 0; i < n; i++) grads[i] = NULL;
+  return backward(ctx, root, seed, inputs, n, options, grads);
+}

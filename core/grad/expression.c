@@ -1,0 +1,171 @@
+/* Evaluates the text of a gradient through nyx_apply, one op per operator and call, so
+ * that the result has a history of its own. The grammar is that of
+ * kernels/elementwise.def: sum: product {(+|-) product}   product: unary {(*|/) unary}
+ * unary: [-] primary primary: name | K(number) | nyx_name(sum, ...) | (sum) Read next:
+ * row.c, kernels/dialect/README.md. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../op/ops.h"
+#include "graph.h"
+
+typedef struct reader {
+  nyx_context *ctx;
+  const char *at;
+  nyx_tensor *const *value; /* g x y z r */
+  const double *attr;       /* p q */
+} reader;
+
+static nyx_status sum(reader *r, nyx_tensor **out);
+
+static bool skip(reader *r, char c) {
+  while (isspace((unsigned char)*r->at)) r->at++;
+  if (*r->at != c) return false;
+  r->at++;
+  return true;
+}
+
+static nyx_status syntax(reader *r) {
+  return nyx__error(r->ctx, ROW_TEXT, r->at);
+}
+
+/* The op a function of the dialect stands for. */
+static const nyx_op *op_of(const char *name, size_t length) {
+  static const char *const alias[][2] = {{"select", "where"},  {"min", "minimum"},
+                                         {"max", "maximum"},   {"and", "logical_and"},
+                                         {"or", "logical_or"}, {"not", "logical_not"}};
+  char op[40];
+  if (length >= sizeof op) return NULL;
+  memcpy(op, name, length);
+  op[length] = '\0';
+  for (size_t i = 0; i < sizeof alias / sizeof *alias; i++)
+    if (strcmp(op, alias[i][0]) == 0) return nyx_op_find(alias[i][1]);
+  return nyx_op_find(op);
+}
+
+static nyx_status number(reader *r, nyx_tensor **out) {
+  char *end;
+  double value;
+  if (!skip(r, '(')) return syntax(r);
+  value = strtod(r->at, &end);
+  if (end == r->at) return syntax(r);
+  r->at = end;
+  if (!skip(r, ')')) return syntax(r);
+  return nyx_tensor_scalar(r->ctx, value, NYX_FLOAT64, true, out);
+}
+
+static void release_all(nyx_tensor **t, int n) {
+  for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
+}
+
+/* nyx_name(...), the name read already. nyx_fma(a, b, c) is a * b + c. */
+static nyx_status call(reader *r, const char *name, size_t length, nyx_tensor **out) {
+  nyx_tensor *in[3];
+  int n = 0;
+  nyx_status status = NYX_OK;
+  if (!skip(r, '(')) return syntax(r);
+  do {
+    status = n < 3 ? sum(r, &in[n]) : syntax(r);
+    if (status != NYX_OK) break;
+    n++;
+  } while (skip(r, ','));
+  if (status == NYX_OK && !skip(r, ')')) status = syntax(r);
+  if (status == NYX_OK && n == 3 && length == 3 && memcmp(name, "fma", 3) == 0) {
+    nyx_tensor *product;
+    status = nyx__apply2(r->ctx, NYX__OP_mul, in[0], in[1], NULL, &product);
+    if (status == NYX_OK) {
+      status = nyx__apply2(r->ctx, NYX__OP_add, product, in[2], NULL, out);
+      nyx_tensor_release(product);
+    }
+  } else if (status == NYX_OK) {
+    const nyx_op *op = op_of(name, length);
+    nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL};
+    status = op ? nyx_apply(r->ctx, op, in, n, NULL, made) : syntax(r);
+    if (status == NYX_OK) *out = made[0];
+  }
+  release_all(in, n);
+  return status;
+}
+
+static nyx_status variable(reader *r, char name, nyx_tensor **out) {
+  static const char names[] = "gxyzr";
+  if (name == 'p' || name == 'q')
+    return nyx_tensor_scalar(r->ctx, r->attr[name - 'p'], NYX_FLOAT64, true, out);
+  const char *found = strchr(names, name);
+  nyx_tensor *value = found ? r->value[found - names] : NULL;
+  if (!value) return syntax(r);
+  *out = nyx_tensor_retain(value);
+  return NYX_OK;
+}
+
+static nyx_status primary(reader *r, nyx_tensor **out) {
+  if (skip(r, '(')) {
+    NYX_TRY(sum(r, out));
+    if (skip(r, ')')) return NYX_OK;
+    nyx_tensor_release(*out);
+    return syntax(r);
+  }
+  while (isspace((unsigned char)*r->at)) r->at++;
+  const char *name = r->at;
+  size_t length = 0;
+  while (isalnum((unsigned char)name[length]) || name[length] == '_') length++;
+  r->at += length;
+  if (length == 1 && *name == 'K') return number(r, out);
+  if (length == 1) return variable(r, *name, out);
+  if (length > 4 && memcmp(name, "nyx_", 4) == 0)
+    return call(r, name + 4, length - 4, out);
+  r->at = name;
+  return syntax(r);
+}
+
+static nyx_status unary(reader *r, nyx_tensor **out) {
+  nyx_tensor *x;
+  if (!skip(r, '-')) return primary(r, out);
+  NYX_TRY(unary(r, &x));
+  nyx_status status = nyx__apply1(r->ctx, NYX__OP_neg, x, NULL, out);
+  nyx_tensor_release(x);
+  return status;
+}
+
+typedef nyx_status (*part)(reader *r, nyx_tensor **out);
+
+/* part {(op[0]|op[1]) part}, from the left. */
+static nyx_status chain(reader *r, part next, const char op[2], const nyx__op_id id[2],
+                        nyx_tensor **out) {
+  nyx_tensor *left, *right, *result;
+  NYX_TRY(next(r, &left));
+  for (;;) {
+    int k = skip(r, op[0]) ? 0 : skip(r, op[1]) ? 1 : -1;
+    if (k < 0) break;
+    nyx_status status = next(r, &right);
+    if (status == NYX_OK) {
+      status = nyx__apply2(r->ctx, id[k], left, right, NULL, &result);
+      nyx_tensor_release(right);
+    }
+    nyx_tensor_release(left);
+    if (status != NYX_OK) return status;
+    left = result;
+  }
+  *out = left;
+  return NYX_OK;
+}
+
+static nyx_status product(reader *r, nyx_tensor **out) {
+  return chain(r, unary, "*/", (nyx__op_id[]){NYX__OP_mul, NYX__OP_div}, out);
+}
+
+static nyx_status sum(reader *r, nyx_tensor **out) {
+  return chain(r, product, "+-", (nyx__op_id[]){NYX__OP_add, NYX__OP_sub}, out);
+}
+
+nyx_status nyx__evaluate(nyx_context *ctx, const char *text, nyx_tensor *const value[5],
+                         const double attr[2], nyx_tensor **out) {
+  reader r = {ctx, text, value, attr};
+  NYX_TRY(sum(&r, out));
+  while (isspace((unsigned char)*r.at)) r.at++;
+  if (*r.at == '\0') return NYX_OK;
+  nyx_tensor_release(*out);
+  *out = NULL;
+  return syntax(&r);
+}
