@@ -1,0 +1,486 @@
+/* Runs elementwise kernels over tensors of any strides and dtypes: collapses dimensions,
+ * splits the work, and brings blocks that do not lie ready into small buffers first.
+ * Read next: kernels/cpu/elementwise.h. */
+#include "../../../kernels/cpu/elementwise.h"
+
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "cpu.h"
+
+#define MAX_IN 5
+#define BLOCK_BYTES 4096 /* of one buffer; six fit the first-level cache */
+#define TILE_ROWS 16     /* of 4 bytes fill a cache line */
+#define GRAIN 32768      /* elements one thread does at least */
+
+/* A tensor as the loops see it. Strides are in elements. */
+typedef struct operand {
+  char *data;
+  int64_t item; /* bytes of an element */
+  bool ready;   /* elements are of the type the kernel takes or gives */
+  bool linear;  /* and lie in order: element i is at data + i * item */
+  bool repeats; /* blocks that start at the same address hold the same elements */
+  nyx_gather_fn gather;
+  int64_t stride[NYX_MAX_DIMS];
+} operand;
+
+/* How the elements are cut into blocks. */
+typedef enum cut {
+  CUT_ROW,  /* pieces of a row */
+  CUT_ROWS, /* whole rows, several at a time */
+  CUT_TILES /* pieces of several rows: an operand's memory runs across the rows */
+} cut;
+
+typedef struct plan {
+  nyx_elementwise_fn fn;
+  const double *attr;
+  int64_t item;        /* bytes of the compute type */
+  int64_t result_item; /* bytes of what fn writes: the compute type or bool */
+  int n_in;            /* inputs the text uses; slot[i] is the place of in[i] for fn */
+  int slot[MAX_IN];
+  operand in[MAX_IN], out;
+  nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
+  nyx_scatter_fn scatter;
+  int ndim; /* at least 1; 2 for tiles */
+  int64_t shape[NYX_MAX_DIMS];
+  int64_t n;
+  cut cut;
+  int64_t block;                    /* most elements of a block */
+  int64_t tile_cols;                /* of a tile that is not at the edge */
+  int64_t tiles_down, tiles_across; /* tiles of the last two dimensions */
+} plan;
+
+typedef struct buffers {
+  _Alignas(64) char in[MAX_IN][BLOCK_BYTES];
+  _Alignas(64) char out[BLOCK_BYTES];
+  const char *held[MAX_IN]; /* the address a repeating operand's buffer was filled from */
+  int64_t held_n[MAX_IN];
+} buffers;
+
+static int compute_index(nyx_dtype dtype) {
+  switch (dtype) {
+    case NYX_FLOAT32: return NYX_IN_FLOAT32;
+    case NYX_FLOAT64: return NYX_IN_FLOAT64;
+    case NYX_INT64: return NYX_IN_INT64;
+    default: return NYX_IN_INT32;
+  }
+}
+
+/* Positions and rows */
+
+static void position(const plan *p, int64_t i, int64_t *at) {
+  for (int d = p->ndim - 1; d > 0; d--) {
+    at[d] = i % p->shape[d];
+    i /= p->shape[d];
+  }
+  at[0] = i;
+}
+
+/* To the start of a row further down; `rows` do not leave the last but one dimension. */
+static void next_rows(const plan *p, int64_t *at, int64_t rows) {
+  int d = p->ndim - 2;
+  at[d + 1] = 0;
+  if (d < 0 || (at[d] += rows) < p->shape[d]) return;
+  at[d] = 0;
+  while (--d >= 0 && ++at[d] == p->shape[d] && d > 0) at[d] = 0;
+}
+
+static char *address(const plan *p, const operand *o, const int64_t *at) {
+  int64_t offset = 0;
+  for (int d = 0; d < p->ndim; d++) offset += at[d] * o->stride[d];
+  return o->data + offset * o->item;
+}
+
+/* The elements from `at` to the end of its row, at most n. */
+static int64_t run_length(const plan *p, const int64_t *at, int64_t n) {
+  int64_t left = p->shape[p->ndim - 1] - at[p->ndim - 1];
+  return left < n ? left : n;
+}
+
+/* Rows and columns between tensors and buffers */
+
+/* Elements of `item` bytes, strides in elements. `down`: column by column, for tensors
+ * whose memory runs down the columns; the other side is a buffer. */
+#define MOVE(type)                                                                       \
+  for (int64_t i = 0; i < outer; i++) {                                                  \
+    const type *restrict s = (const type *)src + i * src_outer;                          \
+    type *restrict d = (type *)dst + i * dst_outer;                                      \
+    if (src_inner == 0 && dst_inner == 1)                                                \
+      for (int64_t j = 0; j < inner; j++) d[j] = s[0];                                   \
+    else if (src_inner == 1 && dst_inner == 1)                                           \
+      for (int64_t j = 0; j < inner; j++) d[j] = s[j];                                   \
+    else                                                                                 \
+      for (int64_t j = 0; j < inner; j++) d[j * dst_inner] = s[j * src_inner];           \
+  }
+static void move(int64_t item, bool down, int64_t rows, int64_t cols, const void *src,
+                 int64_t src_down, int64_t src_right, void *dst, int64_t dst_down,
+                 int64_t dst_right) {
+  int64_t outer = down ? cols : rows, inner = down ? rows : cols;
+  int64_t src_outer = down ? src_right : src_down,
+          src_inner = down ? src_down : src_right;
+  int64_t dst_outer = down ? dst_right : dst_down,
+          dst_inner = down ? dst_down : dst_right;
+  switch (item) {
+    case 1: MOVE(uint8_t) break;
+    case 2: MOVE(uint16_t) break;
+    case 4: MOVE(uint32_t) break;
+    default: MOVE(uint64_t)
+  }
+}
+
+/* To a dense buffer of the compute type. */
+static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
+                   const char *src, char *dst) {
+  int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
+  if (rows == 1) {
+    o->gather(cols, src, right, dst);
+  } else if (o->ready) {
+    move(p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
+  } else if (down < right) {
+    _Alignas(64) char line[BLOCK_BYTES];
+    for (int64_t j = 0; j < cols; j++) {
+      o->gather(rows, src + j * right * o->item, down, line);
+      move(p->item, true, rows, 1, line, 1, 1, dst + j * p->item, cols, 1);
+    }
+  } else {
+    for (int64_t i = 0; i < rows; i++)
+      o->gather(cols, src + i * down * o->item, right, dst + i * cols * p->item);
+  }
+}
+
+/* From a dense buffer of the compute type, or of the output's when that is ready. */
+static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
+                    char *dst) {
+  const operand *o = &p->out;
+  int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
+  if (o->ready) {
+    move(o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
+  } else if (rows > 1 && down < right) {
+    _Alignas(64) char line[BLOCK_BYTES];
+    for (int64_t j = 0; j < cols; j++) {
+      move(p->item, true, rows, 1, src + j * p->item, cols, 1, line, 1, 1);
+      p->scatter(rows, line, dst + j * right * o->item, down);
+    }
+  } else {
+    for (int64_t i = 0; i < rows; i++)
+      p->scatter(cols, src + i * cols * p->item, dst + i * down * o->item, right);
+  }
+}
+
+/* Blocks of rows */
+
+/* Calls gather or scatter for n elements that begin at `start`, piece by piece. */
+static void through_rows(const plan *p, const operand *o, const int64_t *start, int64_t n,
+                         char *buffer) {
+  int64_t at[NYX_MAX_DIMS], length = p->shape[p->ndim - 1];
+  bool in = o != &p->out;
+  int64_t item = in || !o->ready ? p->item : o->item;
+  memcpy(at, start, sizeof at);
+  while (n > 0) {
+    int64_t rows = 1, cols = run_length(p, at, n);
+    if (cols == length && p->ndim > 1) {
+      rows = p->shape[p->ndim - 2] - at[p->ndim - 2];
+      if (rows > n / length) rows = n / length;
+    }
+    if (in)
+      gather(p, o, rows, cols, address(p, o, at), buffer);
+    else
+      scatter(p, rows, cols, buffer, address(p, o, at));
+    buffer += rows * cols * item;
+    n -= rows * cols;
+    next_rows(p, at, rows);
+  }
+}
+
+/* Where fn finds elements i..i+n-1 of in[k], whose first is at `at`. */
+static const void *block_of(const plan *p, int k, buffers *b, int64_t i,
+                            const int64_t *at, int64_t n) {
+  const operand *o = &p->in[k];
+  if (o->linear) return o->data + i * o->item;
+  const char *from = address(p, o, at);
+  if (o->ready && o->stride[p->ndim - 1] == 1 && run_length(p, at, n) == n) return from;
+  if (!o->repeats || b->held[k] != from || b->held_n[k] < n) {
+    through_rows(p, o, at, n, b->in[k]);
+    b->held[k] = from;
+    b->held_n[k] = n;
+  }
+  return b->in[k];
+}
+
+/* What fn left in the buffer, in the type `scatter` takes. */
+static char *widened(const plan *p, int64_t n, buffers *b) {
+  if (p->out.ready || !p->widen) return b->out;
+  p->widen(n, b->out, 1, b->in[0]); /* the inputs are used up */
+  b->held[0] = NULL;
+  return b->in[0];
+}
+
+static void run_rows(const plan *p, int64_t begin, int64_t end) {
+  buffers b;
+  const void *in[MAX_IN];
+  int64_t at[NYX_MAX_DIMS] = {0};
+  memset(b.held, 0, sizeof b.held);
+  for (int64_t i = begin, n; i < end; i += n) {
+    position(p, i, at);
+    n = end - i < p->block ? end - i : p->block;
+    if (p->cut == CUT_ROW) n = run_length(p, at, n);
+    for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
+    for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
+    char *to = p->out.linear ? p->out.data + i * p->out.item : b.out;
+    p->fn(n, in, to, p->attr);
+    if (!p->out.linear) through_rows(p, &p->out, at, n, widened(p, n, &b));
+  }
+}
+
+/* Tiles */
+
+static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
+                     int64_t cols) {
+  const operand *o = &p->out;
+  const int last = p->ndim - 1;
+  const char *from[MAX_IN];
+  const void *in[MAX_IN];
+  int64_t step[MAX_IN]; /* bytes from row to row */
+  char *target = address(p, o, at);
+  bool direct = o->ready && o->stride[last] == 1, dense = !direct;
+  for (int k = 0; k < p->n_in; k++) {
+    const operand *x = &p->in[k];
+    from[k] = address(p, x, at);
+    step[k] = x->stride[last - 1] * x->item;
+    if (x->ready && x->stride[last] == 1) {
+      dense = false;
+      continue;
+    }
+    gather(p, x, rows, cols, from[k], b->in[k]);
+    from[k] = b->in[k];
+    step[k] = cols * p->item;
+  }
+  char *to = direct ? target : b->out;
+  int64_t to_step = direct ? o->stride[last - 1] * o->item : cols * p->result_item;
+  int64_t calls = dense ? 1 : rows, n = dense ? rows * cols : cols;
+  for (int64_t i = 0; i < calls; i++) {
+    for (int k = 0; k < MAX_IN; k++) in[k] = b->in[0];
+    for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = from[k] + i * step[k];
+    p->fn(n, in, to + i * to_step, p->attr);
+  }
+  if (!direct) scatter(p, rows, cols, widened(p, rows * cols, b), target);
+}
+
+static void run_tiles(void *arg, int64_t begin, int64_t end) {
+  const plan *p = arg;
+  const int last = p->ndim - 1;
+  int64_t at[NYX_MAX_DIMS] = {0};
+  buffers b;
+  for (int64_t t = begin; t < end; t++) {
+    /* Down first: the next tile has the memory next to this one's. */
+    int64_t rest = t / p->tiles_down;
+    at[last - 1] = t % p->tiles_down * TILE_ROWS;
+    at[last] = rest % p->tiles_across * p->tile_cols;
+    rest /= p->tiles_across;
+    for (int d = last - 2; d >= 0; rest /= p->shape[d--]) at[d] = rest % p->shape[d];
+    int64_t rows = p->shape[last - 1] - at[last - 1], cols = p->shape[last] - at[last];
+    run_tile(p, &b, at, rows < TILE_ROWS ? rows : TILE_ROWS,
+             cols < p->tile_cols ? cols : p->tile_cols);
+  }
+}
+
+static void run_range(void *arg, int64_t begin, int64_t end) {
+  const plan *p = arg;
+  const void *in[MAX_IN];
+  bool linear = p->out.linear;
+  for (int k = 0; k < p->n_in; k++) linear = linear && p->in[k].linear;
+  if (!linear) {
+    run_rows(p, begin, end);
+    return;
+  }
+  char *out = p->out.data + begin * p->out.item;
+  for (int k = 0; k < MAX_IN; k++) in[k] = out;
+  for (int k = 0; k < p->n_in; k++)
+    in[p->slot[k]] = p->in[k].data + begin * p->in[k].item;
+  p->fn(end - begin, in, out, p->attr);
+}
+
+/* Plans */
+
+/* Drops dimensions of size 1, orders the others so that the output's strides fall, and
+ * merges neighbours that all operands step through evenly. */
+static void collapse(plan *p, const nyx_tensor *out) {
+  operand *all[MAX_IN + 1] = {&p->out};
+  int count = 1, ndim = 0;
+  for (int k = 0; k < p->n_in; k++) all[count++] = &p->in[k];
+  for (int d = 0; d < out->ndim; d++) {
+    int to = ndim;
+    if (out->shape[d] == 1) continue;
+    while (to > 0 && p->out.stride[to - 1] < out->stride[d]) to--;
+    for (int k = 0; k < count; k++) {
+      int64_t stride = all[k]->stride[d];
+      memmove(&all[k]->stride[to + 1], &all[k]->stride[to],
+              (size_t)(ndim - to) * sizeof stride);
+      all[k]->stride[to] = stride;
+    }
+    memmove(&p->shape[to + 1], &p->shape[to], (size_t)(ndim - to) * sizeof *p->shape);
+    p->shape[to] = out->shape[d];
+    ndim++;
+  }
+  int last = 0;
+  for (int d = 1; d < ndim; d++) {
+    bool even = true;
+    for (int k = 0; k < count; k++)
+      even = even && all[k]->stride[last] == all[k]->stride[d] * p->shape[d];
+    last += !even;
+    p->shape[last] = even ? p->shape[last] * p->shape[d] : p->shape[d];
+    for (int k = 0; k < count; k++) all[k]->stride[last] = all[k]->stride[d];
+  }
+  p->ndim = last + 1;
+  if (ndim == 0) {
+    p->shape[0] = 1;
+    for (int k = 0; k < count; k++) all[k]->stride[0] = 0;
+  }
+}
+
+/* Whether elements lie in order over the collapsed shape. */
+static bool in_order(const plan *p, const operand *o) {
+  int64_t expect = 1;
+  for (int d = p->ndim - 1; d >= 0; expect *= p->shape[d--])
+    if (p->shape[d] != 1 && o->stride[d] != expect) return false;
+  return true;
+}
+
+static bool repeats(const plan *p, const operand *o) {
+  if (p->cut == CUT_ROW) return o->stride[p->ndim - 1] == 0;
+  for (int d = 0; d < p->ndim - 1; d++)
+    if (o->stride[d] != 0) return false;
+  return true;
+}
+
+/* The dimension along which the memory of o is dense, if rows are long and it is not the
+ * last; else -1. */
+static int dense_across(const plan *p, const operand *o) {
+  int last = p->ndim - 1, best = -1;
+  int64_t least = o->stride[last];
+  for (int d = 0; d < last; d++)
+    if (p->shape[d] >= 8 && o->stride[d] != 0 && o->stride[d] < least) {
+      least = o->stride[d];
+      best = d;
+    }
+  return best;
+}
+
+static void swap(int64_t *list, int i, int j) {
+  int64_t kept = list[i];
+  list[i] = list[j];
+  list[j] = kept;
+}
+
+/* Decides how blocks are cut and which operands need no buffer. */
+static void lay_out(plan *p) {
+  int last = p->ndim - 1;
+  int64_t row = p->shape[last], most = BLOCK_BYTES / p->item;
+  p->cut = row <= most / 2 ? CUT_ROWS : CUT_ROW;
+  p->block = p->cut == CUT_ROWS ? most / row * row : most;
+  if (row >= 64) {
+    int across = dense_across(p, &p->out);
+    for (int k = 0; k < p->n_in && across < 0; k++) across = dense_across(p, &p->in[k]);
+    if (across >= 0) {
+      p->cut = CUT_TILES;
+      swap(p->shape, across, last - 1);
+      swap(p->out.stride, across, last - 1);
+      for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
+      p->tile_cols = most / TILE_ROWS;
+      p->tiles_down = (p->shape[last - 1] + TILE_ROWS - 1) / TILE_ROWS;
+      p->tiles_across = (row + p->tile_cols - 1) / p->tile_cols;
+      return;
+    }
+  }
+  p->out.linear = p->out.ready && in_order(p, &p->out);
+  for (int k = 0; k < p->n_in; k++) {
+    operand *o = &p->in[k];
+    o->linear = o->ready && in_order(p, o);
+    o->repeats = repeats(p, o);
+  }
+}
+
+/* The common case: everything contiguous, of one geometry, of the compute type; or one
+ * number. */
+static bool plan_simple(plan *p, const nyx_elementwise *job) {
+  if (!p->out.ready || !nyx__is_contiguous(job->out)) return false;
+  for (int k = 0; k < p->n_in; k++) {
+    const nyx_tensor *t = job->in[p->slot[k]];
+    operand *o = &p->in[k];
+    o->linear = o->ready && t->numel == p->n && nyx__is_contiguous(t);
+    if (!o->linear && t->numel != 1) return false;
+    o->stride[0] = o->linear;
+    o->repeats = !o->linear;
+  }
+  p->out.linear = true;
+  p->out.stride[0] = 1;
+  p->ndim = 1;
+  p->shape[0] = p->n;
+  p->block = BLOCK_BYTES / p->item;
+  p->cut = CUT_ROW;
+  return true;
+}
+
+static void plan_general(plan *p, const nyx_elementwise *job) {
+  nyx__broadcast_strides(job->out, job->out->ndim, p->out.stride);
+  for (int k = 0; k < p->n_in; k++)
+    nyx__broadcast_strides(job->in[p->slot[k]], job->out->ndim, p->in[k].stride);
+  collapse(p, job->out);
+  lay_out(p);
+}
+
+/* Copies between tensors of one dtype and geometry need no kernel. */
+static bool copy_bytes(const nyx_elementwise *job) {
+  const nyx_tensor *x = job->in[0], *out = job->out;
+  if (job->row->id != NYX_KERNEL_clone || job->part != 0 || x->dtype != out->dtype ||
+      x->numel != out->numel || !nyx__is_contiguous(x) || !nyx__is_contiguous(out) ||
+      out->numel > GRAIN)
+    return false;
+  memmove(nyx__data(out), nyx__data(x), (size_t)out->numel * nyx_dtype_size(x->dtype));
+  return true;
+}
+
+nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
+                                const nyx_elementwise *job) {
+  (void)dev;
+  NYX_TRY(nyx__cpu_path_check(ctx));
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  int compute = compute_index(job->compute);
+  nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
+  plan p;
+  p.fn = kernels->rows[compute][job->row->id][job->part];
+  p.n = job->out->numel;
+  if (!p.fn)
+    return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
+  if (p.n == 0 || copy_bytes(job)) return NYX_OK;
+  p.attr = job->attr;
+  p.result_item = (int64_t)nyx_dtype_size(result);
+  p.item = (int64_t)nyx_dtype_size(job->compute);
+  p.out.data = nyx__data(job->out);
+  p.out.item = (int64_t)nyx_dtype_size(job->out->dtype);
+  p.out.ready = job->out->dtype == result;
+  p.widen = result == job->compute ? NULL : kernels->gather[result][compute];
+  p.scatter = kernels->scatter[compute][job->out->dtype];
+  p.n_in = 0;
+  for (int i = 0; i < MAX_IN; i++) {
+    const nyx_tensor *t = job->in[i];
+    if (!t) continue;
+    operand *o = &p.in[p.n_in];
+    o->data = nyx__data(t);
+    o->item = (int64_t)nyx_dtype_size(t->dtype);
+    o->ready = t->dtype == job->compute;
+    o->gather = kernels->gather[t->dtype][compute];
+    p.slot[p.n_in++] = i;
+  }
+  if (!plan_simple(&p, job)) plan_general(&p, job);
+  if (p.cut == CUT_TILES) {
+    int64_t tiles =
+        p.n / (p.shape[p.ndim - 1] * p.shape[p.ndim - 2]) * p.tiles_down * p.tiles_across;
+    nyx_parallel_for(tiles, GRAIN / p.block, run_tiles, &p);
+  } else if (p.n <= GRAIN) {
+    run_range(&p, 0, p.n);
+  } else {
+    nyx_parallel_for(p.n, GRAIN / p.block * p.block, run_range, &p);
+  }
+  return NYX_OK;
+}

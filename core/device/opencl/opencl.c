@@ -1,0 +1,433 @@
+/* The OpenCL device: elementwise rows and reductions, compiled from the rows' own
+ * text on first use; everything else is "unsupported". The driver is opened at run time.
+ * One lock per device guards its kernels, whose arguments are state. Read next: source.c
+ * (what is compiled), cl.h (what is called). */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cl.h"
+#include "source.h"
+
+#define MAX_DEVICES 16
+#define KEY_SIZE 128
+
+typedef struct kernel_entry {
+  char key[KEY_SIZE];
+  cl_kernel kernel;
+  struct kernel_entry *next;
+} kernel_entry;
+
+typedef struct opencl_device {
+  nyx_device base; /* first: a nyx_device is one of these */
+  char name[16];
+  cl_device id;
+  cl_context context;
+  cl_queue queue;
+  bool has_double;
+  pthread_mutex_t lock;
+  kernel_entry *kernels;
+} opencl_device;
+
+static cl_library cl;
+static bool cl_open;
+static opencl_device *devices[MAX_DEVICES];
+static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static opencl_device *self(nyx_device *dev) {
+  return (opencl_device *)dev;
+}
+
+static nyx_status failed(nyx_context *ctx, const char *what, cl_int code) {
+  bool memory = code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_OUT_OF_RESOURCES ||
+                code == CL_OUT_OF_HOST_MEMORY || code == CL_INVALID_BUFFER_SIZE;
+  return memory ? nyx__error(ctx, CL_MEMORY, what, (int)code)
+                : nyx__error(ctx, CL_FAILED, what, (int)code);
+}
+
+/* Opening */
+
+static nyx_status open_library(nyx_context *ctx) {
+  if (cl_open) return NYX_OK;
+  void *library = dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!library) library = dlopen("libOpenCL.so", RTLD_NOW | RTLD_LOCAL);
+  if (!library) return nyx__error(ctx, CL_MISSING);
+#define CL_FUNCTION(result, name, arguments)                                             \
+  *(void **)&cl.name = dlsym(library, "cl" #name);                                       \
+  if (!cl.name) return nyx__error(ctx, CL_SYMBOL, "cl" #name);
+  CL_FUNCTIONS
+#undef CL_FUNCTION
+  cl_open = true;
+  return NYX_OK;
+}
+
+/* The device number `number`, counting through all platforms. */
+static nyx_status find_device(nyx_context *ctx, int number, cl_device *out) {
+  cl_platform platforms[MAX_DEVICES];
+  uint32_t n_platforms = 0, seen = 0;
+  cl_int code = cl.GetPlatformIDs(MAX_DEVICES, platforms, &n_platforms);
+  if (code == CL_PLATFORM_NOT_FOUND_KHR || n_platforms == 0)
+    return nyx__error(ctx, CL_NO_PLATFORM);
+  if (code != CL_SUCCESS) return failed(ctx, "clGetPlatformIDs", code);
+  for (uint32_t i = 0; i < n_platforms && i < MAX_DEVICES; i++) {
+    cl_device ids[MAX_DEVICES];
+    uint32_t n = 0;
+    code = cl.GetDeviceIDs(platforms[i], CL_DEVICE_TYPE_ALL, MAX_DEVICES, ids, &n);
+    if (code != CL_SUCCESS || n == 0) continue;
+    if (n > MAX_DEVICES) n = MAX_DEVICES;
+    if ((uint32_t)number < seen + n) {
+      *out = ids[(uint32_t)number - seen];
+      return NYX_OK;
+    }
+    seen += n;
+  }
+  return nyx__error(ctx, CL_NO_DEVICE, number, (int)seen);
+}
+
+/* Memory */
+
+static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
+                               void **data) {
+  cl_int code = CL_SUCCESS;
+  *data = cl.CreateBuffer(self(dev)->context, CL_MEM_READ_WRITE, bytes ? bytes : 1, NULL,
+                          &code);
+  return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clCreateBuffer", code);
+}
+
+static void opencl_free(nyx_device *dev, void *data) {
+  (void)dev;
+  cl.ReleaseMemObject(data); /* commands that still use it keep it alive */
+}
+
+static nyx_status opencl_copy_in(nyx_context *ctx, nyx_device *dev, void *data,
+                                 size_t offset, const void *host, size_t bytes) {
+  if (bytes == 0) return NYX_OK;
+  cl_int code = cl.EnqueueWriteBuffer(self(dev)->queue, data, CL_TRUE, offset, bytes,
+                                      host, 0, NULL, NULL);
+  return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clEnqueueWriteBuffer", code);
+}
+
+static nyx_status opencl_copy_out(nyx_context *ctx, nyx_device *dev, void *data,
+                                  size_t offset, void *host, size_t bytes) {
+  if (bytes == 0) return NYX_OK;
+  cl_int code = cl.EnqueueReadBuffer(self(dev)->queue, data, CL_TRUE, offset, bytes, host,
+                                     0, NULL, NULL);
+  return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clEnqueueReadBuffer", code);
+}
+
+/* Kernels */
+
+static nyx_status build_error(nyx_context *ctx, opencl_device *d, cl_program program,
+                              const char *key, cl_int code) {
+  char log[600] = "";
+  size_t length = 0;
+  cl.GetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log,
+                         &length);
+  return nyx__error(ctx, CL_BUILD, key, (int)code, log);
+}
+
+/* Compiles a source and remembers the kernel under `key`. */
+static nyx_status build(nyx_context *ctx, opencl_device *d, const char *key,
+                        const char *source, cl_kernel *out) {
+  cl_int code;
+  kernel_entry *entry = nyx_memory_alloc(sizeof *entry);
+  if (!entry) return nyx__no_memory(ctx, sizeof *entry);
+  cl_program program = cl.CreateProgramWithSource(d->context, 1, &source, NULL, &code);
+  nyx_status status = NYX_OK;
+  if (code != CL_SUCCESS) {
+    nyx_memory_free(entry);
+    return failed(ctx, "clCreateProgramWithSource", code);
+  }
+  code = cl.BuildProgram(program, 1, &d->id, "-cl-std=CL1.2", NULL, NULL);
+  if (code != CL_SUCCESS) {
+    status = build_error(ctx, d, program, key, code);
+  } else {
+    entry->kernel = cl.CreateKernel(program, "run", &code);
+    if (code != CL_SUCCESS) status = failed(ctx, "clCreateKernel", code);
+  }
+  cl.ReleaseProgram(program); /* the kernel keeps it */
+  if (status != NYX_OK) {
+    nyx_memory_free(entry);
+    return status;
+  }
+  snprintf(entry->key, sizeof entry->key, "%s", key);
+  entry->next = d->kernels;
+  d->kernels = entry;
+  *out = entry->kernel;
+  return NYX_OK;
+}
+
+static cl_kernel known(const opencl_device *d, const char *key) {
+  for (const kernel_entry *e = d->kernels; e; e = e->next)
+    if (strcmp(e->key, key) == 0) return e->kernel;
+  return NULL;
+}
+
+static nyx_status check_compute(nyx_context *ctx, const opencl_device *d,
+                                nyx_dtype compute) {
+  if (compute == NYX_FLOAT64 && !d->has_double)
+    return nyx__error(ctx, CL_DOUBLE, d->base.describe);
+  return NYX_OK;
+}
+
+/* A number as the bytes of the compute type. */
+typedef union cl_number {
+  float f;
+  double d;
+  int32_t i;
+  int64_t l;
+} cl_number;
+
+static cl_number as_compute(nyx_dtype compute, double value) {
+  cl_number n;
+  nyx__store_double(compute, &n, value);
+  return n;
+}
+
+/* Sets arguments one after the other; the first failure stays. */
+typedef struct arguments {
+  cl_kernel kernel;
+  uint32_t next;
+  cl_int code;
+} arguments;
+
+static void argument(arguments *a, size_t size, const void *value) {
+  cl_int code = cl.SetKernelArg(a->kernel, a->next++, size, value);
+  if (a->code == CL_SUCCESS) a->code = code;
+}
+
+static void describe_operand(nyx_cl_geometry *s, int k, const nyx_tensor *t,
+                             const nyx_tensor *out) {
+  nyx__broadcast_strides(t, out->ndim, s->stride[k]);
+  s->offset[k] = t->offset;
+}
+
+static nyx_status opencl_elementwise(nyx_context *ctx, nyx_device *dev,
+                                     const nyx_elementwise *job) {
+  opencl_device *d = self(dev);
+  size_t item = nyx_dtype_size(job->compute), total;
+  unsigned numbers = 0;
+  char key[KEY_SIZE];
+  cl_kernel kernel;
+  NYX_TRY(check_compute(ctx, d, job->compute));
+  if (job->out->numel == 0) return NYX_OK;
+  int used = snprintf(key, sizeof key, "%s/%d %d:", job->row->name, job->part,
+                      (int)job->compute);
+  for (int k = 0; k < 5; k++) {
+    if (!job->in[k]) continue;
+    bool is_number = nyx__on_cpu(job->in[k]);
+    if (is_number) numbers |= 1u << k;
+    used += snprintf(key + used, sizeof key - (size_t)used, " %d%c",
+                     (int)job->in[k]->dtype, is_number ? 'n' : ' ');
+  }
+  snprintf(key + used, sizeof key - (size_t)used, " %d", (int)job->out->dtype);
+  pthread_mutex_lock(&d->lock);
+  nyx_status status = NYX_OK;
+  if (!(kernel = known(d, key))) {
+    char *source = nyx__cl_elementwise_source(job, numbers);
+    status = source ? build(ctx, d, key, source, &kernel) : nyx__no_memory(ctx, 16384);
+    nyx_memory_free(source);
+  }
+  if (status == NYX_OK) {
+    nyx_cl_geometry s = {.n = job->out->numel, .ndim = job->out->ndim};
+    arguments a = {kernel, 0, CL_SUCCESS};
+    for (int i = 0; i < job->out->ndim; i++) s.shape[i] = job->out->shape[i];
+    for (int k = 0; k < 5; k++) {
+      if (!job->in[k]) continue;
+      if (numbers >> k & 1) {
+        cl_number v = as_compute(
+            job->compute, nyx__load_double(job->in[k]->dtype, nyx__data(job->in[k])));
+        argument(&a, item, &v);
+      } else {
+        describe_operand(&s, k, job->in[k], job->out);
+        argument(&a, sizeof(cl_mem), &job->in[k]->storage->data);
+      }
+    }
+    describe_operand(&s, NYX_CL_OPERANDS - 1, job->out, job->out);
+    cl_number p = as_compute(job->compute, job->attr[0]);
+    cl_number q = as_compute(job->compute, job->attr[1]);
+    argument(&a, sizeof(cl_mem), &job->out->storage->data);
+    argument(&a, sizeof s, &s);
+    argument(&a, item, &p);
+    argument(&a, item, &q);
+    total = (size_t)job->out->numel;
+    if (a.code == CL_SUCCESS)
+      a.code =
+          cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, NULL, 0, NULL, NULL);
+    if (a.code != CL_SUCCESS) status = failed(ctx, job->row->name, a.code);
+  }
+  pthread_mutex_unlock(&d->lock);
+  return status;
+}
+
+/* The kernel under `key`, from `source` if it has to be built; frees the source. */
+static nyx_status reduce_kernel(nyx_context *ctx, opencl_device *d, const char *key,
+                                char *source, cl_kernel *kernel) {
+  nyx_status status =
+      source ? build(ctx, d, key, source, kernel) : nyx__no_memory(ctx, 16384);
+  nyx_memory_free(source);
+  return status;
+}
+
+static void reduce_key(char *key, const nyx_reduction *job, const char *form) {
+  snprintf(key, KEY_SIZE, "reduce %s %s %d: %d %d", job->row->name, form,
+           (int)job->compute, (int)job->in->dtype, (int)job->out->dtype);
+}
+
+static void reduce_numbers(arguments *a, const nyx_reduction *job, int64_t count) {
+  cl_number n = as_compute(job->compute, (double)count);
+  cl_number p = as_compute(job->compute, job->attr[0]);
+  argument(a, nyx_dtype_size(job->compute), &n);
+  argument(a, nyx_dtype_size(job->compute), &p);
+}
+
+/* One pass of a full reduction: `groups` groups over the s->n elements of `in`. */
+static nyx_status reduce_pass(nyx_context *ctx, opencl_device *d,
+                              const nyx_reduction *job, int pass, void *in, void *out,
+                              nyx_cl_geometry *s, size_t groups) {
+  char key[KEY_SIZE];
+  cl_kernel kernel;
+  reduce_key(key, job, pass ? "merge" : "groups");
+  if (!(kernel = known(d, key)))
+    NYX_TRY(reduce_kernel(ctx, d, key, nyx__cl_reduce_source(job, pass), &kernel));
+  size_t width = NYX_CL_GROUP, total = groups * width;
+  arguments a = {kernel, 0, CL_SUCCESS};
+  argument(&a, sizeof(cl_mem), &in);
+  argument(&a, sizeof(cl_mem), &out);
+  argument(&a, width * nyx_dtype_size(job->compute), NULL);
+  argument(&a, sizeof *s, s);
+  reduce_numbers(&a, job, job->in->numel);
+  if (a.code == CL_SUCCESS)
+    a.code =
+        cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, &width, 0, NULL, NULL);
+  return a.code == CL_SUCCESS ? NYX_OK : failed(ctx, job->row->name, a.code);
+}
+
+/* Full reductions, in two passes; groups depend on the size only, so results do too. */
+static nyx_status reduce_all(nyx_context *ctx, nyx_device *dev,
+                             const nyx_reduction *job) {
+  opencl_device *d = self(dev);
+  const nyx_tensor *in = job->in;
+  size_t groups = ((size_t)in->numel + 4 * NYX_CL_GROUP - 1) / (4 * NYX_CL_GROUP);
+  if (groups > NYX_CL_GROUPS) groups = NYX_CL_GROUPS;
+  if (groups == 0) groups = 1;
+  void *parts;
+  NYX_TRY(opencl_alloc(ctx, dev, groups * nyx_dtype_size(job->compute), &parts));
+  nyx_cl_geometry s = {.n = in->numel, .ndim = in->ndim};
+  for (int i = 0; i < in->ndim; i++) s.shape[i] = in->shape[i];
+  describe_operand(&s, 0, in, in);
+  pthread_mutex_lock(&d->lock);
+  nyx_status status = reduce_pass(ctx, d, job, 0, in->storage->data, parts, &s, groups);
+  s.n = (int64_t)groups;
+  s.offset[NYX_CL_OPERANDS - 1] = job->out->offset;
+  if (status == NYX_OK)
+    status = reduce_pass(ctx, d, job, 1, parts, job->out->storage->data, &s, 1);
+  pthread_mutex_unlock(&d->lock);
+  opencl_free(dev, parts);
+  return status;
+}
+
+/* The dimensions of t whose bit in `dims` is `wanted`. */
+static nyx_cl_geometry part_of(const nyx_tensor *t, uint32_t dims, bool wanted) {
+  nyx_cl_geometry s = {.n = 1};
+  for (int d = 0; d < t->ndim; d++) {
+    if ((dims >> d & 1) != wanted) continue;
+    s.shape[s.ndim] = t->shape[d];
+    s.stride[0][s.ndim++] = t->stride[d];
+    s.n *= t->shape[d];
+  }
+  return s;
+}
+
+static nyx_status reduce_dims(nyx_context *ctx, nyx_device *dev,
+                              const nyx_reduction *job) {
+  opencl_device *d = self(dev);
+  char key[KEY_SIZE];
+  cl_kernel kernel;
+  nyx_cl_geometry kept = part_of(job->in, job->dims, false);
+  nyx_cl_geometry reduced = part_of(job->in, job->dims, true);
+  kept.offset[0] = job->in->offset;
+  kept.offset[NYX_CL_OPERANDS - 1] = job->out->offset;
+  reduce_key(key, job, "dims");
+  pthread_mutex_lock(&d->lock);
+  nyx_status status = NYX_OK;
+  if (!(kernel = known(d, key)))
+    status = reduce_kernel(ctx, d, key, nyx__cl_reduce_dims_source(job), &kernel);
+  if (status == NYX_OK) {
+    size_t total = (size_t)kept.n;
+    arguments a = {kernel, 0, CL_SUCCESS};
+    argument(&a, sizeof(cl_mem), &job->in->storage->data);
+    argument(&a, sizeof(cl_mem), &job->out->storage->data);
+    argument(&a, sizeof kept, &kept);
+    argument(&a, sizeof reduced, &reduced);
+    reduce_numbers(&a, job, reduced.n);
+    if (a.code == CL_SUCCESS)
+      a.code =
+          cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, NULL, 0, NULL, NULL);
+    if (a.code != CL_SUCCESS) status = failed(ctx, job->row->name, a.code);
+  }
+  pthread_mutex_unlock(&d->lock);
+  return status;
+}
+
+static nyx_status opencl_reduce(nyx_context *ctx, nyx_device *dev,
+                                const nyx_reduction *job) {
+  if (job->index || !job->row->combine) return nyx__error(ctx, UNSUPPORTED, dev->name);
+  NYX_TRY(check_compute(ctx, self(dev), job->compute));
+  bool all = job->dims == (1u << job->in->ndim) - 1;
+  return all ? reduce_all(ctx, dev, job) : reduce_dims(ctx, dev, job);
+}
+
+static nyx_status opencl_structural(nyx_device *dev, nyx_call *call) {
+  return nyx__error(call->ctx, UNSUPPORTED, dev->name);
+}
+
+/* Finding and keeping devices */
+
+static nyx_status open_device(nyx_context *ctx, int number, opencl_device *d) {
+  cl_int code;
+  char name[100] = "", extensions[4096] = "";
+  uint64_t memory = 0;
+  NYX_TRY(find_device(ctx, number, &d->id));
+  d->context = cl.CreateContext(NULL, 1, &d->id, NULL, NULL, &code);
+  if (code != CL_SUCCESS) return failed(ctx, "clCreateContext", code);
+  d->queue = cl.CreateCommandQueue(d->context, d->id, 0, &code);
+  if (code != CL_SUCCESS) return failed(ctx, "clCreateCommandQueue", code);
+  cl.GetDeviceInfo(d->id, CL_DEVICE_NAME, sizeof name - 1, name, NULL);
+  cl.GetDeviceInfo(d->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
+  cl.GetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, sizeof extensions - 1, extensions, NULL);
+  d->has_double = strstr(extensions, "cl_khr_fp64") != NULL;
+  snprintf(d->base.describe, sizeof d->base.describe, "%s, %.1f GiB", name,
+           (double)memory / (1024.0 * 1024 * 1024));
+  return NYX_OK;
+}
+
+nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
+  if (number >= MAX_DEVICES) return nyx__error(ctx, CL_NO_DEVICE, number, MAX_DEVICES);
+  pthread_mutex_lock(&devices_lock);
+  nyx_status status = open_library(ctx);
+  opencl_device *d = devices[number];
+  if (status == NYX_OK && !d) {
+    d = nyx_memory_alloc_zeroed(sizeof *d);
+    status = d ? open_device(ctx, number, d) : nyx__no_memory(ctx, sizeof *d);
+    if (status == NYX_OK) {
+      snprintf(d->name, sizeof d->name, number ? "opencl:%d" : "opencl", number);
+      d->base.name = d->name;
+      d->base.alloc = opencl_alloc;
+      d->base.free = opencl_free;
+      d->base.copy_in = opencl_copy_in;
+      d->base.copy_out = opencl_copy_out;
+      d->base.elementwise = opencl_elementwise;
+      d->base.reduce = opencl_reduce;
+      d->base.structural = opencl_structural;
+      pthread_mutex_init(&d->lock, NULL);
+      devices[number] = d;
+    } else {
+      nyx_memory_free(d);
+    }
+  }
+  if (status == NYX_OK) *out = &d->base;
+  pthread_mutex_unlock(&devices_lock);
+  return status;
+}
