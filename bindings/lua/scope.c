@@ -1,0 +1,190 @@
+/* Functions that call a function and put something back afterwards, also when it raises
+ * an error: nyx.no_grad, nyx.enable_grad, nyx.scope. On Lua 5.4 a guard is a to-be-closed
+ * value, so the error's traceback stays whole; on LuaJIT the call is protected.
+ * Read next: grad.c. */
+#include "binding.h"
+
+#define GUARD_KEY "nyx.guard" /* registry: the guards' metatable */
+
+typedef struct guard {
+  nyx__lua *s;
+  bool is_scope, active;
+  bool grad_enabled;   /* what was before */
+  nyx__box *head;      /* tensors made in this scope */
+  nyx__box **previous; /* the scope around it */
+} guard;
+
+static void release_all(guard *g) {
+  while (g->head) nyx__lua_drop(g->s, g->head); /* unlinks it */
+}
+
+static void leave(guard *g) {
+  if (!g->active) return;
+  g->active = false;
+  if (!g->is_scope) {
+    if (g->s->ctx) nyx_context_set_grad_enabled(g->s->ctx, g->grad_enabled);
+    return;
+  }
+  g->s->scope = g->previous;
+  release_all(g);
+}
+
+static int guard_close(lua_State *L) {
+  leave((guard *)lua_touserdata(L, 1));
+  return 0;
+}
+
+void nyx__lua_open_scope(lua_State *L) {
+  luaL_newmetatable(L, GUARD_KEY);
+  lua_pushcfunction(L, guard_close);
+  lua_setfield(L, -2, "__close");
+  lua_pushcfunction(L, guard_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}
+
+static guard *push_guard(lua_State *L, nyx__lua *s) {
+  guard *g = (guard *)lua_newuserdatauv(L, sizeof *g, 0);
+  *g = (guard){.s = s};
+  luaL_setmetatable(L, GUARD_KEY);
+  return g;
+}
+
+/* ------------------------------------------------------------------ what escapes a scope
+ */
+
+#define MAX_DEPTH 1000
+
+/* Lets every tensor in the list `from` (NULL: in any) that is reachable from the value at
+ * the top of the stack escape to the list `to`. `seen` is the stack index of a table of
+ * what was visited. */
+static void escape(lua_State *L, nyx__lua *s, int seen, nyx__box **from, nyx__box **to,
+                   int depth) {
+  int value = lua_gettop(L), type = lua_type(L, value);
+  if (type == LUA_TUSERDATA) {
+    nyx__box *box = nyx__lua_box(L, s, value);
+    if (box && box->link && (!from || box->list == from)) nyx__lua_link(box, to);
+    return;
+  }
+  if (type != LUA_TTABLE && (type != LUA_TFUNCTION || lua_iscfunction(L, value))) return;
+  lua_pushvalue(L, value);
+  lua_rawget(L, seen);
+  bool visited = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (visited) return;
+  if (depth == MAX_DEPTH)
+    nyx__lua_fail(L, "scope: the result is nested more than %d deep", MAX_DEPTH);
+  lua_pushvalue(L, value);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, seen);
+  luaL_checkstack(L, 8, "scope");
+  if (type == LUA_TFUNCTION) {
+    for (int i = 1; lua_getupvalue(L, value, i); i++) {
+      escape(L, s, seen, from, to, depth + 1);
+      lua_pop(L, 1);
+    }
+    return;
+  }
+  for (lua_pushnil(L); lua_next(L, value); lua_pop(L, 1)) {
+    escape(L, s, seen, from, to, depth + 1);
+    lua_pushvalue(L, -2);
+    escape(L, s, seen, from, to, depth + 1);
+    lua_pop(L, 1);
+  }
+}
+
+static void escape_results(lua_State *L, nyx__lua *s, int first, nyx__box **from,
+                           nyx__box **to) {
+  int last = lua_gettop(L);
+  luaL_checkstack(L, 8, "scope");
+  lua_newtable(L);
+  for (int i = first; i <= last; i++) {
+    lua_pushvalue(L, i);
+    escape(L, s, last + 1, from, to, 0);
+    lua_pop(L, 1);
+  }
+  lua_settop(L, last);
+}
+
+/* ------------------------------------------------------------------ the call */
+
+/* Calls the function at stack index 2 with the arguments after it, under the guard at 1;
+ * gives the number of results, which lie from 2 on. */
+static int guarded(lua_State *L) {
+  guard *g = (guard *)lua_touserdata(L, 1);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  if (g->is_scope) escape_results(L, g->s, 2, &g->head, g->previous);
+  return lua_gettop(L) - 1;
+}
+
+static int run_guarded(lua_State *L, guard *g) {
+#ifdef NYX_LUA_HAS_CLOSE
+  lua_toclose(L, 1);
+  int results = guarded(L);
+  leave(g);
+  return results;
+#else
+  lua_pushvalue(L, 1); /* keeps the guard while `guarded` runs */
+  lua_insert(L, 1);
+  lua_pushcfunction(L, guarded);
+  lua_insert(L, 2);
+  int failed = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
+  leave(g);
+  if (failed) lua_error(L);
+  return lua_gettop(L) - 1;
+#endif
+}
+
+/* Puts a new guard below the function and its arguments. */
+static guard *enter(lua_State *L, nyx__lua *s, const char *function) {
+  if (lua_type(L, 1) != LUA_TFUNCTION) {
+    if (!luaL_getmetafield(L, 1, "__call"))
+      nyx__lua_bad_argument(L, s, 1, function, "fn", "function");
+    lua_pop(L, 1);
+  }
+  guard *g = push_guard(L, s);
+  lua_insert(L, 1);
+  g->active = true;
+  return g;
+}
+
+static int with_grad(lua_State *L, bool on, const char *function) {
+  nyx__lua *s = nyx__lua_state(L);
+  guard *g = enter(L, s, function);
+  g->grad_enabled = nyx_context_grad_enabled(s->ctx);
+  nyx_context_set_grad_enabled(s->ctx, on);
+  return run_guarded(L, g);
+}
+
+/* nyx.no_grad(fn, ...): fn(...) without recording; gives its results. */
+static int no_grad(lua_State *L) {
+  return with_grad(L, false, "no_grad");
+}
+static int enable_grad(lua_State *L) {
+  return with_grad(L, true, "enable_grad");
+}
+
+/* nyx.scope(fn, ...): fn(...), after which every tensor made inside is released, except
+ * those in its results (also inside tables and closures) and those given to nyx.keep. */
+static int scope(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  guard *g = enter(L, s, "scope");
+  g->is_scope = true;
+  g->previous = s->scope;
+  s->scope = &g->head;
+  return run_guarded(L, g);
+}
+
+/* nyx.keep(...): tensors, or tables of them, made in a scope outlive it; gives them back.
+ */
+static int keep(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  escape_results(L, s, 1, NULL, &s->boxes);
+  return lua_gettop(L);
+}
+
+const luaL_Reg nyx__lua_scope_functions[] = {{"no_grad", no_grad},
+                                             {"enable_grad", enable_grad},
+                                             {"scope", scope},
+                                             {"keep", keep},
+                                             {NULL, NULL}};

@@ -1,0 +1,226 @@
+-- Help texts: those of ops are made from the op table, those of functions written in Lua or C
+-- are kept beside them. nyx.help("matmul") and nyx.help(nyx.matmul) print; text() returns.
+-- Read next: tensor.lua, bindings/lua/describe.c.
+local nyx = require "nyx"
+local composites = require("nyx.tensor").docs
+
+local M = {}
+
+-- Functions of nyx.* and methods written in C, and fields: {group, text}.
+local others = {
+  tensor = { "constructors", "nyx.tensor(data, {dtype, device, requires_grad}): a tensor of a " ..
+    "number, a boolean, a nested table of them, or a copy of a tensor; float32 unless the " ..
+    "values are booleans or dtype says otherwise" },
+  frombuffer = { "constructors", "nyx.frombuffer(bytes, dtype, shape, offset): elements from the " ..
+    "bytes of a string, row by row" },
+  to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y): x in that " ..
+    "dtype and on that device; x itself when it is so already" },
+  size = { "tensor", "x:size(dim): the size of a dimension; without dim all, as a table" },
+  stride = { "tensor", "x:stride(dim): elements from one position to the next; without dim " ..
+    "all, as a table" },
+  dim = { "tensor", "x:dim(): the number of dimensions, as x.ndim" },
+  numel = { "tensor", "x:numel(): the number of elements" },
+  item = { "conversion", "x:item(): the number (or boolean) in a tensor with one element" },
+  totable = { "conversion", "x:totable(): the elements as nested tables" },
+  tobytes = { "conversion", "x:tobytes(): the elements as a string of bytes, row by row" },
+  copy_ = { "in place", "x:copy_(value): writes a tensor, broadcast and converted, a table or " ..
+    "a number into x" },
+  fill_ = { "in place", "x:fill_(number): writes one number everywhere" },
+  zero_ = { "in place", "x:zero_(): writes zeros" },
+  release = { "memory", "x:release(): gives the memory back now; x cannot be used any more" },
+  is_contiguous = { "tensor", "x:is_contiguous(): whether the elements lie row by row" },
+  data_ptr = { "tensor", "x:data_ptr(): the address of the first element, light userdata" },
+  ffi = { "tensor", "x:ffi(): a pointer to the elements, for LuaJIT's FFI" },
+  backward = { "differentiation", "x:backward(gradient, {retain_graph, create_graph}): adds " ..
+    "d(x)/d(leaf) to the .grad of every leaf that requires a gradient" },
+  grad = { "differentiation", "nyx.grad(y, inputs, {gradient, retain_graph, create_graph}): d(y)/d(x) " ..
+    "for a tensor or a table of tensors, without touching .grad" },
+  detach = { "differentiation", "x:detach(): a view of x without history" },
+  requires_grad_ = { "differentiation", "x:requires_grad_(on): asks for gradients of x (true)" },
+  zero_grad = { "differentiation", "x:zero_grad(): clears x.grad" },
+  no_grad = { "differentiation", "nyx.no_grad(fn, ...): fn(...) without recording" },
+  enable_grad = { "differentiation", "nyx.enable_grad(fn, ...): fn(...) with recording" },
+  is_grad_enabled = { "differentiation", "nyx.is_grad_enabled(): whether ops are recorded" },
+  set_grad_enabled = { "differentiation", "nyx.set_grad_enabled(on): turns recording on or off" },
+  scope = { "memory", "nyx.scope(fn, ...): fn(...), then releases every tensor made inside that " ..
+    "is not in its results (tables and closures included) and not given to nyx.keep" },
+  keep = { "memory", "nyx.keep(...): lets tensors, or tables of them, outlive nyx.scope" },
+  memory = { "memory", "nyx.memory(): bytes of tensor memory: live, peak, cached, limit; blocks " ..
+    "allocated and reused" },
+  memory_limit = { "memory", "nyx.memory_limit(bytes): the most that may be in use; 0: no limit" },
+  manual_seed = { "random", "nyx.manual_seed(seed): equal seeds give equal random numbers" },
+  set_default_dtype = { "settings", "nyx.set_default_dtype(dtype): what float constructors make" },
+  get_default_dtype = { "settings", "nyx.get_default_dtype()" },
+  set_num_threads = { "settings", "nyx.set_num_threads(n): cores that work at once; 0: default" },
+  get_num_threads = { "settings", "nyx.get_num_threads()" },
+  devices = { "settings", "nyx.devices(): a table of {name, description}" },
+  is_tensor = { "tensor", "nyx.is_tensor(value): whether a value is a tensor" },
+  ops = { "settings", "for op in nyx.ops() do: a description of every op" },
+  op = { "settings", "nyx.op(name): the description of an op" },
+  save = { "files", "nyx.save(path, object): writes a module, a tensor or plain tables of them " ..
+    "to a .nyx file, a safetensors file; true, or nil and a message" },
+  load = { "files", "nyx.load(path, {device, classes}): what nyx.save wrote, or the tensors of " ..
+    "another safetensors file; nil and a message when it cannot be read" },
+  clock = { "settings", "nyx.clock(): seconds, for measuring" },
+  class = { "settings", "nyx.class(name, parent): a class; Name(...) makes an object and calls " ..
+    "init(self, ...)" },
+}
+
+local function value_text(value)
+  if type(value) == "table" then
+    local parts = {}
+    for i, v in ipairs(value) do parts[i] = value_text(v) end
+    return "{" .. table.concat(parts, ", ") .. "}"
+  end
+  return type(value) == "string" and ("%q"):format(value) or tostring(value)
+end
+
+-- Breaks text into lines of at most `width` columns.
+local function wrap(text, indent, width)
+  local lines, line = {}, indent
+  for word in text:gmatch("%S+") do
+    if #line + #word + 1 > width and line ~= indent then
+      lines[#lines + 1] = line
+      line = indent
+    end
+    line = line .. (line == indent and "" or " ") .. word
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, "\n")
+end
+
+--- How an op is called: "x:sum(dim, keepdim)".
+---@param op table a description from nyx.op
+---@return string
+function M.signature(op)
+  local names = {}
+  for _, input in ipairs(op.inputs) do
+    names[#names + 1] = input.optional and "[" .. input.name .. "]" or input.name
+  end
+  for _, attr in ipairs(op.attrs) do
+    names[#names + 1] = attr.required and attr.name or "[" .. attr.name .. "]"
+  end
+  if op.variadic then
+    names[1] = "{" .. names[1] .. "}"
+    return ("nyx.%s(%s)"):format(op.name, table.concat(names, ", "))
+  end
+  if #op.inputs == 0 then return ("nyx.%s(%s)"):format(op.name, table.concat(names, ", ")) end
+  local self = table.remove(names, 1)
+  return ("%s:%s(%s)"):format(self, op.name, table.concat(names, ", "))
+end
+
+local function op_text(op)
+  local lines = { M.signature(op), wrap(op.doc, "  ", 88) }
+  for _, attr in ipairs(op.attrs) do
+    local preset = attr.preset ~= nil and ", default " .. value_text(attr.preset)
+      or attr.required and "" or ", optional"
+    lines[#lines + 1] = wrap(("%s (%s%s): %s"):format(attr.name, attr.type, preset, attr.doc),
+      "  ", 88)
+  end
+  local facts = { op.group, op.kind }
+  if #op.dtypes < 9 then facts[#facts + 1] = table.concat(op.dtypes, " ") end
+  facts[#facts + 1] = op.differentiable and "differentiable"
+    or op.kind ~= "composite" and "no gradient" or nil
+  if (op.kind == "elementwise" or op.updates) and rawget(nyx.Tensor, op.name .. "_") then
+    facts[#facts + 1] = "in place: " .. op.name .. "_"
+  end
+  lines[#lines + 1] = wrap("[" .. table.concat(facts, "; ") .. "]", "  ", 88)
+  return table.concat(lines, "\n")
+end
+
+-- The name under which a function is found in nyx or among the methods.
+local function name_of(fn)
+  for _, place in ipairs { nyx, nyx.Tensor } do
+    for name, value in next, place do
+      if value == fn and type(name) == "string" then return name end
+    end
+  end
+end
+
+local function overview()
+  local groups, names = {}, {}
+  local function add(group, name)
+    if not groups[group] then
+      groups[group] = {}
+      names[#names + 1] = group
+    end
+    table.insert(groups[group], name)
+  end
+  for op in nyx.ops() do add(op.group, op.name) end
+  for _, list in ipairs { composites, others } do
+    for name, doc in pairs(list) do
+      if not nyx.op(name) then add(doc[1], name) end
+    end
+  end
+  local lines = { 'help "name" explains one of:' }
+  for _, group in ipairs(names) do
+    table.sort(groups[group])
+    lines[#lines + 1] = group
+    lines[#lines + 1] = wrap(table.concat(groups[group], " "), "  ", 88)
+  end
+  return table.concat(lines, "\n")
+end
+
+--- The help text of a name ("matmul", "x:matmul", "nyx.matmul"), of a function, or of a
+--- description from nyx.op; an overview without an argument.
+---@param what? string|function|table
+---@return string? text nil when there is none
+---@return string? message
+function M.text(what)
+  if what == nil then return overview() end
+  if type(what) == "function" then
+    local name = name_of(what)
+    if not name then return nil, "help: no text for this function" end
+    what = name
+  elseif type(what) == "table" and type(what.name) == "string" and what.attrs then
+    return op_text(what)
+  end
+  if type(what) ~= "string" then
+    return nil, ("help: no text for a %s; give a name or a function"):format(type(what))
+  end
+  local name = what:match("([%w_]+)%s*$") or what
+  local doc = others[name] or composites[name]
+  local op = nyx.op(name) or name:sub(-1) == "_" and nyx.op(name:sub(1, -2)) or nil
+  if doc then return wrap(doc[2], "", 88) .. "\n  [" .. doc[1] .. "]" end
+  if op then return op_text(op) end
+  return nil, ("help: nothing is called '%s'"):format(name)
+end
+
+local annotation_types = { int = "integer", float = "number", bool = "boolean",
+  ints = "integer|integer[]", dim = "integer", dims = "integer|integer[]", index = "integer",
+  string = "string", dtype = "string" }
+
+--- Declarations of all ops for the Lua language server, the text of a file to give it.
+---@return string
+function M.annotations()
+  local methods, functions = { "---@meta", "", "---@class nyx.Tensor" }, { "", "---@class nyx" }
+  for op in nyx.ops() do
+    local params, results = {}, {}
+    for i, input in ipairs(op.inputs) do
+      local kind = op.variadic and "nyx.Tensor[]" or i == 1 and "nyx.Tensor" or "nyx.Tensor|number"
+      params[i] = ("%s%s: %s"):format(input.name, input.optional and "?" or "", kind)
+    end
+    for _, attr in ipairs(op.attrs) do
+      params[#params + 1] = ("%s%s: %s"):format(attr.name, attr.required and "" or "?",
+        annotation_types[attr.type])
+    end
+    for i = 1, op.outputs do results[i] = "nyx.Tensor" end
+    local text = ("---@field %s fun(%s, options?: table): %s %s"):format(op.name,
+      table.concat(params, ", "), table.concat(results, ", "), (op.doc:gsub("%s+", " ")))
+    text = text:gsub("fun%(, ", "fun(")
+    functions[#functions + 1] = text
+    if #op.inputs > 0 and not op.variadic then
+      methods[#methods + 1] = (text:gsub("fun%([%w_]+:", "fun(self:", 1))
+    end
+  end
+  return table.concat(methods, "\n") .. "\n" .. table.concat(functions, "\n") .. "\n"
+end
+
+--- Prints a help text.
+---@param what? string|function|table
+function M.help(what)
+  local text, message = M.text(what)
+  io.write(text or message, "\n")
+end
+
+return M

@@ -1,0 +1,453 @@
+-- Methods of tensors and functions of nyx.* that are written with ops, in Lua. All others
+-- are made from the op table (bindings/lua/call.c). Their help texts are in `docs` below.
+-- Read next: help.lua.
+local nyx = require "nyx"
+local check = require "nyx.check"
+
+local unpack = unpack or table.unpack
+
+--- A tensor: numbers of one dtype in a box of up to 8 dimensions. Positions and dimensions
+--- count from 1, from the end with -1.
+---@class nyx.Tensor
+---@field shape integer[] the sizes
+---@field dtype string "float32", "int64", "bool", ...
+---@field device string "cpu", "opencl", ...
+---@field ndim integer the number of dimensions
+---@field grad nyx.Tensor? what backward added up; assign nil to clear it
+---@field requires_grad boolean whether ops on it are recorded; leaves can be assigned
+---@field is_leaf boolean whether no recorded op made it
+---@field grad_fn string? the recorded op that made it
+---@operator add(nyx.Tensor|number): nyx.Tensor
+---@operator sub(nyx.Tensor|number): nyx.Tensor
+---@operator mul(nyx.Tensor|number): nyx.Tensor
+---@operator div(nyx.Tensor|number): nyx.Tensor
+---@operator mod(nyx.Tensor|number): nyx.Tensor
+---@operator pow(nyx.Tensor|number): nyx.Tensor
+---@operator unm: nyx.Tensor
+---@operator len: integer
+local Tensor = nyx.Tensor
+
+local docs = {} -- name -> {group, text}; read by help.lua
+
+-- ---------------------------------------------------------------- arguments
+
+local function tensor_argument(where, name, value)
+  if not nyx.is_tensor(value) then
+    check.fail("%s: '%s' is %s, expected a tensor", where, name, check.describe(value))
+  end
+  return value
+end
+
+-- A dimension of x, from 1.
+local function dim_argument(where, x, dim)
+  local n = x.ndim
+  if type(dim) ~= "number" or dim % 1 ~= 0 then
+    check.fail("%s: 'dim' is %s, expected a dimension", where, check.describe(dim))
+  end
+  if dim == 0 then
+    check.fail("%s: 'dim' is 0; dimensions count from 1, from the end with -1", where)
+  end
+  if dim > n or dim < -n then
+    check.fail("%s: dimension %d is out of range for a tensor of %d dimensions", where, dim, n)
+  end
+  return dim > 0 and dim or dim + n + 1
+end
+
+-- ---------------------------------------------------------------- pieces
+
+docs.split = { "view", "x:split(size, dim): pieces of `size` positions along dim (1), as a " ..
+  "table of views; the last may be smaller. A table of sizes gives pieces of these sizes." }
+--- Pieces of `size` positions along `dim` (1), the last maybe smaller; or of given sizes.
+---@param size integer|integer[]
+---@param dim? integer
+---@return nyx.Tensor[] views
+function Tensor:split(size, dim)
+  dim = dim_argument("split", self, dim or 1)
+  local length, pieces = self:size(dim), {}
+  if type(size) == "table" then
+    local start = 1
+    for i = 1, #size do
+      local n = check.integer("split", "size", size[i], 0)
+      if start + n - 1 > length then
+        check.fail("split: the sizes add up to more than %d, the size of dimension %d", length, dim)
+      end
+      pieces[i] = self:narrow(dim, start, n)
+      start = start + n
+    end
+    if start ~= length + 1 then
+      check.fail("split: the sizes add up to %d, dimension %d has size %d", start - 1, dim, length)
+    end
+    return pieces
+  end
+  check.integer("split", "size", size)
+  for start = 1, math.max(length, 1), size do
+    pieces[#pieces + 1] = self:narrow(dim, start, math.min(size, length - start + 1))
+  end
+  return pieces
+end
+
+docs.chunk = { "view", "x:chunk(n, dim): at most n pieces of equal size along dim (1), as a " ..
+  "table of views; the last may be smaller" }
+--- At most `n` pieces of equal size along `dim` (1); the last may be smaller.
+---@param n integer
+---@param dim? integer
+---@return nyx.Tensor[] views
+function Tensor:chunk(n, dim)
+  check.integer("chunk", "n", n)
+  dim = dim_argument("chunk", self, dim or 1)
+  return self:split(math.max(math.ceil(self:size(dim) / n), 1), dim)
+end
+
+docs.unbind = { "view", "x:unbind(dim): the positions of dim (1), which disappears, as a table " ..
+  "of views" }
+--- The positions of `dim` (1), which disappears.
+---@param dim? integer
+---@return nyx.Tensor[] views
+function Tensor:unbind(dim)
+  dim = dim_argument("unbind", self, dim or 1)
+  local parts = {}
+  for i = 1, self:size(dim) do parts[i] = self:select(dim, i) end
+  return parts
+end
+
+docs.slice = { "view", "x:slice(dim, first, last, step): the positions first to last of dim, " ..
+  "both included; last is the end when left out; a view" }
+--- The positions `first` to `last` of `dim`, both included.
+---@param dim integer
+---@param first integer
+---@param last? integer default -1
+---@param step? integer default 1
+---@return nyx.Tensor view
+function Tensor:slice(dim, first, last, step)
+  dim = dim_argument("slice", self, dim)
+  local key = {}
+  for d = 1, dim - 1 do key[d] = {} end
+  key[dim] = { first, last or -1, step or 1 }
+  return self[key]
+end
+
+-- ---------------------------------------------------------------- shapes
+
+docs.t = { "view", "x:t(): a matrix with rows and columns exchanged; a view" }
+--- A matrix with rows and columns exchanged.
+---@return nyx.Tensor view
+function Tensor:t()
+  if self.ndim > 2 then
+    check.fail("t: %s; expected at most two dimensions, see transpose and permute",
+      check.describe(self))
+  end
+  return self.ndim == 2 and self:transpose(1, 2) or self:alias()
+end
+
+docs.view_as = { "view", "x:view_as(y): x in the shape of y; a view" }
+---@param other nyx.Tensor
+---@return nyx.Tensor view
+function Tensor:view_as(other)
+  return self:view(tensor_argument("view_as", "other", other).shape)
+end
+
+docs.reshape_as = { "view", "x:reshape_as(y): x in the shape of y" }
+---@param other nyx.Tensor
+---@return nyx.Tensor
+function Tensor:reshape_as(other)
+  return self:reshape(tensor_argument("reshape_as", "other", other).shape)
+end
+
+docs.expand_as = { "view", "x:expand_as(y): x expanded to the shape of y; a view" }
+---@param other nyx.Tensor
+---@return nyx.Tensor view
+function Tensor:expand_as(other)
+  return self:expand(tensor_argument("expand_as", "other", other).shape)
+end
+
+docs.unflatten = { "view", "x:unflatten(dim, sizes): dim made into several of the given sizes" }
+--- One dimension made into several; one of the sizes may be -1.
+---@param dim integer
+---@param sizes integer[]
+---@return nyx.Tensor
+function Tensor:unflatten(dim, sizes)
+  dim = dim_argument("unflatten", self, dim)
+  check.type("unflatten", "sizes", sizes, "table")
+  local shape, product, unknown = self.shape, 1, nil
+  for i, size in ipairs(sizes) do
+    if size == -1 then unknown = i else product = product * size end
+  end
+  local parts = { unpack(sizes) }
+  if unknown then parts[unknown] = math.floor(shape[dim] / math.max(product, 1)) end
+  table.remove(shape, dim)
+  for i = #parts, 1, -1 do table.insert(shape, dim, parts[i]) end
+  return self:reshape(shape)
+end
+
+docs.sum_to_size = { "reduction", "x:sum_to_size(shape): x summed over the dimensions in which " ..
+  "`shape` broadcasts to it" }
+--- The opposite of expand: sums over what would be repeated.
+---@param shape integer[]
+---@return nyx.Tensor
+function Tensor:sum_to_size(shape)
+  check.type("sum_to_size", "shape", shape, "table")
+  local own, lead = self.shape, self.ndim - #shape
+  local dims, fits = {}, lead >= 0
+  for d = 1, #own do
+    local wanted = d > lead and shape[d - lead] or nil
+    if wanted ~= own[d] then
+      fits = fits and (wanted == nil or wanted == 1)
+      dims[#dims + 1] = d
+    end
+  end
+  if not fits then
+    check.fail("sum_to_size: shape (%s) does not broadcast to (%s)", table.concat(shape, "x"),
+      table.concat(own, "x"))
+  end
+  if #dims == 0 then return self end
+  return self:sum(dims, true):reshape(shape)
+end
+
+-- ---------------------------------------------------------------- conversion
+
+for name, dtype in pairs { float = "float32", double = "float64", half = "float16",
+  bfloat16 = "bfloat16", char = "int8", byte = "uint8", int = "int32", long = "int64",
+  bool = "bool" } do
+  docs[name] = { "conversion", ("x:%s(): x as %s"):format(name, dtype) }
+  Tensor[name] = function(self) return self:to(dtype) end
+end
+
+docs.type_as = { "conversion", "x:type_as(y): x in the dtype of y" }
+---@param other nyx.Tensor
+---@return nyx.Tensor
+function Tensor:type_as(other)
+  return self:to(tensor_argument("type_as", "other", other).dtype)
+end
+
+docs.cpu = { "conversion", "x:cpu(): x in the computer's memory" }
+---@return nyx.Tensor
+function Tensor:cpu() return self:to("cpu") end
+
+-- ---------------------------------------------------------------- comparison of tensors
+
+docs.is_same_size = { "comparison", "x:is_same_size(y): whether the shapes are equal" }
+---@param other nyx.Tensor
+---@return boolean
+function Tensor:is_same_size(other)
+  local a, b = self.shape, tensor_argument("is_same_size", "other", other).shape
+  if #a ~= #b then return false end
+  for d = 1, #a do
+    if a[d] ~= b[d] then return false end
+  end
+  return true
+end
+
+docs.equal = { "comparison", "x:equal(y): whether shapes and all elements are equal; a boolean" }
+--- Whether shapes and all elements are equal.
+---@param other nyx.Tensor
+---@return boolean
+function Tensor:equal(other)
+  return self:is_same_size(other) and self:eq(other):all():item()
+end
+
+docs.allclose = { "comparison", "x:allclose(y, rtol, atol, equal_nan): whether all elements " ..
+  "differ by at most atol + rtol * |y|; 1e-5 and 1e-8 when left out; nan equals nothing " ..
+  "unless equal_nan; a boolean" }
+--- Whether all elements differ by at most atol + rtol * |other|.
+---@param other nyx.Tensor|number
+---@param rtol? number default 1e-5
+---@param atol? number default 1e-8
+---@param equal_nan? boolean
+---@return boolean
+function Tensor:allclose(other, rtol, atol, equal_nan)
+  if type(other) == "number" then other = nyx.tensor(other, { dtype = self.dtype }) end
+  tensor_argument("allclose", "other", other)
+  local x, y = self:detach():to("float64"), other:detach():to("float64")
+  local close = x:eq(y) -- infinities
+  local limit = y:abs() * (rtol or 1e-5) + (atol or 1e-8)
+  close = close:logical_or((x - y):abs():le(limit):logical_and(y:abs():lt(math.huge)))
+  if equal_nan then close = close:logical_or(x:ne(x):logical_and(y:ne(y))) end
+  return close:all():item()
+end
+
+-- ---------------------------------------------------------------- like another tensor
+
+-- Options for a tensor like x: its dtype and device unless said otherwise.
+local function like(where, x, options)
+  tensor_argument(where, "x", x)
+  options = check.options(where, options, "dtype device requires_grad")
+  return x.shape, { dtype = options.dtype or x.dtype, device = options.device or x.device,
+    requires_grad = options.requires_grad or false }
+end
+
+for name, what in pairs { zeros = "zeros", ones = "ones", empty = "undefined values",
+  rand = "uniform random numbers", randn = "normal random numbers" } do
+  local where = name .. "_like"
+  docs[where] = { "constructors", ("nyx.%s(x, options): %s, shaped like x"):format(where, what) }
+  nyx[where] = function(x, options)
+    local shape, made = like(where, x, options)
+    return nyx[name](shape, made)
+  end
+end
+
+docs.full_like = { "constructors", "nyx.full_like(x, value, options): `value`, shaped like x" }
+---@param x nyx.Tensor
+---@param value number
+---@param options? {dtype: string, device: string, requires_grad: boolean}
+---@return nyx.Tensor
+function nyx.full_like(x, value, options)
+  local shape, made = like("full_like", x, options)
+  check.type("full_like", "value", value, "number")
+  return nyx.full(shape, value, made)
+end
+
+docs.uniform_ = { "random", "x:uniform_(low, high): fills x with numbers of low..high (0..1)" }
+---@param low? number
+---@param high? number
+---@return nyx.Tensor self
+function Tensor:uniform_(low, high)
+  low, high = low or 0, high or 1
+  check.number("uniform_", "low", low)
+  check.number("uniform_", "high", high, low)
+  return self:copy_(nyx.rand_like(self) * (high - low) + low)
+end
+
+docs.normal_ = { "random", "x:normal_(mean, std): fills x with normal numbers (0, 1)" }
+---@param mean? number
+---@param std? number
+---@return nyx.Tensor self
+function Tensor:normal_(mean, std)
+  mean, std = mean or 0, std or 1
+  check.number("normal_", "mean", mean)
+  check.number("normal_", "std", std, 0)
+  return self:copy_(nyx.randn_like(self) * std + mean)
+end
+
+-- ---------------------------------------------------------------- long lists
+
+-- Ops take 64 tensors at once; longer lists are joined in parts.
+local MOST = 64
+local cat, stack = nyx.cat, nyx.stack
+
+---@param tensors nyx.Tensor[]
+---@param ... any dim (1), options
+---@return nyx.Tensor
+function nyx.cat(tensors, ...)
+  if type(tensors) ~= "table" or #tensors <= MOST then return cat(tensors, ...) end
+  local parts = {}
+  for first = 1, #tensors, MOST do
+    local part = {}
+    for i = first, math.min(first + MOST - 1, #tensors) do part[#part + 1] = tensors[i] end
+    parts[#parts + 1] = cat(part, ...)
+  end
+  return nyx.cat(parts, ...)
+end
+
+---@param tensors nyx.Tensor[]
+---@param ... any dim (1), options
+---@return nyx.Tensor
+function nyx.stack(tensors, ...)
+  if type(tensors) ~= "table" or #tensors <= MOST then return stack(tensors, ...) end
+  local parts = {}
+  for first = 1, #tensors, MOST do
+    local part = {}
+    for i = first, math.min(first + MOST - 1, #tensors) do part[#part + 1] = tensors[i] end
+    parts[#parts + 1] = stack(part, ...)
+  end
+  return nyx.cat(parts, ...)
+end
+
+-- ---------------------------------------------------------------- x[tensor]
+
+local function is_mask(key)
+  return key.dtype == "bool"
+end
+
+-- A mask as positions: one tensor for each dimension of the mask.
+local function positions(mask)
+  local found, list = mask:nonzero(), {}
+  for d = 1, mask.ndim do list[d] = found:select(2, d) end
+  return list
+end
+
+-- What a key with tensors picks: the tensors of positions, if they come first and everything
+-- after them is whole; or else a key without the tensor, and the one dimension it is in.
+local function plan(key)
+  if nyx.is_tensor(key) then
+    return is_mask(key) and positions(key) or { key }
+  end
+  local list, first, last, whole = {}, nil, nil, true
+  for d = 1, #key do
+    local item = key[d]
+    if nyx.is_tensor(item) then
+      if is_mask(item) and item.ndim ~= 1 then
+        check.fail("x[...]: a mask inside a key must have one dimension, got %s",
+          check.describe(item))
+      end
+      list[#list + 1] = is_mask(item) and positions(item)[1] or item
+      first, last = first or d, d
+    elseif type(item) ~= "table" or #item > 0 then
+      whole = false
+    end
+  end
+  if first == 1 and last == #list and whole then return list end
+  if #list > 1 then
+    check.fail("x[...]: a key with several tensors must begin with them and leave the other "
+      .. "dimensions whole ({})")
+  end
+  if list[1].ndim ~= 1 then
+    check.fail("x[...]: positions among other keys must have one dimension, got %s",
+      check.describe(list[1]))
+  end
+  local rest, dim = {}, 1
+  for d = 1, #key do
+    rest[d] = d == first and {} or key[d]
+    if d < first and type(key[d]) == "table" then dim = dim + 1 end
+  end
+  return list, rest, dim
+end
+
+local function fits_whole(x, mask)
+  return nyx.is_tensor(mask) and is_mask(mask) and x:is_same_size(mask)
+end
+
+local function read(x, key)
+  if fits_whole(x, key) then return x:masked_select(key) end
+  local list, rest, dim = plan(key)
+  if rest then return x[rest]:index_select(list[1], dim) end
+  return x:index(unpack(list))
+end
+
+local function write(x, key, value)
+  if type(value) == "table" then value = nyx.tensor(value, { dtype = x.dtype }) end
+  local is_number = type(value) == "number" or type(value) == "boolean"
+  if not is_number and not nyx.is_tensor(value) then
+    check.fail("x[...]: the value is %s, expected a number, a tensor or a table of numbers",
+      check.describe(value))
+  end
+  if fits_whole(x, key) then
+    if is_number then
+      x:masked_fill_(key, type(value) == "boolean" and (value and 1 or 0) or value)
+    elseif value:numel() == 1 then
+      x:copy_(nyx.where(key, value:to(x.dtype), x))
+    else
+      x:masked_scatter_(key, value:to(x.dtype))
+    end
+    return
+  end
+  if is_number then value = nyx.tensor(value):to(x.dtype) end
+  local list, rest, dim = plan(key)
+  if not rest then
+    x:index_put_(value:to(x.dtype), unpack(list))
+    return
+  end
+  local region = x[rest]
+  local order, back = { dim }, {} -- the indexed dimension first
+  for d = 1, region.ndim do
+    if d ~= dim then order[#order + 1] = d end
+  end
+  for d = 1, #order do back[order[d]] = d end
+  local shape = region.shape
+  shape[dim] = list[1]:size(1)
+  local values = value:to(x.dtype):expand(shape):permute(order)
+  x[rest] = region:permute(order):index_put(values, list[1]):permute(back)
+end
+
+nyx.set_index(read, write)
+
+return { docs = docs }
