@@ -1,0 +1,86 @@
+-- Accuracy and confusion matrices of a classifier.
+local check = require "nyx.check"
+local nyx = require "nyx"
+
+local M = {}
+
+-- Labels from labels, or from scores of every class: the position of the highest.
+local function labels_of(where, predicted, target)
+  check.tensor(where, "predicted", predicted)
+  check.tensor(where, "target", target)
+  if predicted:dim() == target:dim() + 1 then predicted = predicted:argmax(2) end
+  local a, b = table.concat(predicted.shape, "x"), table.concat(target.shape, "x")
+  if a ~= b then
+    check.fail("%s: the predictions have shape (%s), the targets (%s)", where, a, b)
+  end
+  return predicted
+end
+
+--- The share of right predictions. `predicted` holds labels, or scores (batch, classes).
+---@param predicted any
+---@param target any labels, from 1
+---@return number
+function M.accuracy(predicted, target)
+  predicted = labels_of("train.accuracy", predicted, target)
+  return predicted:eq(target):to("float32"):mean():item()
+end
+
+--- How often class i (row) was predicted as class j (column): an int64 tensor.
+---@param predicted any labels, or scores (batch, classes)
+---@param target any labels, from 1
+---@param classes? integer the highest label, unless given
+---@return any
+function M.confusion(predicted, target, classes)
+  predicted = labels_of("train.confusion", predicted, target)
+  local from, to = target:reshape({ -1 }):totable(), predicted:reshape({ -1 }):totable()
+  local n = classes or 0
+  if not classes then
+    for i = 1, #from do n = math.max(n, from[i], to[i]) end
+  end
+  local counts = {}
+  for i = 1, n do
+    counts[i] = {}
+    for j = 1, n do counts[i][j] = 0 end
+  end
+  for i = 1, #from do
+    local row = counts[from[i]]
+    if not row or not row[to[i]] then
+      check.fail("train.confusion: label %g at position %d, expected 1..%d",
+        row and to[i] or from[i], i, n)
+    end
+    row[to[i]] = row[to[i]] + 1
+  end
+  return nyx.tensor(counts, { dtype = "int64" })
+end
+
+--- A confusion matrix as text: counts, and the recall of every class. Zeros are dots.
+---@param matrix any
+---@param names? string[] of the classes; default 1, 2, ...
+---@return string
+function M.confusion_text(matrix, names)
+  check.tensor("train.confusion_text", "matrix", matrix)
+  local counts = matrix:totable()
+  local n, width, label = #counts, 1, #"true"
+  names = names or {}
+  for i = 1, n do
+    label = math.max(label, #tostring(names[i] or i))
+    width = math.max(width, #tostring(names[i] or i))
+    for j = 1, n do width = math.max(width, #("%d"):format(counts[i][j])) end
+  end
+  local function cell(value) return ("%" .. width + 1 .. "s"):format(value) end
+  local lines = { ("%" .. label .. "s"):format("true") }
+  for j = 1, n do lines[1] = lines[1] .. cell(tostring(names[j] or j)) end
+  lines[1] = lines[1] .. "  recall"
+  for i = 1, n do
+    local line, total = ("%" .. label .. "s"):format(tostring(names[i] or i)), 0
+    for j = 1, n do
+      total = total + counts[i][j]
+      line = line .. cell(counts[i][j] == 0 and "." or ("%d"):format(counts[i][j]))
+    end
+    lines[i + 1] = total == 0 and line .. "      -"
+      or ("%s  %5.1f%%"):format(line, 100 * counts[i][i] / total)
+  end
+  return table.concat(lines, "\n")
+end
+
+return M
