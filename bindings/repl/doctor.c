@@ -1,0 +1,146 @@
+/* nyx --doctor: what this build and this machine offer, one subject per line, and what
+ * could be better. Read next: main.c. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../lua/nyx_lua.h"
+#include "repl.h"
+
+#define MAX_DEVICES 16
+
+static void heading(const char *name) {
+  printf("%-10s ", name);
+}
+
+/* The extensions that decide which kernels run, and those that later kernels may use. */
+static void print_features(void) {
+  heading("features");
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  int n = 0;
+#define FEATURE(name)                                                                    \
+  if (__builtin_cpu_supports(name)) printf("%s%s", n++ ? " " : "", name)
+  FEATURE("sse4.2");
+  FEATURE("avx");
+  FEATURE("avx2");
+  FEATURE("fma");
+  FEATURE("avx512f");
+  FEATURE("avx512bw");
+  FEATURE("avx512dq");
+  FEATURE("avx512vl");
+  FEATURE("avx512vnni");
+  FEATURE("avx512bf16");
+#undef FEATURE
+  puts(n ? "" : "none beyond the baseline");
+#else
+  puts("those of the baseline");
+#endif
+}
+
+static void print_cpu(nyx_context *ctx) {
+  nyx_device *cpu;
+  const char *forced = getenv("NYX_CPU");
+  heading("cpu");
+  printf("%s kernels%s%s", nyx_cpu_path(), forced ? ", NYX_CPU=" : "",
+         forced ? forced : "");
+  if (nyx_device_find(ctx, "cpu", &cpu) == NYX_OK)
+    printf(" (%s)", nyx_device_describe(cpu));
+  putchar('\n');
+  print_features();
+  heading("threads");
+  printf("%d of %ld cores%s\n", nyx_parallel_threads(), sysconf(_SC_NPROCESSORS_ONLN),
+         getenv("NYX_THREADS") ? ", set by NYX_THREADS" : "");
+}
+
+static void print_blas(void) {
+  const char *blas = nyx_blas_describe();
+  heading("blas");
+  puts(blas[0] ? blas
+               : "none found; matrix products use Nyx's own kernels "
+                 "(package libopenblas0-pthread)");
+}
+
+static void print_memory(void) {
+  nyx_memory_stats stats;
+  nyx_memory_get_stats(&stats);
+  double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / 0x1p30;
+  heading("memory");
+  printf("%.1f GiB in the machine; limit for tensors: ", gib);
+  if (stats.limit) {
+    printf("%.1f MiB\n", (double)stats.limit / 0x1p20);
+  } else {
+    puts("none");
+  }
+}
+
+static void print_devices(nyx_context *ctx) {
+  heading("devices");
+  puts("cpu");
+  for (int i = 0; i < MAX_DEVICES; i++) {
+    char name[32];
+    nyx_device *device;
+    snprintf(name, sizeof name, i ? "opencl:%d" : "opencl", i);
+    if (nyx_device_find(ctx, name, &device) == NYX_OK) {
+      heading("");
+      printf("%s: %s\n", name, nyx_device_describe(device));
+    } else {
+      if (i == 0) {
+        heading("");
+        printf("no opencl: %s\n", nyx_context_error(ctx));
+      }
+      break;
+    }
+  }
+}
+
+static void print_console(void) {
+  heading("console");
+#ifdef NYX_LIBEDIT
+  puts("line editing, history and completion through libedit");
+#else
+  puts("plain lines; built without libedit (package libedit-dev)");
+#endif
+}
+
+/* Where `require` finds nyx; false when it does not. */
+static bool print_modules(lua_State *L) {
+  heading("lua files");
+  printf("%s\n", nyx__paths_root()[0] ? nyx__paths_root() : "not found");
+  Dl_info info;
+  heading("library");
+  puts(dladdr((void *)(uintptr_t)nyx_version, &info) && info.dli_fname ? info.dli_fname
+                                                                       : "built in");
+  heading("module");
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "nyx");
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    puts("require \"nyx\" works");
+    lua_pop(L, 1);
+    return true;
+  }
+  const char *message = lua_tostring(L, -1);
+  printf("require \"nyx\" fails: %s\n", message ? message : "no message");
+  lua_pop(L, 1);
+  return false;
+}
+
+int nyx__doctor(lua_State *L) {
+  heading("nyx");
+  printf("%s (headers %s), %s\n", nyx_version(), NYX_VERSION, LUA_RELEASE);
+  bool good = print_modules(L);
+  nyx_context *ctx = NULL;
+  if (nyx_context_new(&ctx) != NYX_OK) {
+    puts("no memory for a context");
+    return EXIT_FAILURE;
+  }
+  print_cpu(ctx);
+  print_blas();
+  print_memory();
+  print_devices(ctx);
+  print_console();
+  nyx_context_free(ctx);
+  return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,121 @@
+/* Runs Lua code for the executable: tracebacks, error messages, and Ctrl-C, which stops
+ * Lua code through a debug hook and a running op through its context. Read next: main.c.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "repl.h"
+
+static const char *program;  /* what messages begin with */
+static nyx_context *context; /* whose ops Ctrl-C stops */
+static lua_State *running;   /* what Ctrl-C stops; NULL outside of nyx__run_call */
+static volatile sig_atomic_t interrupts; /* since the call began */
+
+void nyx__run_set_program(const char *name) {
+  program = name;
+}
+void nyx__run_set_context(nyx_context *ctx) {
+  context = ctx;
+}
+
+/* ---- Ctrl-C */
+
+static void stop_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "interrupted!");
+}
+
+/* The hook runs at the next instruction of Lua code. Somebody who keeps pressing gets
+ * out of what neither way reaches, at the price of the process. */
+static void on_interrupt(int signal_number) {
+  if (++interrupts >= 3) {
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+    return;
+  }
+  if (running) lua_sethook(running, stop_hook, LUA_MASKCOUNT, 1);
+  if (context) nyx_context_interrupt(context);
+}
+
+/* ---- calls */
+
+/* Turns an error value into a message with a traceback. */
+static int add_traceback(lua_State *L) {
+  lua_sethook(L, NULL, 0, 0); /* an op was stopped first: once is enough */
+  const char *message = lua_tostring(L, 1);
+  if (message == NULL) {
+    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
+    message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+  }
+  luaL_traceback(L, L, message, 1);
+  return 1;
+}
+
+int nyx__run_call(lua_State *L, int n_args, int n_results) {
+  int base = lua_gettop(L) - n_args;
+  lua_pushcfunction(L, add_traceback);
+  lua_insert(L, base);
+  /* No SA_RESTART: a read that waits for input ends, so that the hook can run. */
+  struct sigaction action = {.sa_handler = on_interrupt}, before;
+  sigemptyset(&action.sa_mask);
+  lua_State *outer = running;
+  interrupts = 0;
+  running = L;
+  sigaction(SIGINT, &action, &before);
+  int status = lua_pcall(L, n_args, n_results, base);
+  sigaction(SIGINT, &before, NULL);
+  running = outer;
+  if (interrupts) {
+    lua_sethook(L, NULL, 0, 0);
+    /* A request that stopped Lua code is still open: it must not stop the next op. */
+    if (context) (void)nyx_context_interrupted(context);
+  }
+  lua_remove(L, base);
+  return status;
+}
+
+int nyx__run_report(lua_State *L, int status) {
+  if (status == LUA_OK) return status;
+  const char *message = lua_tostring(L, -1);
+  fflush(stdout);
+  if (program) fprintf(stderr, "%s: ", program);
+  fprintf(stderr, "%s\n", message ? message : "(error object is not a string)");
+  fflush(stderr);
+  lua_pop(L, 1);
+  return status;
+}
+
+static int run_loaded(lua_State *L, int status) {
+  if (status == LUA_OK) status = nyx__run_call(L, 0, 0);
+  return nyx__run_report(L, status);
+}
+
+int nyx__run_string(lua_State *L, const char *code, const char *chunk_name) {
+  return run_loaded(L, luaL_loadbuffer(L, code, strlen(code), chunk_name));
+}
+
+int nyx__run_file(lua_State *L, const char *file) {
+  return run_loaded(L, luaL_loadfile(L, file));
+}
+
+int nyx__run_library(lua_State *L, const char *name) {
+  const char *equals = strchr(name, '=');
+  if (equals) {
+    lua_pushlstring(L, name, (size_t)(equals - name));
+    name = equals + 1;
+  } else {
+    lua_pushstring(L, name);
+  }
+  lua_getglobal(L, "require");
+  lua_pushstring(L, name);
+  int status = nyx__run_call(L, 1, 1);
+  if (status == LUA_OK) {
+    lua_setglobal(L, lua_tostring(L, -2));
+    lua_pop(L, 1);
+  } else {
+    lua_remove(L, -2);
+  }
+  return nyx__run_report(L, status);
+}
