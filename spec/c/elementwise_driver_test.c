@@ -1,0 +1,340 @@
+/* The CPU's elementwise driver: any strides, broadcasting, every pair of dtypes, in
+ * place, on one thread and several; and the conversions it uses, on every path. Each
+ * result is compared with one computed element by element here. Read next:
+ * core/device/cpu/elementwise.c. */
+#include <float.h>
+#include <nyx/parallel.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "core/device/cpu/cpu.h"
+#include "core/tensor/tensor.h"
+#include "kernels/cpu/elementwise.h"
+
+static nyx_context *ctx;
+
+static uint64_t random_state = 7;
+static uint64_t random_bits(void) { /* splitmix64 */
+  uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+static int64_t below(int64_t n) {
+  return (int64_t)(random_bits() % (uint64_t)n);
+}
+
+static double wrapped(int64_t i, nyx_dtype dtype) {
+  return dtype == NYX_INT8    ? (double)(int8_t)i
+         : dtype == NYX_UINT8 ? (double)(uint8_t)i
+         : dtype == NYX_INT32 ? (double)(int32_t)i
+                              : (double)i;
+}
+/* What writing v, computed in `compute`, to `dtype` must give: integers wrap, floats are
+ * cut to the range. */
+static double converted(double v, nyx_dtype compute, nyx_dtype dtype) {
+  static const double least[] = {
+      [NYX_INT8] = -128, [NYX_INT32] = -0x1p31, [NYX_INT64] = -0x1p63};
+  static const double most[] = {[NYX_INT8] = 127,
+                                [NYX_UINT8] = 255,
+                                [NYX_INT32] = 0x1p31 - 1,
+                                [NYX_INT64] = 0x1p63};
+  if (dtype == NYX_BOOL) return v != 0;
+  if (nyx_dtype_is_float(dtype)) return v;
+  if (nyx_dtype_is_float(compute))
+    return isnan(v)           ? 0
+           : v < least[dtype] ? least[dtype]
+           : v > most[dtype]  ? most[dtype]
+                              : trunc(v);
+  return wrapped((int64_t)v, dtype);
+}
+
+/* A tensor of some shape, laid out in one of these ways over storage of its own. */
+enum { PLAIN, TRANSPOSED, STEPPED, BROADCAST, SCALAR, LAYOUTS };
+
+static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape, int layout) {
+  int64_t stride[NYX_MAX_DIMS] = {0}, total = layout == STEPPED ? 2 : 1;
+  int order[NYX_MAX_DIMS];
+  for (int d = 0; d < ndim; d++) order[d] = d;
+  for (int d = ndim - 1; d > 0 && layout == TRANSPOSED; d--) {
+    int other = (int)below(d + 1), swap = order[d];
+    order[d] = order[other];
+    order[other] = swap;
+  }
+  for (int d = ndim - 1; d >= 0; d--) {
+    bool repeated = layout == SCALAR || (layout == BROADCAST && below(2));
+    stride[order[d]] = repeated ? 0 : total;
+    if (!repeated) total *= shape[order[d]] + (layout == STEPPED);
+  }
+  nyx_tensor *store, *t;
+  total += 3;
+  if (!CHECK_OK(ctx, nyx_tensor_empty(ctx, dtype, 1, &total, &store))) exit(1);
+  for (int64_t i = 0; i < total; i++) {
+    double v = (double)below(17) - 8;
+    if (dtype == NYX_UINT8) v = fabs(v);
+    if (dtype == NYX_BOOL) v = v > 0;
+    nyx__store_double(dtype, (char *)nyx__data(store) + i * (int)nyx_dtype_size(dtype),
+                      v);
+  }
+  nyx_spec spec = {.dtype = dtype, .ndim = ndim, .offset = 3};
+  for (int d = 0; d < ndim; d++) {
+    spec.shape[d] = stride[d] == 0 && layout == BROADCAST ? 1 : shape[d];
+    spec.stride[d] = stride[d];
+  }
+  if (layout == SCALAR) spec.ndim = 0;
+  if (!CHECK_OK(ctx, nyx__tensor_view(ctx, store->storage, &spec, &t))) exit(1);
+  nyx_tensor_release(store);
+  return t;
+}
+
+/* The element of t that broadcasts to position `at` of an ndim-dimensional shape. */
+static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
+  int64_t offset = 0;
+  for (int d = 0; d < t->ndim; d++)
+    if (t->shape[d] != 1) offset += at[ndim - t->ndim + d] * t->stride[d];
+  return nyx__load_double(t->dtype,
+                          (char *)nyx__data(t) + offset * (int)nyx_dtype_size(t->dtype));
+}
+
+static double reference(int id, const double *v) {
+  switch (id) {
+    case NYX_KERNEL_clone: return v[0];
+    case NYX_KERNEL_sub: return v[0] - v[1];
+    case NYX_KERNEL_maximum: return v[0] > v[1] ? v[0] : v[1];
+    case NYX_KERNEL_lt: return v[0] < v[1];
+    default: return v[0] != 0 ? v[1] : v[2]; /* where */
+  }
+}
+
+static void compare(int id, int ndim, const int64_t *shape, const nyx_dtype *dtype,
+                    const int *layout) {
+  const nyx_row *row = nyx__row((nyx__op_id)id);
+  static const nyx_dtype computes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT32, NYX_INT64};
+  nyx_elementwise job = {.row = row, .compute = computes[below(4)]};
+  for (int k = 0; k < row->arity; k++)
+    job.in[k] = laid_out(dtype[k], ndim, shape, layout[k]);
+  job.out = laid_out(dtype[3], ndim, shape, layout[3] % BROADCAST);
+  int64_t n = job.out->numel, at[NYX_MAX_DIMS] = {0};
+  double *want = malloc((size_t)(n + 1) * sizeof *want);
+  for (int64_t i = 0; i < n; i++) {
+    double v[3] = {0};
+    for (int k = 0; k < row->arity; k++) v[k] = element(job.in[k], ndim, at);
+    want[i] = converted(reference(id, v), job.compute, dtype[3]);
+    for (int d = ndim - 1; d >= 0 && ++at[d] == shape[d]; d--) at[d] = 0;
+  }
+  CHECK_OK(ctx, nyx__cpu_elementwise(ctx, nyx__cpu(), &job));
+  memset(at, 0, sizeof at);
+  for (int64_t i = 0; i < n; i++) {
+    double got = element(job.out, ndim, at);
+    if (!CHECK_AT(got == want[i], row->name,
+                  ": element %lld of %lld, %s %s %s -> %s in %s, layouts %d %d %d %d: "
+                  "got %g, expected %g",
+                  (long long)i, (long long)n, nyx_dtype_name(dtype[0]),
+                  nyx_dtype_name(dtype[1]), nyx_dtype_name(dtype[2]),
+                  nyx_dtype_name(dtype[3]), nyx_dtype_name(job.compute), layout[0],
+                  layout[1], layout[2], layout[3], got, want[i]))
+      break;
+    for (int d = ndim - 1; d >= 0 && ++at[d] == shape[d]; d--) at[d] = 0;
+  }
+  free(want);
+  for (int k = 0; k < row->arity; k++) nyx_tensor_release(job.in[k]);
+  nyx_tensor_release(job.out);
+}
+
+static const int ids[] = {NYX_KERNEL_clone, NYX_KERNEL_sub, NYX_KERNEL_maximum,
+                          NYX_KERNEL_lt, NYX_KERNEL_where};
+
+static void small_shapes(void) {
+  for (int round = 0; round < 20000; round++) {
+    int64_t shape[NYX_MAX_DIMS];
+    int ndim = (int)below(6), layout[4];
+    nyx_dtype dtype[4];
+    bool mixed = below(2);
+    for (int d = 0; d < ndim; d++) shape[d] = below(20) ? 1 + below(7) : 0;
+    for (int k = 0; k < 4; k++) {
+      layout[k] = (int)below(LAYOUTS);
+      dtype[k] = mixed || k == 0 ? (nyx_dtype)below(NYX_DTYPE_COUNT) : dtype[0];
+    }
+    compare(ids[below(5)], ndim, shape, dtype, layout);
+  }
+}
+
+/* Several blocks and several threads; rows longer and shorter than a block. */
+static void large_shapes(void) {
+  static const int64_t shapes[][3] = {{3, 211, 307}, {70000, 3, 1}, {2, 40, 2500},
+                                      {1, 300, 900}, {700, 2, 111}, {64, 1, 4096}};
+  for (int round = 0; round < 90; round++) {
+    int layout[4];
+    nyx_dtype dtype[4];
+    for (int k = 0; k < 4; k++) {
+      layout[k] = (int)below(LAYOUTS);
+      dtype[k] = below(2) ? NYX_FLOAT32 : (nyx_dtype)below(NYX_DTYPE_COUNT);
+    }
+    compare(ids[round % 5], 3, shapes[round % 6], dtype, layout);
+  }
+}
+
+/* Adding to itself, through views of every kind. */
+static void in_place(void) {
+  for (int round = 0; round < 2000; round++) {
+    int64_t shape[3] = {1 + below(9), 1 + below(9), 1 + below(round % 50 ? 9 : 3000)};
+    nyx_dtype dtype = (nyx_dtype)below(NYX_BOOL);
+    nyx_tensor *x = laid_out(dtype, 3, shape, (int)below(BROADCAST));
+    nyx_tensor *y = laid_out(dtype, 3, shape, (int)below(LAYOUTS));
+    nyx_elementwise job = {.row = nyx__row(NYX__OP_add),
+                           .compute = nyx_dtype_is_float(dtype) ? NYX_FLOAT32 : NYX_INT32,
+                           .in = {x, y},
+                           .out = x};
+    double *want = malloc((size_t)x->numel * sizeof *want);
+    for (int64_t i = 0; i < x->numel; i++) {
+      int64_t at[3] = {i / shape[2] / shape[1], i / shape[2] % shape[1], i % shape[2]};
+      want[i] = converted(element(x, 3, at) + element(y, 3, at), job.compute, dtype);
+    }
+    CHECK_OK(ctx, nyx__cpu_elementwise(ctx, nyx__cpu(), &job));
+    for (int64_t i = 0; i < x->numel; i++) {
+      int64_t at[3] = {i / shape[2] / shape[1], i / shape[2] % shape[1], i % shape[2]};
+      CHECK_NEAR(element(x, 3, at), want[i], 0);
+    }
+    free(want);
+    nyx_tensor_release(x);
+    nyx_tensor_release(y);
+  }
+}
+
+/* Conversions, on every path, against nyx__load_double and nyx__store_double */
+
+static const double numbers[] = {0,
+                                 1,
+                                 -1,
+                                 0.5,
+                                 -0.5,
+                                 1.5,
+                                 -1.5,
+                                 127,
+                                 128,
+                                 -128,
+                                 -129,
+                                 255,
+                                 256,
+                                 300.75,
+                                 2047.5,
+                                 65504,
+                                 65519.99,
+                                 65520,
+                                 -65520,
+                                 2147483647,
+                                 2147483648.,
+                                 -2147483648.,
+                                 -2147483649.,
+                                 4e9,
+                                 9.3e18,
+                                 -9.3e18,
+                                 1e30,
+                                 -1e30,
+                                 6e-8,
+                                 5.9e-8,
+                                 2.9e-8,
+                                 3e-8,
+                                 6.1e-5,
+                                 6.09e-5,
+                                 1.0009765625,
+                                 1.00048828125,
+                                 1.001464843750,
+                                 3.4e38,
+                                 1e-40,
+                                 1e-45,
+                                 INFINITY,
+                                 -INFINITY,
+                                 NAN,
+                                 16777217,
+                                 0.1,
+                                 -0.1};
+enum { NUMBERS = sizeof numbers / sizeof *numbers };
+
+static const nyx_dtype compute_dtype[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT32, NYX_INT64};
+
+static bool same(double a, double b) {
+  return a == b || (isnan(a) && isnan(b));
+}
+
+static void conversions_on(const nyx_cpu_kernels *k) {
+  for (int c = 0; c < NYX_IN_COUNT; c++)
+    for (int d = 0; d < NYX_DTYPE_COUNT; d++)
+      for (int64_t stride = 0; stride < 4; stride++) {
+        nyx_dtype from = compute_dtype[c], to = (nyx_dtype)d;
+        size_t wide = nyx_dtype_size(from), narrow = nyx_dtype_size(to);
+        char src[NUMBERS * 8], dst[NUMBERS * 8 * 4 + 8], back[NUMBERS * 8];
+        memset(dst, 0, sizeof dst);
+        for (int i = 0; i < NUMBERS; i++)
+          nyx__store_double(from, src + (size_t)i * wide, numbers[i]);
+        if (stride > 0)
+          k->elementwise->scatter[c][d](NUMBERS, src, dst, stride);
+        else
+          k->elementwise->scatter[c][d](1, src + 9 * wide, dst, 1);
+        k->elementwise->gather[d][c](NUMBERS, dst, stride, back);
+        for (int i = 0; i < NUMBERS; i++) {
+          double v = nyx__load_double(from, src + (size_t)(stride ? i : 9) * wide);
+          double stored = nyx__load_double(to, dst + (size_t)(stride * i) * narrow);
+          double loaded = nyx__load_double(from, back + (size_t)i * wide);
+          char one[8];
+          nyx__store_double(to, one, converted(v, from, to));
+          double want = nyx__load_double(to, one);
+          if (!nyx_dtype_is_float(from) && nyx_dtype_kind_of(to) == NYX_KIND_INT)
+            want =
+                wrapped(nyx__load_int(from, src + (size_t)(stride ? i : 9) * wide), to);
+          if (to == NYX_INT64 && fabs(v) >= 0x1p63) want = v > 0 ? 0x1p63 : -0x1p63;
+          CHECK_AT(same(stored, want), nyx_dtype_name(to),
+                   " from %s on %s, stride %d: %g gave %.17g, expected %.17g",
+                   nyx_dtype_name(from), k->name, (int)stride, v, stored, want);
+          if (nyx_dtype_is_float(from))
+            want = from == NYX_FLOAT32 ? (float)stored : stored;
+          else if (nyx_dtype_is_float(to))
+            want = converted(stored, to, from);
+          else
+            want = wrapped(nyx__load_int(to, dst + (size_t)(stride * i) * narrow), from);
+          CHECK_AT(same(loaded, want), nyx_dtype_name(from),
+                   " from %s on %s, stride %d: %.17g gave %.17g, expected %.17g",
+                   nyx_dtype_name(to), k->name, (int)stride, stored, loaded, want);
+        }
+      }
+}
+/* All 65536 halves to float and back. */
+static void halves_on(const nyx_cpu_kernels *k) {
+  static uint16_t in[65536], out[65536];
+  static float wide[65536];
+  for (int d = NYX_FLOAT16; d <= NYX_BFLOAT16; d++) {
+    int bad = 0;
+    for (int i = 0; i < 65536; i++) in[i] = (uint16_t)i;
+    k->elementwise->gather[d][NYX_IN_FLOAT32](65536, in, 1, wide);
+    k->elementwise->scatter[NYX_IN_FLOAT32][d](65536, wide, out, 1);
+    for (int i = 0; i < 65536; i++) {
+      float want =
+          d == NYX_FLOAT16 ? nyx__half_to_float(in[i]) : nyx__bfloat_to_float(in[i]);
+      bool right = isnan(want) ? isnan(wide[i]) : want == wide[i] && out[i] == in[i];
+      bad += !right;
+    }
+    CHECK_AT(bad == 0, "halves", ": %d of %s on %s", bad, nyx_dtype_name((nyx_dtype)d),
+             k->name);
+  }
+}
+static void conversions(void) {
+  static const char *const paths[] = {"base", "avx2", "avx512"};
+  for (int p = 0; p < 3; p++) {
+    const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[p]);
+    if (!k) continue;
+    conversions_on(k);
+    halves_on(k);
+  }
+}
+
+int main(void) {
+  if (nyx_context_new(&ctx) != NYX_OK) return 1;
+  RUN(conversions);
+  RUN(small_shapes);
+  RUN(large_shapes);
+  CHECK_OK(ctx, nyx_parallel_set_threads(3));
+  RUN(large_shapes);
+  RUN(in_place);
+  nyx_context_free(ctx);
+  return check_done();
+}

@@ -1,0 +1,557 @@
+/* Matrix products against a plain double loop: dtypes, strides, batches, sizes around the
+ * limits where another way of computing begins, without a BLAS, without memory, with
+ * other numbers of threads; convolution, normalization and embedding against their
+ * definitions where the data-driven spec does not reach. */
+#include <nyx/nyx.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "core/linalg/blas.h"
+#include "core/linalg/gemm.h"
+#include "kernels/cpu/cpu.h"
+
+static nyx_context *ctx;
+static uint64_t state = 1;
+
+/* Small multiples of 1/8: sums of many are exact in float32, so results are comparable
+ * whatever the order. */
+static double number(void) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (double)(int)(state >> 60) / 8 - 1;
+}
+
+static nyx_tensor *filled(nyx_dtype dtype, int ndim, const int64_t *shape) {
+  int64_t n = 1;
+  for (int d = 0; d < ndim; d++) n *= shape[d];
+  double *values = calloc((size_t)n + 1, sizeof *values);
+  nyx_tensor *wide = NULL, *t = NULL;
+  if (!values) return NULL;
+  for (int64_t i = 0; i < n; i++) {
+    values[i] = nyx_dtype_is_float(dtype) ? number() : number() * 8;
+  }
+  nyx_status status = nyx_tensor_from_data(ctx, NYX_FLOAT64, ndim, shape, values, &wide);
+  if (status == NYX_OK) {
+    nyx_value to = NYX_I(dtype);
+    nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+    status = nyx_apply(ctx, nyx_op_find("cast"), &wide, 1, &to, out);
+    t = out[0];
+  }
+  CHECK_OK(ctx, status);
+  nyx_tensor_release(wide);
+  free(values);
+  return t;
+}
+
+static nyx_tensor *apply(const char *name, nyx_tensor *const *in, int n,
+                         const nyx_value *attrs) {
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+  CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(name), in, n, attrs, out));
+  for (int i = 1; i < NYX_MAX_OUTPUTS; i++) nyx_tensor_release(out[i]);
+  return out[0];
+}
+
+static nyx_tensor *matmul(nyx_tensor *a, nyx_tensor *b) {
+  return apply("matmul", (nyx_tensor *[]){a, b}, 2, NULL);
+}
+
+static double *doubles(nyx_tensor *t) {
+  size_t n = (size_t)nyx_tensor_numel(t);
+  double *values = calloc(n + 1, sizeof *values);
+  if (values)
+    CHECK_OK(ctx, nyx_tensor_read(ctx, t, NYX_FLOAT64, values, n * sizeof *values));
+  return values;
+}
+
+/* Compares out with the product of two plain matrices. */
+static void compare(const nyx_tensor *out_, const double *a, const double *b, int64_t m,
+                    int64_t n, int64_t k, double tolerance) {
+  double *got = doubles((nyx_tensor *)out_);
+  double worst = 0;
+  for (int64_t i = 0; i < m; i++) {
+    for (int64_t j = 0; j < n; j++) {
+      double sum = 0;
+      for (int64_t l = 0; l < k; l++) sum += a[i * k + l] * b[l * n + j];
+      double off = fabs(got[i * n + j] - sum);
+      if (!(off <= worst)) worst = off;
+    }
+  }
+  CHECK_NEAR(worst, 0, tolerance);
+  free(got);
+}
+
+static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tolerance) {
+  nyx_tensor *a = filled(dtype, 2, (int64_t[]){m, k});
+  nyx_tensor *b = filled(dtype, 2, (int64_t[]){k, n});
+  nyx_tensor *c = matmul(a, b);
+  double *x = doubles(a), *y = doubles(b);
+  REQUIRE(CHECK(c && x && y));
+  CHECK_INT(nyx_tensor_dtype(c), dtype);
+  compare(c, x, y, m, n, k, tolerance);
+  free(x);
+  free(y);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_tensor_release(c);
+}
+
+static void sizes(void) {
+  static const int64_t size[][3] = {
+      {1, 1, 1},      {3, 4, 5},      {17, 33, 65},    {1, 300, 200},  {300, 1, 200},
+      {1, 1, 5000},   {85, 97, 300},  {200, 190, 257}, {600, 33, 260}, {14, 5000, 64},
+      {5000, 7, 130}, {9, 11, 90000}, {2, 3, 0}};
+  for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+    product(NYX_FLOAT32, size[i][0], size[i][1], size[i][2], 0);
+    product(NYX_FLOAT64, size[i][0], size[i][1], size[i][2], 0);
+  }
+  product(NYX_FLOAT32, 1, 3000, 3000, 0);
+  product(NYX_FLOAT32, 3000, 1, 3000, 0);
+  product(NYX_INT32, 30, 40, 50, 0);
+  product(NYX_INT64, 30, 40, 50, 0);
+}
+
+static void half_types(void) {
+  product(NYX_FLOAT16, 20, 30, 16, 1e-2);
+  product(NYX_BFLOAT16, 20, 30, 16, 1e-1);
+}
+
+static void integers_wrap(void) {
+  int8_t big[] = {100, 100};
+  nyx_tensor *a, *b;
+  REQUIRE(
+      CHECK_OK(ctx, nyx_tensor_from_data(ctx, NYX_INT8, 2, (int64_t[]){1, 2}, big, &a)));
+  REQUIRE(
+      CHECK_OK(ctx, nyx_tensor_from_data(ctx, NYX_INT8, 2, (int64_t[]){2, 1}, big, &b)));
+  nyx_tensor *c = matmul(a, b);
+  int64_t value = 0;
+  CHECK_OK(ctx, nyx_tensor_item_int(ctx, c, &value));
+  CHECK_INT(value, (int8_t)20000);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_tensor_release(c);
+}
+
+static nyx_tensor *transposed(nyx_tensor *t, int d0, int d1) {
+  const nyx_value attrs[] = {NYX_I(d0), NYX_I(d1)};
+  return apply("transpose", &t, 1, attrs);
+}
+
+/* All pairs of transposed, stepped and expanded operands equal the contiguous product. */
+static void strides(void) {
+  nyx_tensor *base[2] = {filled(NYX_FLOAT32, 2, (int64_t[]){40, 40}),
+                         filled(NYX_FLOAT32, 2, (int64_t[]){40, 40})};
+  for (int way = 0; way < 16; way++) {
+    nyx_tensor *view[2];
+    double *plain[2];
+    for (int side = 0; side < 2; side++) {
+      int kind = side ? way / 4 : way % 4;
+      if (kind == 0) view[side] = nyx_tensor_retain(base[side]);
+      if (kind == 1) view[side] = transposed(base[side], 0, 1);
+      if (kind == 2) { /* every second column of a wider matrix */
+        nyx_tensor *wide = filled(NYX_FLOAT32, 2, (int64_t[]){40, 80});
+        const nyx_value narrow[] = {NYX_I(1), NYX_I(0), NYX_I(40), NYX_I(2)};
+        view[side] = apply("narrow", &wide, 1, narrow);
+        nyx_tensor_release(wide);
+      }
+      if (kind == 3) { /* one row, repeated */
+        nyx_tensor *row = filled(NYX_FLOAT32, 2, (int64_t[]){1, 40});
+        const int64_t shape[] = {40, 40};
+        const nyx_value to = NYX_LIST(shape, 2);
+        view[side] = apply("expand", &row, 1, &to);
+        nyx_tensor_release(row);
+      }
+      plain[side] = doubles(view[side]);
+    }
+    nyx_tensor *c = matmul(view[0], view[1]);
+    compare(c, plain[0], plain[1], 40, 40, 40, 0);
+    nyx_tensor_release(c);
+    for (int side = 0; side < 2; side++) {
+      nyx_tensor_release(view[side]);
+      free(plain[side]);
+    }
+  }
+  nyx_tensor_release(base[0]);
+  nyx_tensor_release(base[1]);
+}
+
+static void batches(void) {
+  nyx_tensor *a = filled(NYX_FLOAT32, 4, (int64_t[]){3, 1, 5, 7});
+  nyx_tensor *b = filled(NYX_FLOAT32, 3, (int64_t[]){4, 7, 6});
+  nyx_tensor *c = matmul(a, b);
+  double *x = doubles(a), *y = doubles(b), *z = doubles(c);
+  CHECK_INT(nyx_tensor_ndim(c), 4);
+  double worst = 0;
+  for (int i = 0; i < 3; i++) {
+    for (int j = 0; j < 4; j++) {
+      for (int e = 0; e < 30; e++) {
+        double sum = 0;
+        for (int l = 0; l < 7; l++) {
+          sum += x[i * 35 + e / 6 * 7 + l] * y[j * 42 + l * 6 + e % 6];
+        }
+        worst = fmax(worst, fabs(sum - z[(i * 4 + j) * 30 + e]));
+      }
+    }
+  }
+  CHECK_NEAR(worst, 0, 0);
+  free(x);
+  free(y);
+  free(z);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_tensor_release(c);
+}
+
+static void fails(const char *name, nyx_tensor *const *in, int n, const nyx_value *attrs,
+                  nyx_status expected, const char *text) {
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+  CHECK_STATUS(nyx_apply(ctx, nyx_op_find(name), in, n, attrs, out), expected);
+  CHECK_CONTAINS(nyx_context_error(ctx), text);
+  CHECK(out[0] == NULL);
+}
+
+static void errors(void) {
+  nyx_tensor *a = filled(NYX_FLOAT32, 2, (int64_t[]){4, 3});
+  nyx_tensor *b = filled(NYX_FLOAT32, 2, (int64_t[]){5, 2});
+  nyx_tensor *number_ = filled(NYX_FLOAT32, 0, NULL);
+  fails(
+      "matmul", (nyx_tensor *[]){a, b}, 2, NULL, NYX_ERR_SHAPE,
+      "matmul: inner sizes differ: (4x3) @ (5x2); the second argument must have 3 rows");
+  fails("matmul", (nyx_tensor *[]){a, number_}, 2, NULL, NYX_ERR_SHAPE, "0-d");
+  fails("linear", (nyx_tensor *[]){a, b}, 2, NULL, NYX_ERR_SHAPE, "3 features");
+  nyx_tensor *x = filled(NYX_FLOAT32, 4, (int64_t[]){1, 2, 4, 4});
+  nyx_tensor *w = filled(NYX_FLOAT32, 4, (int64_t[]){3, 3, 3, 3});
+  nyx_tensor *big = filled(NYX_FLOAT32, 4, (int64_t[]){3, 2, 5, 5});
+  fails("conv2d", (nyx_tensor *[]){x, w}, 2, NULL, NYX_ERR_SHAPE, "has 2 channels");
+  fails("conv2d", (nyx_tensor *[]){x, big}, 2, NULL, NYX_ERR_SHAPE,
+        "the kernel spans 5x5, the padded input has only 4x4");
+  int64_t none = 0, huge = INT64_MAX;
+  nyx_value attrs[4] = {NYX_LIST(&none, 1)};
+  fails("conv2d", (nyx_tensor *[]){x, big}, 2, attrs, NYX_ERR_ARGUMENT, "'stride' is 0");
+  attrs[0] = NYX_NONE;
+  attrs[1] = (nyx_value)NYX_LIST(&huge, 1);
+  fails("conv2d", (nyx_tensor *[]){x, big}, 2, attrs, NYX_ERR_ARGUMENT, "'padding'");
+  nyx_tensor *index = filled(NYX_INT64, 1, (int64_t[]){1});
+  *(int64_t *)nyx_tensor_data(index) = 4;
+  fails("embedding", (nyx_tensor *[]){a, index}, 2, NULL, NYX_ERR_INDEX, "position 4");
+  nyx_tensor *all[] = {a, b, number_, x, w, big, index};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) nyx_tensor_release(all[i]);
+}
+
+/* Every allocation fails in turn: a status, no result, nothing left behind. */
+static void without_memory(void) {
+  static const struct {
+    const char *op;
+    int n_in, ndim[3];
+    int64_t shape[3][4];
+    nyx_dtype dtype;
+  } call[] = {
+      {"matmul", 2, {2, 2}, {{200, 300}, {300, 180}}, NYX_FLOAT32},
+      {"matmul", 2, {2, 2}, {{20, 30}, {30, 18}}, NYX_FLOAT16},
+      {"matmul", 2, {2, 2}, {{8, 90000}, {90000, 8}}, NYX_FLOAT32},
+      {"linear", 3, {2, 2, 1}, {{20, 30}, {18, 30}, {18}}, NYX_BFLOAT16},
+      {"conv2d", 3, {4, 4, 1}, {{4, 3, 9, 9}, {5, 3, 3, 3}, {5}}, NYX_FLOAT16},
+      {"conv2d", 2, {4, 4}, {{4, 3, 9, 9}, {5, 3, 3, 3}}, NYX_FLOAT32},
+      {"layer_norm", 2, {2, 1}, {{20, 30}, {30}}, NYX_FLOAT16},
+      {"batch_norm_training", 1, {2}, {{20, 30}}, NYX_FLOAT16},
+  };
+  for (size_t i = 0; i < sizeof call / sizeof *call; i++) {
+    nyx_tensor *in[3] = {NULL}, *out[NYX_MAX_OUTPUTS] = {NULL};
+    for (int k = 0; k < call[i].n_in; k++) {
+      in[k] = filled(call[i].dtype, call[i].ndim[k], call[i].shape[k]);
+    }
+    nyx_memory_stats before, after;
+    nyx_memory_get_stats(&before);
+    nyx_status status = NYX_ERR_MEMORY;
+    int64_t n = 0;
+    for (; status != NYX_OK && n < 500; n++) {
+      nyx_memory_fail_after(n);
+      status = nyx_apply(ctx, nyx_op_find(call[i].op), in, call[i].n_in, NULL, out);
+      nyx_memory_fail_after(-1);
+      if (status != NYX_OK) {
+        CHECK_STATUS(status, NYX_ERR_MEMORY);
+        CHECK(out[0] == NULL);
+      }
+      for (int k = 0; k < NYX_MAX_OUTPUTS; k++) {
+        nyx_tensor_release(out[k]);
+        out[k] = NULL;
+      }
+      nyx_memory_get_stats(&after);
+      CHECK_INT(after.live, before.live);
+    }
+    CHECK_OK(ctx, status);
+    CHECK(n > 1);
+    for (int k = 0; k < call[i].n_in; k++) nyx_tensor_release(in[k]);
+  }
+}
+
+/* The same bits with one thread and with five. */
+static void threads(void) {
+  static const int64_t size[][3] = {
+      {300, 310, 320}, {7, 9, 200000}, {5000, 10, 300}, {1, 4000, 1000}};
+  for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+    int64_t m = size[i][0], n = size[i][1], k = size[i][2];
+    nyx_tensor *a = filled(NYX_FLOAT32, 2, (int64_t[]){m, k});
+    nyx_tensor *b = filled(NYX_FLOAT32, 2, (int64_t[]){k, n});
+    float *x = nyx_tensor_data(a); /* values whose sums are rounded */
+    for (int64_t j = 0; j < m * k; j++) x[j] = x[j] * 0.1f + 1e-3f * (float)(j % 97);
+    CHECK_OK(ctx, nyx_parallel_set_threads(1));
+    nyx_tensor *one = matmul(a, b);
+    CHECK_OK(ctx, nyx_parallel_set_threads(5));
+    nyx_tensor *five = matmul(a, b);
+    CHECK(memcmp(nyx_tensor_data(one), nyx_tensor_data(five),
+                 (size_t)(m * n) * sizeof(float)) == 0);
+    CHECK_OK(ctx, nyx_parallel_set_threads(0));
+    nyx_tensor *all[] = {a, b, one, five};
+    for (int j = 0; j < 4; j++) nyx_tensor_release(all[j]);
+  }
+}
+
+/* Several threads with a context each, at once: a BLAS must stand that. */
+static void *multiply_often(void *arg) {
+  int64_t *wrong = arg;
+  nyx_context *own = NULL;
+  const int64_t n = 90;
+  nyx_tensor *a = NULL, *b = NULL;
+  if (nyx_context_new(&own) != NYX_OK ||
+      nyx_tensor_empty(own, NYX_FLOAT32, 2, (int64_t[]){n, n}, &a) != NYX_OK ||
+      nyx_tensor_empty(own, NYX_FLOAT32, 2, (int64_t[]){n, n}, &b) != NYX_OK) {
+    *wrong = -1;
+    return NULL;
+  }
+  float *x = nyx_tensor_data(a), *y = nyx_tensor_data(b);
+  for (int64_t i = 0; i < n * n; i++) x[i] = (float)(i % 7), y[i] = (float)(i % 5);
+  for (int round = 0; round < 300; round++) {
+    nyx_tensor *in[] = {a, b}, *out[NYX_MAX_OUTPUTS] = {NULL};
+    if (nyx_apply(own, nyx_op_find("matmul"), in, 2, NULL, out) != NYX_OK) ++*wrong;
+    int64_t at = (round * 31) % (n * n);
+    float sum = 0;
+    for (int64_t l = 0; l < n; l++) sum += x[at / n * n + l] * y[l * n + at % n];
+    if (out[0] && ((float *)nyx_tensor_data(out[0]))[at] != sum) ++*wrong;
+    nyx_tensor_release(out[0]);
+  }
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_context_free(own);
+  return NULL;
+}
+
+static void concurrent(void) {
+  pthread_t thread[6];
+  int64_t wrong[6] = {0};
+  for (int i = 0; i < 6; i++) {
+    REQUIRE(CHECK_INT(pthread_create(&thread[i], NULL, multiply_often, &wrong[i]), 0));
+  }
+  for (int i = 0; i < 6; i++) {
+    pthread_join(thread[i], NULL);
+    CHECK_INT(wrong[i], 0);
+  }
+}
+
+static void interrupted(void) {
+  nyx_tensor *a = filled(NYX_FLOAT32, 2, (int64_t[]){300, 300}), *out = NULL;
+  nyx_gemm g = {.dtype = NYX_FLOAT32, .product = {.m = 300, .n = 300, .k = 300}};
+  REQUIRE(
+      CHECK_OK(ctx, nyx_tensor_empty(ctx, NYX_FLOAT32, 2, (int64_t[]){300, 300}, &out)));
+  g.product.a = g.product.b = nyx_tensor_data(a);
+  g.product.c = nyx_tensor_data(out);
+  g.product.a_rs = g.product.b_rs = g.product.ldc = 300;
+  g.product.a_cs = g.product.b_cs = 1;
+  nyx_context_interrupt(ctx);
+  CHECK_STATUS(nyx__gemm(ctx, &g), NYX_ERR_INTERRUPTED);
+  CHECK_OK(ctx, nyx__gemm(ctx, &g));
+  nyx_tensor_release(a);
+  nyx_tensor_release(out);
+}
+
+/* Values and gradients of conv2d against the definition, for one setting. */
+static void convolve(int64_t channels, int64_t outputs, int64_t size, int64_t kernel,
+                     int64_t stride, int64_t pad, int64_t dilation, int64_t groups) {
+  int64_t n = 3, cg = channels / groups, og = outputs / groups;
+  nyx_tensor *x = filled(NYX_FLOAT32, 4, (int64_t[]){n, channels, size, size + 1});
+  nyx_tensor *w = filled(NYX_FLOAT32, 4, (int64_t[]){outputs, cg, kernel, kernel});
+  nyx_tensor *b = filled(NYX_FLOAT32, 1, (int64_t[]){outputs});
+  const nyx_value attrs[] = {NYX_LIST(&stride, 1), NYX_LIST(&pad, 1),
+                             NYX_LIST(&dilation, 1), NYX_I(groups)};
+  CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, x, true));
+  CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, w, true));
+  CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, b, true));
+  nyx_tensor *y = apply("conv2d", (nyx_tensor *[]){x, w, b}, 3, attrs);
+  REQUIRE(CHECK(y != NULL));
+  nyx_tensor *g = filled(NYX_FLOAT32, 4, nyx_tensor_shape(y)), *grad[3] = {NULL};
+  REQUIRE(
+      CHECK_OK(ctx, nyx_gradients(ctx, y, g, (nyx_tensor *[]){x, w, b}, 3, NULL, grad)));
+  int64_t oh = nyx_tensor_shape(y)[2], ow = nyx_tensor_shape(y)[3], iw = size + 1;
+  double *vx = doubles(x), *vw = doubles(w), *vb = doubles(b), *vg = doubles(g);
+  double *expect[4] = {doubles(y), doubles(x), doubles(w), doubles(b)}, *got[4];
+  size_t count[4];
+  nyx_tensor *result[4] = {y, grad[0], grad[1], grad[2]};
+  for (int i = 0; i < 4; i++) {
+    got[i] = doubles(result[i]);
+    count[i] = (size_t)nyx_tensor_numel(result[i]);
+    memset(expect[i], 0, count[i] * sizeof(double));
+  }
+  for (int64_t at = 0; at < n * outputs * oh * ow; at++) {
+    int64_t image = at / (outputs * oh * ow), o = at / (oh * ow) % outputs;
+    int64_t oy = at / ow % oh, ox = at % ow;
+    expect[0][at] += vb[o];
+    expect[3][o] += vg[at];
+    for (int64_t t = 0; t < cg * kernel * kernel; t++) {
+      int64_t c = o / og * cg + t / (kernel * kernel);
+      int64_t iy = oy * stride - pad + t / kernel % kernel * dilation;
+      int64_t ix = ox * stride - pad + t % kernel * dilation;
+      if (iy < 0 || iy >= size || ix < 0 || ix >= iw) continue;
+      int64_t from = ((image * channels + c) * size + iy) * iw + ix;
+      int64_t tap = o * cg * kernel * kernel + t;
+      expect[0][at] += vx[from] * vw[tap];
+      expect[1][from] += vg[at] * vw[tap];
+      expect[2][tap] += vg[at] * vx[from];
+    }
+  }
+  for (int i = 0; i < 4; i++) {
+    double worst = 0;
+    for (size_t j = 0; j < count[i]; j++)
+      worst = fmax(worst, fabs(got[i][j] - expect[i][j]));
+    CHECK_NEAR(worst, 0, 0);
+    free(got[i]);
+    free(expect[i]);
+    nyx_tensor_release(result[i]);
+  }
+  free(vx);
+  free(vw);
+  free(vb);
+  free(vg);
+  nyx_tensor_release(x);
+  nyx_tensor_release(w);
+  nyx_tensor_release(b);
+  nyx_tensor_release(g);
+}
+
+static void convolutions(void) {
+  convolve(3, 5, 8, 3, 1, 1, 1, 1);
+  convolve(4, 6, 30, 3, 2, 2, 2, 2);
+  convolve(5, 7, 40, 1, 1, 0, 1, 1);
+  convolve(5, 7, 9, 1, 1, 0, 1, 1);
+  convolve(6, 6, 20, 5, 1, 2, 1, 6);
+  convolve(6, 12, 11, 3, 2, 0, 2, 6);
+  convolve(120, 3, 6, 3, 1, 1, 1, 1);
+  convolve(1, 9, 28, 5, 1, 0, 1, 1);
+}
+
+/* Running statistics follow the definition and are left alone by a failing call. */
+static void batch_norm_running(void) {
+  float x[] = {1, 10, 3, 20, 5, 60}, start[] = {0.5f, 1}, *value;
+  nyx_tensor *t[3];
+  REQUIRE(CHECK_OK(
+      ctx, nyx_tensor_from_data(ctx, NYX_FLOAT32, 2, (int64_t[]){3, 2}, x, &t[0])));
+  for (int i = 1; i < 3; i++) {
+    REQUIRE(CHECK_OK(
+        ctx, nyx_tensor_from_data(ctx, NYX_FLOAT32, 1, (int64_t[]){2}, start, &t[i])));
+  }
+  nyx_value attrs[] = {NYX_I(1), NYX_F(0.25), NYX_NONE};
+  nyx_tensor *in[] = {t[0], NULL, NULL, t[1], t[2]};
+  uint32_t version = nyx_tensor_version(t[1]);
+  nyx_tensor *y = apply("batch_norm", in, 5, attrs);
+  value = nyx_tensor_data(t[1]);
+  CHECK_NEAR(value[0], 0.75 * 0.5 + 0.25 * 3, 1e-6);
+  CHECK_NEAR(value[1], 0.75 * 1 + 0.25 * 30, 1e-6);
+  value = nyx_tensor_data(t[2]);
+  CHECK_NEAR(value[0], 0.75 * 0.5 + 0.25 * 4, 1e-6);
+  CHECK_NEAR(value[1], 0.75 * 1 + 0.25 * 700, 1e-4);
+  CHECK(nyx_tensor_version(t[1]) != version);
+  nyx_tensor_release(y);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(t[i]);
+}
+
+/* About half of the elements are zero, the others doubled; the same seed, the same ones.
+ */
+static void dropout(void) {
+  nyx_tensor *x = filled(NYX_FLOAT32, 1, (int64_t[]){100000});
+  float *value = nyx_tensor_data(x);
+  for (int i = 0; i < 100000; i++) value[i] = 1;
+  nyx_context_seed(ctx, 7);
+  nyx_tensor *a = apply("dropout", &x, 1, NULL);
+  nyx_context_seed(ctx, 7);
+  nyx_tensor *b = apply("dropout", &x, 1, NULL);
+  double sum = 0;
+  value = nyx_tensor_data(a);
+  for (int i = 0; i < 100000; i++) {
+    CHECK(value[i] == 0 || value[i] == 2);
+    sum += (double)value[i];
+  }
+  CHECK_NEAR(sum / 100000, 1, 0.02);
+  CHECK(memcmp(value, nyx_tensor_data(b), 100000 * sizeof(float)) == 0);
+  nyx_tensor_release(x);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+}
+
+/* What this program does when started with NYX_BLAS=none. */
+static int without_blas(void) {
+  CHECK(nyx__blas() == NULL);
+  CHECK_CONTAINS(nyx_blas_describe(), "none (built-in product)");
+  RUN(sizes);
+  RUN(strides);
+  RUN(batches);
+  RUN(threads);
+  return check_done();
+}
+
+/* The environment is as it was after the BLAS was opened. */
+static void environment(void) {
+  unsetenv("OPENBLAS_CORETYPE");
+  setenv("OPENBLAS_NUM_THREADS", "3", 1);
+  CHECK(strlen(nyx_blas_describe()) > 0);
+  CHECK(getenv("OPENBLAS_CORETYPE") == NULL);
+  CHECK_STR(getenv("OPENBLAS_NUM_THREADS"), "3");
+  if (nyx__blas() && strcmp(nyx_cpu_path(), "avx512") == 0) {
+    CHECK_CONTAINS(nyx_blas_describe(), "SkylakeX");
+  }
+  if (nyx__blas() && strcmp(nyx_cpu_path(), "avx2") == 0) {
+    CHECK_CONTAINS(nyx_blas_describe(), "Haswell");
+  }
+}
+
+static const char *program;
+
+static void again_without_blas(void) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    setenv("NYX_BLAS", "none", 1);
+    if (!freopen("/dev/null", "w", stdout)) _exit(3);
+    execl(program, program, (char *)NULL);
+    _exit(2);
+  }
+  int status = 1;
+  CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  program = argv[0];
+  if (nyx_context_new(&ctx) != NYX_OK) return 1;
+  if (getenv("NYX_BLAS") && strcmp(getenv("NYX_BLAS"), "none") == 0) {
+    int result = without_blas();
+    nyx_context_free(ctx);
+    return result;
+  }
+  RUN(environment);
+  RUN(sizes);
+  RUN(half_types);
+  RUN(integers_wrap);
+  RUN(strides);
+  RUN(batches);
+  RUN(errors);
+  RUN(without_memory);
+  RUN(threads);
+  RUN(concurrent);
+  RUN(interrupted);
+  RUN(convolutions);
+  RUN(batch_norm_running);
+  RUN(dropout);
+  RUN(again_without_blas);
+  nyx_context_free(ctx);
+  return check_done();
+}
