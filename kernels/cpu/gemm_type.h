@@ -11,6 +11,7 @@ typedef T TYPED(vecu)
 #define VU TYPED(vecu)
 #define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define TILE_COLS (TILE_VECTORS * LANES)
+#define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
 /* Copies rows x depth elements into one panel of `width` rows, depth by depth, filled up
@@ -23,14 +24,19 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
     }
     return;
   }
-  if (rs == 1) {
-    for (int64_t p = 0; p < depth; p++) {
-      for (int64_t r = 0; r < rows; r++) to[p * width + r] = from[p * cs + r];
-    }
-  } else {
+  /* Line by line of all rows at once: their cache misses overlap. */
+  T lines[32][LINE];
+  int64_t done = 0;
+  for (; cs == 1 && done + LINE <= depth; done += LINE) {
     for (int64_t r = 0; r < rows; r++) {
-      for (int64_t p = 0; p < depth; p++) to[p * width + r] = from[r * rs + p * cs];
+      memcpy(lines[r], from + r * rs + done, sizeof lines[r]);
     }
+    for (int64_t p = 0; p < LINE; p++) {
+      for (int64_t r = 0; r < rows; r++) to[(done + p) * width + r] = lines[r][p];
+    }
+  }
+  for (int64_t p = done; p < depth; p++) {
+    for (int64_t r = 0; r < rows; r++) to[p * width + r] = from[r * rs + p * cs];
   }
   for (int64_t p = 0; rows < width && p < depth; p++) {
     for (int64_t r = rows; r < width; r++) to[p * width + r] = 0;
@@ -152,3 +158,4 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef LANES
 #undef TILE_COLS
 #undef BLOCK_COLS
+#undef LINE

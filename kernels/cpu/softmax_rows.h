@@ -101,6 +101,16 @@ static bool any_nan(const S *x, int64_t n) {
   return nyx__any(found);
 }
 
+/* e^x for x <= 0; 0 where that is no normal float32, as processors take a hundred times
+ * longer for others: softmax of masked scores (-inf) is full of them. */
+NYX_FN T exp_of(T x) {
+#if NYX_T_BITS == 32
+  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx_exp(nyx__max_or(K(-87), x)));
+#else
+  return nyx_exp(x);
+#endif
+}
+
 NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
   double sum = 0;
   T shift = nyx__splat(most);
@@ -108,8 +118,8 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
     int64_t end = from + SUM_BLOCK < n ? from + SUM_BLOCK : n, i = from;
     T s = K(0), t = K(0);
     for (; i + 2 * NYX_LANES <= end; i += 2 * NYX_LANES) {
-      T u = nyx_exp(nyx__load(x + i) - shift);
-      T v = nyx_exp(nyx__load(x + i + NYX_LANES) - shift);
+      T u = exp_of(nyx__load(x + i) - shift);
+      T v = exp_of(nyx__load(x + i + NYX_LANES) - shift);
       if (e) {
         nyx__store(e + i, u);
         nyx__store(e + i + NYX_LANES, v);
@@ -118,12 +128,12 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
       t += v;
     }
     for (; i + NYX_LANES <= end; i += NYX_LANES) {
-      T v = nyx_exp(nyx__load(x + i) - shift);
+      T v = exp_of(nyx__load(x + i) - shift);
       if (e) nyx__store(e + i, v);
       s += v;
     }
     if (i < end) {
-      T v = nyx_exp(nyx__load_part(x + i, end - i) - shift);
+      T v = exp_of(nyx__load_part(x + i, end - i) - shift);
       if (e) nyx__store_part(e + i, end - i, v);
       t += first_lanes(v, end - i, K(0));
     }
@@ -136,7 +146,7 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
 NYX_FN double exp_sum_short(const S *x, int64_t n, S *most, S *e) {
   T v = first_lanes(load_lanes(x, n), n, NYX_LOWEST);
   *most = greatest(nyx__max_or(v, NYX_LOWEST));
-  v = nyx_exp(v - nyx__splat(*most));
+  v = exp_of(v - nyx__splat(*most));
   if (e) store_lanes(e, n, v);
   return (double)total(first_lanes(v, n, K(0)));
 }

@@ -82,7 +82,7 @@ NYX_FN T nyx_remainder(T a, T b) {
 NYX_FN T nyx_floor_divide(T a, T b) {
   T left = fmod(a, b), quotient = rint((a - left) / b);
   if (left != K(0) && (left < K(0)) != (b < K(0))) quotient -= K(1);
-  return b == K(0) ? a / b : quotient;
+  return b == K(0) ? a / b : quotient == K(0) ? copysign(K(0), a / b) : quotient;
 }
 
 #else

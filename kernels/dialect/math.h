@@ -68,6 +68,7 @@ NYX_FN T nyx_remainder(T x, T y) {
 NYX_FN T nyx_floor_divide(T x, T y) {
   T left = nyx_fmod(x, y), quotient = nyx_round((x - left) / y);
   quotient = nyx_select(nyx__crosses(left, y), quotient - K(1), quotient);
+  quotient = nyx_select(nyx_eq(quotient, K(0)), nyx__with_sign(K(0), x / y), quotient);
   return nyx_select(nyx_eq(y, K(0)), x / y, quotient);
 }
 #endif

@@ -1,5 +1,6 @@
 -- Help texts: those of ops are made from the op table, those of functions written in Lua or C
--- are kept beside them. nyx.help("matmul") and nyx.help(nyx.matmul) print; text() returns.
+-- are kept beside them. nyx.help("matmul") and nyx.help(nyx.matmul) print; text() returns;
+-- docs/reference.lua makes the reference from groups().
 -- Read next: tensor.lua, bindings/lua/describe.c.
 local nyx = require "nyx"
 local composites = require("nyx.tensor").docs
@@ -8,13 +9,21 @@ local M = {}
 
 -- Functions of nyx.* and methods written in C, and fields: {group, text}.
 local others = {
-  tensor = { "constructors", "nyx.tensor(data, {dtype, device, requires_grad}): a tensor of a " ..
+  tensor = { "creation", "nyx.tensor(data, {dtype, device, requires_grad}): a tensor of a " ..
     "number, a boolean, a nested table of them, or a copy of a tensor; float32 unless the " ..
     "values are booleans or dtype says otherwise" },
-  frombuffer = { "constructors", "nyx.frombuffer(bytes, dtype, shape, offset): elements from the " ..
+  frombuffer = { "creation", "nyx.frombuffer(bytes, dtype, shape, offset): elements from the " ..
     "bytes of a string, row by row" },
   to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y): x in that " ..
     "dtype and on that device; x itself when it is so already" },
+  shape = { "tensor", "x.shape: the sizes, as a table of its own" },
+  ndim = { "tensor", "x.ndim: the number of dimensions" },
+  dtype = { "tensor", "x.dtype: the name of the element type, such as \"float32\"" },
+  device = { "tensor", "x.device: the name of the device, such as \"cpu\"" },
+  requires_grad = { "differentiation", "x.requires_grad: whether ops on x are recorded; can be " ..
+    "assigned on a leaf" },
+  is_leaf = { "differentiation", "x.is_leaf: whether no recorded op made x" },
+  grad_fn = { "differentiation", "x.grad_fn: the name of the recorded op that made x, or nil" },
   size = { "tensor", "x:size(dim): the size of a dimension; without dim all, as a table" },
   stride = { "tensor", "x:stride(dim): elements from one position to the next; without dim " ..
     "all, as a table" },
@@ -33,8 +42,9 @@ local others = {
   ffi = { "tensor", "x:ffi(): a pointer to the elements, for LuaJIT's FFI" },
   backward = { "differentiation", "x:backward(gradient, {retain_graph, create_graph}): adds " ..
     "d(x)/d(leaf) to the .grad of every leaf that requires a gradient" },
-  grad = { "differentiation", "nyx.grad(y, inputs, {gradient, retain_graph, create_graph}): d(y)/d(x) " ..
-    "for a tensor or a table of tensors, without touching .grad" },
+  grad = { "differentiation", "nyx.grad(y, inputs, {gradient, retain_graph, create_graph}): " ..
+    "d(y)/d(x) for a tensor or a table of tensors, without touching .grad. x.grad: what " ..
+    "backward added up in a leaf, or nil; assign nil to clear it" },
   detach = { "differentiation", "x:detach(): a view of x without history" },
   requires_grad_ = { "differentiation", "x:requires_grad_(on): asks for gradients of x (true)" },
   zero_grad = { "differentiation", "x:zero_grad(): clears x.grad" },
@@ -66,12 +76,18 @@ local others = {
     "init(self, ...)" },
 }
 
-local function value_text(value)
+--- A default as Lua writes it, the same in every Lua.
+---@param value any
+---@return string
+function M.value(value)
   if type(value) == "table" then
     local parts = {}
-    for i, v in ipairs(value) do parts[i] = value_text(v) end
+    for i, v in ipairs(value) do parts[i] = M.value(v) end
     return "{" .. table.concat(parts, ", ") .. "}"
   end
+  if value == math.huge then return "math.huge" end
+  if value == -math.huge then return "-math.huge" end
+  if type(value) == "number" then return ("%.14g"):format(value) end
   return type(value) == "string" and ("%q"):format(value) or tostring(value)
 end
 
@@ -109,10 +125,18 @@ function M.signature(op)
   return ("%s:%s(%s)"):format(self, op.name, table.concat(names, ", "))
 end
 
+--- The name of the method that writes the result of an op into its first input.
+---@param op table a description from nyx.op
+---@return string? name
+function M.in_place(op)
+  local name = op.name .. "_"
+  return (op.kind == "elementwise" or op.updates) and rawget(nyx.Tensor, name) and name or nil
+end
+
 local function op_text(op)
   local lines = { M.signature(op), wrap(op.doc, "  ", 88) }
   for _, attr in ipairs(op.attrs) do
-    local preset = attr.preset ~= nil and ", default " .. value_text(attr.preset)
+    local preset = attr.preset ~= nil and ", default " .. M.value(attr.preset)
       or attr.required and "" or ", optional"
     lines[#lines + 1] = wrap(("%s (%s%s): %s"):format(attr.name, attr.type, preset, attr.doc),
       "  ", 88)
@@ -121,9 +145,8 @@ local function op_text(op)
   if #op.dtypes < 9 then facts[#facts + 1] = table.concat(op.dtypes, " ") end
   facts[#facts + 1] = op.differentiable and "differentiable"
     or op.kind ~= "composite" and "no gradient" or nil
-  if (op.kind == "elementwise" or op.updates) and rawget(nyx.Tensor, op.name .. "_") then
-    facts[#facts + 1] = "in place: " .. op.name .. "_"
-  end
+  local in_place = M.in_place(op)
+  if in_place then facts[#facts + 1] = "in place: " .. in_place end
   lines[#lines + 1] = wrap("[" .. table.concat(facts, "; ") .. "]", "  ", 88)
   return table.concat(lines, "\n")
 end
@@ -137,28 +160,79 @@ local function name_of(fn)
   end
 end
 
+--- All that there is help about, by group: groups in the order of the op table, then those
+--- without ops by name, last the internal "gradient". An entry has a name, and either the
+--- op's description or a text.
+---@return {group: string, entries: {name: string, op: table?, text: string?}[]}[]
+function M.groups()
+  local found, list = {}, {}
+  local function add(group, entry)
+    if not found[group] then
+      local order = group == "gradient" and math.huge or #list
+      found[group] = { group = group, entries = {}, order = order }
+      list[#list + 1] = found[group]
+    end
+    table.insert(found[group].entries, entry)
+  end
+  for op in nyx.ops() do
+    if not others[op.name] then add(op.group, { name = op.name, op = op }) end
+  end
+  local texts = {}
+  for _, docs in ipairs { composites, others } do
+    for name, doc in pairs(docs) do
+      if others[name] == doc or not nyx.op(name) then
+        texts[#texts + 1] = { group = doc[1], name = name, text = doc[2] }
+      end
+    end
+  end
+  local function by_name(a, b) return a.name < b.name end
+  table.sort(texts, function(a, b)
+    if a.group ~= b.group then return a.group < b.group end
+    return a.name < b.name
+  end)
+  for _, entry in ipairs(texts) do add(entry.group, { name = entry.name, text = entry.text }) end
+  for _, group in ipairs(list) do table.sort(group.entries, by_name) end
+  table.sort(list, function(a, b) return a.order < b.order end)
+  return list
+end
+
 local function overview()
-  local groups, names = {}, {}
-  local function add(group, name)
-    if not groups[group] then
-      groups[group] = {}
-      names[#names + 1] = group
-    end
-    table.insert(groups[group], name)
-  end
-  for op in nyx.ops() do add(op.group, op.name) end
-  for _, list in ipairs { composites, others } do
-    for name, doc in pairs(list) do
-      if not nyx.op(name) then add(doc[1], name) end
-    end
-  end
   local lines = { 'help "name" explains one of:' }
-  for _, group in ipairs(names) do
-    table.sort(groups[group])
-    lines[#lines + 1] = group
-    lines[#lines + 1] = wrap(table.concat(groups[group], " "), "  ", 88)
+  for _, group in ipairs(M.groups()) do
+    local names = {}
+    for i, entry in ipairs(group.entries) do names[i] = entry.name end
+    lines[#lines + 1] = group.group
+    lines[#lines + 1] = wrap(table.concat(names, " "), "  ", 88)
   end
   return table.concat(lines, "\n")
+end
+
+-- How many letters have to be inserted, removed or replaced to make b of a.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local change = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
+      diagonal = row[j]
+      row[j] = math.min(row[j] + 1, row[j - 1] + 1, change)
+    end
+  end
+  return row[#b]
+end
+
+-- The name most like a mistyped one; nil when none is close.
+local function nearest(name)
+  local best, least = nil, math.max(1, math.floor(#name / 3)) + 1
+  for _, group in ipairs(M.groups()) do
+    for _, entry in ipairs(group.entries) do
+      local d = distance(name, entry.name)
+      if d < least then best, least = entry.name, d end
+    end
+  end
+  return best
 end
 
 --- The help text of a name ("matmul", "x:matmul", "nyx.matmul"), of a function, or of a
@@ -183,7 +257,9 @@ function M.text(what)
   local op = nyx.op(name) or name:sub(-1) == "_" and nyx.op(name:sub(1, -2)) or nil
   if doc then return wrap(doc[2], "", 88) .. "\n  [" .. doc[1] .. "]" end
   if op then return op_text(op) end
-  return nil, ("help: nothing is called '%s'"):format(name)
+  local near = nearest(name)
+  return nil, ("help: nothing is called '%s'%s"):format(name,
+    near and ("; did you mean '%s'?"):format(near) or "")
 end
 
 local annotation_types = { int = "integer", float = "number", bool = "boolean",

@@ -278,14 +278,14 @@ end
 for name, what in pairs { zeros = "zeros", ones = "ones", empty = "undefined values",
   rand = "uniform random numbers", randn = "normal random numbers" } do
   local where = name .. "_like"
-  docs[where] = { "constructors", ("nyx.%s(x, options): %s, shaped like x"):format(where, what) }
+  docs[where] = { "creation", ("nyx.%s(x, options): %s, shaped like x"):format(where, what) }
   nyx[where] = function(x, options)
     local shape, made = like(where, x, options)
     return nyx[name](shape, made)
   end
 end
 
-docs.full_like = { "constructors", "nyx.full_like(x, value, options): `value`, shaped like x" }
+docs.full_like = { "creation", "nyx.full_like(x, value, options): `value`, shaped like x" }
 ---@param x nyx.Tensor
 ---@param value number
 ---@param options? {dtype: string, device: string, requires_grad: boolean}

@@ -155,6 +155,16 @@ describe("optim", function()
     end)
   end
 
+  it("lets means decay to zero, not to numbers too small to be fast", function()
+    local p = parameter("float32")
+    local optimizer = optim.Adam({ p }, { lr = 0.1 })
+    p.grad = nyx.full({ 3 }, 1e-30)
+    optimizer:step()
+    p.grad = nyx.zeros({ 3 })
+    for _ = 1, 500 do optimizer:step() end
+    assert.are.same({ 0, 0, 0 }, optimizer.state[p].exp_avg:totable())
+  end)
+
   it("leaves parameters without a gradient alone", function()
     local p, q = parameter(), parameter()
     local optimizer = optim.Adam({ p, q }, { lr = 0.1 })
