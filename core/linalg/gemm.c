@@ -15,10 +15,13 @@
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
 #define LARGE (4 * RANGE) /* products that the threads share */
-/* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing. */
-#define SLAB 256
-/* Partial sums along k, when C is too small to be divided. */
+/* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
+ * side again. Longer short sides are shared. */
+#define SLAB 128
+/* Partial sums along k, when C is too small to be divided: at most so many, at least so
+ * deep. */
 #define DEPTH_PARTS 16
+#define PART_DEPTH 256
 /* Shared products: columns of B packed at a time; units of work wanted. */
 #define SHARED_COLS 4096
 #define UNITS 16
@@ -218,7 +221,7 @@ static int64_t parts_of(int64_t size, int64_t part) {
   return (size + part - 1) / part;
 }
 
-/* Divides the longer side of C into slabs of equal size, multiples of 32. */
+/* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
   bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
@@ -226,15 +229,15 @@ static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t slabs = long_side / (vector ? 32 : SLAB);
   if (slabs > work / RANGE) slabs = work / RANGE;
   if (slabs < 2) return;
-  r->slab = (parts_of(long_side, slabs) + 31) / 32 * 32;
+  r->slab = (parts_of(long_side, slabs) + 15) / 16 * 16;
   r->slabs = parts_of(long_side, r->slab);
 }
 
 /* A long sum for few results: x^T g over a large batch, a dot product. */
 static void divide_depth(gemm_run *r, const nyx_product *p) {
-  int64_t work = work_of(p->m, p->n, p->k), least = 16 * (p->m + p->n);
+  int64_t work = work_of(p->m, p->n, p->k);
   int64_t parts = work / RANGE < DEPTH_PARTS ? work / RANGE : DEPTH_PARTS;
-  if (work < LARGE || r->slabs > 2 || p->k / parts < least) return;
+  if (work < LARGE || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
   r->slabs = 1;
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = (parts_of(p->k, parts) + 31) / 32 * 32;
@@ -314,16 +317,13 @@ static void multiply_blocks(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(work);
 }
 
-/* Whether the tiles of the built-in product are mostly used, and it is worth it. */
+/* Whether it is large in both directions, so that the tiles of the built-in product are
+ * used well and threads gain from packing B once. */
 static bool shareable(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < LARGE) return false;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
-  const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
-  int64_t rows = parts_of(p->m, kernel->tile_rows) * kernel->tile_rows;
-  int64_t cols = parts_of(p->n, kernel->tile_cols) * kernel->tile_cols;
-  return (double)p->m * (double)p->n >= 0.75 * (double)rows * (double)cols &&
-         p->k < 64 * (p->m + p->n);
+  return p->m > SLAB && p->n > SLAB;
 }
 
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {

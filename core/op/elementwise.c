@@ -114,4 +114,6 @@ int nyx__elementwise_ops(const nyx_op **first) {
   return NYX_ROW_COUNT;
 }
 
-const nyx_row *nyx__row(nyx__op_id id) { return &rows[id]; }
+const nyx_row *nyx__row(nyx__op_id id) {
+  return &rows[id];
+}

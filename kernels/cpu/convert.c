@@ -1,6 +1,7 @@
-/* Conversions of all dtypes from and to the types kernels compute in, on one path; and the
- * table of everything elementwise. Loops are plain and left to the compiler, except for
- * float16, which has instructions the compiler does not find. Read next: elementwise.h. */
+/* Conversions of all dtypes from and to the types kernels compute in, on one path; and
+ * the table of everything elementwise. Loops are plain and left to the compiler, except
+ * for float16, which has instructions the compiler does not find. Read next:
+ * elementwise.h. */
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -47,7 +48,9 @@ static inline uint16_t to_half(float f) {
   return (uint16_t)(h | (all >> 16 & 0x8000u));
 #endif
 }
-static inline float from_bfloat(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
+static inline float from_bfloat(uint16_t h) {
+  return float_of_bits((uint32_t)h << 16);
+}
 static inline uint16_t to_bfloat(float f) {
   uint32_t bits = bits_of_float(f);
   uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -58,7 +61,7 @@ static inline uint16_t to_bfloat(float f) {
  * two, so they are exact in both float types. */
 #define CUT(name, float_type, type, least, most, beyond)                                 \
   static inline type name(float_type v) {                                                \
-    return v != v ? 0 : v >= (beyond) ? (most) : v <= (least) ? (type)(least) : (type)v;  \
+    return v != v ? 0 : v >= (beyond) ? (most) : v <= (least) ? (type)(least) : (type)v; \
   }
 CUT(i8_of_f32, float, int8_t, -128, 127, 128)
 CUT(u8_of_f32, float, uint8_t, 0, 255, 256)
@@ -71,7 +74,9 @@ CUT(i64_of_f64, double, int64_t, -0x1p63, INT64_MAX, 0x1p63)
 
 /* The rest of the conversions by name: <to>_of_<from>. */
 #define CAST(name, from, to)                                                             \
-  static inline to name(from v) { return (to)v; }
+  static inline to name(from v) {                                                        \
+    return (to)v;                                                                        \
+  }
 CAST(f32_of_f32, float, float)
 CAST(f32_of_f64, double, float)
 CAST(f64_of_f32, float, double)
@@ -90,17 +95,29 @@ CAST(u8_of_i32, int32_t, uint8_t)
 CAST(i8_of_i64, int64_t, int8_t)
 CAST(u8_of_i64, int64_t, uint8_t)
 #define THROUGH_FLOAT(from, type)                                                        \
-  static inline uint16_t f16_of_##from(type v) { return to_half((float)v); }             \
-  static inline uint16_t bf16_of_##from(type v) { return to_bfloat((float)v); }          \
-  static inline uint8_t b8_of_##from(type v) { return v != 0; }
+  static inline uint16_t f16_of_##from(type v) {                                         \
+    return to_half((float)v);                                                            \
+  }                                                                                      \
+  static inline uint16_t bf16_of_##from(type v) {                                        \
+    return to_bfloat((float)v);                                                          \
+  }                                                                                      \
+  static inline uint8_t b8_of_##from(type v) {                                           \
+    return v != 0;                                                                       \
+  }
 THROUGH_FLOAT(f32, float)
 THROUGH_FLOAT(f64, double)
 THROUGH_FLOAT(i32, int32_t)
 THROUGH_FLOAT(i64, int64_t)
 #define FROM_HALF(to, type)                                                              \
-  static inline type to##_of_f16(uint16_t v) { return to##_of_f32(from_half(v)); }       \
-  static inline type to##_of_bf16(uint16_t v) { return to##_of_f32(from_bfloat(v)); }    \
-  static inline type to##_of_b8(uint8_t v) { return (type)(v != 0); }
+  static inline type to##_of_f16(uint16_t v) {                                           \
+    return to##_of_f32(from_half(v));                                                    \
+  }                                                                                      \
+  static inline type to##_of_bf16(uint16_t v) {                                          \
+    return to##_of_f32(from_bfloat(v));                                                  \
+  }                                                                                      \
+  static inline type to##_of_b8(uint8_t v) {                                             \
+    return (type)(v != 0);                                                               \
+  }
 FROM_HALF(f32, float)
 FROM_HALF(f64, double)
 FROM_HALF(i32, int32_t)
@@ -158,12 +175,14 @@ static void gather_half(int64_t n, const void *src, int64_t stride, void *dst) {
   int64_t i = 0;
 #if defined(__AVX512F__)
   for (; stride == 1 && i + 16 <= n; i += 16)
-    _mm512_storeu_ps((float *)dst + i, _mm512_cvtph_ps(_mm256_loadu_si256(
-                                           (const void *)((const uint16_t *)src + i))));
+    _mm512_storeu_ps(
+        (float *)dst + i,
+        _mm512_cvtph_ps(_mm256_loadu_si256((const void *)((const uint16_t *)src + i))));
 #elif defined(__F16C__)
   for (; stride == 1 && i + 8 <= n; i += 8)
-    _mm256_storeu_ps((float *)dst + i, _mm256_cvtph_ps(_mm_loadu_si128(
-                                           (const void *)((const uint16_t *)src + i))));
+    _mm256_storeu_ps(
+        (float *)dst + i,
+        _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const uint16_t *)src + i))));
 #endif
   gather_f16_f32(n - i, (const uint16_t *)src + i, stride, (float *)dst + i);
 }
@@ -192,18 +211,19 @@ extern const nyx_elementwise_parts NYX_PATH(rows_int64)[NYX_KERNEL_COUNT];
   { gather_##name##_f32, gather_##name##_f64, gather_##name##_i32, gather_##name##_i64 }
 #define SCATTERS(name, half)                                                             \
   {                                                                                      \
-      [NYX_FLOAT32] = scatter_##name##_f32,   [NYX_FLOAT64] = scatter_##name##_f64,      \
-      [NYX_FLOAT16] = half,                   [NYX_BFLOAT16] = scatter_##name##_bf16,    \
-      [NYX_INT8] = scatter_##name##_i8,       [NYX_UINT8] = scatter_##name##_u8,         \
-      [NYX_INT32] = scatter_##name##_i32,     [NYX_INT64] = scatter_##name##_i64,        \
-      [NYX_BOOL] = scatter_##name##_b8,                                                \
+    [NYX_FLOAT32] = scatter_##name##_f32, [NYX_FLOAT64] = scatter_##name##_f64,          \
+    [NYX_FLOAT16] = half, [NYX_BFLOAT16] = scatter_##name##_bf16,                        \
+    [NYX_INT8] = scatter_##name##_i8, [NYX_UINT8] = scatter_##name##_u8,                 \
+    [NYX_INT32] = scatter_##name##_i32, [NYX_INT64] = scatter_##name##_i64,              \
+    [NYX_BOOL] = scatter_##name##_b8,                                                    \
   }
 const nyx_elementwise_kernels NYX_PATH(elementwise) = {
     .rows = {NYX_PATH(rows_float32), NYX_PATH(rows_float64), NYX_PATH(rows_int32),
              NYX_PATH(rows_int64)},
     .gather = {[NYX_FLOAT32] = GATHERS(f32),
                [NYX_FLOAT64] = GATHERS(f64),
-               [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32, gather_f16_i64},
+               [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32,
+                                gather_f16_i64},
                [NYX_BFLOAT16] = GATHERS(bf16),
                [NYX_INT8] = GATHERS(i8),
                [NYX_UINT8] = GATHERS(u8),

@@ -21,18 +21,12 @@ enum {
 };
 
 /* The types kernels compute in. */
-enum {
-  NYX_IN_FLOAT32,
-  NYX_IN_FLOAT64,
-  NYX_IN_INT32,
-  NYX_IN_INT64,
-  NYX_IN_COUNT
-};
+enum { NYX_IN_FLOAT32, NYX_IN_FLOAT64, NYX_IN_INT32, NYX_IN_INT64, NYX_IN_COUNT };
 
 /* out[0..n-1] from contiguous inputs of the compute type: x y z, or g x y z r for a
- * gradient. Every pointer that the text does not use may be any valid address. Rows with a
- * bool result write bytes, the others the compute type; attr is p and q. out may be one of
- * the inputs. */
+ * gradient. Every pointer that the text does not use may be any valid address. Rows with
+ * a bool result write bytes, the others the compute type; attr is p and q. out may be one
+ * of the inputs. */
 typedef void (*nyx_elementwise_fn)(int64_t n, const void *const *in, void *out,
                                    const double *attr);
 /* Forward, then the gradients of x, y, z; NULL where there is none. */

@@ -76,14 +76,15 @@
 #endif
 #define NYX_WHEN_NUMBERS(...) __VA_ARGS__
 
-#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi, doc) \
+#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi,     \
+                  doc)                                                                   \
   NYX_WHEN_##types(NYX_FORWARD(name, 1, result, forward) NYX_GRADIENT(name, 0, gx))
-#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo, hi, \
-                   doc)                                                                  \
+#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo,    \
+                   hi, doc)                                                              \
   NYX_WHEN_##types(NYX_FORWARD(name, 2, result, forward) NYX_GRADIENT(name, 0, gx)       \
                        NYX_GRADIENT(name, 1, gy))
-#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz, lo, \
-                    hi, doc)                                                             \
+#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz,   \
+                    lo, hi, doc)                                                         \
   NYX_WHEN_##types(NYX_FORWARD(name, 3, result, forward) NYX_GRADIENT(name, 0, gx)       \
                        NYX_GRADIENT(name, 1, gy) NYX_GRADIENT(name, 2, gz))
 #include "../elementwise.def"
@@ -91,20 +92,20 @@
 #undef NYX_BINARY
 #undef NYX_TERNARY
 
-#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi, doc) \
-  [NYX_KERNEL_##name] = {                                                                   \
-      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx))},
-#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo, hi, \
-                   doc)                                                                  \
-  [NYX_KERNEL_##name] = {                                                                   \
-      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),                  \
-                       NYX_GRADIENT_SLOT(name, 1, #gy))},
-#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz, lo, \
-                    hi, doc)                                                             \
-  [NYX_KERNEL_##name] = {                                                                   \
-      NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),                  \
-                       NYX_GRADIENT_SLOT(name, 1, #gy),                                  \
-                       NYX_GRADIENT_SLOT(name, 2, #gz))},
+#define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi,     \
+                  doc)                                                                   \
+  [NYX_KERNEL_##                                                                         \
+      name] = {NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx))},
+#define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo,    \
+                   hi, doc)                                                              \
+  [NYX_KERNEL_##                                                                         \
+      name] = {NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),         \
+                                NYX_GRADIENT_SLOT(name, 1, #gy))},
+#define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz,   \
+                    lo, hi, doc)                                                         \
+  [NYX_KERNEL_##name] = {NYX_WHEN_##types(                                               \
+      forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx), NYX_GRADIENT_SLOT(name, 1, #gy),  \
+      NYX_GRADIENT_SLOT(name, 2, #gz))},
 const nyx_elementwise_parts NYX_ROWS[NYX_KERNEL_COUNT] = {
 #include "../elementwise.def"
 };

@@ -15,7 +15,7 @@ typedef T TYPED(vecu)
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
 /* Copies rows x depth elements into one panel of `width` rows, depth by depth, filled up
- * with zeros. What lies together in memory is read together. */
+ * with zeros. */
 static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
                                      int64_t width, int64_t depth, T *to) {
   if (rs == 1 && rows == width) {
@@ -24,21 +24,20 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
     }
     return;
   }
-  /* Line by line of all rows at once: their cache misses overlap. */
-  T lines[32][LINE];
+  /* A cache line of every row at once: their misses overlap. */
+  T lines[TILE_COLS > TILE_ROWS ? TILE_COLS : TILE_ROWS][LINE];
+  memset(lines, 0, sizeof lines);
   int64_t done = 0;
   for (; cs == 1 && done + LINE <= depth; done += LINE) {
     for (int64_t r = 0; r < rows; r++) {
       memcpy(lines[r], from + r * rs + done, sizeof lines[r]);
     }
     for (int64_t p = 0; p < LINE; p++) {
-      for (int64_t r = 0; r < rows; r++) to[(done + p) * width + r] = lines[r][p];
+      for (int64_t r = 0; r < width; r++) to[(done + p) * width + r] = lines[r][p];
     }
   }
   for (int64_t p = done; p < depth; p++) {
     for (int64_t r = 0; r < rows; r++) to[p * width + r] = from[r * rs + p * cs];
-  }
-  for (int64_t p = 0; rows < width && p < depth; p++) {
     for (int64_t r = rows; r < width; r++) to[p * width + r] = 0;
   }
 }

@@ -17,14 +17,20 @@
 #define NYX_BIAS (NYX_T_BITS == 32 ? 127 : 1023)
 #define NYX_SIGN ((SI)((SU)1 << (NYX_T_BITS - 1)))
 
-NYX_FN T nyx_neg(T a) { return -a; }
-NYX_FN T nyx_abs(T a) { return (T)((I)a & KI(~NYX_SIGN)); }
+NYX_FN T nyx_neg(T a) {
+  return -a;
+}
+NYX_FN T nyx_abs(T a) {
+  return (T)((I)a & KI(~NYX_SIGN));
+}
 /* The size of a with the sign of b. */
 NYX_FN T nyx__with_sign(T a, T b) {
   return (T)(((I)a & KI(~NYX_SIGN)) | ((I)b & KI(NYX_SIGN)));
 }
 /* a with its sign changed where b is negative. */
-NYX_FN T nyx__flip(T a, T b) { return (T)((I)a ^ ((I)b & KI(NYX_SIGN))); }
+NYX_FN T nyx__flip(T a, T b) {
+  return (T)((I)a ^ ((I)b & KI(NYX_SIGN)));
+}
 
 /* a * b + c, rounded once where the path has the instruction, else twice. */
 NYX_FN T nyx_fma(T a, T b, T c) {
@@ -90,10 +96,18 @@ NYX_FN T nyx_max(T a, T b) {
 #define NYX_ROUNDED(a, mode) ((T)NYX_256(round)(a, (mode) | _MM_FROUND_NO_EXC))
 #endif
 #if defined(NYX_ROUNDED)
-NYX_FN T nyx_round(T a) { return NYX_ROUNDED(a, _MM_FROUND_TO_NEAREST_INT); }
-NYX_FN T nyx_floor(T a) { return NYX_ROUNDED(a, _MM_FROUND_TO_NEG_INF); }
-NYX_FN T nyx_ceil(T a) { return NYX_ROUNDED(a, _MM_FROUND_TO_POS_INF); }
-NYX_FN T nyx_trunc(T a) { return NYX_ROUNDED(a, _MM_FROUND_TO_ZERO); }
+NYX_FN T nyx_round(T a) {
+  return NYX_ROUNDED(a, _MM_FROUND_TO_NEAREST_INT);
+}
+NYX_FN T nyx_floor(T a) {
+  return NYX_ROUNDED(a, _MM_FROUND_TO_NEG_INF);
+}
+NYX_FN T nyx_ceil(T a) {
+  return NYX_ROUNDED(a, _MM_FROUND_TO_POS_INF);
+}
+NYX_FN T nyx_trunc(T a) {
+  return NYX_ROUNDED(a, _MM_FROUND_TO_ZERO);
+}
 #else
 NYX_FN T nyx_round(T a) {
   const T big = K((SU)1 << NYX_DIGITS);
@@ -114,15 +128,27 @@ NYX_FN T nyx_trunc(T a) {
 }
 #endif
 
-NYX_FN M nyx_isnan(T a) { return nyx_ne(a, a); }
-NYX_FN M nyx_isinf(T a) { return nyx_eq(nyx_abs(a), K(INFINITY)); }
-NYX_FN M nyx_isfinite(T a) { return nyx_lt(nyx_abs(a), K(INFINITY)); }
+NYX_FN M nyx_isnan(T a) {
+  return nyx_ne(a, a);
+}
+NYX_FN M nyx_isinf(T a) {
+  return nyx_eq(nyx_abs(a), K(INFINITY));
+}
+NYX_FN M nyx_isfinite(T a) {
+  return nyx_lt(nyx_abs(a), K(INFINITY));
+}
 
 /* -1, 0 or 1, and a itself when it is 0 or not a number. */
 NYX_FN T nyx_sign(T a) {
   M moves = nyx_or(nyx_lt(a, K(0)), nyx_gt(a, K(0)));
   return nyx_select(moves, nyx__with_sign(K(1), a), a);
 }
-NYX_FN T nyx_square(T a) { return a * a; }
-NYX_FN T nyx_reciprocal(T a) { return K(1) / a; }
-NYX_FN T nyx_rsqrt(T a) { return K(1) / nyx_sqrt(a); }
+NYX_FN T nyx_square(T a) {
+  return a * a;
+}
+NYX_FN T nyx_reciprocal(T a) {
+  return K(1) / a;
+}
+NYX_FN T nyx_rsqrt(T a) {
+  return K(1) / nyx_sqrt(a);
+}

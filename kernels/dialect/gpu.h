@@ -1,8 +1,9 @@
-/* The dialect on GPUs, put before every row in OpenCL C 1.2, CUDA C++ and HIP. The launcher
- * defines T (float, double, int or long), NYX_T_FLOAT or NYX_T_INT as 1, NYX_T_BITS (32 or
- * 64). T is a scalar and a mask an int, 0 or 1. Self-contained: it is embedded as a string.
- * Meaning of the functions: README.md. */
-#if defined(__CUDACC__) || defined(__HIPCC__) || defined(__CUDACC_RTC__) || \
+/* The dialect on GPUs, put before every row in OpenCL C 1.2, CUDA C++ and HIP. The
+ * launcher defines T (float, double, int or long), NYX_T_FLOAT or NYX_T_INT as 1,
+ * NYX_T_BITS (32 or 64). T is a scalar and a mask an int, 0 or 1. Self-contained: it is
+ * embedded as a string. Meaning of the functions: README.md. */
+/* clang-format off */
+#if defined(__CUDACC__) || defined(__HIPCC__) || defined(__CUDACC_RTC__) ||              \
     defined(__HIPCC_RTC__)
 #define NYX_FN static __device__ __forceinline__
 #else

@@ -1,29 +1,63 @@
 /* The dialect's functions for integer vectors. Arithmetic wraps; nothing traps: division
  * by 0 gives 0, and the least value divided by -1 itself. Included by vector.h. */
 
-NYX_FN T nyx_neg(T a) { return -a; }
-NYX_FN T nyx_abs(T a) { return nyx_select(nyx_lt(a, K(0)), -a, a); }
+NYX_FN T nyx_neg(T a) {
+  return -a;
+}
+NYX_FN T nyx_abs(T a) {
+  return nyx_select(nyx_lt(a, K(0)), -a, a);
+}
 NYX_FN T nyx_sign(T a) {
   return nyx_select(nyx_lt(a, K(0)), K(-1), nyx_select(nyx_gt(a, K(0)), K(1), K(0)));
 }
-NYX_FN T nyx_min(T a, T b) { return nyx_select(nyx_lt(b, a), b, a); }
-NYX_FN T nyx_max(T a, T b) { return nyx_select(nyx_gt(b, a), b, a); }
-NYX_FN T nyx_fma(T a, T b, T c) { return a * b + c; }
-NYX_FN T nyx_square(T a) { return a * a; }
+NYX_FN T nyx_min(T a, T b) {
+  return nyx_select(nyx_lt(b, a), b, a);
+}
+NYX_FN T nyx_max(T a, T b) {
+  return nyx_select(nyx_gt(b, a), b, a);
+}
+NYX_FN T nyx_fma(T a, T b, T c) {
+  return a * b + c;
+}
+NYX_FN T nyx_square(T a) {
+  return a * a;
+}
 
-NYX_FN T nyx_floor(T a) { return a; }
-NYX_FN T nyx_ceil(T a) { return a; }
-NYX_FN T nyx_round(T a) { return a; }
-NYX_FN T nyx_trunc(T a) { return a; }
+NYX_FN T nyx_floor(T a) {
+  return a;
+}
+NYX_FN T nyx_ceil(T a) {
+  return a;
+}
+NYX_FN T nyx_round(T a) {
+  return a;
+}
+NYX_FN T nyx_trunc(T a) {
+  return a;
+}
 
-NYX_FN M nyx_isnan(T a) { return nyx_ne(a, a); }
-NYX_FN M nyx_isinf(T a) { return nyx_ne(a, a); }
-NYX_FN M nyx_isfinite(T a) { return nyx_eq(a, a); }
+NYX_FN M nyx_isnan(T a) {
+  return nyx_ne(a, a);
+}
+NYX_FN M nyx_isinf(T a) {
+  return nyx_ne(a, a);
+}
+NYX_FN M nyx_isfinite(T a) {
+  return nyx_eq(a, a);
+}
 
-NYX_FN T nyx_bitwise_and(T a, T b) { return a & b; }
-NYX_FN T nyx_bitwise_or(T a, T b) { return a | b; }
-NYX_FN T nyx_bitwise_xor(T a, T b) { return a ^ b; }
-NYX_FN T nyx_bitwise_not(T a) { return ~a; }
+NYX_FN T nyx_bitwise_and(T a, T b) {
+  return a & b;
+}
+NYX_FN T nyx_bitwise_or(T a, T b) {
+  return a | b;
+}
+NYX_FN T nyx_bitwise_xor(T a, T b) {
+  return a ^ b;
+}
+NYX_FN T nyx_bitwise_not(T a) {
+  return ~a;
+}
 
 /* Counts outside 0..bits-1 shift everything out: 0, or the sign to the right. */
 NYX_FN T nyx_bitwise_left_shift(T a, T b) {
@@ -39,7 +73,9 @@ NYX_FN T nyx_bitwise_right_shift(T a, T b) {
 static inline S nyx__quotient1(S a, S b) {
   return b == 0 ? 0 : b == -1 ? (S)(0 - (SU)a) : a / b;
 }
-static inline S nyx__left1(S a, S b) { return b == 0 || b == -1 ? 0 : a % b; }
+static inline S nyx__left1(S a, S b) {
+  return b == 0 || b == -1 ? 0 : a % b;
+}
 
 #define NYX_LANEWISE2(name, expression)                                                  \
   static __attribute__((noinline, unused, const)) T nyx_##name(T x, T y) {               \

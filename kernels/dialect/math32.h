@@ -1,17 +1,17 @@
-/* float32 functions as polynomials, without branches but for arguments that are rare: sin,
- * cos and tan of large angles and fmod of large quotients go to libm. Infinities, NaNs and
- * subnormals are treated as in C; the errors over the whole range are listed in README.md
- * and checked by spec/c/elementwise_test.c. Polynomials are minimax fits (Remez) with
- * coefficients rounded to float one by one; range reductions after Cody and Waite,
- * "Software Manual for the Elementary Functions" (1980). Included by math.h. */
+/* float32 functions as polynomials, without branches but for arguments that are rare:
+ * sin, cos and tan of large angles and fmod of large quotients go to libm. Infinities,
+ * NaNs and subnormals are treated as in C; the errors over the whole range are listed in
+ * README.md and checked by spec/c/elementwise_test.c. Polynomials are minimax fits
+ * (Remez) with coefficients rounded to float one by one; range reductions after Cody and
+ * Waite, "Software Manual for the Elementary Functions" (1980). Included by math.h. */
 
 #define NYX_LOG2_E 0x1.715476p+0
 #define NYX_LN2_HIGH 0x1.63p-1 /* 9 bits: times an exponent it is exact */
 #define NYX_LN2_LOW -0x1.bd0106p-13
 #define NYX_PI_2 0x1.921fb6p+0
 #define NYX_PI_2_LOW -0x1.777a5cp-25
-#define NYX_TO_INT 0x1.8p23       /* added, it leaves the nearest integer in the low bits */
-#define NYX_SQRT_HALF 0x3f3504f3  /* the bits of sqrt(1/2) */
+#define NYX_TO_INT 0x1.8p23 /* added, it leaves the nearest integer in the low bits */
+#define NYX_SQRT_HALF 0x3f3504f3 /* the bits of sqrt(1/2) */
 #define NYX_ONE_BITS (127 << 23)
 
 /* Polynomials by Horner's rule, the highest coefficient first. */
@@ -56,14 +56,18 @@ NYX_FN T nyx__exp_q(T r) {
   return nyx__poly5(r, 0x1.6ae8a8p-10f, 0x1.1240dep-7f, 0x1.555842p-5f, 0x1.555488p-3f,
                     0x1.fffffcp-2f);
 }
-NYX_FN T nyx__exp_of(T r) { return nyx_fma(nyx_fma(nyx__exp_q(r), r, K(1)), r, K(1)); }
+NYX_FN T nyx__exp_of(T r) {
+  return nyx_fma(nyx_fma(nyx__exp_q(r), r, K(1)), r, K(1));
+}
 /* r of x; *n is the exponent. `low` is added to x after the reduction. */
 NYX_FN T nyx__exp_reduce(T x, T *n) {
   *n = nyx_fma(x, K(NYX_LOG2_E), K(NYX_TO_INT)) - K(NYX_TO_INT);
   return nyx_fma(*n, K(-NYX_LN2_LOW), nyx_fma(*n, K(-NYX_LN2_HIGH), x));
 }
 /* x cut to where e^x is neither 0 nor infinite, and a little beyond. */
-NYX_FN T nyx__exp_clamp(T x) { return nyx__max_or(K(-104), nyx__min_or(K(89), x)); }
+NYX_FN T nyx__exp_clamp(T x) {
+  return nyx__max_or(K(-104), nyx__min_or(K(89), x));
+}
 
 NYX_FN T nyx_exp(T x) {
   T n, r = nyx__exp_reduce(nyx__exp_clamp(x), &n);
@@ -133,8 +137,8 @@ NYX_FN T nyx_log10(T x) {
 NYX_FN T nyx_log1p(T x) {
   T u = K(1) + x;
   I bits = (I)u - KI(NYX_SQRT_HALF), e = bits >> 23;
-  /* 1 + f = 2^-e (1 + x), formed so that the 1 + x that was rounded above is not used; for
-   * large x, where 2^-e would underflow, it may be. */
+  /* 1 + f = 2^-e (1 + x), formed so that the 1 + x that was rounded above is not used;
+   * for large x, where 2^-e would underflow, it may be. */
   T scale = (T)((KI(127) - e) << 23), whole = K(1);
   T large = (T)((bits & KI(0x7fffff)) + KI(NYX_SQRT_HALF)) - whole;
   T f = nyx_select(nyx_gt(x, K(0x1p30)), large, nyx_fma(scale, x, scale - whole));
@@ -142,8 +146,8 @@ NYX_FN T nyx_log1p(T x) {
   return nyx_select(nyx_lt(nyx_abs(x), K(0x1p-25)), x, value);
 }
 
-/* Angles: x = n pi / 2 + r, |r| <= pi / 4. The constants add up to pi / 2; n times each is
- * exact with fma, and without it because each but the last has few bits. */
+/* Angles: x = n pi / 2 + r, |r| <= pi / 4. The constants add up to pi / 2; n times each
+ * is exact with fma, and without it because each but the last has few bits. */
 
 #if defined(__AVX2__)
 #define NYX_ANGLE_LIMIT 100000.0
@@ -185,7 +189,9 @@ NYX_FN T nyx__sin_quarter(T r, I n) {
 NYX_LANEWISE1(sin_far, sin)
 NYX_LANEWISE1(cos_far, cos)
 NYX_LANEWISE1(tan_far, tan)
-NYX_FN bool nyx__far(T x) { return nyx__any(nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT))); }
+NYX_FN bool nyx__far(T x) {
+  return nyx__any(nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT)));
+}
 
 NYX_FN T nyx_sin(T x) {
   if (__builtin_expect(nyx__far(x), 0)) return nyx_sin_far(x);
@@ -212,8 +218,8 @@ NYX_FN T nyx_tan(T x) {
 
 /* x^3 P(x^2), so that asin(x) = x + this, |x| <= 1/2. */
 NYX_FN T nyx__asin_rest(T x, T square) {
-  T p = nyx__poly6(square, 0x1.349e46p-5f, 0x1.d589f4p-7f, 0x1.04cd0cp-5f,
-                   0x1.6ca7dcp-5f, 0x1.3338aap-4f, 0x1.55554cp-3f);
+  T p = nyx__poly6(square, 0x1.349e46p-5f, 0x1.d589f4p-7f, 0x1.04cd0cp-5f, 0x1.6ca7dcp-5f,
+                   0x1.3338aap-4f, 0x1.55554cp-3f);
   return x * square * p;
 }
 /* Above 1/2: asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2)). */
@@ -245,7 +251,9 @@ NYX_FN T nyx__atan_of(T t) {
                    0x1.999266p-3f, -0x1.555540p-2f);
   return nyx_fma(t * square, p, t);
 }
-NYX_FN T nyx__from_right_angle(T a) { return K(NYX_PI_2) - (a + K(-NYX_PI_2_LOW)); }
+NYX_FN T nyx__from_right_angle(T a) {
+  return K(NYX_PI_2) - (a + K(-NYX_PI_2_LOW));
+}
 NYX_FN T nyx_atan(T x) {
   T size = nyx_abs(x);
   M high = nyx_gt(size, K(1));
@@ -363,7 +371,9 @@ NYX_FN T nyx__to_float(const D *d) {
   memcpy(&x, half, sizeof x);
   return x;
 }
-NYX_FN D nyx__select_double(DI m, D a, D b) { return (D)((m & (DI)a) | (~m & (DI)b)); }
+NYX_FN D nyx__select_double(DI m, D a, D b) {
+  return (D)((m & (DI)a) | (~m & (DI)b));
+}
 
 /* log2(a) for 0 <= a < infinity that came from a float: a = 2^e m, sqrt(1/2) <= m <
  * sqrt(2), and log2(m) = s L(s^2) for s = (m - 1) / (m + 1). Relative error 2^-44. */
@@ -437,8 +447,8 @@ NYX_FN T nyx_hypot(T x, T y) {
   return nyx_select(nyx_or(nyx_isinf(x), nyx_isinf(y)), K(INFINITY), nyx__to_float(a));
 }
 
-/* x - y trunc(x / y), exactly: below 2^28 the quotient has at most 28 bits, so its product
- * with y fits float64, and it is at most one off. */
+/* x - y trunc(x / y), exactly: below 2^28 the quotient has at most 28 bits, so its
+ * product with y fits float64, and it is at most one off. */
 NYX_LANEWISE2(fmod_far, fmod)
 NYX_FN T nyx_fmod(T x, T y) {
   T size = nyx_abs(x), by = nyx_abs(y), quotient = size / by;

@@ -63,8 +63,12 @@ typedef S T_at __attribute__((vector_size(NYX_BYTES), aligned(1), may_alias));
 
 /* Memory. Partial loads and stores touch the first n elements, 0 < n < NYX_LANES. */
 
-NYX_FN T nyx__load(const S *p) { return *(const T_at *)p; }
-NYX_FN void nyx__store(S *p, T v) { *(T_at *)p = v; }
+NYX_FN T nyx__load(const S *p) {
+  return *(const T_at *)p;
+}
+NYX_FN void nyx__store(S *p, T v) {
+  *(T_at *)p = v;
+}
 
 #if defined(__AVX512F__)
 #if NYX_T_BITS == 32
@@ -86,8 +90,7 @@ NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
 #endif
 #elif defined(__AVX2__)
 #if NYX_T_BITS == 32
-#define NYX_PART(n) \
-  (__m256i)(((I){0} + (SI)(n)) > (I){0, 1, 2, 3, 4, 5, 6, 7})
+#define NYX_PART(n) (__m256i)(((I){0} + (SI)(n)) > (I){0, 1, 2, 3, 4, 5, 6, 7})
 NYX_FN T nyx__load_part(const S *p, int64_t n) {
   return (T)_mm256_maskload_epi32((const int *)(const void *)p, NYX_PART(n));
 }
@@ -125,8 +128,12 @@ static __attribute__((noinline, unused)) void nyx__store_part(S *p, int64_t n, T
 #else
 #define NYX_EACH(s) s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s
 #endif
-NYX_FN T nyx__splat(S s) { return (T){NYX_EACH(s)}; }
-NYX_FN I nyx__splat_int(SI s) { return (I){NYX_EACH(s)}; }
+NYX_FN T nyx__splat(S s) {
+  return (T){NYX_EACH(s)};
+}
+NYX_FN I nyx__splat_int(SI s) {
+  return (I){NYX_EACH(s)};
+}
 #define K(c) nyx__splat((S)(c))
 #define KI(c) nyx__splat_int((SI)(c))
 
@@ -155,7 +162,9 @@ NYX_FN T nyx__attr(double a) {
 
 /* Bits. Casts between vectors of one size keep the bits. */
 
-NYX_FN T nyx__select_bits(M m, T a, T b) { return (T)((m & (I)a) | (~m & (I)b)); }
+NYX_FN T nyx__select_bits(M m, T a, T b) {
+  return (T)((m & (I)a) | (~m & (I)b));
+}
 
 /* Whether any lane of a mask is set. */
 NYX_FN bool nyx__any(M m) {
@@ -174,17 +183,39 @@ NYX_FN bool nyx__any(M m) {
 
 /* Comparison, logic on masks, selection. A comparison with a NaN is false, ne true. */
 
-NYX_FN M nyx_lt(T a, T b) { return (M)(a < b); }
-NYX_FN M nyx_le(T a, T b) { return (M)(a <= b); }
-NYX_FN M nyx_gt(T a, T b) { return (M)(a > b); }
-NYX_FN M nyx_ge(T a, T b) { return (M)(a >= b); }
-NYX_FN M nyx_eq(T a, T b) { return (M)(a == b); }
-NYX_FN M nyx_ne(T a, T b) { return (M)(a != b); }
-NYX_FN M nyx_and(M a, M b) { return a & b; }
-NYX_FN M nyx_or(M a, M b) { return a | b; }
-NYX_FN M nyx_xor(M a, M b) { return a ^ b; }
-NYX_FN M nyx_not(M a) { return ~a; }
-NYX_FN T nyx_select(M m, T a, T b) { return nyx__select_bits(m, a, b); }
+NYX_FN M nyx_lt(T a, T b) {
+  return (M)(a < b);
+}
+NYX_FN M nyx_le(T a, T b) {
+  return (M)(a <= b);
+}
+NYX_FN M nyx_gt(T a, T b) {
+  return (M)(a > b);
+}
+NYX_FN M nyx_ge(T a, T b) {
+  return (M)(a >= b);
+}
+NYX_FN M nyx_eq(T a, T b) {
+  return (M)(a == b);
+}
+NYX_FN M nyx_ne(T a, T b) {
+  return (M)(a != b);
+}
+NYX_FN M nyx_and(M a, M b) {
+  return a & b;
+}
+NYX_FN M nyx_or(M a, M b) {
+  return a | b;
+}
+NYX_FN M nyx_xor(M a, M b) {
+  return a ^ b;
+}
+NYX_FN M nyx_not(M a) {
+  return ~a;
+}
+NYX_FN T nyx_select(M m, T a, T b) {
+  return nyx__select_bits(m, a, b);
+}
 
 /* One byte, 0 or 1, per lane. */
 NYX_FN void nyx__store_mask(uint8_t *p, M m) {

@@ -12,6 +12,7 @@ local function levels_of(image, low, high, levels)
   for _, row in ipairs(rows) do
     for x, value in ipairs(row) do
       local share = (value - low) / (high - low)
+      if share ~= share then share = 0 end -- nan
       row[x] = math.floor(math.min(math.max(share, 0), 1) * (levels - 1) + 0.5)
     end
   end
@@ -66,7 +67,7 @@ function M.images(images, options)
     last = math.max(last, image:max():item())
   end
   low, high = low or first, high or last
-  if high <= low then high = low + 1 end
+  if high <= low or high ~= high then high = low + 1 end
   local columns, height = {}, 0
   for i, entry in ipairs(images) do
     local image = entry[1]

@@ -165,6 +165,25 @@ describe("optim", function()
     assert.are.same({ 0, 0, 0 }, optimizer.state[p].exp_avg:totable())
   end)
 
+  it("go on after a step that ran out of memory", function()
+    for _, name in ipairs { "SGD", "Adam", "AdamW", "RMSprop" } do
+      local options = { lr = 0.1, momentum = (name == "SGD" or name == "RMSprop") and 0.9 or nil }
+      local p, q = parameter(), parameter()
+      local failing, calm = optim[name]({ p }, options), optim[name]({ q }, options)
+      for _, t in ipairs { p, q } do t.grad = nyx.ones({ 3 }, { dtype = "float64" }) end
+      calm:step()
+      for n = 0, 100 do
+        nyx.memory_fail_after(n)
+        local ok = pcall(failing.step, failing)
+        nyx.memory_fail_after(-1)
+        if ok then break end
+        assert.is_true(n < 100)
+        assert.are.same({ 1, -2, 3 }, p:totable())
+      end
+      assert.are.same(q:totable(), p:totable())
+    end
+  end)
+
   it("leaves parameters without a gradient alone", function()
     local p, q = parameter(), parameter()
     local optimizer = optim.Adam({ p, q }, { lr = 0.1 })

@@ -137,5 +137,7 @@ describe("images", function()
     assert.matches("image 1 has shape %(3%), expected %(height, width%)",
       message_of(show.image, nyx.zeros({ 3 }), { colour = false }))
     assert.is_string(show.image(nyx.zeros({ 2, 2 }), { colour = false }))
+    assert.are.equal("  ██", show.image(nyx.tensor({ { 0 / 0, 1 } }),
+      { colour = false, low = 0, high = 1 }))
   end)
 end)

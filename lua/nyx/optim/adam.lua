@@ -43,15 +43,16 @@ end
 
 function Adam:update(group, parameter, grad, state)
   if not state.step then
-    state.step = 0
     state.exp_avg = nyx.zeros_like(parameter)
     state.exp_avg_sq = nyx.zeros_like(parameter)
     if group.amsgrad then state.max_exp_avg_sq = nyx.zeros_like(parameter) end
+    state.step = 0 -- last: now the state is complete
   end
-  state.step = state.step + 1
+  local step = state.step + 1
   parameter:adam_step_(grad, state.exp_avg, state.exp_avg_sq, state.max_exp_avg_sq,
     group.lr, group.weight_decay, group.maximize, group.betas[1], group.betas[2], group.eps,
-    state.step, self.decoupled)
+    step, self.decoupled)
+  state.step = step
 end
 
 --- AdamW: weight decay shrinks the parameter itself.

@@ -80,9 +80,9 @@ end
 
 function RMSprop:update(group, parameter, grad, state) -- luacheck: no self
   if not state.square_avg then
-    state.square_avg = nyx.zeros_like(parameter)
     if group.momentum > 0 then state.momentum_buffer = nyx.zeros_like(parameter) end
     if group.centered then state.grad_avg = nyx.zeros_like(parameter) end
+    state.square_avg = nyx.zeros_like(parameter) -- last: now the state is complete
   end
   parameter:rmsprop_step_(grad, state.square_avg, state.momentum_buffer, state.grad_avg,
     group.lr, group.weight_decay, group.maximize, group.alpha, group.eps, group.momentum)

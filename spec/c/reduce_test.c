@@ -1,0 +1,588 @@
+/* Reductions, scans and variances against plain loops in double: every dtype and any
+ * strides, over all sets of dimensions, on every path of the CPU; accuracy of long sums,
+ * nan and infinities, ties, empty tensors, and results that do not depend on the number
+ * of threads. Read next: tensors.h, paths.h, softmax_test.c. */
+#include <nyx/parallel.h>
+
+#include "paths.h"
+#include "tensors.h"
+
+/* Layouts of the same shape */
+
+enum { PLAIN, TURNED, SPACED, REPEATED, LAYOUTS };
+
+/* A float in -2..2, where `near_one` close to 1 or -1. */
+static double random_value(nyx_dtype dtype, bool near_one) {
+  double u = (double)next() / 0x1p24;
+  if (nyx_dtype_is_float(dtype))
+    return near_one ? (next() % 2 ? 0.99 + 0.02 * u : -1.01 + 0.02 * u) : 4 * u - 2;
+  if (near_one) return next() % 2 ? 1 : dtype == NYX_UINT8 || dtype == NYX_BOOL ? 1 : -1;
+  double whole = (double)(next() % 21);
+  return dtype == NYX_UINT8 || dtype == NYX_BOOL ? whole : whole - 10;
+}
+
+static nyx_tensor *random_tensor(nyx_dtype dtype, int ndim, const int64_t *shape,
+                                 bool near_one) {
+  static double values[2 * MAX];
+  int64_t n = 1;
+  for (int d = 0; d < ndim; d++) n *= shape[d];
+  for (int64_t i = 0; i < n; i++) values[i] = random_value(dtype, near_one);
+  return make(dtype, ndim, shape, values);
+}
+
+static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape, int layout,
+                            bool near_one) {
+  int64_t wide[NYX_MAX_DIMS] = {0};
+  for (int d = 0; d < ndim; d++) wide[d] = shape[d];
+  nyx_tensor *t, *view = NULL;
+  if (layout == TURNED) return scramble(random_tensor(dtype, ndim, shape, near_one));
+  if (layout == SPACED) {
+    wide[ndim - 1] *= 2;
+    t = random_tensor(dtype, ndim, wide, near_one);
+    must(nyx__apply1(ctx, ID(narrow), t,
+                     ATTRS(NYX_I(ndim - 1), NYX_I(0), NYX_I(shape[ndim - 1]), NYX_I(2)),
+                     &view));
+  } else if (layout == REPEATED) {
+    wide[0] = 1;
+    t = random_tensor(dtype, ndim, wide, near_one);
+    must(nyx__apply1(ctx, ID(expand), t, ATTRS(NYX_LIST(shape, ndim)), &view));
+  } else {
+    return random_tensor(dtype, ndim, shape, near_one);
+  }
+  nyx_tensor_release(t);
+  return view;
+}
+
+/* One op over sets of dimensions */
+
+typedef struct sample {
+  nyx__op_id op;
+  double p; /* of norm; the correction of var and std */
+} sample;
+
+/* The values of v that are reduced together, group after group; returns their number. */
+static int64_t group(const double *v, int ndim, const int64_t *shape, uint32_t dims,
+                     double *grouped) {
+  static int64_t filled[MAX];
+  int64_t n = 1, count = 1;
+  for (int d = 0; d < ndim; d++) {
+    n *= shape[d];
+    if (dims >> d & 1) count *= shape[d];
+  }
+  int64_t groups = n / count;
+  memset(filled, 0, (size_t)groups * sizeof *filled);
+  for (int64_t i = 0; i < n; i++) {
+    int64_t rest = i, at = 0, step = 1;
+    for (int d = ndim - 1; d >= 0; d--) {
+      if (!(dims >> d & 1)) {
+        at += rest % shape[d] * step;
+        step *= shape[d];
+      }
+      rest /= shape[d];
+    }
+    grouped[at * count + filled[at]++] = v[i];
+  }
+  return groups;
+}
+
+static double p_norm(const double *v, int64_t n, double p) {
+  double r = p == -INFINITY ? INFINITY : 0;
+  for (int64_t i = 0; i < n; i++) {
+    double size = fabs(v[i]);
+    if (p == INFINITY)
+      r = fmax(r, size);
+    else if (p == -INFINITY)
+      r = fmin(r, size);
+    else if (p == 0)
+      r += size != 0;
+    else
+      r += pow(size, p);
+  }
+  return p == 0 || isinf(p) ? r : pow(r, 1 / p);
+}
+
+static double squares(const double *v, int64_t n, double *mean) {
+  double sum = 0, result = 0;
+  for (int64_t i = 0; i < n; i++) sum += v[i];
+  *mean = sum / (double)n;
+  for (int64_t i = 0; i < n; i++) result += (v[i] - *mean) * (v[i] - *mean);
+  return result;
+}
+
+/* The result for one group, and the size its error is measured by. */
+static double reference(const sample *s, const double *v, int64_t n, double *size) {
+  double r = 0, most = -INFINITY, least = INFINITY, mean;
+  int64_t where_most = 0, where_least = 0;
+  *size = 0;
+  for (int64_t i = 0; i < n; i++) {
+    *size += fabs(v[i]);
+    if (v[i] > most) most = v[i], where_most = i;
+    if (v[i] < least) least = v[i], where_least = i;
+  }
+  switch (s->op) {
+    case ID(sum):
+    case ID(mean):
+      for (int64_t i = 0; i < n; i++) r += v[i];
+      if (s->op == ID(sum)) return r;
+      *size /= (double)n;
+      return r / (double)n;
+    case ID(prod):
+      for (r = 1; n > 0; n--) r *= v[n - 1], *size += fabs(r);
+      return r;
+    case ID(amin):
+    case ID(min): return least;
+    case ID(amax):
+    case ID(max): return most;
+    case ID(argmin): return (double)where_least;
+    case ID(argmax): return (double)where_most;
+    case ID(any): return most != 0 || least != 0;
+    case ID(all):
+      for (int64_t i = 0; i < n; i++) r += v[i] == 0;
+      return r == 0;
+    case ID(count_nonzero):
+      for (int64_t i = 0; i < n; i++) r += v[i] != 0;
+      return r;
+    case ID(norm): return p_norm(v, n, s->p);
+    case ID(logsumexp):
+      for (int64_t i = 0; i < n; i++) r += exp(v[i] - most);
+      return most + log(r);
+    case ID(var): return squares(v, n, &mean) / fmax((double)n - s->p, 0);
+    case ID(std): return sqrt(squares(v, n, &mean) / fmax((double)n - s->p, 0));
+    default: return NAN;
+  }
+}
+
+static double epsilon(nyx_dtype dtype) {
+  return dtype == NYX_FLOAT64    ? 1e-15
+         : dtype == NYX_FLOAT16  ? 1e-3
+         : dtype == NYX_BFLOAT16 ? 8e-3
+                                 : 3e-7;
+}
+
+/* The attributes of an op that has dim, keepdim and perhaps p or correction. */
+static void fill_attrs(const sample *s, nyx_value dim, bool keepdim, nyx_value *attr) {
+  const nyx_op *op = nyx__op(s->op);
+  for (int i = 0; i < op->n_attrs; i++)
+    attr[i] = strcmp(op->attrs[i].name, "dim") == 0       ? dim
+              : strcmp(op->attrs[i].name, "keepdim") == 0 ? NYX_I(keepdim)
+                                                          : NYX_F(s->p);
+}
+
+static bool check_groups(const sample *s, nyx_dtype dtype, nyx_tensor *y,
+                         const double *grouped, int64_t groups, int64_t count,
+                         const char *what) {
+  double *got = read(y);
+  for (int64_t i = 0; i < groups; i++) {
+    double size, want = reference(s, grouped + i * count, count, &size);
+    double base = s->op == ID(argmin) || s->op == ID(argmax) ? ctx->index_base : 0;
+    double error = fabs(got[i] - (want + base));
+    double room = nyx_dtype_is_float(dtype) && nyx_dtype_is_float(y->dtype)
+                      ? 4 * epsilon(dtype) * (fabs(want) + size)
+                      : 0;
+    bool both_nan = isnan(got[i]) && isnan(want);
+    if (!both_nan && !(got[i] == want + base) && !(error <= room))
+      return CHECK_AT(false, nyx__op(s->op)->name, " of %s, %s: %.17g, expected %.17g",
+                      nyx_dtype_name(dtype), what, got[i], want + base);
+  }
+  return true;
+}
+
+static void compare(const sample *s, nyx_dtype dtype, int ndim, const int64_t *shape,
+                    int layout) {
+  static double grouped[MAX];
+  const nyx_op *op = nyx__op(s->op);
+  nyx_tensor *x = laid_out(dtype, ndim, shape, layout, s->op == ID(prod));
+  double *v = read(x);
+  bool single = op->attrs[op->n_attrs - 2].type == NYX_ATTR_DIM;
+  uint32_t all = (1u << ndim) - 1;
+  for (uint32_t dims = 1; dims <= all; dims++) {
+    if (single && (dims & (dims - 1)) && dims != all) continue;
+    int64_t list[NYX_MAX_DIMS];
+    int n = 0;
+    for (int d = 0; d < ndim; d++)
+      if (dims >> d & 1) list[n++] = d;
+    nyx_value attr[4], dim = NYX_NONE;
+    if (single && n == 1)
+      dim = NYX_I(list[0]);
+    else if (!single && dims != all)
+      dim = NYX_LIST(list, n);
+    fill_attrs(s, dim, dims % 2 == 0, attr);
+    int64_t groups = group(v, ndim, shape, dims, grouped);
+    nyx_tensor *out[2] = {NULL};
+    char what[80];
+    snprintf(what, sizeof what, "%dd, layout %d, dimensions %#x", ndim, layout, dims);
+    if (!CHECK_OK(ctx, nyx_apply(ctx, op, &x, 1, attr, out))) break;
+    CHECK_INT(nyx_tensor_numel(out[0]), groups);
+    int64_t count = nyx_tensor_numel(x) / groups;
+    check_groups(s, dtype, out[0], grouped, groups, count, what);
+    if (out[1]) { /* min and max with dim */
+      sample position = {s->op == ID(min) ? ID(argmin) : ID(argmax), 0};
+      check_groups(&position, dtype, out[1], grouped, groups, count, what);
+    }
+    nyx_tensor_release(out[0]);
+    nyx_tensor_release(out[1]);
+  }
+  nyx_tensor_release(x);
+}
+
+static void every_reduction(void) {
+  static const sample samples[] = {
+      {ID(sum), 0},           {ID(mean), 0},         {ID(prod), 0},      {ID(amin), 0},
+      {ID(amax), 0},          {ID(min), 0},          {ID(max), 0},       {ID(argmin), 0},
+      {ID(argmax), 0},        {ID(any), 0},          {ID(all), 0},       {ID(norm), 0},
+      {ID(count_nonzero), 0}, {ID(norm), 1},         {ID(norm), 2},      {ID(norm), 3},
+      {ID(norm), INFINITY},   {ID(norm), -INFINITY}, {ID(logsumexp), 0}, {ID(var), 1},
+      {ID(var), 0},           {ID(std), 1},          {ID(std), 2.5}};
+  static const int64_t shapes[][3] = {{3, 4, 5}, {2, 70, 3},   {1, 7, 1},   {40, 3, 17},
+                                      {9, 1, 9}, {1, 3, 5000}, {4500, 1, 2}};
+  for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
+    for (int dtype = 0; dtype < NYX_DTYPE_COUNT; dtype++) {
+      if (!(nyx__op(samples[i].op)->dtypes & NYX_DTYPES(dtype))) continue;
+      for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+        for (int layout = 0; layout < LAYOUTS; layout++)
+          compare(&samples[i], (nyx_dtype)dtype, 3, shapes[k], layout);
+      compare(&samples[i], (nyx_dtype)dtype, 1, (int64_t[]){9001}, PLAIN);
+      compare(&samples[i], (nyx_dtype)dtype, 1, (int64_t[]){777}, SPACED);
+    }
+}
+
+/* Long sums: a running float32 sum of 1e7 values near 0.5 would be wrong in the third
+ * digit. */
+static void long_sums(void) {
+  int64_t n = 10000000, shape[2] = {n / 4, 4};
+  nyx_tensor *x, *wide, *y = NULL;
+  must(nyx_tensor_empty(ctx, NYX_FLOAT32, 1, &n, &x));
+  float *v = nyx_tensor_data(x);
+  double sum = 0, column[4] = {0}, deviation = 0;
+  for (int64_t i = 0; i < n; i++) {
+    v[i] = (float)next() / 0x1p24f;
+    sum += (double)v[i];
+    column[i % 4] += (double)v[i];
+  }
+  double mean = sum / (double)n, value;
+  for (int64_t i = 0; i < n; i++)
+    deviation += ((double)v[i] - mean) * ((double)v[i] - mean);
+  static const nyx__op_id ops[] = {ID(sum), ID(mean), ID(var)};
+  double want[] = {sum, mean, deviation / (double)(n - 1)};
+  for (int i = 0; i < 3; i++) {
+    y = apply(ops[i], x, NULL, NULL, NULL);
+    must(nyx_tensor_item(ctx, y, &value));
+    CHECK_NEAR(value, want[i], 3e-7 * want[i]);
+    nyx_tensor_release(y);
+  }
+  must(nyx__apply1(ctx, ID(reshape), x, ATTRS(NYX_LIST(shape, 2)), &wide));
+  y = apply(ID(sum), wide, NULL, NULL, ATTRS(LIST(0), NYX_I(0)));
+  for (int i = 0; i < 4; i++) CHECK_NEAR(read(y)[i], column[i], 3e-7 * column[i]);
+  nyx_tensor_release(y);
+  y = apply(ID(cumsum), x, NULL, NULL, ATTRS(NYX_I(0)));
+  CHECK_NEAR(((float *)nyx_tensor_data(y))[n - 1], sum, 1e-7 * sum);
+  nyx_tensor_release(y);
+  nyx_tensor_release(wide);
+  nyx_tensor_release(x);
+}
+
+/* The same bits for any number of threads */
+
+static bool equal_bytes(nyx_tensor *a, nyx_tensor *b) {
+  return a && b && nyx_tensor_numel(a) == nyx_tensor_numel(b) &&
+         memcmp(nyx_tensor_data(a), nyx_tensor_data(b),
+                (size_t)nyx_tensor_numel(a) * nyx_dtype_size(a->dtype)) == 0;
+}
+
+static void same_for_any_threads(void) {
+  static const nyx__op_id ops[] = {ID(sum), ID(mean),      ID(prod), ID(norm),
+                                   ID(max), ID(logsumexp), ID(var),  ID(argmax)};
+  int64_t shape[2] = {300, 2500};
+  nyx_tensor *x, *turned;
+  must(nyx_tensor_empty(ctx, NYX_FLOAT32, 2, shape, &x));
+  float *v = nyx_tensor_data(x);
+  for (int64_t i = 0; i < x->numel; i++) v[i] = (float)random_value(NYX_FLOAT32, i % 2);
+  must(nyx__apply1(ctx, ID(transpose), x, ATTRS(NYX_I(0), NYX_I(1)), &turned));
+  for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+    for (int dim = -1; dim < 4; dim++) {
+      const sample s = {ops[i], 2};
+      const nyx_op *op = nyx__op(ops[i]);
+      int64_t list = dim % 2;
+      nyx_value attr[4], value = NYX_LIST(&list, 1);
+      if (op->attrs[op->n_attrs - 2].type == NYX_ATTR_DIM) value = NYX_I(list);
+      fill_attrs(&s, dim < 0 ? NYX_NONE : value, false, attr);
+      nyx_tensor *one = NULL;
+      for (int threads = 1; threads <= 4; threads++) {
+        must(nyx_parallel_set_threads(threads));
+        nyx_tensor *y = apply(ops[i], dim < 2 ? x : turned, NULL, NULL, attr);
+        if (one)
+          CHECK_AT(equal_bytes(one, y), op->name, ", dim %d, %d threads", dim, threads);
+        nyx_tensor_release(one);
+        one = y;
+      }
+      nyx_tensor_release(one);
+    }
+  must(nyx_parallel_set_threads(0));
+  nyx_tensor_release(turned);
+  nyx_tensor_release(x);
+}
+
+/* nan, infinities, ties, nothing */
+
+/* op of a float32 vector, all of it. */
+static double of(nyx__op_id op, int64_t n, const double *values) {
+  nyx_tensor *x = make(NYX_FLOAT32, 1, &n, values), *y = apply(op, x, NULL, NULL, NULL);
+  double result = -12345;
+  if (y) must(nyx_tensor_item(ctx, y, &result));
+  nyx_tensor_release(x);
+  nyx_tensor_release(y);
+  return result;
+}
+#define OF(op, ...)                                                                      \
+  of(ID(op), (int64_t)(sizeof((double[]){__VA_ARGS__}) / sizeof(double)),                \
+     (double[]){__VA_ARGS__})
+
+static void special_values(void) {
+  CHECK(isnan(OF(amax, 1, NAN, 3)) && isnan(OF(amin, 1, NAN, 3)));
+  CHECK(isnan(OF(max, NAN, 1)) && isnan(OF(min, 1, NAN)));
+  CHECK_NEAR(OF(argmax, 1, NAN, 3, NAN), 1, 0);
+  CHECK_NEAR(OF(argmin, 1, 0, NAN, NAN), 2, 0);
+  CHECK_NEAR(OF(argmax, 1, 3, 2, 3), 1, 0);
+  CHECK_NEAR(OF(argmin, 2, 1, 1, 1), 1, 0);
+  CHECK_NEAR(OF(argmax, -INFINITY, -INFINITY), 0, 0);
+  CHECK_NEAR(OF(amax, -INFINITY, 1, INFINITY), INFINITY, 0);
+  CHECK(isnan(OF(sum, INFINITY, -INFINITY)));
+  CHECK_NEAR(OF(sum, INFINITY, 1), INFINITY, 0);
+  CHECK(isnan(OF(prod, INFINITY, 0)));
+  CHECK_NEAR(OF(any, 0, NAN), 1, 0);
+  CHECK_NEAR(OF(all, 1, NAN), 1, 0);
+  CHECK_NEAR(OF(count_nonzero, 0, NAN, -0.0, 1), 2, 0);
+  CHECK_NEAR(OF(norm, INFINITY, 1), INFINITY, 0);
+  CHECK(isnan(OF(var, 1, INFINITY, 2)) && isnan(OF(std, 1, NAN)));
+  CHECK(isnan(OF(var, 3)));
+  CHECK_NEAR(OF(std, 1e6, 1e6 + 1, 1e6 + 2), 1, 1e-6);
+  for (int64_t at = 0; at < 300; at++) { /* whatever lane a nan is in */
+    double v[300] = {0};
+    v[at] = NAN;
+    if (!CHECK(isnan(of(ID(amax), 300, v)) && isnan(of(ID(logsumexp), 300, v)))) break;
+    if (!CHECK(of(ID(argmin), 300, v) == (double)at)) break;
+    v[at] = 5;
+    if (!CHECK(of(ID(argmax), 300, v) == (double)at)) break;
+  }
+}
+
+static void positions_count_from_the_base(void) {
+  ctx->index_base = 1;
+  CHECK_NEAR(OF(argmax, 1, 3, 2, 3), 2, 0);
+  nyx_tensor *x = make(NYX_FLOAT32, SHAPE(2, 3), VALUES(1, 3, 2, 7, 7, 6));
+  nyx_tensor *out[2] = {NULL};
+  CHECK_OK(ctx, nyx_apply(ctx, nyx__op(ID(max)), &x, 1, ATTRS(NYX_I(1), NYX_I(0)), out));
+  CHECK(holds(out[0], SHAPE(2), VALUES(3, 7)));
+  CHECK(holds(out[1], SHAPE(2), VALUES(2, 1)));
+  ctx->index_base = 0;
+  nyx_tensor_release(x);
+}
+
+static void of_nothing(void) {
+  nyx_tensor *x = make(NYX_FLOAT32, SHAPE(0), VALUES(0)), *y;
+  const nyx__op_id ops[] = {ID(sum), ID(mean), ID(prod), ID(any),
+                            ID(all), ID(norm), ID(var),  ID(logsumexp)};
+  const double want[] = {0, NAN, 1, 0, 1, 0, NAN, -INFINITY};
+  for (int i = 0; i < 8; i++) {
+    y = apply(ops[i], x, NULL, NULL, NULL);
+    CHECK_AT(holds(y, 0, NULL, &want[i]), nyx__op(ops[i])->name, " %s", "of nothing");
+  }
+  y = apply(ID(cumsum), x, NULL, NULL, ATTRS(NYX_I(0)));
+  CHECK(holds(y, SHAPE(0), NULL));
+  CHECK(fails(ID(amax), x, NULL, NULL, NULL, NYX_ERR_SHAPE, "no elements"));
+  CHECK(fails(ID(argmin), x, NULL, NULL, NULL, NYX_ERR_SHAPE, "no elements"));
+  nyx_tensor_release(x);
+  x = make(NYX_FLOAT32, SHAPE(0, 3), VALUES(0));
+  CHECK(holds(apply(ID(amax), x, NULL, NULL, ATTRS(LIST(1))), SHAPE(0), NULL));
+  CHECK(holds(apply(ID(sum), x, NULL, NULL, ATTRS(LIST(0))), SHAPE(3), VALUES(0, 0, 0)));
+  CHECK(holds(apply(ID(std), x, NULL, NULL, ATTRS(LIST(0))), SHAPE(3),
+              VALUES(NAN, NAN, NAN)));
+  nyx_tensor_release(x);
+}
+
+static void integers_widen_and_wrap(void) {
+  nyx_tensor *x = make(NYX_UINT8, SHAPE(3), VALUES(200, 200, 200)), *y;
+  y = apply(ID(sum), x, NULL, NULL, NULL);
+  CHECK_INT(y->dtype, NYX_INT64);
+  CHECK(holds(y, 0, NULL, VALUES(600)));
+  y = apply(ID(cumprod), x, NULL, NULL, ATTRS(NYX_I(0)));
+  CHECK_INT(y->dtype, NYX_INT64);
+  CHECK(holds(y, SHAPE(3), VALUES(200, 40000, 8e6)));
+  nyx_tensor_release(x);
+  x = make(NYX_INT64, SHAPE(3), VALUES(0x1p62, 0x1p62, 4));
+  CHECK(holds(apply(ID(sum), x, NULL, NULL, NULL), 0, NULL, VALUES(-0x1p63)));
+  CHECK(holds(apply(ID(prod), x, NULL, NULL, NULL), 0, NULL, VALUES(0)));
+  CHECK(holds(apply(ID(cumsum), x, NULL, NULL, ATTRS(NYX_I(0))), SHAPE(3),
+              VALUES(0x1p62, -0x1p63, -0x1p63)));
+  nyx_tensor_release(x);
+  x = make(NYX_BOOL, SHAPE(4), VALUES(1, 0, 1, 1));
+  CHECK(holds(apply(ID(sum), x, NULL, NULL, NULL), 0, NULL, VALUES(3)));
+  nyx_tensor_release(x);
+}
+
+static void errors(void) {
+  nyx_tensor *x = make(NYX_FLOAT32, SHAPE(2, 3), VALUES(1, 2, 3, 4, 5, 6));
+  nyx_tensor *i = make(NYX_INT64, SHAPE(2), VALUES(1, 2));
+  CHECK(fails(ID(sum), x, NULL, NULL, ATTRS(LIST(2)), NYX_ERR_INDEX, "sum: "));
+  CHECK(fails(ID(sum), x, NULL, NULL, ATTRS(LIST(1, -1)), NYX_ERR_ARGUMENT, "twice"));
+  CHECK(fails(ID(var), x, NULL, NULL, ATTRS(LIST(-3)), NYX_ERR_INDEX, "var: "));
+  CHECK(fails(ID(cumsum), x, NULL, NULL, ATTRS(NYX_I(5)), NYX_ERR_INDEX, "cumsum: "));
+  CHECK(fails(ID(cumsum), x, NULL, NULL, NULL, NYX_ERR_ARGUMENT, "'dim' is missing"));
+  CHECK(fails(ID(mean), i, NULL, NULL, NULL, NYX_ERR_DTYPE, "int64"));
+  CHECK(fails(ID(var), i, NULL, NULL, NULL, NYX_ERR_DTYPE, "int64"));
+  CHECK(fails(ID(var), x, NULL, NULL, ATTRS(NYX_NONE, NYX_F(NAN)), NYX_ERR_ARGUMENT,
+              "correction"));
+  nyx_tensor_release(x);
+  nyx_tensor_release(i);
+}
+
+/* Scans */
+
+static void scan_of(const double *v, const double *factor, int64_t n, bool product,
+                    bool reverse, bool exclusive, double *y) {
+  double run = product;
+  for (int64_t k = 0; k < n; k++) {
+    int64_t i = reverse ? n - 1 - k : k;
+    double before = run;
+    if (factor) { /* linear_scan */
+      y[i] = exclusive ? before : v[i] + before;
+      run = factor[i] * y[i] + (exclusive ? v[i] : 0);
+      continue;
+    }
+    run = product ? before * v[i] : before + v[i];
+    y[i] = exclusive ? before : run;
+  }
+}
+
+static void compare_scan(nyx__op_id op, nyx_dtype dtype, const int64_t *shape, int layout,
+                         int dim, int options) {
+  static double row[3][MAX];
+  bool linear = op == ID(linear_scan), product = op == ID(cumprod);
+  nyx_tensor *x = laid_out(dtype, 3, shape, layout, product);
+  nyx_tensor *factor = linear ? laid_out(dtype, 3, shape, layout, true) : NULL;
+  nyx_tensor *y = apply(op, x, factor, NULL,
+                        ATTRS(NYX_I(dim), NYX_I(options & 1), NYX_I(options >> 1)));
+  double *v = read(x), *f = factor ? read(factor) : NULL, *got = read(y);
+  int64_t inner = 1, n = shape[dim];
+  for (int d = dim + 1; d < 3; d++) inner *= shape[d];
+  for (int64_t r = 0; r < x->numel / n; r++) {
+    int64_t first = r / inner * n * inner + r % inner;
+    double size = 1;
+    for (int64_t k = 0; k < n; k++) {
+      row[0][k] = v[first + k * inner];
+      if (f) row[1][k] = f[first + k * inner];
+      size += fabs(row[0][k]);
+    }
+    scan_of(row[0], f ? row[1] : NULL, n, product, options & 1, options >> 1, row[2]);
+    for (int64_t k = 0; k < n; k++) {
+      double error = fabs(got[first + k * inner] - row[2][k]);
+      double room = nyx_dtype_is_float(dtype) ? epsilon(dtype) * size : 0;
+      if (error <= room) continue;
+      CHECK_AT(false, nyx__op(op)->name,
+               " of %s, dim %d, layout %d, options %d: %g, not %g", nyx_dtype_name(dtype),
+               dim, layout, options, got[first + k * inner], row[2][k]);
+      break;
+    }
+  }
+  nyx_tensor_release(x);
+  nyx_tensor_release(factor);
+  nyx_tensor_release(y);
+}
+
+static void scans(void) {
+  static const int64_t shapes[][3] = {{3, 4, 5}, {2, 70, 3}, {5, 1, 700}, {600, 2, 1}};
+  static const nyx__op_id ops[] = {ID(cumsum), ID(cumprod), ID(linear_scan)};
+  for (int op = 0; op < 3; op++)
+    for (int dtype = 0; dtype < NYX_DTYPE_COUNT; dtype++) {
+      if (!(nyx__op(ops[op])->dtypes & NYX_DTYPES(dtype))) continue;
+      for (int k = 0; k < 4; k++)
+        for (int round = 0; round < 48; round++)
+          compare_scan(ops[op], (nyx_dtype)dtype, shapes[k], round % 4, round / 4 % 3,
+                       round / 12);
+    }
+}
+
+/* Products with zeros, where dividing by the element does not give the gradient. Every
+ * product is linear in each element: a difference of results is exact. */
+
+static double weighted(nyx__op_id op, const nyx_value *attr, const double *v, int64_t n) {
+  nyx_tensor *x = make(NYX_FLOAT64, 1, &n, v), *y = apply(op, x, NULL, NULL, attr);
+  double *values = read(y), sum = 0;
+  for (int64_t i = 0; i < y->numel; i++) sum += values[i] * (double)(i + 1);
+  nyx_tensor_release(x);
+  nyx_tensor_release(y);
+  return sum;
+}
+
+static void zeros_at(nyx__op_id op, const nyx_value *attr, unsigned zeros) {
+  enum { N = 5 };
+  double v[N], weight[N], want[N];
+  const int64_t n = N;
+  for (int i = 0; i < N; i++) {
+    v[i] = zeros >> i & 1 ? 0 : (double)(next() % 16) / 8 + 0.5;
+    weight[i] = i + 1;
+  }
+  for (int i = 0; i < N; i++) {
+    double at = v[i];
+    v[i] = at + 1;
+    want[i] = weighted(op, attr, v, n);
+    v[i] = at - 1;
+    want[i] = (want[i] - weighted(op, attr, v, n)) / 2;
+    v[i] = at;
+  }
+  nyx_tensor *x = make(NYX_FLOAT64, 1, &n, v), *grad = NULL;
+  must(nyx_tensor_set_requires_grad(ctx, x, true));
+  nyx_tensor *y = apply(op, x, NULL, NULL, attr);
+  nyx_tensor *seed = make(NYX_FLOAT64, y->ndim, y->shape, weight);
+  CHECK_OK(ctx, nyx_gradients(ctx, y, seed, &x, 1, NULL, &grad));
+  double *got = read(grad);
+  for (int i = 0; i < N; i++) CHECK_NEAR(got[i], want[i], 1e-11);
+  nyx_tensor_release(x);
+  nyx_tensor_release(y);
+  nyx_tensor_release(seed);
+  nyx_tensor_release(grad);
+}
+
+static void products_with_zeros(void) {
+  for (unsigned zeros = 0; zeros < 32; zeros++) {
+    zeros_at(ID(prod), NULL, zeros);
+    for (int options = 0; options < 4; options++)
+      zeros_at(ID(cumprod), ATTRS(NYX_I(0), NYX_I(options & 1), NYX_I(options >> 1)),
+               zeros);
+  }
+}
+
+/* Equal extremes share their gradient; the one that dim selects takes all. */
+static void ties(void) {
+  nyx_tensor *x = make(NYX_FLOAT64, SHAPE(4), VALUES(3, 1, 3, 2)), *y, *grad = NULL;
+  must(nyx_tensor_set_requires_grad(ctx, x, true));
+  y = apply(ID(amax), x, NULL, NULL, NULL);
+  CHECK_OK(ctx, nyx_gradients(ctx, y, NULL, &x, 1, NULL, &grad));
+  CHECK(holds(grad, SHAPE(4), VALUES(0.5, 0, 0.5, 0)));
+  nyx_tensor_release(y);
+  grad = NULL;
+  y = apply(ID(max), x, NULL, NULL, ATTRS(NYX_I(0)));
+  CHECK_OK(ctx, nyx_gradients(ctx, y, NULL, &x, 1, NULL, &grad));
+  CHECK(holds(grad, SHAPE(4), VALUES(1, 0, 0, 0)));
+  nyx_tensor_release(y);
+  nyx_tensor_release(x);
+}
+
+static void run(void) {
+  RUN(every_reduction);
+  RUN(long_sums);
+  RUN(same_for_any_threads);
+  RUN(special_values);
+  RUN(positions_count_from_the_base);
+  RUN(of_nothing);
+  RUN(integers_widen_and_wrap);
+  RUN(errors);
+  RUN(scans);
+  RUN(products_with_zeros);
+  RUN(ties);
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  return on_every_path(argv[0], run);
+}
