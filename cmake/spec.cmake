@@ -7,6 +7,7 @@ if(NYX_TESTS)
     get_filename_component(name ${source} NAME_WE)
     add_executable(${name} ${source})
     target_link_libraries(${name} PRIVATE nyx_internal nyx_static)
+    target_compile_options(${name} PRIVATE -fwrapv) # rows in C wrap, as kernels do
     set_target_properties(${name} PROPERTIES
       RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

@@ -11,7 +11,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
-logs=build/test
+logs=${NYX_SPEC_LOGS:-build/test}
 seconds_per_job=${NYX_SPEC_TIMEOUT:-900}
 
 # ---------------------------------------------------------------- one job
@@ -84,8 +84,7 @@ specs() { # the busted specs under the given folders, without those of own suite
   find "$@" -name '*_spec.lua' 2>/dev/null | grep -Ev "$pattern" | sort
 }
 
-busted="busted --output=TAP --no-auto-insulate"
-busted="busted --output=TAP"
+busted="busted --output=TAP --exclude-tags=slow"
 
 # lua_jobs <suite> <interpreter> <environment> <spec>...
 lua_jobs() {
@@ -106,7 +105,7 @@ c_jobs() {
 }
 
 has_cpu_path() {
-  NYX_CPU=$1 build/release/bin/nyx --doctor 2>/dev/null | grep -q "^cpu .*$1"
+  NYX_CPU=$1 build/release/bin/nyx --doctor 2>/dev/null | grep -Eq "^cpu +$1 kernels"
 }
 
 stock="LUA_PATH='$PWD/lua/?.lua;$PWD/lua/?/init.lua;;'"
@@ -153,7 +152,7 @@ suite_examples() {
 }
 # Formatting and lint, and what a newcomer types first.
 suite_style() {
-  echo "style|run|clang-format|git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format --dry-run -Werror"
+  echo "style|run|clang-format|find bindings core kernels examples rocks spec -name '*.[ch]' -print0 | xargs -0 clang-format --dry-run -Werror"
   echo "style|run|luacheck|luacheck --quiet ."
   echo "style|run|demo|./bootstrap.sh demo"
 }

@@ -177,6 +177,22 @@ static int tensor_newindex(lua_State *L) {
   return 0;
 }
 
+/* What x.name and x:name may be, for completion: methods with their functions, fields with
+ * their numbers, in a new table. */
+static int tensor_names(lua_State *L) {
+  lua_newtable(L);
+  int names = lua_gettop(L);
+  const int sources[] = {ACCESS_METHODS, ACCESS_FIELDS};
+  for (int i = 0; i < 2; i++) {
+    for (lua_pushnil(L); lua_next(L, sources[i]); lua_pop(L, 1)) {
+      lua_pushvalue(L, -2);
+      lua_pushvalue(L, -2);
+      lua_rawset(L, names);
+    }
+  }
+  return 1;
+}
+
 void nyx__lua_set_access(lua_State *L) {
   int module = lua_gettop(L), methods = module - 1;
   lua_newtable(L);
@@ -186,8 +202,9 @@ void nyx__lua_set_access(lua_State *L) {
   }
   int fields = lua_gettop(L);
   static const luaL_Reg events[] = {{"__index", tensor_index},
-                                    {"__newindex", tensor_newindex}};
-  for (int i = 0; i < 2; i++) {
+                                    {"__newindex", tensor_newindex},
+                                    {"__names", tensor_names}};
+  for (int i = 0; i < 3; i++) {
     lua_pushvalue(L, NYX_LUA_STATE);
     lua_pushvalue(L, NYX_LUA_META);
     lua_pushvalue(L, methods);

@@ -52,7 +52,7 @@ static void add_members(lua_State *L, int set, const char *typed, const char *pr
       lua_call(L, 1, 1);
     }
     if (type != LUA_TNIL) {
-      if (lua_istable(L, -1)) add_keys(L, set, typed, prefix, false);
+      if (lua_istable(L, -1)) add_keys(L, set, typed, prefix, methods);
       lua_pop(L, 1);
     }
     if (luaL_getmetafield(L, -1, "__index") == LUA_TNIL) break;

@@ -127,6 +127,18 @@ static bool print_modules(lua_State *L) {
   return false;
 }
 
+/* Does one op work? NYX_CPU may name a path that this machine does not have. */
+static bool check_op(nyx_context *ctx) {
+  nyx_tensor *one = NULL;
+  nyx_status status = nyx_tensor_scalar(ctx, 1, NYX_FLOAT32, false, &one);
+  if (status != NYX_OK) {
+    heading("problem");
+    puts(nyx_context_error(ctx));
+  }
+  nyx_tensor_release(one);
+  return status == NYX_OK;
+}
+
 int nyx__doctor(lua_State *L) {
   heading("nyx");
   printf("%s (headers %s), %s\n", nyx_version(), NYX_VERSION, LUA_RELEASE);
@@ -141,6 +153,7 @@ int nyx__doctor(lua_State *L) {
   print_memory();
   print_devices(ctx);
   print_console();
+  good = check_op(ctx) && good;
   nyx_context_free(ctx);
   return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

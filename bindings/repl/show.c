@@ -8,6 +8,7 @@
 #define MAX_ITEMS 40  /* of a table */
 #define MAX_DEPTH 3   /* tables in tables */
 #define MAX_STRING 60 /* bytes of a string inside a table */
+#define MAX_NESTED 70 /* bytes of a table inside a table */
 #define MAX_WIDTH 80  /* longer tables get a line per item */
 
 static void push_text(lua_State *L, int index, int depth);
@@ -65,23 +66,48 @@ static void append(lua_State *L, int items) {
   lua_rawseti(L, items, (lua_Integer)lua_rawlen(L, items) + 1);
 }
 
-/* Appends the items with keys: names sorted, then the others as they come. */
-static int append_keyed(lua_State *L, int table, int items, lua_Integer n_list,
-                        int depth) {
-  int left_out = 0, before = (int)lua_rawlen(L, items);
+/* Pushes the list of keys outside of 1..n_list: names sorted, then the others. */
+static void push_keys(lua_State *L, int table, lua_Integer n_list) {
+  lua_getglobal(L, "table");
+  lua_getfield(L, -1, "sort");
+  lua_replace(L, -2);
+  lua_newtable(L);
+  int names = lua_gettop(L);
+  lua_newtable(L);
+  int others = names + 1;
   for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
     lua_Integer i = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
     if (i >= 1 && i <= n_list) continue;
-    if ((int)lua_rawlen(L, items) - before >= MAX_ITEMS) {
-      left_out++;
-      continue;
-    }
-    push_key(L, lua_gettop(L) - 1);
-    push_text(L, lua_gettop(L) - 1, depth + 1);
+    lua_pushvalue(L, -2);
+    append(L, lua_type(L, -1) == LUA_TSTRING ? names : others);
+  }
+  lua_pushvalue(L, names - 1);
+  lua_pushvalue(L, names);
+  lua_call(L, 1, 0);
+  for (lua_Integer i = 1; lua_rawgeti(L, others, i) != LUA_TNIL; i++) append(L, names);
+  lua_pop(L, 2);
+  lua_remove(L, names - 1);
+}
+
+/* Appends the items with keys; returns how many were left out. */
+static int append_keyed(lua_State *L, int table, int items, lua_Integer n_list,
+                        int depth) {
+  push_keys(L, table, n_list);
+  int keys = lua_gettop(L);
+  int n = (int)lua_rawlen(L, keys);
+  for (int i = 1; i <= n && i <= MAX_ITEMS; i++) {
+    lua_rawgeti(L, keys, i);
+    push_key(L, keys + 1);
+    lua_pushvalue(L, keys + 1);
+    lua_rawget(L, table);
+    push_text(L, keys + 3, depth + 1);
+    lua_remove(L, keys + 3);
     lua_concat(L, 2);
     append(L, items);
+    lua_pop(L, 1);
   }
-  return left_out;
+  lua_pop(L, 1);
+  return n > MAX_ITEMS ? n - MAX_ITEMS : 0;
 }
 
 /* The contents of a table: "{1, 2, name = "x"}", over several lines when long. */
@@ -123,6 +149,22 @@ static void push_table(lua_State *L, int table, int depth) {
   lua_remove(L, items);
 }
 
+/* A text of several lines inside a table: its last line if that sums it up in brackets,
+ * as for tensors, else its first. Replaces the text on top of the stack. */
+static void shorten_lines(lua_State *L) {
+  const char *text = lua_tostring(L, -1);
+  const char *last = strrchr(text, '\n');
+  if (last == NULL) return;
+  if (last[1] == '[') {
+    lua_pushstring(L, last + 1);
+  } else {
+    lua_pushlstring(L, text, strcspn(text, "\n"));
+    lua_pushliteral(L, " ...");
+    lua_concat(L, 2);
+  }
+  lua_remove(L, -2);
+}
+
 /* Pushes the text of the value at `index`, `depth` tables down. */
 static void push_text(lua_State *L, int index, int depth) {
   if (is_plain_table(L, index)) {
@@ -131,17 +173,17 @@ static void push_text(lua_State *L, int index, int depth) {
     } else {
       lua_pushliteral(L, "{...}");
     }
+    if (depth > 0 && lua_rawlen(L, -1) > MAX_NESTED) {
+      lua_pop(L, 1);
+      lua_pushliteral(L, "{...}");
+    }
   } else if (depth > 0 && lua_type(L, index) == LUA_TSTRING) {
     push_quoted(L, index);
+  } else if (depth > 0 && lua_isfunction(L, index)) {
+    lua_pushliteral(L, "function");
   } else {
-    const char *text = luaL_tolstring(L, index, NULL);
-    const char *line_end = depth > 0 ? strchr(text, '\n') : NULL;
-    if (line_end) {
-      lua_pushlstring(L, text, (size_t)(line_end - text));
-      lua_pushliteral(L, " ...");
-      lua_concat(L, 2);
-      lua_remove(L, -2);
-    }
+    luaL_tolstring(L, index, NULL);
+    if (depth > 0) shorten_lines(L);
   }
 }
 

@@ -33,5 +33,5 @@ const char *nyx_device_name(const nyx_device *device) {
   return device->name;
 }
 const char *nyx_device_describe(const nyx_device *device) {
-  return device->describe;
+  return device == nyx__cpu() ? nyx__cpu_describe() : device->describe;
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../base/cpu.h"
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static nyx_blas blas;
 static bool found;
@@ -41,7 +43,8 @@ static void env_restore(env_change *e) {
 static const char *core_type(void) {
   if (strcmp(nyx_cpu_path(), "avx512") == 0) return "SkylakeX";
   if (strcmp(nyx_cpu_path(), "avx2") == 0) return "Haswell";
-  return NULL;
+  /* The base path on a CPU with more was asked for: keep to it. */
+  return nyx__cpu_info()->avx2 ? "Nehalem" : NULL;
 }
 
 /* OpenBLAS reads both variables once, while it is loaded. One thread: the product is

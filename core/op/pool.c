@@ -254,9 +254,9 @@ static nyx_status compute_max(nyx_call *c) {
   c->out[0] = out[0];
   if (c->attr[MAX_ATTRS].i) {
     c->out[1] = out[1];
-    c->n_out = 2;
   } else {
     nyx_tensor_release(out[1]);
+    c->n_out = 1;
   }
   return NYX_OK;
 }
@@ -282,7 +282,7 @@ const nyx_op nyx__op_max_pool2d = {
     .max_in = 1,
     .attrs = max_attrs,
     .n_attrs = MAX_ATTRS + 1,
-    .n_out = 1,
+    .n_out = 2,
     .cpu = compute_max,
     .cases =
         "x(2,3,4,5); kernel_size={2}\n"

@@ -20,7 +20,7 @@ nyx_status nyx__pair(nyx_context *ctx, const char *name, const nyx_value *value,
   return NYX_OK;
 }
 
-nyx_status nyx__windows_out(nyx_context *ctx, nyx__window w[2], bool ceil_mode) {
+nyx_status nyx__windows_out(nyx_context *ctx, nyx__window *w, bool ceil_mode) {
   int64_t span[2], padded[2];
   bool fits = true;
   for (int i = 0; i < 2; i++) {

@@ -10,12 +10,11 @@
  * double. */
 typedef struct nyx_softmax_kernel {
   /* *most = the greatest of x (nan if any is, -inf of nothing); returns the sum of
-   * exp(x - *most), 0 when *most is -inf; those below 1e-37 may count as 0. `e`, if not NULL, receives exp(x - *most). */
+   * exp(x - *most), 0 when *most is -inf; those below 1e-37 may count as 0. `e`, if not
+   * NULL, receives exp(x - *most). */
   double (*exp_sum)(const void *x, int64_t n, double *most, void *e);
   /* y = x * scale; y may be x */
   void (*scale)(const void *x, int64_t n, double scale, void *y);
-  /* y = exp(x - shift) * scale */
-  void (*exp_scale)(const void *x, int64_t n, double shift, double scale, void *y);
   /* y = (x - a) - b */
   void (*shift)(const void *x, int64_t n, double a, double b, void *y);
   double (*sum)(const void *x, int64_t n);

@@ -101,7 +101,7 @@ static bool any_nan(const S *x, int64_t n) {
   return nyx__any(found);
 }
 
-/* e^x for x <= 0; 0 where that is no normal float32, as processors take a hundred times
+/* e^x; 0 where that is no normal float32, as processors take a hundred times
  * longer for others: softmax of masked scores (-inf) is full of them. */
 NYX_FN T exp_of(T x) {
 #if NYX_T_BITS == 32
@@ -182,16 +182,6 @@ static void scale(const void *from, int64_t n, double by, void *to) {
   }
 }
 
-static void exp_scale(const void *from, int64_t n, double shift_, double scale_,
-                      void *to) {
-  const S *x = from;
-  S *y = to;
-  T a = nyx__attr(shift_), b = nyx__attr(scale_);
-  EACH_VECTOR(i, part, 0, n) {
-    store_lanes(y + i, part, nyx_exp(load_lanes(x + i, part) - a) * b);
-  }
-}
-
 static void shift(const void *from, int64_t n, double a_, double b_, void *to) {
   const S *x = from;
   S *y = to;
@@ -250,7 +240,7 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
   S *y = to;
   T s = nyx__attr(-s_);
   EACH_VECTOR(i, part, 0, n) {
-    T e = nyx_exp(load_lanes(r + i, part));
+    T e = exp_of(load_lanes(r + i, part));
     store_lanes(y + i, part, nyx_fma(e, s, load_lanes(g + i, part)));
   }
 }
@@ -284,7 +274,6 @@ extern const nyx_softmax_kernel SOFTMAX_KERNEL;
 const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .exp_sum = exp_sum,
     .scale = scale,
-    .exp_scale = exp_scale,
     .shift = shift,
     .sum = sum,
     .dot = dot,

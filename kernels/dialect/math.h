@@ -45,7 +45,7 @@ NYX_LANEWISE1(acosh, acosh)
 NYX_LANEWISE1(atanh, atanh)
 NYX_LANEWISE1(erf, erf)
 NYX_LANEWISE1(erfc, erfc)
-NYX_LANEWISE2(pow, pow)
+NYX_LANEWISE2(_pow_any, pow)
 NYX_LANEWISE2(hypot, hypot)
 NYX_LANEWISE2(fmod, fmod)
 #endif
@@ -53,7 +53,24 @@ NYX_LANEWISE2(fmod, fmod)
 /* e^-|x| does not overflow, and keeps small results exact. */
 NYX_FN T nyx_sigmoid(T x) {
   T e = nyx_exp(-nyx_abs(x));
-  return nyx_select(nyx_lt(x, K(0)), e, K(1)) / (K(1) + e);
+  return nyx_select(nyx_lt(x, K(0)), e, K(1)) * nyx_reciprocal(K(1) + e);
+}
+
+/* The powers people write most take a few instructions; every lane gets the same value
+ * whatever its neighbours are. */
+NYX_FN T nyx_pow(T x, T y) {
+  M square = nyx_eq(y, K(2)), root = nyx_eq(y, K(0.5)), same = nyx_eq(y, K(1));
+  M inverse = nyx_eq(y, K(-1)), one = nyx_eq(y, K(0));
+  T quick = nyx_select(square, x * x, nyx_select(same, x, K(1)));
+  M known = nyx_or(nyx_or(square, same), one);
+  if (nyx__any(nyx_or(root, inverse))) {
+    quick = nyx_select(inverse, nyx_reciprocal(x), quick);
+    quick = nyx_select(root, nyx_sqrt(x + K(0)), quick); /* -0 becomes 0 */
+    root = nyx_and(root, nyx_ne(x, K(-INFINITY)));
+    known = nyx_or(known, nyx_or(inverse, root));
+  }
+  if (!nyx__any(nyx_not(known))) return quick;
+  return nyx_select(known, quick, nyx__pow_any(x, y));
 }
 
 /* Whether the remainder of x / y has the sign of x where y has the other. */

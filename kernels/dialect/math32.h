@@ -410,7 +410,7 @@ NYX_FN D nyx__cut_double(D w, double most) {
 }
 
 /* |x|^y, then what C says of ones, signs and roots of negative numbers. */
-NYX_FN T nyx_pow(T x, T y) {
+NYX_FN T nyx__pow_any(T x, T y) {
   T size = nyx_abs(x), whole = nyx_floor(y), half = y * K(0.5);
   D a[2], b[2];
   nyx__to_double(size, a);

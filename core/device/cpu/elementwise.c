@@ -429,14 +429,25 @@ static void plan_general(plan *p, const nyx_elementwise *job) {
   lay_out(p);
 }
 
+typedef struct copy {
+  char *to;
+  const char *from;
+} copy;
+
+static void copy_range(void *arg, int64_t begin, int64_t end) {
+  const copy *c = arg;
+  memmove(c->to + begin, c->from + begin, (size_t)(end - begin));
+}
+
 /* Copies between tensors of one dtype and geometry need no kernel. */
 static bool copy_bytes(const nyx_elementwise *job) {
   const nyx_tensor *x = job->in[0], *out = job->out;
   if (job->row->id != NYX_KERNEL_clone || job->part != 0 || x->dtype != out->dtype ||
-      x->numel != out->numel || !nyx__is_contiguous(x) || !nyx__is_contiguous(out) ||
-      out->numel > GRAIN)
+      x->numel != out->numel || !nyx__is_contiguous(x) || !nyx__is_contiguous(out))
     return false;
-  memmove(nyx__data(out), nyx__data(x), (size_t)out->numel * nyx_dtype_size(x->dtype));
+  copy c = {nyx__data(out), nyx__data(x)};
+  nyx_parallel_for(out->numel * (int64_t)nyx_dtype_size(x->dtype), 4 * GRAIN, copy_range,
+                   &c);
   return true;
 }
 

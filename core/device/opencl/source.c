@@ -126,7 +126,7 @@ char *nyx__cl_elementwise_source(const nyx_elementwise *job, unsigned number) {
   put(&t, "global %s *out, geometry s, T p, T q) {\n", storage_type(job->out->dtype));
   put(&t, "  long i = get_global_id(0);\n  if (i >= s.n) return;\n  T v = nyx_row(");
   for (int k = 0; k < n; k++) {
-    char p[8], place[40];
+    char p[16], place[40];
     if (!job->in[k]) continue;
     snprintf(p, sizeof p, "in%d", k);
     snprintf(place, sizeof place, "nyx_place(&s, %d, i)", k);

@@ -15,8 +15,8 @@ NYX_API const char *nyx_device_describe(const nyx_device *device);
 NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_to(nyx_context *ctx, nyx_tensor *t,
                                                 nyx_device *device, nyx_tensor **out);
 
-/* The CPU path in use: "base", "avx2", "avx512"; and the BLAS and its kernel, "" if none
- * was found. Asking for the BLAS opens it. */
+/* The CPU path in use: "base", "avx2", "avx512"; and the BLAS and its kernel, or
+ * "none (...)" and why. Asking for the BLAS opens it. */
 NYX_API const char *nyx_cpu_path(void);
 NYX_API const char *nyx_blas_describe(void);
 

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Compares Nyx with PyTorch on random calls, in TAP. One process of Nyx and this one, which
+holds the peers, live through the whole run.
+
+    python3 spec/peers/peer.py [--nyx build/release/bin/nyx] [--seed N] [--cases N]
+                               [part or op ...]
+
+Parts: self, ops, promotion, layers, optimisers, files; or names of ops. The seed is printed;
+NYX_SPEC_SEED or --seed replays a run, and --case float64/17 one case of an op. Each line says
+how many cases there were and the worst error; ' marks first and '' second gradients. Read
+next: ops.py, table.py."""
+import argparse
+import json
+import os
+import random
+import sys
+
+try:
+    import torch
+except ImportError:
+    print("1..1\nok 1 - peers # SKIP PyTorch is not installed (pip install -r spec/peers/requirements.txt)")
+    sys.exit(0)
+
+import ops
+from worker import Worker
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+class Tap:
+    def __init__(self):
+        self.count = self.failed = 0
+
+    def result(self, name, failures=(), skip=None):
+        self.count += 1
+        self.failed += bool(failures)
+        ok = "not ok" if failures else "ok"
+        print(f"{ok} {self.count} - {name}" + (f" # SKIP {skip}" if skip else ""))
+        for failure in list(failures)[:6]:
+            print("\n".join("# " + line for line in failure.splitlines()))
+        if len(failures) > 6:
+            print(f"# ... and {len(failures) - 6} more")
+        sys.stdout.flush()
+
+
+def compare_ops(tap, worker, options, chosen):
+    counts = {"float64": options.cases, "float32": max(options.cases // 3, 1)}
+    few = max(options.cases // 6, 1)
+    for op in map(ops.Op, json.loads(worker.run("return describe()")[0])):
+        if chosen and op.name not in chosen:
+            continue
+        if op.reason():
+            continue
+        if op.peer is None:
+            tap.result(op.name, [f"op '{op.name}' has no peer: add it to PEERS or, with the reason, to NO_PEER "
+                                 "in spec/peers/table.py"])
+            continue
+        only = None
+        if options.case:
+            dtype, number = options.case.split("/")
+            only = (dtype, int(number))
+        report = ops.run_op(worker, op, options.seed, {d: counts.get(d, few) for d in op.dtypes}, only)
+        tap.result(f"{op.name}: {report.text()}", report.failures)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nyx", default=os.path.join(ROOT, "build/release/bin/nyx"))
+    parser.add_argument("--seed", default=os.environ.get("NYX_SPEC_SEED") or random.randrange(10**6))
+    parser.add_argument("--cases", type=int, default=24, help="cases of an op in float64")
+    parser.add_argument("--case", help="only this case, such as float64/17")
+    parser.add_argument("what", nargs="*")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"# seed {options.seed}; replay with NYX_SPEC_SEED={options.seed}; torch {torch.__version__}")
+    worker = Worker(options.nyx, os.path.join(HERE, "worker.lua"))
+    tap = Tap()
+    compare_ops(tap, worker, options, set(options.what))
+    worker.close()
+    print(f"1..{tap.count}")
+    return tap.failed > 0
+
+
+sys.exit(main())
