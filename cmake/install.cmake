@@ -1,4 +1,9 @@
 # Install rules. Runtime paths are relative, so an installed tree can be moved.
+set(NYX_ROCK_LUA "" CACHE STRING "Install as a rock for this Lua (rocks/nyx-scm-1.rockspec)")
+if(NYX_ROCK_LUA)
+  include(cmake/rock.cmake)
+  return()
+endif()
 file(RELATIVE_PATH lib_from_bin ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
 
 install(DIRECTORY core/include/nyx DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

@@ -44,4 +44,12 @@ if(NYX_TESTS)
   if(TARGET nyx_luajit)
     nyx_oracle(5.1 LUAJIT)
   endif()
+
+  # What the specs of the REPL talk to it through.
+  if(TARGET nyx_exe)
+    add_executable(nyx_pty spec/repl/pty.c)
+    target_link_libraries(nyx_pty PRIVATE nyx_flags)
+    set_target_properties(nyx_pty PROPERTIES
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec OUTPUT_NAME pty)
+  endif()
 endif()

@@ -7,7 +7,7 @@ local heading = [[
 # Reference
 
 Written from the op table by `nyx docs/reference.lua > docs/reference.md`; `help "name"` shows
-the same in the REPL. Layers, optimisers and data are in the [guide](guide.md).
+the same in the REPL. The [guide](guide.md) shows how things go together.
 
 - `x:op(...)` is also `nyx.op(x, ...)`. What stands in `[ ]` may be left out.
 - Arguments after the tensors may be given by name in one table at the end:
@@ -97,7 +97,7 @@ local function function_text(text)
 end
 
 local function link(title)
-  return ("[%s](#%s)"):format(title, (title:gsub(" ", "-")))
+  return ("[%s](#%s)"):format(title, (title:gsub(" ", "-"):gsub("%.", "")))
 end
 
 local parts, contents = { heading }, {}

@@ -90,6 +90,8 @@ busted="busted --output=TAP --exclude-tags=slow"
 lua_jobs() {
   local suite=$1 interpreter=$2 environment=$3 spec
   shift 3
+  # Where spec/op finds nyx_oracle.
+  environment="$environment LUA_CPATH='$PWD/${interpreter%/bin/nyx}/lib/lua/5.4/?.so;;'"
   for spec in "$@"; do
     echo "$suite|tap|$spec|$environment $busted --lua=$PWD/$interpreter $spec"
   done

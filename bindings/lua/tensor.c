@@ -177,8 +177,8 @@ static int tensor_newindex(lua_State *L) {
   return 0;
 }
 
-/* What x.name and x:name may be, for completion: methods with their functions, fields with
- * their numbers, in a new table. */
+/* What x.name and x:name may be, for completion: methods with their functions, fields
+ * with their numbers, in a new table. */
 static int tensor_names(lua_State *L) {
   lua_newtable(L);
   int names = lua_gettop(L);
@@ -303,10 +303,17 @@ static int tensor_concat(lua_State *L) {
   return 1;
 }
 
+/* Lua turns the result of < and <= into one boolean. */
+static int tensor_order(lua_State *L) {
+  nyx__lua_fail(L,
+                "< <= > >= do not compare tensors, since they can only give one "
+                "boolean; use x:lt(y), x:le(y), x:gt(y) or x:ge(y)");
+}
+
 const luaL_Reg nyx__lua_tensor_events[] = {
-    {"__gc", tensor_gc},   {"__close", tensor_release}, {"__tostring", tensor_tostring},
-    {"__len", tensor_len}, {"__eq", tensor_eq},         {"__concat", tensor_concat},
-    {NULL, NULL}};
+    {"__gc", tensor_gc},    {"__close", tensor_release}, {"__tostring", tensor_tostring},
+    {"__len", tensor_len},  {"__eq", tensor_eq},         {"__concat", tensor_concat},
+    {"__lt", tensor_order}, {"__le", tensor_order},      {NULL, NULL}};
 
 /* ------------------------------------------------------------------ methods */
 

@@ -39,19 +39,18 @@ static void add_keys(lua_State *L, int set, const char *typed, const char *prefi
   }
 }
 
-/* Adds what the value on top of the stack has, following __index. A metatable whose
- * __index is a function says with __names (a table with the names as keys, or a function
- * that returns one) what can be found through it. Pops the value. */
+/* Adds what the value on top of the stack has, following __index. Where that is a
+ * function, the metatable may say with __names what can be found through it: a table with
+ * the names as keys, or a function that gives one. Pops the value. */
 static void add_members(lua_State *L, int set, const char *typed, const char *prefix,
                         bool methods) {
   for (int i = 0; i < MAX_PARENTS; i++) {
     if (lua_istable(L, -1)) add_keys(L, set, typed, prefix, methods);
-    int type = luaL_getmetafield(L, -1, "__names");
-    if (type == LUA_TFUNCTION) {
-      lua_pushvalue(L, -2);
-      lua_call(L, 1, 1);
-    }
-    if (type != LUA_TNIL) {
+    if (luaL_getmetafield(L, -1, "__names") != LUA_TNIL) {
+      if (lua_isfunction(L, -1)) {
+        lua_pushvalue(L, -2);
+        lua_call(L, 1, 1);
+      }
       if (lua_istable(L, -1)) add_keys(L, set, typed, prefix, methods);
       lua_pop(L, 1);
     }

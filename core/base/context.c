@@ -105,7 +105,10 @@ nyx_status nyx_context_fail(nyx_context *ctx, nyx_status status, const char *for
 void nyx__fail_memory(nyx_context *ctx, size_t bytes) {
   nyx_memory_stats stats;
   nyx_memory_get_stats(&stats);
-  (void)nyx__error(ctx, NO_MEMORY, bytes, stats.live, stats.limit);
+  if (stats.limit && (bytes > stats.limit || stats.live > stats.limit - bytes))
+    (void)nyx__error(ctx, MEMORY_LIMIT, bytes, stats.live, stats.limit);
+  else
+    (void)nyx__error(ctx, NO_MEMORY, bytes, stats.live);
 }
 
 void nyx_context_seed(nyx_context *ctx, uint64_t seed) {

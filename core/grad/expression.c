@@ -59,6 +59,32 @@ static void release_all(nyx_tensor **t, int n) {
   for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
 }
 
+/* Applies an op of at most three inputs. What is made of numbers alone stays a number, in
+ * float64: by the rules of promotion it would become a tensor of the default dtype. */
+static nyx_status apply(reader *r, const nyx_op *op, nyx_tensor *const *in, int n,
+                        nyx_tensor **out) {
+  nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL}, *strong[3] = {NULL};
+  bool numbers = true;
+  for (int i = 0; i < n; i++) numbers = numbers && in[i]->weak && in[i]->ndim == 0;
+  nyx_status status = NYX_OK;
+  for (int i = 0; numbers && status == NYX_OK && i < n; i++) {
+    status = nyx__tensor_alias(r->ctx, in[i], &strong[i]);
+    if (status == NYX_OK) strong[i]->weak = false;
+  }
+  if (status == NYX_OK)
+    status = nyx_apply(r->ctx, op, numbers ? strong : in, n, NULL, made);
+  release_all(strong, n);
+  if (status != NYX_OK) return status;
+  made[0]->weak = numbers;
+  *out = made[0];
+  return NYX_OK;
+}
+
+static nyx_status apply2(reader *r, nyx__op_id id, nyx_tensor *a, nyx_tensor *b,
+                         nyx_tensor **out) {
+  return apply(r, nyx__op(id), (nyx_tensor *const[]){a, b}, 2, out);
+}
+
 /* nyx_name(...), the name read already. nyx_fma(a, b, c) is a * b + c. */
 static nyx_status call(reader *r, const char *name, size_t length, nyx_tensor **out) {
   nyx_tensor *in[3];
@@ -73,16 +99,14 @@ static nyx_status call(reader *r, const char *name, size_t length, nyx_tensor **
   if (status == NYX_OK && !skip(r, ')')) status = syntax(r);
   if (status == NYX_OK && n == 3 && length == 3 && memcmp(name, "fma", 3) == 0) {
     nyx_tensor *product;
-    status = nyx__apply2(r->ctx, NYX__OP_mul, in[0], in[1], NULL, &product);
+    status = apply2(r, NYX__OP_mul, in[0], in[1], &product);
     if (status == NYX_OK) {
-      status = nyx__apply2(r->ctx, NYX__OP_add, product, in[2], NULL, out);
+      status = apply2(r, NYX__OP_add, product, in[2], out);
       nyx_tensor_release(product);
     }
   } else if (status == NYX_OK) {
     const nyx_op *op = op_of(name, length);
-    nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL};
-    status = op ? nyx_apply(r->ctx, op, in, n, NULL, made) : syntax(r);
-    if (status == NYX_OK) *out = made[0];
+    status = op ? apply(r, op, in, n, out) : syntax(r);
   }
   release_all(in, n);
   return status;
@@ -123,7 +147,7 @@ static nyx_status unary(reader *r, nyx_tensor **out) {
   nyx_tensor *x;
   if (!skip(r, '-')) return primary(r, out);
   NYX_TRY(unary(r, &x));
-  nyx_status status = nyx__apply1(r->ctx, NYX__OP_neg, x, NULL, out);
+  nyx_status status = apply(r, nyx__op(NYX__OP_neg), &x, 1, out);
   nyx_tensor_release(x);
   return status;
 }
@@ -140,7 +164,7 @@ static nyx_status chain(reader *r, part next, const char op[2], const nyx__op_id
     if (k < 0) break;
     nyx_status status = next(r, &right);
     if (status == NYX_OK) {
-      status = nyx__apply2(r->ctx, id[k], left, right, NULL, &result);
+      status = apply2(r, id[k], left, right, &result);
       nyx_tensor_release(right);
     }
     nyx_tensor_release(left);

@@ -48,11 +48,12 @@ static void side_set(nyx__side *s, const nyx_tensor *t, const nyx_tensor *index,
   for (int part = 0; part < 2; part++) {
     int begin = part ? dim + 1 : 0, end = part ? index->ndim : dim;
     int64_t step = part ? 1 : 0, expect = 0, n = product(index->shape, begin, end);
-    bool regular = true;
+    bool regular = true, first = true; /* a stride may be 0 */
     for (int d = end - 1; d >= begin; d--) {
       if (index->shape[d] == 1) continue;
-      if (!step) step = t->stride[d];
-      if (!expect) expect = step;
+      if (first && !part) step = t->stride[d];
+      if (first) expect = step;
+      first = false;
       if (t->stride[d] != expect) regular = false;
       expect = t->stride[d] * index->shape[d];
     }

@@ -282,7 +282,7 @@ static nyx_status loss_cpu(nyx_call *c) {
 /* The gradients: s (Q softmax(x) - q) where class c counts q[c], Q of all classes
  * together, and s is the gradient of the row's loss. */
 
-/* Takes s q from y; returns nothing to do for the label of nll_loss but this. */
+/* y -= s q, where the target is a label. */
 static void take_labelled(const loss_job *j, char *y, int64_t class, double s) {
   double even = s * j->loss.smoothing / (double)j->loss.classes;
   double own = s * (1 - j->loss.smoothing) * weight_of(j, class);
@@ -340,25 +340,15 @@ static nyx_status backward_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-/* Rows are written to `rows`, which is the output itself, seen with the classes last,
- * where that is plain. */
 static nyx_status write_gradients(nyx_context *ctx, loss_job *j, nyx_dtype compute,
                                   nyx_tensor *out) {
-  nyx_tensor *target, *rows;
-  NYX_TRY(nyx__reduce_alias(ctx, out, 1u << j->loss.class_dim, &target));
-  nyx_status status = NYX_OK;
-  bool direct = target->dtype == compute && nyx__is_contiguous(target);
-  if (direct)
-    rows = nyx_tensor_retain(target);
-  else
-    status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &rows);
-  if (status == NYX_OK) {
-    j->y = nyx__data(rows);
-    nyx_parallel_for(j->loss.rows, j->grain, do_gradients, j);
-    if (!direct) status = nyx__copy_into(ctx, rows, target);
-    nyx_tensor_release(rows);
-  }
-  nyx_tensor_release(target);
+  nyx_tensor *rows;
+  uint32_t dims = 1u << j->loss.class_dim;
+  NYX_TRY(nyx__reduce_begin(ctx, out, dims, compute, &rows));
+  j->y = nyx__data(rows);
+  nyx_parallel_for(j->loss.rows, j->grain, do_gradients, j);
+  nyx_status status = nyx__reduce_finish(ctx, rows, dims, out);
+  nyx_tensor_release(rows);
   return status;
 }
 

@@ -288,7 +288,8 @@ const nyx_op nyx__op_max_pool2d = {
         "x(2,3,4,5); kernel_size={2}\n"
         "x(2,3,5,5); kernel_size={2} ceil_mode=true\n"
         "x(1,2,6,6); kernel_size={3} stride={2} padding={1}\n"
-        "x(2,5,6); kernel_size={2,3} stride={1,2} dilation={2,1}",
+        "x(2,5,6); kernel_size={2,3} stride={1,2} dilation={2,1}\n"
+        "x(2,4,4); kernel_size={2} return_indices=true",
 };
 
 /* Averages: the inputs lo..hi-1 of a position, and what their sum is divided by. */

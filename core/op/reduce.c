@@ -256,3 +256,36 @@ nyx_status nyx__reduce_rows(nyx_context *ctx, nyx_tensor *t, uint32_t dims,
   nyx_tensor_release(alias);
   return status;
 }
+
+nyx_status nyx__reduce_begin(nyx_context *ctx, const nyx_tensor *t, uint32_t dims,
+                             nyx_dtype compute, nyx_tensor **out) {
+  nyx_tensor *alias;
+  NYX_TRY(nyx__reduce_alias(ctx, t, dims, &alias));
+  if (t->dtype == compute && nyx__is_contiguous(alias)) {
+    *out = alias;
+    return NYX_OK;
+  }
+  nyx_status status = nyx_tensor_empty(ctx, compute, alias->ndim, alias->shape, out);
+  nyx_tensor_release(alias);
+  return status;
+}
+
+/* Rows are seen with t's dimensions in their places: a copy reads across memory and
+ * writes along it. */
+nyx_status nyx__reduce_finish(nyx_context *ctx, nyx_tensor *from, uint32_t dims,
+                              nyx_tensor *t) {
+  nyx_tensor *back;
+  if (from->storage == t->storage) return NYX_OK;
+  NYX_TRY(nyx__tensor_alias(ctx, from, &back));
+  int n = 0;
+  for (uint32_t last = 0; last < 2; last++) {
+    for (int d = 0; d < t->ndim; d++) {
+      if ((dims >> d & 1) != last) continue;
+      back->shape[d] = from->shape[n];
+      back->stride[d] = from->stride[n++];
+    }
+  }
+  nyx_status status = nyx__copy_into(ctx, back, t);
+  nyx_tensor_release(back);
+  return status;
+}

@@ -24,9 +24,15 @@ int64_t nyx__reduce_count(int ndim, const int64_t *shape, uint32_t dims);
  * that are reduced together are a row; not recorded. */
 nyx_status nyx__reduce_rows(nyx_context *ctx, nyx_tensor *t, uint32_t dims,
                             nyx_tensor **out) NYX_MUST_CHECK;
-/* The same dimensions moved in an alias of t, without a copy: where rows are written. */
+/* The same dimensions moved in an alias of t, without a copy. */
 nyx_status nyx__reduce_alias(nyx_context *ctx, const nyx_tensor *t, uint32_t dims,
                              nyx_tensor **out) NYX_MUST_CHECK;
+/* Where such rows are written when `t` is the output: an alias of it where that is plain
+ * and of `compute`, else a new tensor, which nyx__reduce_finish copies to t. */
+nyx_status nyx__reduce_begin(nyx_context *ctx, const nyx_tensor *t, uint32_t dims,
+                             nyx_dtype compute, nyx_tensor **rows) NYX_MUST_CHECK;
+nyx_status nyx__reduce_finish(nyx_context *ctx, nyx_tensor *rows, uint32_t dims,
+                              nyx_tensor *t) NYX_MUST_CHECK;
 
 /* For gradients, recorded: a result of reducing `in` over `dims`, with or without keepdim,
  * given size 1 in the reduced dimensions; and t expanded to the shape of `in`. */

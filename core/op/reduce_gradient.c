@@ -44,7 +44,8 @@ nyx_status nyx__expand_to(nyx_context *ctx, nyx_tensor *t, const nyx_spec *in,
   return nyx__apply1(ctx, NYX__OP_expand, t, &shape, out);
 }
 
-/* *out = the value of a gradient text over x, the g given and r, expanded to x's shape. */
+/* *out = the value of a gradient text over x, the g given and r, expanded to x's shape.
+ */
 static nyx_status text_gradient(const reduced *s, const char *text, nyx_tensor *g,
                                 double p, nyx_tensor **out) {
   nyx_tensor *const value[5] = {g, s->x, NULL, NULL, s->r};
@@ -132,7 +133,8 @@ static nyx_status product_of_others(nyx_context *ctx, nyx_tensor *x, int dim,
 /* The same over several dimensions: permuted behind the others, flattened to one, and
  * back. */
 static nyx_status product_of_others_in(const reduced *s, nyx_tensor **out) {
-  int64_t order[NYX_MAX_DIMS], back[NYX_MAX_DIMS], moved[NYX_MAX_DIMS], flat[NYX_MAX_DIMS];
+  int64_t order[NYX_MAX_DIMS], back[NYX_MAX_DIMS], moved[NYX_MAX_DIMS],
+      flat[NYX_MAX_DIMS];
   int n = 0, kept = 0;
   for (uint32_t last = 0; last < 2; last++) {
     for (int d = 0; d < s->in->ndim; d++) {
@@ -176,18 +178,24 @@ static nyx_status prod_gradient(const reduced *s, nyx_tensor **out) {
   return status;
 }
 
-/* At x = 0 the subgradient 0, at r = 0 too. For p = inf the greatest |x| share it. */
+/* At x = 0 the subgradient 0, at r = 0 too; the inner selects keep what is not chosen
+ * finite, for second gradients. For p = inf the greatest |x| share it. */
 static nyx_status norm_gradient(const reduced *s, nyx_tensor **out) {
   double p = s->b->attr[0].f;
   if (p == 0) return NYX_OK; /* zero almost everywhere */
   if (p == 1) return text_gradient(s, "g * nyx_sign(x)", s->g, p, out);
   if (p == 2)
-    return text_gradient(s, "nyx_select(nyx_eq(r, K(0)), K(0), g * x / r)", s->g, p, out);
+    return text_gradient(
+        s,
+        "nyx_select(nyx_eq(r, K(0)), K(0), g * x / nyx_select(nyx_eq(r, K(0)), K(1), r))",
+        s->g, p, out);
   if (isfinite(p))
-    return text_gradient(s,
-                         "nyx_select(nyx_eq(x, K(0)), K(0), g * nyx_sign(x) * "
-                         "nyx_pow(nyx_abs(x) / r, p - K(1)))",
-                         s->g, p, out);
+    return text_gradient(
+        s,
+        "nyx_select(nyx_eq(x, K(0)), K(0), g * nyx_sign(x) * "
+        "nyx_pow(nyx_select(nyx_eq(x, K(0)), K(1), nyx_abs(x)) / "
+        "nyx_select(nyx_eq(r, K(0)), K(1), r), p - K(1)))",
+        s->g, p, out);
   nyx_tensor *size, *share;
   NYX_TRY(nyx__apply1(s->ctx, NYX__OP_abs, s->x, NULL, &size));
   nyx_status status = share_among_ties(s, size, &share);
@@ -213,7 +221,8 @@ static nyx_status structural_gradient(const reduced *s, nyx_tensor **out) {
 nyx_status nyx__reduce_gradient(nyx_backward *b) {
   if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
   int dim = b->op->n_attrs - 2;
-  reduced s = {.b = b, .ctx = b->ctx, .row = b->op->row, .in = &b->in_spec[0], .x = b->in[0]};
+  reduced s = {
+      .b = b, .ctx = b->ctx, .row = b->op->row, .in = &b->in_spec[0], .x = b->in[0]};
   NYX_TRY(nyx__reduce_dims(b->ctx, b->op->attrs[dim].type, &b->attr[dim], s.in->ndim,
                            &s.dims));
   s.count = nyx__reduce_count(s.in->ndim, s.in->shape, s.dims);

@@ -197,23 +197,17 @@ nyx_status nyx__float_rows(nyx_context *ctx, nyx_tensor *t, uint32_t dims,
 static nyx_status run(nyx_call *c, row_op op, uint32_t dims) {
   nyx_context *ctx = c->ctx;
   nyx_dtype compute = nyx__compute_dtype(c->dtype);
-  nyx_tensor *in = NULL, *more = NULL, *target = NULL, *rows = NULL;
+  nyx_tensor *in = NULL, *more = NULL, *rows = NULL;
+  uint32_t kept = op == LSE ? 0 : dims;
   nyx_status status = nyx__float_rows(ctx, c->in[0], dims, compute, &in);
   if (status == NYX_OK && c->n_in > 1)
     status = nyx__float_rows(ctx, c->in[1], dims, compute, &more);
-  if (status == NYX_OK)
-    status = nyx__reduce_alias(ctx, c->out[0], op == LSE ? 0 : dims, &target);
-  bool direct = target && target->dtype == compute && nyx__is_contiguous(target);
-  if (direct)
-    rows = nyx_tensor_retain(target);
-  else if (status == NYX_OK)
-    status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &rows);
+  if (status == NYX_OK) status = nyx__reduce_begin(ctx, c->out[0], kept, compute, &rows);
   int64_t n = nyx__reduce_count(c->in[0]->ndim, c->in[0]->shape, dims);
   if (status == NYX_OK) status = run_rows(ctx, op, n, in, more, rows);
-  if (status == NYX_OK && !direct) status = nyx__copy_into(ctx, rows, target);
+  if (status == NYX_OK) status = nyx__reduce_finish(ctx, rows, kept, c->out[0]);
   nyx_tensor_release(in);
   nyx_tensor_release(more);
-  nyx_tensor_release(target);
   nyx_tensor_release(rows);
   return status;
 }

@@ -16,8 +16,8 @@ typedef struct nyx__window {
 nyx_status nyx__pair(nyx_context *ctx, const char *name, const nyx_value *value,
                      int64_t least, int64_t out[2]) NYX_MUST_CHECK;
 
-/* Fills `out` of the two windows from the rest. In ceil mode a last window may hang over the end, as
- * long as it begins inside the input or the padding before it. */
+/* Fills `out` of the two windows from the rest. In ceil mode a last window may hang over
+ * the end, as long as it begins inside the input or the padding before it. */
 nyx_status nyx__windows_out(nyx_context *ctx, nyx__window *w,
                             bool ceil_mode) NYX_MUST_CHECK;
 

@@ -3,7 +3,9 @@
 
 #define DECLARE(type)                                                                    \
   extern const nyx_reduce_kernel NYX_PATH(reduce_##type##_rows)[NYX__REDUCE_COUNT];      \
-  int64_t NYX_PATH(reduce_##type##_find)(int64_t n, const void *from, const void *value);
+  int64_t NYX_PATH(reduce_##type##_find)(int64_t n, const void *from, const void *value); \
+  void NYX_PATH(reduce_##type##_follow)(int64_t n, const void *from, int64_t row,        \
+                                        bool least, void *best, void *where);
 DECLARE(float32)
 DECLARE(float64)
 DECLARE(int32)
@@ -15,4 +17,6 @@ const nyx_reduce_kernels NYX_PATH(reduce) = {
              NYX_PATH(reduce_int32_rows), NYX_PATH(reduce_int64_rows)},
     .find = {NYX_PATH(reduce_float32_find), NYX_PATH(reduce_float64_find),
              NYX_PATH(reduce_int32_find), NYX_PATH(reduce_int64_find)},
+    .follow = {NYX_PATH(reduce_float32_follow), NYX_PATH(reduce_float64_follow),
+               NYX_PATH(reduce_int32_follow), NYX_PATH(reduce_int64_follow)},
 };

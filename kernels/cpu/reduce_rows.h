@@ -14,6 +14,26 @@
 
 #define WIDTH 4 /* vectors side by side */
 
+/* Lanes merged with those 8, 4, 2 and 1 away: all of them in every lane. */
+#if NYX_LANES == 16
+#define MERGE_LANES(v, merge)                                                            \
+  v = merge(v, NYX_SWAPPED(v, 8), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 4), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 2), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 1), p);
+#elif NYX_LANES == 8
+#define MERGE_LANES(v, merge)                                                            \
+  v = merge(v, NYX_SWAPPED(v, 4), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 2), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 1), p);
+#elif NYX_LANES == 4
+#define MERGE_LANES(v, merge)                                                            \
+  v = merge(v, NYX_SWAPPED(v, 2), p);                                                    \
+  v = merge(v, NYX_SWAPPED(v, 1), p);
+#else
+#define MERGE_LANES(v, merge) v = merge(v, NYX_SWAPPED(v, 1), p);
+#endif
+
 /* A loop over n elements in vectors, the last one partial: `body` uses x and gives a. */
 #define REDUCE_FUNCTIONS(name, init_, combine_, merge_, finish_)                         \
   static void name##_init(int64_t count, void *acc, double attr) {                       \
@@ -40,15 +60,13 @@
         sum[k] = name##_combine1(sum[k], nyx__load(at + i + k * NYX_LANES), p);          \
     for (; i + NYX_LANES <= count; i += NYX_LANES)                                       \
       sum[0] = name##_combine1(sum[0], nyx__load(at + i), p);                            \
+    if (i < count) {                                                                     \
+      T last = name##_combine1(sum[1], nyx__load_part(at + i, count - i), p);            \
+      sum[1] = nyx__first_lanes(last, count - i, sum[1]);                                \
+    }                                                                                    \
     for (int half = WIDTH / 2; half > 0; half /= 2)                                      \
       for (int k = 0; k < half; k++) sum[k] = name##_merge1(sum[k], sum[k + half], p);   \
-    /* The lanes by halves, then what is left over, one by one. */                       \
-    for (int half = NYX_LANES / 2; half > 0; half /= 2) {                                \
-      T other = zero;                                                                    \
-      for (int k = 0; k < half; k++) other[k] = sum[0][k + half];                        \
-      sum[0] = name##_merge1(sum[0], other, p);                                          \
-    }                                                                                    \
-    for (; i < count; i++) sum[0] = name##_combine1(sum[0], nyx__splat(at[i]), p);       \
+    MERGE_LANES(sum[0], name##_merge1)                                                   \
     *(S *)acc = sum[0][0];                                                               \
   }                                                                                      \
   static void name##_columns(int64_t count, const void *from, void *acc, double attr) {  \
@@ -123,4 +141,31 @@ int64_t REDUCE_NAME(find)(int64_t n, const void *from, const void *value) {
   for (; i < n; i++)
     if (at[i] == wanted || (at[i] != at[i] && wanted != wanted)) return i;
   return n;
+}
+
+void REDUCE_NAME(follow)(int64_t n, const void *from, int64_t row, bool least, void *best,
+                         void *where);
+void REDUCE_NAME(follow)(int64_t n, const void *from, int64_t row, bool least, void *best,
+                         void *where) {
+  const T here = (T)KI(row); /* the bits of an integer */
+  for (int64_t i = 0; i < n; i += NYX_LANES) {
+    const int64_t part = n - i;
+    const bool whole = part >= NYX_LANES;
+    S *b = (S *)best + i, *at = (S *)where + i;
+    T x = whole ? nyx__load((const S *)from + i)
+                : nyx__load_part((const S *)from + i, part);
+    T old = whole ? nyx__load(b) : nyx__load_part(b, part);
+    T place = whole ? nyx__load(at) : nyx__load_part(at, part);
+    M better = least ? nyx_lt(x, old) : nyx_gt(x, old);
+    better = nyx_or(better, nyx_and(nyx_ne(x, x), nyx_eq(old, old)));
+    x = nyx_select(better, x, old);
+    place = nyx_select(better, here, place);
+    if (whole) {
+      nyx__store(b, x);
+      nyx__store(at, place);
+    } else {
+      nyx__store_part(b, part, x);
+      nyx__store_part(at, part, place);
+    }
+  }
 }

@@ -8,57 +8,32 @@
 /* Elements added up in the type itself before the sum goes to double. */
 #define SUM_BLOCK 1024
 
-/* Lanes meet lanes `d` away. */
-#if NYX_LANES == 2
-#define SWAPPED(v, d) __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d))
-#define LANE_NUMBERS 0, 1
-#elif NYX_LANES == 4
-#define SWAPPED(v, d) __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d))
-#define LANE_NUMBERS 0, 1, 2, 3
-#elif NYX_LANES == 8
-#define SWAPPED(v, d)                                                                    \
-  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
-                          6 ^ (d), 7 ^ (d))
-#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
-#else
-#define SWAPPED(v, d)                                                                    \
-  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
-                          6 ^ (d), 7 ^ (d), 8 ^ (d), 9 ^ (d), 10 ^ (d), 11 ^ (d),        \
-                          12 ^ (d), 13 ^ (d), 14 ^ (d), 15 ^ (d))
-#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-#endif
-
 /* All lanes of v in one. */
 NYX_FN S total(T v) {
 #if NYX_LANES >= 16
-  v += SWAPPED(v, 8);
+  v += NYX_SWAPPED(v, 8);
 #endif
 #if NYX_LANES >= 8
-  v += SWAPPED(v, 4);
+  v += NYX_SWAPPED(v, 4);
 #endif
 #if NYX_LANES >= 4
-  v += SWAPPED(v, 2);
+  v += NYX_SWAPPED(v, 2);
 #endif
-  v += SWAPPED(v, 1);
+  v += NYX_SWAPPED(v, 1);
   return v[0];
 }
 NYX_FN S greatest(T v) {
 #if NYX_LANES >= 16
-  v = nyx__max_or(v, SWAPPED(v, 8));
+  v = nyx__max_or(v, NYX_SWAPPED(v, 8));
 #endif
 #if NYX_LANES >= 8
-  v = nyx__max_or(v, SWAPPED(v, 4));
+  v = nyx__max_or(v, NYX_SWAPPED(v, 4));
 #endif
 #if NYX_LANES >= 4
-  v = nyx__max_or(v, SWAPPED(v, 2));
+  v = nyx__max_or(v, NYX_SWAPPED(v, 2));
 #endif
-  v = nyx__max_or(v, SWAPPED(v, 1));
+  v = nyx__max_or(v, NYX_SWAPPED(v, 1));
   return v[0];
-}
-
-/* The first n lanes of v, `other` in the rest. */
-NYX_FN T first_lanes(T v, int64_t n, T other) {
-  return nyx_select((M)((I){LANE_NUMBERS} < KI(n)), v, other);
 }
 
 /* The loop all rows share: `body` for every vector x of `from`, of which the first `part`
@@ -88,14 +63,14 @@ static S greatest_number(const S *x, int64_t n) {
   for (; i + NYX_LANES <= n; i += NYX_LANES) a[0] = nyx__max_or(nyx__load(x + i), a[0]);
   if (i < n)
     a[1] =
-        nyx__max_or(first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST), a[1]);
+        nyx__max_or(nyx__first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST), a[1]);
   return greatest(nyx__max_or(nyx__max_or(a[0], a[1]), nyx__max_or(a[2], a[3])));
 }
 
 static bool any_nan(const S *x, int64_t n) {
   M found = KI(0);
   EACH_VECTOR(i, part, 0, n) {
-    T v = first_lanes(load_lanes(x + i, part), part, K(0));
+    T v = nyx__first_lanes(load_lanes(x + i, part), part, K(0));
     found = nyx_or(found, nyx_ne(v, v));
   }
   return nyx__any(found);
@@ -135,7 +110,7 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
     if (i < end) {
       T v = exp_of(nyx__load_part(x + i, end - i) - shift);
       if (e) nyx__store_part(e + i, end - i, v);
-      t += first_lanes(v, end - i, K(0));
+      t += nyx__first_lanes(v, end - i, K(0));
     }
     sum += (double)total(s + t);
   }
@@ -144,11 +119,11 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
 
 /* A row that fits one vector. */
 NYX_FN double exp_sum_short(const S *x, int64_t n, S *most, S *e) {
-  T v = first_lanes(load_lanes(x, n), n, NYX_LOWEST);
+  T v = nyx__first_lanes(load_lanes(x, n), n, NYX_LOWEST);
   *most = greatest(nyx__max_or(v, NYX_LOWEST));
   v = exp_of(v - nyx__splat(*most));
   if (e) store_lanes(e, n, v);
-  return (double)total(first_lanes(v, n, K(0)));
+  return (double)total(nyx__first_lanes(v, n, K(0)));
 }
 
 static double exp_sum(const void *from, int64_t n, double *most, void *to) {
@@ -203,7 +178,7 @@ NYX_FN S block_sum(const S *x, const S *y, int64_t n) {
   EACH_VECTOR(j, part, i, n) {
     T v = load_lanes(x + j, part);
     if (y) v *= load_lanes(y + j, part);
-    a[1] += first_lanes(v, part, K(0));
+    a[1] += nyx__first_lanes(v, part, K(0));
   }
   return total((a[0] + a[1]) + (a[2] + a[3]));
 }
@@ -257,7 +232,7 @@ static void moments(const void *from, int64_t n, double *mean, double *squares) 
     T s = K(0), q = K(0);
     EACH_VECTOR(i, part, start, end) {
       T d = load_lanes(x + i, part) - center;
-      if (part < NYX_LANES) d = first_lanes(d, part, K(0));
+      if (part < NYX_LANES) d = nyx__first_lanes(d, part, K(0));
       s += d;
       q = nyx_fma(d, d, q);
     }

@@ -189,31 +189,36 @@ NYX_FN T nyx__sin_quarter(T r, I n) {
 NYX_LANEWISE1(sin_far, sin)
 NYX_LANEWISE1(cos_far, cos)
 NYX_LANEWISE1(tan_far, tan)
-NYX_FN bool nyx__far(T x) {
-  return nyx__any(nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT)));
-}
+/* The value, but libm's where |x| is beyond the reduction. A lane's result does not
+ * depend on its neighbours. */
+#define NYX_UNLESS_FAR(x, value, function)                                               \
+  do {                                                                                   \
+    M far = nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT));                                      \
+    if (__builtin_expect(nyx__any(far), 0))                                              \
+      return nyx_select(far, function(nyx_select(far, x, K(0))), value);                 \
+    return value;                                                                        \
+  } while (0)
 
 NYX_FN T nyx_sin(T x) {
-  if (__builtin_expect(nyx__far(x), 0)) return nyx_sin_far(x);
   I n;
   T r = nyx__angle_reduce(x, &n);
-  return nyx_select(nyx_eq(x, K(0)), x, nyx__sin_quarter(r, n)); /* keeps -0 */
+  T value = nyx_select(nyx_eq(x, K(0)), x, nyx__sin_quarter(r, n)); /* keeps -0 */
+  NYX_UNLESS_FAR(x, value, nyx_sin_far);
 }
 NYX_FN T nyx_cos(T x) {
-  if (__builtin_expect(nyx__far(x), 0)) return nyx_cos_far(x);
   I n;
-  T r = nyx__angle_reduce(x, &n);
-  return nyx__sin_quarter(r, n + KI(1));
+  T r = nyx__angle_reduce(x, &n), value = nyx__sin_quarter(r, n + KI(1));
+  NYX_UNLESS_FAR(x, value, nyx_cos_far);
 }
 NYX_FN T nyx_tan(T x) {
-  if (__builtin_expect(nyx__far(x), 0)) return nyx_tan_far(x);
   I n;
   T r = nyx__angle_reduce(x, &n), square = r * r;
   T p = nyx__poly7(square, 0x1.231988p-8f, -0x1.837190p-15f, 0x1.66a9e0p-7f,
                    0x1.5bf930p-6f, 0x1.baee2ep-5f, 0x1.110d22p-3f, 0x1.555562p-2f);
   T value = nyx_fma(r * square, p, r);
   value = nyx_select((n & KI(1)) != KI(0), K(-1) / value, value);
-  return nyx_select(nyx_eq(x, K(0)), x, value);
+  value = nyx_select(nyx_eq(x, K(0)), x, value);
+  NYX_UNLESS_FAR(x, value, nyx_tan_far);
 }
 
 /* x^3 P(x^2), so that asin(x) = x + this, |x| <= 1/2. */

@@ -217,6 +217,33 @@ NYX_FN T nyx_select(M m, T a, T b) {
   return nyx__select_bits(m, a, b);
 }
 
+/* Lanes. NYX_SWAPPED(v, d): lanes d (1, 2, 4 or 8) apart exchanged. */
+
+#if NYX_LANES == 2
+#define NYX_LANE_NUMBERS 0, 1
+#define NYX_SWAPPED(v, d) __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d))
+#elif NYX_LANES == 4
+#define NYX_LANE_NUMBERS 0, 1, 2, 3
+#define NYX_SWAPPED(v, d)                                                                \
+  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d))
+#elif NYX_LANES == 8
+#define NYX_LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#define NYX_SWAPPED(v, d)                                                                \
+  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
+                          6 ^ (d), 7 ^ (d))
+#else
+#define NYX_LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#define NYX_SWAPPED(v, d)                                                                \
+  __builtin_shufflevector(v, v, 0 ^ (d), 1 ^ (d), 2 ^ (d), 3 ^ (d), 4 ^ (d), 5 ^ (d),    \
+                          6 ^ (d), 7 ^ (d), 8 ^ (d), 9 ^ (d), 10 ^ (d), 11 ^ (d),        \
+                          12 ^ (d), 13 ^ (d), 14 ^ (d), 15 ^ (d))
+#endif
+
+/* The first n lanes of a, the others of b. */
+NYX_FN T nyx__first_lanes(T a, int64_t n, T b) {
+  return nyx_select((M)((I){NYX_LANE_NUMBERS} < KI(n)), a, b);
+}
+
 /* One byte, 0 or 1, per lane. */
 NYX_FN void nyx__store_mask(uint8_t *p, M m) {
 #if defined(__AVX512F__) && NYX_LANES == 16

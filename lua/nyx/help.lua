@@ -1,9 +1,10 @@
 -- Help texts: those of ops are made from the op table, those of functions written in Lua or C
 -- are kept beside them. nyx.help("matmul") and nyx.help(nyx.matmul) print; text() returns;
 -- docs/reference.lua makes the reference from groups().
--- Read next: tensor.lua, bindings/lua/describe.c.
+-- Read next: tensor.lua, texts.lua, bindings/lua/describe.c.
 local nyx = require "nyx"
 local composites = require("nyx.tensor").docs
+local layers = require "nyx.texts"
 
 local M = {}
 
@@ -151,13 +152,43 @@ local function op_text(op)
   return table.concat(lines, "\n")
 end
 
--- The name under which a function is found in nyx or among the methods.
-local function name_of(fn)
+-- What a dotted name such as "nn.Linear" stands for.
+local function value_of(name)
+  local value = nyx
+  for part in name:gmatch("[%w_]+") do value = value[part] end
+  return value
+end
+
+-- The name under which a function or class is found in nyx, among the methods, or in nyx.nn
+-- and its like.
+local function name_of(thing)
   for _, place in ipairs { nyx, nyx.Tensor } do
     for name, value in next, place do
-      if value == fn and type(name) == "string" then return name end
+      if value == thing and type(name) == "string" and type(thing) == "function" then
+        return name
+      end
     end
   end
+  for name in pairs(layers) do
+    if value_of(name) == thing then return name end
+    local module = name:match("^(.*)%.")
+    if value_of(module) == thing then return module end
+  end
+end
+
+-- The last part of a dotted name.
+local function last(name) return name:match("([%w_]+)%s*$") or name end
+
+-- The text of a layer or the like: of its whole name, or of its last part.
+local function layer_text(name)
+  name = name:gsub("^%s*nyx%.", ""):gsub("%s+$", "")
+  if layers[name] then return layers[name] end
+  if name:find("[.:]") then return nil end
+  local found
+  for key in pairs(layers) do
+    if last(key) == name and (not found or key < found) then found = key end
+  end
+  return layers[found]
 end
 
 --- All that there is help about, by group: groups in the order of the op table, then those
@@ -178,9 +209,9 @@ function M.groups()
     if not others[op.name] then add(op.group, { name = op.name, op = op }) end
   end
   local texts = {}
-  for _, docs in ipairs { composites, others } do
+  for _, docs in ipairs { composites, others, layers } do
     for name, doc in pairs(docs) do
-      if others[name] == doc or not nyx.op(name) then
+      if docs ~= composites or not nyx.op(name) then
         texts[#texts + 1] = { group = doc[1], name = name, text = doc[2] }
       end
     end
@@ -196,15 +227,18 @@ function M.groups()
   return list
 end
 
-local function overview()
+-- The names in all groups, or in the one called `only` or "nyx." .. `only`.
+local function overview(only)
   local lines = { 'help "name" explains one of:' }
   for _, group in ipairs(M.groups()) do
-    local names = {}
-    for i, entry in ipairs(group.entries) do names[i] = entry.name end
-    lines[#lines + 1] = group.group
-    lines[#lines + 1] = wrap(table.concat(names, " "), "  ", 88)
+    if not only or group.group == only or group.group == "nyx." .. only then
+      local names = {}
+      for i, entry in ipairs(group.entries) do names[i] = entry.name end
+      lines[#lines + 1] = group.group
+      lines[#lines + 1] = wrap(table.concat(names, " "), "  ", 88)
+    end
   end
-  return table.concat(lines, "\n")
+  return lines[2] and table.concat(lines, "\n")
 end
 
 -- How many letters have to be inserted, removed or replaced to make b of a.
@@ -228,7 +262,7 @@ local function nearest(name)
   local best, least = nil, math.max(1, math.floor(#name / 3)) + 1
   for _, group in ipairs(M.groups()) do
     for _, entry in ipairs(group.entries) do
-      local d = distance(name, entry.name)
+      local d = distance(name, last(entry.name))
       if d < least then best, least = entry.name, d end
     end
   end
@@ -236,27 +270,36 @@ local function nearest(name)
 end
 
 --- The help text of a name ("matmul", "x:matmul", "nyx.matmul"), of a function, or of a
---- description from nyx.op; an overview without an argument.
+--- description from nyx.op; the names in a group ("view", "nyx.nn"); an overview without an
+--- argument.
 ---@param what? string|function|table
 ---@return string? text nil when there is none
 ---@return string? message
 function M.text(what)
   if what == nil then return overview() end
-  if type(what) == "function" then
-    local name = name_of(what)
-    if not name then return nil, "help: no text for this function" end
-    what = name
-  elseif type(what) == "table" and type(what.name) == "string" and what.attrs then
+  if type(what) == "table" and type(what.name) == "string" and what.attrs then
     return op_text(what)
+  end
+  if nyx.is_tensor(what) then
+    return nil, "help: a tensor; help() lists its methods, print shows its elements"
+  end
+  if type(what) == "function" or type(what) == "table" then
+    local name = name_of(what)
+    if not name then return nil, ("help: no text for this %s"):format(type(what)) end
+    what = name
   end
   if type(what) ~= "string" then
     return nil, ("help: no text for a %s; give a name or a function"):format(type(what))
   end
-  local name = what:match("([%w_]+)%s*$") or what
-  local doc = others[name] or composites[name]
+  local name = last(what)
   local op = nyx.op(name) or name:sub(-1) == "_" and nyx.op(name:sub(1, -2)) or nil
+  local doc = others[name] or composites[name]
+  local layer = layer_text(what)
+  if layer and (not (doc or op) or what:find(".", 1, true)) then doc = layer end
   if doc then return wrap(doc[2], "", 88) .. "\n  [" .. doc[1] .. "]" end
   if op then return op_text(op) end
+  local group = overview((what:gsub("^nyx%.", "")))
+  if group then return group end
   local near = nearest(name)
   return nil, ("help: nothing is called '%s'%s"):format(name,
     near and ("; did you mean '%s'?"):format(near) or "")

@@ -19,6 +19,9 @@ if home then nyx.set_home(home) end
 
 -- Functions that live in modules.
 local elsewhere = { save = "io", load = "io", help = "help" }
+-- What the REPL completes besides what is loaded.
+local names = { nn = true, optim = true, data = true, train = true, show = true }
+for name in pairs(elsewhere) do names[name] = true end
 
 local function module_exists(name)
   if package.loaded[name] or package.preload[name] then return true end
@@ -26,6 +29,7 @@ local function module_exists(name)
 end
 
 setmetatable(nyx, {
+  __names = names,
   __index = function(self, name)
     if type(name) ~= "string" then return nil end
     local value = self.find(name) -- an op of an extension

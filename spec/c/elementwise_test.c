@@ -216,6 +216,36 @@ static void infinite(void) {
     }
 }
 
+/* An element's result does not depend on its neighbours, so neither on how work is cut:
+ * many at once and one at a time give the same bits. */
+static void alone(void) {
+  for (int path = 0; path < 3; path++)
+    for (int id = 0; id < NYX_KERNEL_COUNT; id++)
+      for (int part = 0; part < 4; part++) {
+        const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
+        nyx_elementwise_fn fn = k ? k->elementwise->rows[NYX_IN_FLOAT32][id][part] : NULL;
+        const nyx_op *op = op_of(id);
+        trial t = {.row = op->row, .part = part, .n = MOST};
+        size_t item = t.row->result_bool && part == 0 ? 1 : 4;
+        if (!fn) continue;
+        for (int a = 0; a < op->n_attrs; a++) t.attr[a] = op->attrs[a].preset.f;
+        for (int v = 0; v < 5; v++)
+          for (int64_t i = 0; i < t.n; i++)
+            t.value[v][i] = i % 9 ? random_float((int)(i & 3)) : special[i % SPECIAL];
+        unsigned char all[MOST * 4], one[4];
+        run_float32(&t, fn, false, all);
+        for (int64_t i = 0; i < t.n; i++) {
+          trial single = {.row = t.row, .part = part, .n = 1};
+          memcpy(single.attr, t.attr, sizeof t.attr);
+          for (int v = 0; v < 5; v++) single.value[v][0] = t.value[v][i];
+          run_float32(&single, fn, false, one);
+          CHECK_AT(memcmp(one, all + (size_t)i * item, item) == 0, op->name,
+                   ": part %d on %s of %.9g, %.9g", part, k->name, t.value[1][i],
+                   t.value[2][i]);
+        }
+      }
+}
+
 /* The oracle's functions are those of libm. */
 static void oracle(void) {
   for (int i = 0; i < 1000; i++) {
@@ -240,5 +270,6 @@ int main(void) {
   RUN(functions);
   RUN(rows);
   RUN(infinite);
+  RUN(alone);
   return check_done();
 }

@@ -439,6 +439,99 @@ static void convolutions(void) {
   convolve(1, 9, 28, 5, 1, 0, 1, 1);
 }
 
+/* Values of both pools against their definition, with padding, overhang and dilation. */
+static void pools(void) {
+  const int64_t h = 7, w = 6, kernel[] = {3, 2}, stride[] = {2, 1}, pad[] = {1, 1};
+  nyx_tensor *x = filled(NYX_FLOAT32, 3, (int64_t[]){4, h, w});
+  const nyx_value most[] = {NYX_LIST(kernel, 2), NYX_LIST(stride, 2), NYX_LIST(pad, 2)};
+  const nyx_value all[6] = {NYX_LIST(kernel, 2),
+                            NYX_LIST(stride, 2),
+                            NYX_LIST(pad, 2),
+                            NYX_I(1),
+                            NYX_I(0),
+                            NYX_NONE};
+  nyx_value max_attrs[6] = {most[0], most[1], most[2], NYX_NONE, NYX_I(1), NYX_NONE};
+  nyx_tensor *max = apply("max_pool2d", &x, 1, max_attrs);
+  nyx_tensor *mean = apply("avg_pool2d", &x, 1, all);
+  const int64_t oh = 4, ow = 7;
+  CHECK_INT(nyx_tensor_shape(max)[1], oh);
+  CHECK_INT(nyx_tensor_shape(mean)[2], ow);
+  double *v = doubles(x), *got_max = doubles(max), *got_mean = doubles(mean), off = 0;
+  for (int64_t at = 0; at < 4 * oh * ow; at++) {
+    double greatest = -INFINITY, sum = 0;
+    int count = 0;
+    for (int64_t t = 0; t < 6; t++) {
+      int64_t iy = at / ow % oh * 2 - 1 + t / 2, ix = at % ow - 1 + t % 2;
+      if (iy < 0 || iy >= h || ix < 0 || ix >= w) continue;
+      double value = v[(at / (oh * ow) * h + iy) * w + ix];
+      greatest = fmax(greatest, value);
+      sum += value;
+      count++;
+    }
+    off = fmax(off, fabs(got_max[at] - greatest));
+    off = fmax(off, fabs(got_mean[at] - sum / count));
+  }
+  CHECK_NEAR(off, 0, 1e-6);
+  free(v);
+  free(got_max);
+  free(got_mean);
+  nyx_tensor_release(x);
+  nyx_tensor_release(max);
+  nyx_tensor_release(mean);
+}
+
+/* Values of the normalizations: rows and channels of every length around the vectors'. */
+static void normalizations(void) {
+  for (int64_t n = 2; n < 70; n += 3) {
+    nyx_tensor *x = filled(NYX_FLOAT32, 2, (int64_t[]){5, n}), *y[3];
+    y[0] = apply("layer_norm", &x, 1, NULL);
+    y[1] = apply("rms_norm", &x, 1, NULL);
+    nyx_tensor *turned = transposed(x, 0, 1);
+    const nyx_value training[] = {NYX_I(1), NYX_NONE, NYX_NONE};
+    nyx_tensor *back = apply("batch_norm", &turned, 1, training);
+    y[2] = transposed(back, 0, 1);
+    double *v = doubles(x), off = 0;
+    for (int way = 0; way < 3; way++) {
+      double *got = doubles(y[way]);
+      for (int64_t i = 0; i < 5; i++) {
+        double mean = 0, square = 0;
+        for (int64_t j = 0; j < n && way != 1; j++) mean += v[i * n + j] / (double)n;
+        for (int64_t j = 0; j < n; j++) {
+          square += (v[i * n + j] - mean) * (v[i * n + j] - mean) / (double)n;
+        }
+        for (int64_t j = 0; j < n; j++) {
+          double expect = (v[i * n + j] - mean) / sqrt(square + 1e-5);
+          off = fmax(off, fabs(got[i * n + j] - expect));
+        }
+      }
+      free(got);
+      nyx_tensor_release(y[way]);
+    }
+    CHECK_NEAR(off, 0, 2e-5);
+    free(v);
+    nyx_tensor_release(x);
+    nyx_tensor_release(turned);
+    nyx_tensor_release(back);
+  }
+}
+
+static void embeddings(void) {
+  nyx_tensor *weight = filled(NYX_FLOAT32, 2, (int64_t[]){9, 5});
+  const int32_t at[] = {8, 0, 3, 3, 7, 1};
+  nyx_tensor *index = NULL;
+  REQUIRE(CHECK_OK(
+      ctx, nyx_tensor_from_data(ctx, NYX_INT32, 2, (int64_t[]){2, 3}, at, &index)));
+  nyx_tensor *rows = apply("embedding", (nyx_tensor *[]){weight, index}, 2, NULL);
+  const float *from = nyx_tensor_data(weight), *got = nyx_tensor_data(rows);
+  CHECK_INT(nyx_tensor_ndim(rows), 3);
+  for (int i = 0; i < 6; i++) {
+    CHECK(memcmp(got + i * 5, from + at[i] * 5, 5 * sizeof(float)) == 0);
+  }
+  nyx_tensor_release(weight);
+  nyx_tensor_release(index);
+  nyx_tensor_release(rows);
+}
+
 /* Running statistics follow the definition and are left alone by a failing call. */
 static void batch_norm_running(void) {
   float x[] = {1, 10, 3, 20, 5, 60}, start[] = {0.5f, 1}, *value;
@@ -549,6 +642,9 @@ int main(int argc, char **argv) {
   RUN(concurrent);
   RUN(interrupted);
   RUN(convolutions);
+  RUN(pools);
+  RUN(normalizations);
+  RUN(embeddings);
   RUN(batch_norm_running);
   RUN(dropout);
   RUN(again_without_blas);

@@ -10,7 +10,7 @@ local root = shell.root(source)
 -- would be built and tested again.
 local repeated = rawget(_G, "jit") or os.getenv "ASAN_OPTIONS"
 
-describe("docs/add-an-op.md #slow", function()
+describe("docs/add-an-op.md", function()
   if repeated then
     it("is tried out by the release suite under Lua 5.4", function() pending("once is enough") end)
     return

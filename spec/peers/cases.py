@@ -63,6 +63,8 @@ class Random(random.Random):
         if dtype in FLOATS:
             steps = torch.randperm(count, generator=self.generator).double()
             x = (lo + (hi - lo) * (steps + 0.5) / max(count, 1)).to(dtype)
+        elif count <= hi - lo + 1:
+            x = (torch.randperm(hi - lo + 1, generator=self.generator)[:count] + lo).to(dtype)
         else:
             x = self.values(count, dtype, lo, hi)
         x = x.reshape(shape)

@@ -118,14 +118,15 @@ def rms_norm(x, weight=None, normalized_shape=None, eps=1e-5):
 
 
 def batch_norm(x, weight=None, bias=None, mean=None, var=None, training=False, momentum=0.1, eps=1e-5):
+    if weight is None:  # torch's has no second gradient then
+        weight = torch.ones(x.shape[1], dtype=x.dtype)
     return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
 
 
 def batch_norm_training(x, weight=None, bias=None, mean=None, var=None, momentum=0.1, eps=1e-5):
     dims = [d for d in range(x.ndim) if d != 1]
-    y = F.batch_norm(x, mean, var, weight, bias, True, momentum, eps)
-    own = x.detach()
-    return y, own.mean(dims), (own.var(dims, correction=0) + eps).rsqrt()
+    y = batch_norm(x, weight, bias, mean, var, True, momentum, eps)
+    return y, x.mean(dims), (x.var(dims, correction=0) + eps).rsqrt()
 
 
 def searchsorted(boundaries, values, right=False):
@@ -156,7 +157,10 @@ PEERS = {
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "smooth_l1": lambda x, y, beta=1.0: F.smooth_l1_loss(x, y, reduction="none", beta=beta),
-    "huber": lambda x, y, delta=1.0: F.huber_loss(x, y, reduction="none", delta=delta),
+    "huber": lambda x, y, delta=1.0: torch.where((x - y).abs() <= delta, 0.5 * (x - y) ** 2,
+                                                 delta * ((x - y).abs() - 0.5 * delta)),  # torch's too
+    # torch's has no second gradient
+    "hardsigmoid": lambda x: F.relu6(x + 3) / 6,
     # spelt in torch operations: torch's own give no gradient to the target, and want equal shapes
     "binary_cross_entropy": lambda x, y: -(y * torch.clamp(torch.log(x), min=-100)
                                            + (1 - y) * torch.clamp(torch.log1p(-x), min=-100)),
@@ -169,8 +173,9 @@ PEERS = {
     "sub": lambda x, y: torch.sub(x, y),
     "bitwise_not": torch.bitwise_not,
     "remainder": torch.remainder,
-    "celu": lambda x, alpha=1.0: F.celu(x, alpha),
-    "elu": lambda x, alpha=1.0: F.elu(x, alpha),
+    # torch's own compute parts of these gradients in float32
+    "celu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x / alpha)),
+    "elu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x)),
     "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
     # reductions
     "sum": reduced(torch.sum), "mean": reduced(torch.mean), "amin": lambda x, dim=(), keepdim=False: torch.amin(x, dim, keepdim),
@@ -284,7 +289,7 @@ def wide(r, dtype):
 
 def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False, positive=False):
     shape = r.shape(0, 4, 6, 0 if nonempty else 0.04)
-    if r.chance(0.1):
+    if r.chance(0.1) and not (distinct and dtype in (torch.float16, torch.bfloat16)):
         shape = [r.randint(100, 3000)]
     lo, hi = wide(r, dtype)
     x = r.distinct(shape, dtype, lo, hi) if distinct else r.tensor(shape, dtype, 0.3 if positive else lo, hi)
@@ -297,7 +302,7 @@ def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False, posi
                 attrs["keepdim"] = r.chance(0.7)
     if p and r.chance(0.7):
         attrs["p"] = r.choice([0.0, 1.0, 2.0, 3.0, 2.5, 0.5, float("inf"), float("-inf")])
-    return Case([x], attrs)
+    return Case([x], attrs, order=2 if x.numel() else 1)  # of nothing: 0 / 0 in the second
 
 
 def product(r, dtype):
@@ -518,7 +523,8 @@ def scatter_call(add):
         if not add and r.chance(0.3):
             attrs["value"] = float(r.randint(0, 3))
             return Case([x, index], attrs, positions={1})
-        src = r.tensor([n + r.choice([0, 0, 1]) for n in own], dtype)
+        more = 0 if dtype in FLOAT_TYPES else 1  # torch's gradient wants equal sizes
+        src = r.tensor([n + r.choice([0, more]) for n in own], dtype)
         return Case([x, index, src], attrs, positions={1})
 
     return make
@@ -629,8 +635,8 @@ def pad(r, dtype):
 
 def sorting(kind):
     def make(r, dtype):
-        shape = r.shape(1, 3, 7)
-        if r.chance(0.15):
+        shape = r.shape(1, 3, 7 if dtype in FLOAT_TYPES else 4)
+        if r.chance(0.15) and dtype in FLOAT_TYPES[:2]:
             shape = [2, 300]
         x = r.distinct(shape, dtype, -60 if dtype != torch.uint8 else 0, 60)
         attrs = {}
@@ -868,7 +874,7 @@ def embedding(r, dtype):
     attrs = {}
     if r.chance(0.4):
         attrs["padding_idx"] = r.randrange(rows)
-    return Case([r.tensor([rows, width], dtype, repeats=False), r.positions(r.shape(0, 3), rows)], attrs, positions={1})
+    return Case([r.tensor([rows, width], dtype, repeats=False), r.positions(r.shape(0, 3, empty=0), rows)], attrs, positions={1})
 
 
 def labelled(smoothing):
@@ -948,6 +954,17 @@ WRAPS = {"add", "sub", "mul", "neg", "square", "abs", "eq", "ne", "lt", "le", "g
 # The highest order of gradients that the peer has.
 ORDER = {}
 # Bounds that are this much looser, with the reason beside.
-LOOSER = {}
+LOOSER = {
+    # the gradients of a batch of two or three nearly cancel out
+    ("batch_norm", "float32"): 20, ("batch_norm_training", "float32"): 20, ("layer_norm", "float32"): 20,
+}
 # Dtypes in which an op is not compared, with the reason.
-NOT_IN = {}
+NOT_IN = {
+    ("topk", "bool"): "which of equal elements is not defined in torch",
+    ("batch_norm_training", "float16"): "its statistics are float32",
+    ("batch_norm_training", "bfloat16"): "its statistics are float32",
+    ("clamp", "bool"): "stays bool; torch gives int64",
+    ("square", "bool"): "stays bool; torch computes pow(x, 2) in int64",
+    ("any", "uint8"): "bool like every other dtype; torch keeps uint8 for old programs",
+    ("all", "uint8"): "bool like every other dtype; torch keeps uint8 for old programs",
+}

@@ -9,9 +9,9 @@
 #include "cpu.h"
 
 #define MAX_IN 5
-#define BLOCK_BYTES 4096 /* of one buffer; six fit the first-level cache */
-#define TILE_ROWS 16     /* of 4 bytes fill a cache line */
-#define GRAIN 32768      /* elements one thread does at least */
+#define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
+#define TILE_ROWS 16            /* of 4 bytes fill a cache line */
+#define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 
 /* A tensor as the loops see it. Strides are in elements. */
 typedef struct operand {
@@ -446,8 +446,8 @@ static bool copy_bytes(const nyx_elementwise *job) {
       x->numel != out->numel || !nyx__is_contiguous(x) || !nyx__is_contiguous(out))
     return false;
   copy c = {nyx__data(out), nyx__data(x)};
-  nyx_parallel_for(out->numel * (int64_t)nyx_dtype_size(x->dtype), 4 * GRAIN, copy_range,
-                   &c);
+  nyx_parallel_for(out->numel * (int64_t)nyx_dtype_size(x->dtype), GRAIN_BYTES,
+                   copy_range, &c);
   return true;
 }
 
@@ -484,14 +484,15 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
     p.slot[p.n_in++] = i;
   }
   if (!plan_simple(&p, job)) plan_general(&p, job);
+  int64_t blocks = GRAIN_BYTES / p.item / p.block;
   if (p.cut == CUT_TILES) {
     int64_t tiles =
         p.n / (p.shape[p.ndim - 1] * p.shape[p.ndim - 2]) * p.tiles_down * p.tiles_across;
-    nyx_parallel_for(tiles, GRAIN / p.block, run_tiles, &p);
-  } else if (p.n <= GRAIN) {
+    nyx_parallel_for(tiles, blocks, run_tiles, &p);
+  } else if (p.n <= blocks * p.block) {
     run_range(&p, 0, p.n);
   } else {
-    nyx_parallel_for(p.n, GRAIN / p.block * p.block, run_range, &p);
+    nyx_parallel_for(p.n, blocks * p.block, run_range, &p);
   }
   return NYX_OK;
 }

@@ -1,19 +1,24 @@
-/* Reductions on the CPU. Whatever the strides, the elements that belong together are
- * brought to one of two forms: rows (contiguous, reduced by one kernel call per chunk) or
- * columns (the kept dimension is contiguous, rows of it are combined into one). Chunks
+/* Reductions on the CPU. Whatever the strides, the input is seen in one of two ways: as
+ * rows (elements that are reduced together, one kernel call per chunk of them) or as
+ * columns (a kept dimension's elements side by side, combined row after row). Where the
+ * elements are not contiguous, or of another dtype, a chunk is gathered first. Chunks
  * depend on sizes only and are merged pairwise, so results do not depend on the number of
  * threads. Read next: kernels/cpu/reduce.h, core/op/reduce.c (who asks). */
 #include <nyx/parallel.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../../op/reduce.h"
 #include "cpu.h"
 #include "kernels/cpu/reduce.h"
 
-#define CHUNK 4096        /* elements reduced by one kernel call */
-#define COLUMN_ROWS 64    /* rows combined one after the other before merging pairwise */
-#define COLUMN_WIDTH 1024 /* columns in one task */
-#define MIN_COLUMNS 8     /* fewer are copied into rows */
+#define CHUNK 4096          /* elements reduced by one kernel call */
+#define COLUMN_ROWS 64      /* rows combined one after the other before merging pairwise */
+#define COLUMN_WIDTH 1024   /* columns in one task */
+#define MIN_COLUMNS 8       /* fewer are not worth a kernel call per row */
+#define SHORT_ROW 16        /* shorter ones are not worth a kernel call each */
+#define MIN_RUN 128         /* the same where a row is in several runs: they are copied */
+#define FOLD_WIDTH 256      /* narrow contiguous columns are folded to at least this */
 #define TASK_ELEMENTS 32768 /* elements below which a task is not worth a thread */
 
 /* Dimensions of one side, kept or reduced: sizes of 1 dropped, neighbours in memory
@@ -27,15 +32,18 @@ typedef struct side {
 typedef struct plan {
   const nyx_reduction *job;
   const nyx_reduce_kernel *kernel;
-  const nyx_reduce_kernels *table;
-  nyx_gather_fn gather; /* NULL: the elements are of the compute type already */
+  const struct nyx_cpu_kernels *path;
+  nyx_gather_fn gather;
+  bool convert;         /* the elements are not of the compute type */
   size_t item_in, item; /* bytes of an element of the input, of the compute type */
   int in;               /* NYX_IN_* */
+  bool least;           /* positions: of the least value */
   const char *x;
   side kept, reduced;
-  char *acc;      /* accumulators: [kept][chunks] */
-  int64_t chunks; /* per kept element */
-  int64_t *index; /* positions: [kept][chunks], or NULL */
+  int64_t chunks;      /* per kept element */
+  char *acc;           /* accumulators: rows [kept][chunks], columns [chunks][kept] */
+  int64_t *index;      /* positions, likewise, or NULL */
+  int64_t fold, count; /* of columns, see fold_columns; elements that are reduced */
 } plan;
 
 static int compute_index(nyx_dtype compute) {
@@ -79,6 +87,7 @@ static side side_of(const nyx_tensor *t, uint32_t dims, bool wanted, bool any_or
 
 /* Where element i of a side is, in elements. */
 static int64_t place(const side *s, int64_t i) {
+  if (s->n == 1) return i * s->stride[0];
   int64_t at = 0;
   for (int d = s->n - 1; d >= 0; d--) {
     at += i % s->shape[d] * s->stride[d];
@@ -87,12 +96,26 @@ static int64_t place(const side *s, int64_t i) {
   return at;
 }
 
-/* n elements of the compute type from `first` on: where they are, or in `buffer`. */
-static const void *elements(const plan *p, int64_t first, int64_t n, void *buffer) {
+/* The size and stride of a side's innermost dimension. */
+static int64_t inner_size(const side *s) {
+  return s->n ? s->shape[s->n - 1] : 1;
+}
+static int64_t inner_stride(const side *s) {
+  return s->n ? s->stride[s->n - 1] : 1;
+}
+
+/* n elements of the compute type from `first` on, `stride` apart: where they are, or in
+ * `buffer`. */
+static const void *elements(const plan *p, int64_t first, int64_t n, int64_t stride,
+                            void *buffer) {
   const char *at = p->x + (size_t)first * p->item_in;
-  if (!p->gather) return at;
-  p->gather(n, at, 1, buffer);
+  if (stride == 1 && !p->convert) return at;
+  p->gather(n, at, stride, buffer);
   return buffer;
+}
+
+static char *acc_at(const plan *p, int64_t i) {
+  return p->acc + (size_t)i * p->item;
 }
 
 /* Merges parts 0..n-1, `width` accumulators each, into the first, pairwise. */
@@ -104,108 +127,175 @@ static void merge_parts(const plan *p, char *parts, int64_t n, int64_t width) {
                        parts + (size_t)i * bytes, p->job->attr[0]);
 }
 
-/* Rows */
+static int64_t task_grain(int64_t elements_per_task) {
+  int64_t grain = TASK_ELEMENTS / (elements_per_task > 0 ? elements_per_task : 1);
+  return grain < 1 ? 1 : grain;
+}
 
-/* Finds the position of a chunk's extreme, which is in acc already. */
-static void find_position(const plan *p, int64_t task, const void *x, int64_t n) {
-  int64_t at = p->table->find[p->in](n, x, p->acc + (size_t)task * p->item);
-  p->index[task] = task % p->chunks * CHUNK + at;
+/* Rows: runs of equally spaced elements, in chunks. */
+
+static int64_t chunks_per_run(const plan *p) {
+  int64_t run = inner_size(&p->reduced);
+  return run > CHUNK ? (run + CHUNK - 1) / CHUNK : 1;
 }
 
 static void row_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
   _Alignas(64) char buffer[CHUNK * 8];
-  int64_t length = p->reduced.count;
+  int64_t run = inner_size(&p->reduced), stride = inner_stride(&p->reduced);
+  int64_t per_run = chunks_per_run(p);
   for (int64_t task = begin; task < end; task++) {
-    int64_t row = task / p->chunks, from = task % p->chunks * CHUNK;
-    int64_t n = length - from < CHUNK ? length - from : CHUNK;
-    const void *x = elements(p, place(&p->kept, row) + from, n, buffer);
-    p->kernel->row(n, x, p->acc + (size_t)task * p->item, p->job->attr[0]);
-    if (p->index) find_position(p, task, x, n);
+    int64_t chunk = task % p->chunks, at = place(&p->kept, task / p->chunks);
+    int64_t in_run = chunk % per_run * CHUNK, first = chunk / per_run * run + in_run;
+    int64_t n = run - in_run < CHUNK ? run - in_run : CHUNK;
+    if (p->reduced.count == 0) n = 0;
+    if (first > 0) at += place(&p->reduced, first);
+    const void *x = elements(p, at, n, stride, buffer);
+    p->kernel->row(n, x, acc_at(p, task), p->job->attr[0]);
+    if (p->index)
+      p->index[task] = first + p->path->reduce->find[p->in](n, x, acc_at(p, task));
   }
 }
 
 /* The chunk whose extreme is that of the row: the first with this value, or with a nan.
  */
 static void merge_positions(plan *p, int64_t row) {
-  char *acc = p->acc + (size_t)(row * p->chunks) * p->item, all[8];
+  char *acc = acc_at(p, row * p->chunks), all[8];
   int64_t *index = p->index + row * p->chunks;
   memcpy(all, acc, p->item);
   for (int64_t i = 1; i < p->chunks; i++)
     p->kernel->merge(1, acc + (size_t)i * p->item, all, 0);
-  int64_t first = p->table->find[p->in](p->chunks, acc, all);
+  int64_t first = p->path->reduce->find[p->in](p->chunks, acc, all);
   p->index[row] = index[first < p->chunks ? first : 0];
-  memcpy(p->acc + (size_t)row * p->item, all, p->item);
+  memcpy(acc_at(p, row), all, p->item);
 }
 
-static void merge_rows(plan *p) {
-  for (int64_t row = 0; row < p->kept.count; row++) {
-    char *parts = p->acc + (size_t)(row * p->chunks) * p->item;
+static void reduce_rows(plan *p) {
+  int64_t run = inner_size(&p->reduced);
+  nyx_parallel_for(p->kept.count * p->chunks, task_grain(run < CHUNK ? run : CHUNK),
+                   row_tasks, p);
+  for (int64_t row = 0; p->chunks > 1 && row < p->kept.count; row++) {
     if (p->index) {
       merge_positions(p, row);
       continue;
     }
+    char *parts = acc_at(p, row * p->chunks);
     merge_parts(p, parts, p->chunks, 1);
-    memmove(p->acc + (size_t)row * p->item, parts, p->item);
+    memmove(acc_at(p, row), parts, p->item);
   }
 }
 
-static int64_t task_grain(int64_t elements_per_task) {
-  int64_t grain = TASK_ELEMENTS / (elements_per_task > 0 ? elements_per_task : 1);
-  return grain < 1 ? 1 : grain;
+/* Columns: the innermost kept dimension in blocks; parts of COLUMN_ROWS rows. */
+
+/* One part of one block: the accumulators of n columns from `at` on. */
+static void combine_part(const plan *p, int64_t at, int64_t n, int64_t first,
+                         int64_t last, char *acc) {
+  _Alignas(64) char buffer[COLUMN_WIDTH * 8];
+  int64_t stride = inner_stride(&p->kept);
+  p->kernel->init(n, acc, p->job->attr[0]);
+  for (int64_t r = first; r < last; r++)
+    p->kernel->columns(n, elements(p, at + place(&p->reduced, r), n, stride, buffer), acc,
+                       p->job->attr[0]);
 }
 
-static void reduce_rows(plan *p) {
-  int64_t length = p->reduced.count;
-  nyx_parallel_for(p->kept.count * p->chunks, task_grain(length < CHUNK ? length : CHUNK),
-                   row_tasks, p);
-  if (p->chunks > 1) merge_rows(p);
+/* The same for positions: rows count from `first` on in the kernel. */
+static void follow_part(const plan *p, int64_t at, int64_t n, int64_t first, int64_t last,
+                        char *best, int64_t *index) {
+  _Alignas(64) char buffer[COLUMN_WIDTH * 8], where[COLUMN_WIDTH * 8];
+  int64_t stride = inner_stride(&p->kept);
+  memset(where, 0, (size_t)n * p->item);
+  memcpy(best, elements(p, at + place(&p->reduced, first), n, stride, buffer),
+         (size_t)n * p->item);
+  for (int64_t r = first + 1; r < last; r++)
+    p->path->reduce->follow[p->in](
+        n, elements(p, at + place(&p->reduced, r), n, stride, buffer), r - first,
+        p->least, best, where);
+  p->path->elementwise->gather[p->item == 8 ? NYX_INT64 : NYX_INT32][NYX_IN_INT64](
+      n, where, 1, index);
+  for (int64_t i = 0; i < n; i++) index[i] += first;
 }
-
-/* Columns: the last kept dimension is contiguous; p->chunks parts of COLUMN_ROWS rows. */
 
 static void column_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
-  _Alignas(64) char buffer[COLUMN_WIDTH * 8];
-  int64_t inner = p->kept.shape[p->kept.n - 1], total = p->kept.count;
+  int64_t inner = inner_size(&p->kept), total = p->kept.count;
   int64_t blocks = (inner + COLUMN_WIDTH - 1) / COLUMN_WIDTH;
   for (int64_t task = begin; task < end; task++) {
     int64_t part = task % p->chunks, block = task / p->chunks;
     int64_t column = block % blocks * COLUMN_WIDTH, outer = block / blocks;
     int64_t n = inner - column < COLUMN_WIDTH ? inner - column : COLUMN_WIDTH;
     int64_t kept = outer * inner + column, at = place(&p->kept, kept);
-    char *acc = p->acc + (size_t)(part * total + kept) * p->item;
-    int64_t last = (part + 1) * COLUMN_ROWS;
+    int64_t first = part * COLUMN_ROWS, last = first + COLUMN_ROWS;
     if (last > p->reduced.count) last = p->reduced.count;
-    p->kernel->init(n, acc, p->job->attr[0]);
-    for (int64_t r = part * COLUMN_ROWS; r < last; r++)
-      p->kernel->columns(n, elements(p, at + place(&p->reduced, r), n, buffer), acc,
-                         p->job->attr[0]);
+    char *acc = acc_at(p, part * total + kept);
+    if (p->index)
+      follow_part(p, at, n, first, last, acc, p->index + part * total + kept);
+    else
+      combine_part(p, at, n, first, last, acc);
   }
 }
 
-static void reduce_columns(plan *p) {
-  int64_t inner = p->kept.shape[p->kept.n - 1];
+/* For every column the position in the part with its extreme, the first of equals. */
+static nyx_status choose_parts(nyx_context *ctx, plan *p) {
+  int64_t total = p->kept.count;
+  size_t bytes = (size_t)total * p->item;
+  void *where = nyx_memory_alloc_zeroed(bytes);
+  if (!where) return nyx__no_memory(ctx, bytes);
+  for (int64_t part = 1; part < p->chunks; part++)
+    p->path->reduce->follow[p->in](total, acc_at(p, part * total), part, p->least, p->acc,
+                                   where);
+  for (int64_t i = 0; i < total; i++) {
+    int64_t part = p->item == 8 ? ((int64_t *)where)[i] : ((int32_t *)where)[i];
+    p->index[i] = p->index[part * total + i];
+  }
+  nyx_memory_free(where);
+  return NYX_OK;
+}
+
+static nyx_status reduce_columns(nyx_context *ctx, plan *p) {
+  int64_t inner = inner_size(&p->kept);
   int64_t blocks = (inner + COLUMN_WIDTH - 1) / COLUMN_WIDTH;
   int64_t width = inner < COLUMN_WIDTH ? inner : COLUMN_WIDTH;
   nyx_parallel_for(p->kept.count / inner * blocks * p->chunks,
                    task_grain(width * COLUMN_ROWS), column_tasks, p);
+  if (p->index) return p->chunks > 1 ? choose_parts(ctx, p) : NYX_OK;
   merge_parts(p, p->acc, p->chunks, p->kept.count);
+  return NYX_OK;
+}
+
+/* A narrow contiguous matrix is seen as one with 2^k of its rows in each: as wide as the
+ * kernels like it. What does not fill such a row is combined at the end. */
+static bool fold_columns(plan *p) {
+  int64_t width = inner_size(&p->kept), fold = 1;
+  bool narrow = p->kept.n == 1 && p->kept.stride[0] == 1 && p->reduced.n == 1 &&
+                p->reduced.stride[0] == width && !p->job->index;
+  while (fold * width < FOLD_WIDTH) fold *= 2;
+  if (!narrow || fold == 1 || p->reduced.count < 4 * fold) return false;
+  p->fold = fold;
+  p->kept.shape[0] = p->kept.count = fold * width;
+  p->reduced.stride[0] = fold * width;
+  p->reduced.shape[0] = p->reduced.count = p->count / fold;
+  return true;
+}
+
+static void unfold_columns(plan *p) {
+  _Alignas(64) char buffer[FOLD_WIDTH * 8];
+  int64_t width = p->kept.count / p->fold;
+  merge_parts(p, p->acc, p->fold, width);
+  for (int64_t r = p->reduced.count * p->fold; r < p->count; r++)
+    p->kernel->columns(width, elements(p, r * width, width, 1, buffer), p->acc,
+                       p->job->attr[0]);
+  p->kept.count = width;
 }
 
 /* Results */
 
-/* The accumulators, finished, as the output's dtype. */
-static nyx_status write_values(nyx_context *ctx, plan *p) {
-  nyx_tensor *values;
-  int64_t n = p->kept.count;
-  if (!p->job->out) return NYX_OK;
-  p->kernel->finish(n, p->acc, (double)p->reduced.count, p->job->attr[0]);
-  NYX_TRY(nyx_tensor_wrap(ctx, p->job->compute, p->job->out->ndim, p->job->out->shape,
-                          p->acc, NULL, NULL, &values));
-  nyx_status status = nyx__copy_into(ctx, values, p->job->out);
-  nyx_tensor_release(values);
-  return status;
+static void value_tasks(void *arg, int64_t begin, int64_t end) {
+  const plan *p = arg;
+  const nyx_tensor *out = p->job->out;
+  char *to = (char *)nyx__data(out) + (size_t)begin * nyx_dtype_size(out->dtype);
+  p->kernel->finish(end - begin, acc_at(p, begin), (double)p->count, p->job->attr[0]);
+  if (acc_at(p, begin) != to)
+    p->path->elementwise->scatter[p->in][out->dtype](end - begin, acc_at(p, begin), to, 1);
 }
 
 static void write_positions(nyx_context *ctx, const plan *p) {
@@ -213,47 +303,64 @@ static void write_positions(nyx_context *ctx, const plan *p) {
   for (int64_t i = 0; i < p->kept.count; i++) out[i] = p->index[i] + ctx->index_base;
 }
 
+static nyx_status compute(nyx_context *ctx, plan *p, bool columns) {
+  if (columns)
+    NYX_TRY(reduce_columns(ctx, p));
+  else
+    reduce_rows(p);
+  if (p->fold > 1) unfold_columns(p);
+  if (p->job->out) nyx_parallel_for(p->kept.count, TASK_ELEMENTS, value_tasks, p);
+  if (p->index) write_positions(ctx, p);
+  return NYX_OK;
+}
+
+/* Accumulators are the output itself where they can be. */
 static nyx_status run(nyx_context *ctx, plan *p, bool columns) {
-  int64_t rows = p->reduced.count, per = columns ? COLUMN_ROWS : CHUNK;
-  p->chunks = rows > per ? (rows + per - 1) / per : 1;
+  int64_t rows = p->reduced.count;
+  if (columns)
+    p->chunks = rows > COLUMN_ROWS ? (rows + COLUMN_ROWS - 1) / COLUMN_ROWS : 1;
+  else
+    p->chunks = rows ? rows / inner_size(&p->reduced) * chunks_per_run(p) : 1;
   size_t count = (size_t)(p->kept.count * p->chunks);
-  p->acc = nyx_memory_alloc(count * p->item);
+  const nyx_tensor *out = p->job->out;
+  bool direct = out && out->dtype == p->job->compute && p->chunks == 1 && p->fold == 1;
+  p->acc = direct ? nyx__data(out) : nyx_memory_alloc(count * p->item);
   if (!p->acc) return nyx__no_memory(ctx, count * p->item);
   nyx_status status = NYX_OK;
   if (p->job->index) {
     p->index = nyx_memory_alloc(count * sizeof *p->index);
     if (!p->index) status = nyx__no_memory(ctx, count * sizeof *p->index);
   }
-  if (status == NYX_OK) {
-    if (columns)
-      reduce_columns(p);
-    else
-      reduce_rows(p);
-    status = write_values(ctx, p);
-    if (p->index) write_positions(ctx, p);
-  }
+  if (status == NYX_OK) status = compute(ctx, p, columns);
   nyx_memory_free(p->index);
-  nyx_memory_free(p->acc);
+  if (!direct) nyx_memory_free(p->acc);
   return status;
+}
+
+/* Whether elements of the innermost kept dimension go side by side. */
+static bool choose_columns(const plan *p) {
+  if (p->count == 0 || inner_size(&p->kept) < MIN_COLUMNS) return false;
+  if (inner_size(&p->reduced) < SHORT_ROW) return true;
+  int64_t kept = inner_stride(&p->kept);
+  return kept != 0 && llabs(kept) < llabs(inner_stride(&p->reduced));
 }
 
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reduction *job) {
   (void)dev;
-  const struct nyx_cpu_kernels *path = nyx__cpu_kernels();
   nyx_tensor *x = job->in, *copy = NULL;
-  plan p = {.job = job, .table = path->reduce, .in = compute_index(job->compute)};
+  plan p = {.job = job,
+            .path = nyx__cpu_kernels(),
+            .in = compute_index(job->compute),
+            .least = job->row->id == NYX__REDUCE_argmin || job->row->id == NYX__REDUCE_min,
+            .fold = 1};
   /* Rows that only find positions do so by the extreme itself. */
-  int id = job->row->id == NYX__REDUCE_argmax   ? NYX__REDUCE_amax
-           : job->row->id == NYX__REDUCE_argmin ? NYX__REDUCE_amin
-                                                : job->row->id;
-  p.kernel = &path->reduce->rows[p.in][id];
+  int id = job->row->combine ? job->row->id : p.least ? NYX__REDUCE_amin : NYX__REDUCE_amax;
+  p.kernel = &p.path->reduce->rows[p.in][id];
   p.kept = side_of(x, job->dims, false, false);
   p.reduced = side_of(x, job->dims, true, !job->index);
-  bool rows = p.reduced.n == 0 || (p.reduced.n == 1 && p.reduced.stride[0] == 1);
-  bool columns = !rows && !job->index && p.kept.n > 0 &&
-                 p.kept.stride[p.kept.n - 1] == 1 &&
-                 p.kept.shape[p.kept.n - 1] >= MIN_COLUMNS;
-  if (!rows && !columns) {
+  p.count = p.reduced.count;
+  bool columns = fold_columns(&p) || choose_columns(&p);
+  if (!columns && p.reduced.n > 1 && inner_size(&p.reduced) < MIN_RUN) {
     NYX_TRY(nyx__reduce_rows(ctx, x, job->dims, &copy));
     uint32_t last = (uint32_t)((1u << x->ndim) - 1) ^
                     (uint32_t)((1u << (x->ndim - __builtin_popcount(job->dims))) - 1);
@@ -264,7 +371,8 @@ nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reductio
   p.x = nyx__data(x);
   p.item_in = nyx_dtype_size(x->dtype);
   p.item = nyx_dtype_size(job->compute);
-  if (x->dtype != job->compute) p.gather = path->elementwise->gather[x->dtype][p.in];
+  p.convert = x->dtype != job->compute;
+  p.gather = p.path->elementwise->gather[x->dtype][p.in];
   nyx_status status = run(ctx, &p, columns);
   nyx_tensor_release(copy);
   return status;

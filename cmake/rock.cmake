@@ -1,0 +1,44 @@
+# Install rules of the rock, rocks/nyx-scm-1.rockspec, in place of install.cmake: for the
+# one Lua named by NYX_ROCK_LUA. LuaRocks moves lib/ and lua/ of the prefix to where that
+# Lua looks, <tree>/lib/lua/5.4 and <tree>/share/lua/5.4; the rest stays in the rock's own
+# folder, <tree>/lib/luarocks/rocks-5.4/nyx/scm-1, where extension rocks find it.
+execute_process(COMMAND ${NYX_ROCK_LUA} -e "io.write(_VERSION:match '%d%.%d')"
+                OUTPUT_VARIABLE rock_version RESULT_VARIABLE failed)
+if(failed)
+  message(FATAL_ERROR "NYX_ROCK_LUA: '${NYX_ROCK_LUA}' does not run")
+endif()
+if(rock_version STREQUAL "5.1")
+  set(module nyx_luajit)
+  set(package luajit)
+else()
+  set(module nyx_lua54)
+  set(package lua5.4)
+endif()
+if(NOT TARGET ${module})
+  message(FATAL_ERROR "the rock for Lua ${rock_version} needs the headers of ${package}")
+endif()
+add_custom_target(rock DEPENDS ${module} nyx_shared)
+
+# The library lies beside the module under its soname: one file, since links do not
+# survive the move.
+set_target_properties(nyx_shared PROPERTIES VERSION ${PROJECT_VERSION_MAJOR})
+set_target_properties(${module} PROPERTIES INSTALL_RPATH "$ORIGIN")
+install(TARGETS ${module} DESTINATION lib/nyx)
+install(TARGETS nyx_shared LIBRARY DESTINATION lib/nyx NAMELINK_SKIP)
+install(DIRECTORY lua/nyx DESTINATION lua FILES_MATCHING PATTERN "*.lua")
+
+# For extensions in C: headers, and a nyx.pc that knows where the library went.
+install(DIRECTORY core/include/nyx DESTINATION include)
+install(FILES bindings/lua/nyx_lua.h DESTINATION include/nyx)
+file(WRITE ${PROJECT_BINARY_DIR}/rock/nyx.pc
+"prefix=\${pcfiledir}/..
+libdir=\${prefix}/../../../../lua/${rock_version}/nyx
+includedir=\${prefix}/include
+
+Name: nyx
+Description: ${PROJECT_DESCRIPTION}
+Version: ${PROJECT_VERSION}
+Cflags: -I\${includedir}
+Libs: -L\${libdir} -l:libnyx.so.${PROJECT_VERSION_MAJOR}
+")
+install(FILES ${PROJECT_BINARY_DIR}/rock/nyx.pc DESTINATION pkgconfig)

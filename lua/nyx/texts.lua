@@ -1,0 +1,150 @@
+-- Help texts of layers, optimisers, data and training, by the name that follows "nyx.":
+-- {group, text}. A text begins with how the thing is called. Read next: help.lua.
+
+local M = {}
+
+local function add(group, texts)
+  for name, text in pairs(texts) do M[group:sub(5) .. "." .. name] = { group, text } end
+end
+
+add("nyx.nn", {
+  Module = "nyx.class(\"Name\", nn.Module): the base of layers and models, which assign " ..
+    "modules and parameters to fields of self in init and define forward(x). Methods: " ..
+    "parameters named_parameters buffers modules named_modules children apply train eval " ..
+    "zero_grad to requires_grad_ state_dict load_state_dict register_buffer " ..
+    "register_parameter parameter_count",
+  Parameter = "nn.Parameter(tensor): a trainable leaf that shares memory with tensor",
+  register = "nn.register(class): lets nyx.load build modules of a class of your own",
+  Linear = "nn.Linear(in_features, out_features, {bias, dtype}): x W^T + b over the last " ..
+    "dimension",
+  Embedding = "nn.Embedding(num_embeddings, embedding_dim, {padding_idx, dtype}): the rows of " ..
+    "a table, for labels from 1; the row padding_idx stays zero",
+  Conv2d = "nn.Conv2d(in_channels, out_channels, kernel_size, {stride, padding, dilation, " ..
+    "groups, bias, dtype}): convolution of (batch, channels, height, width); sizes are " ..
+    "numbers or {height, width}",
+  MaxPool2d = "nn.MaxPool2d(kernel_size, {stride, padding, dilation, ceil_mode}): the " ..
+    "greatest of each window; the stride is the window's size unless given",
+  AvgPool2d = "nn.AvgPool2d(kernel_size, {stride, padding, ceil_mode, count_include_pad}): " ..
+    "the mean of each window",
+  BatchNorm1d = "nn.BatchNorm1d(num_features, {eps, momentum, affine, track_running_stats, " ..
+    "dtype}): batch normalisation of (batch, channels) and (batch, channels, length)",
+  BatchNorm2d = "nn.BatchNorm2d(num_features, {eps, momentum, affine, track_running_stats, " ..
+    "dtype}): batch normalisation of (batch, channels, height, width)",
+  LayerNorm = "nn.LayerNorm(normalized_shape, {eps, elementwise_affine, bias, dtype}): " ..
+    "normalises over the trailing dimensions",
+  RMSNorm = "nn.RMSNorm(normalized_shape, {eps, elementwise_affine, dtype}): divides by the " ..
+    "root mean square over the trailing dimensions",
+  Dropout = "nn.Dropout(p): in training, zeroes elements with probability p (0.5) and scales " ..
+    "the others by 1 / (1 - p)",
+  Sequential = "nn.Sequential(module, ...): modules one after the other; net[1] is the first, " ..
+    "net:append(module) adds one",
+  ModuleList = "nn.ModuleList({module, ...}): a list of modules without a forward of its own",
+  Identity = "nn.Identity(): gives its input back",
+  Flatten = "nn.Flatten(start_dim, end_dim): joins the dimensions from start_dim (2) to " ..
+    "end_dim (the last)",
+})
+
+-- Activations apply the op of the same name.
+for name, how in pairs { ReLU = "relu", ReLU6 = "relu6", LeakyReLU = "leaky_relu(negative_slope)",
+  ELU = "elu(alpha)", SELU = "selu", SiLU = "silu", Mish = "mish",
+  Softplus = "softplus(beta, threshold)", Sigmoid = "sigmoid", Tanh = "tanh",
+  Hardtanh = "hardtanh(min_val, max_val)", Hardswish = "hardswish", Softmax = "softmax(dim)",
+  LogSoftmax = "log_softmax(dim)", GELU = "gelu(approximate)" } do
+  local op, arguments = how:match("^([%w_]+)(.*)$")
+  if arguments == "" then arguments = "()" end
+  M["nn." .. name] = { "nyx.nn", ("nn.%s%s: the op %s as a layer"):format(name, arguments, op) }
+end
+M["nn.Softmax"][2] = M["nn.Softmax"][2] .. "; dim is the last unless given"
+M["nn.LogSoftmax"][2] = M["nn.LogSoftmax"][2] .. "; dim is the last unless given"
+M["nn.GELU"][2] = M["nn.GELU"][2] .. "; gelu_tanh when approximate is \"tanh\""
+
+add("nyx.nn", {
+  CrossEntropyLoss = "nn.CrossEntropyLoss({weight, ignore_index, label_smoothing, " ..
+    "reduction}): criterion(logits, target) of logits (batch, classes, ...) and labels from " ..
+    "1, or class probabilities. The reduction of this and other losses is \"mean\", \"sum\" " ..
+    "or \"none\"",
+  NLLLoss = "nn.NLLLoss({weight, ignore_index, reduction}): log-probabilities against labels " ..
+    "from 1",
+  MSELoss = "nn.MSELoss({reduction}): (input - target)^2",
+  L1Loss = "nn.L1Loss({reduction}): |input - target|",
+  HuberLoss = "nn.HuberLoss({delta, reduction}): quadratic within delta (1), linear beyond",
+  SmoothL1Loss = "nn.SmoothL1Loss({beta, reduction}): the Huber loss divided by beta (1)",
+  BCELoss = "nn.BCELoss({weight, reduction}): probabilities against targets in 0..1",
+  BCEWithLogitsLoss = "nn.BCEWithLogitsLoss({weight, pos_weight, reduction}): logits against " ..
+    "targets in 0..1",
+  KLDivLoss = "nn.KLDivLoss({log_target, reduction}): log-probabilities against " ..
+    "probabilities; reduction may also be \"batchmean\"",
+})
+
+add("nyx.nn.init", {
+  uniform_ = "nn.init.uniform_(tensor, low, high): uniform over low..high (0..1)",
+  normal_ = "nn.init.normal_(tensor, mean, std): normal (0, 1)",
+  constant_ = "nn.init.constant_(tensor, value): the same number everywhere",
+  zeros_ = "nn.init.zeros_(tensor): zeros",
+  ones_ = "nn.init.ones_(tensor): ones",
+  kaiming_uniform_ = "nn.init.kaiming_uniform_(tensor, {a, mode, nonlinearity}): He et al. " ..
+    "2015",
+  kaiming_normal_ = "nn.init.kaiming_normal_(tensor, {a, mode, nonlinearity}): He et al. 2015",
+  xavier_uniform_ = "nn.init.xavier_uniform_(tensor, gain): Glorot and Bengio 2010",
+  xavier_normal_ = "nn.init.xavier_normal_(tensor, gain): Glorot and Bengio 2010",
+  fans = "nn.init.fans(tensor): the inputs and the outputs that one weight of a layer touches",
+  calculate_gain = "nn.init.calculate_gain(nonlinearity, parameter): the factor by which a " ..
+    "nonlinearity shrinks a signal",
+})
+
+add("nyx.optim", {
+  SGD = "optim.SGD(params, {lr, momentum, dampening, weight_decay, nesterov, maximize}): " ..
+    "gradient descent, lr 1e-3. Methods of all optimisers: zero_grad step add_param_group " ..
+    "state_dict load_state_dict. params is a list of tensors or of groups {params = ..., lr = " ..
+    "...}",
+  RMSprop = "optim.RMSprop(params, {lr, alpha, eps, weight_decay, momentum, centered, " ..
+    "maximize}): scaled by a running root mean square, lr 1e-2",
+  Adam = "optim.Adam(params, {lr, betas, eps, weight_decay, amsgrad, maximize}): Kingma and " ..
+    "Ba 2015, lr 1e-3",
+  AdamW = "optim.AdamW(params, {lr, betas, eps, weight_decay, amsgrad, maximize}): Adam with " ..
+    "weight decay (0.01) that shrinks the parameters themselves",
+  Optimizer = "nyx.class(\"Name\", optim.Optimizer): the base of optimisers, which define " ..
+    "update(group, parameter, grad, state)",
+  Schedule = "nyx.class(\"Name\", optim.Schedule): the base of schedules, which define " ..
+    "rate(base, epoch); step() goes on to the next epoch",
+  StepLR = "optim.StepLR(optimizer, {step_size, gamma}): multiplies the rate by gamma (0.1) " ..
+    "every step_size epochs",
+  ExponentialLR = "optim.ExponentialLR(optimizer, {gamma}): multiplies the rate by gamma " ..
+    "every epoch",
+  CosineAnnealingLR = "optim.CosineAnnealingLR(optimizer, {T_max, eta_min}): half a cosine " ..
+    "from the starting rate to eta_min (0) in T_max epochs",
+})
+
+add("nyx.data", {
+  TensorDataset = "data.TensorDataset(tensor, ...): rows of tensors with equal first " ..
+    "dimensions; size() and get(positions)",
+  Subset = "data.Subset(dataset, positions): some rows of a dataset",
+  split = "data.split(dataset, sizes, {shuffle}): subsets at random, of counts or of " ..
+    "fractions that add up to 1",
+  DataLoader = "data.DataLoader(dataset, {batch_size, shuffle, drop_last}): for x, y in " ..
+    "loader do; every loop is an epoch",
+  csv = "data.csv(path, {header, sep, dtype, skip}): a tensor (rows, columns) from a CSV " ..
+    "file, or with dtype = \"string\" rows of strings; then the names of the header. nil and " ..
+    "a message when it cannot be read",
+  idx = "data.idx(path): a tensor from an IDX file such as MNIST's; nil and a message when it " ..
+    "cannot be read",
+})
+
+add("nyx.train", {
+  progress = "train.progress(source, {label, total, file, terminal}): a bar around a loop, " ..
+    "for x, y in bar do; bar:set(\"loss\", value) shows a value. The source is a loader, a " ..
+    "number or an iterator",
+  accuracy = "train.accuracy(predicted, target): the share of right labels, or of scores " ..
+    "whose greatest is right",
+  confusion = "train.confusion(predicted, target, classes): how often class i (row) was " ..
+    "predicted as class j (column)",
+  confusion_text = "train.confusion_text(matrix, names): a confusion matrix as text",
+})
+
+add("nyx.show", {
+  image = "show.image(image, {low, high, colour}): a grey image (height, width) as text",
+  images = "show.images({{image, caption}, ...}, {low, high, colour}): images side by side, " ..
+    "as text",
+})
+
+return M

@@ -1,0 +1,113 @@
+-- The help knows everything public, in every form in which one may ask, and guesses what was
+-- meant. Read next: lua/nyx/help.lua, lua/nyx/texts.lua.
+local nyx = require "nyx"
+local help = require "nyx.help"
+
+describe("help", function()
+  it("has a text for every layer, optimiser, dataset and function of their modules", function()
+    local missing = {}
+    local function look(prefix, module)
+      for name, value in pairs(module) do
+        local full = prefix .. "." .. name
+        if name == "init" then
+          look(full, value)
+        elseif name ~= "classes" then
+          local text = help.text(full)
+          if not (text and text:find(name, 1, true)) then missing[#missing + 1] = full end
+        end
+      end
+    end
+    for _, name in ipairs { "nn", "optim", "data", "train", "show" } do look(name, nyx[name]) end
+    table.sort(missing)
+    assert.equal("", table.concat(missing, " "))
+  end)
+
+  it("has no text for what does not exist", function()
+    for name in pairs(require "nyx.texts") do
+      local value = nyx
+      for part in name:gmatch("[%w_]+") do value = value[part] end
+      assert.is_not_nil(value, name)
+    end
+  end)
+
+  it("takes names, functions, classes and groups", function()
+    local linear = help.text("nn.Linear")
+    assert.is_truthy(linear:find("in_features", 1, true))
+    for _, what in ipairs { "Linear", "nyx.nn.Linear", nyx.nn.Linear } do
+      assert.equal(linear, help.text(what))
+    end
+    assert.equal(help.text("matmul"), help.text("x:matmul"))
+    assert.equal(help.text("matmul"), help.text(nyx.matmul))
+    assert.is_truthy(help.text("split"):find("x:split", 1, true))
+    assert.is_truthy(help.text(nyx.data.split):find("data.split", 1, true))
+    assert.is_truthy(help.text("relu_"):find("x:relu()", 1, true))
+    assert.is_truthy(help.text("x.shape"):find("sizes", 1, true))
+    assert.is_truthy(help.text("nn"):find("nn.Linear", 1, true))
+    assert.equal(help.text("nn"), help.text(nyx.nn))
+    assert.is_truthy(help.text("trigonometric"):find("atan2", 1, true))
+  end)
+
+  it("guesses what was meant", function()
+    for typed, meant in pairs { matml = "matmul", sofmax = "softmax", Linaer = "nn.Linear",
+      ["x:trnaspose"] = "transpose" } do
+      local text, message = help.text(typed)
+      assert.is_nil(text)
+      assert.is_truthy(message:find("did you mean '" .. meant .. "'", 1, true), message)
+    end
+    local _, message = help.text("qqqqqqqq")
+    assert.is_nil(message:find("mean", 1, true))
+  end)
+
+  it("says so when there is nothing to say", function()
+    for _, what in ipairs { 1, true, print, {}, nyx.zeros(2) } do
+      local text, message = help.text(what)
+      assert.is_nil(text)
+      assert.equal("help: ", message:sub(1, 6))
+    end
+  end)
+
+  it("is in the same order every time", function()
+    assert.equal(help.text(), help.text())
+    local groups = help.groups()
+    assert.equal("gradient", groups[#groups].group)
+    for _, group in ipairs(groups) do
+      for i = 2, #group.entries do
+        assert.is_true(group.entries[i - 1].name < group.entries[i].name)
+      end
+    end
+  end)
+
+  it("writes declarations for the language server", function()
+    local text = help.annotations()
+    assert.is_truthy(text:find("---@field matmul fun", 1, true))
+  end)
+end)
+
+describe("completion", function()
+  it("of a tensor has its methods as functions, and its fields", function()
+    local names = getmetatable(nyx.zeros(1)).__names(nyx.zeros(1))
+    assert.equal("function", type(names.matmul))
+    assert.equal("function", type(names.relu_))
+    assert.is_not_nil(names.shape)
+    assert.is_not.equal("function", type(names.shape))
+  end)
+
+  it("of nyx has the modules that are not loaded yet", function()
+    local names = getmetatable(nyx).__names
+    for _, name in ipairs { "nn", "optim", "data", "train", "save", "load" } do
+      assert.is_true(names[name], name)
+      assert.is_not_nil(nyx[name])
+    end
+  end)
+end)
+
+describe("a comparison with an operator", function()
+  it("says which method to use", function()
+    local x = nyx.ones(2)
+    for _, compare in ipairs { function() return x < x end, function() return x >= x end } do
+      local ok, message = pcall(compare)
+      assert.is_false(ok)
+      assert.is_truthy(message:find("x:lt(y)", 1, true), message)
+    end
+  end)
+end)
