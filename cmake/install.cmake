@@ -14,6 +14,9 @@ foreach(target IN LISTS nyx_lua_modules)
   install(TARGETS ${target} DESTINATION ${CMAKE_INSTALL_LIBDIR}/lua/${version}/nyx)
   set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../../..")
 endforeach()
+if(TARGET nyx_lua_static)
+  install(TARGETS nyx_lua_static EXPORT NyxTargets)
+endif()
 if(EXISTS ${PROJECT_SOURCE_DIR}/lua/nyx)
   foreach(version 5.4 5.1)
     install(DIRECTORY lua/nyx DESTINATION ${CMAKE_INSTALL_DATADIR}/lua/${version}
@@ -28,13 +31,27 @@ if(TARGET nyx_exe)
   set_target_properties(nyx_exe PROPERTIES INSTALL_RPATH "$ORIGIN/${lib_from_bin}")
 endif()
 
-# pkg-config: nyx.pc is relocatable through ${pcfiledir}.
+# pkg-config: nyx.pc, and nyx-lua5.4.pc for programs with Lua inside; relocatable through
+# ${pcfiledir}.
 file(RELATIVE_PATH prefix_from_pc ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
      ${CMAKE_INSTALL_PREFIX})
 configure_file(nyx.pc.in nyx.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/nyx.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+if(TARGET nyx_lua_static)
+  set(lua_needs "")
+  if(ZLIB_FOUND)
+    string(APPEND lua_needs " -lz")
+  endif()
+  if(CJSON_FOUND)
+    string(APPEND lua_needs " -lcjson")
+  endif()
+  configure_file(cmake/nyx-lua.pc.in nyx-lua5.4.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/nyx-lua5.4.pc
+          DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endif()
 
-# CMake: find_package(Nyx) gives Nyx::nyx (shared) and Nyx::nyx_static.
+# CMake: find_package(Nyx) gives Nyx::nyx (shared), Nyx::nyx_static and Nyx::lua (the
+# binding for Lua 5.4, static).
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Nyx)
 configure_package_config_file(cmake/NyxConfig.cmake.in NyxConfig.cmake

@@ -46,24 +46,24 @@ static char *give_prompt(EditLine *e) {
 
 /* ---- keys */
 
-/* Reads one character. Signals end the read: Ctrl-C then arrives as a key of its own, and
- * a terminal that changed is drawn again. */
+/* Reads one character. Ctrl-C, which is a signal, becomes a key of its own; a terminal
+ * that changed is drawn again. */
 static int read_character(EditLine *e, wchar_t *out) {
   mbstate_t shift = {0};
   for (;;) {
-    char byte;
-    ssize_t n = read(STDIN_FILENO, &byte, 1);
-    if (nyx__line_resized) {
-      nyx__line_resized = 0;
-      el_set(e, EL_PREP_TERM, 1);
-      el_resize(e);
-      el_set(e, EL_REFRESH);
-    }
-    if (nyx__line_interrupted) {
-      nyx__line_interrupted = 0;
+    nyx__line_event event = nyx__line_wait();
+    if (event == NYX__LINE_INTERRUPT) {
       *out = CANCEL_KEY;
       return 1;
     }
+    if (event == NYX__LINE_RESIZE) {
+      el_set(e, EL_PREP_TERM, 1);
+      el_resize(e);
+      el_set(e, EL_REFRESH);
+      continue;
+    }
+    char byte;
+    ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return (int)n;
     size_t used = mbrtowc(out, &byte, 1, &shift);

@@ -2,13 +2,16 @@
 #ifndef NYX_REPL_LINE_H
 #define NYX_REPL_LINE_H
 
-#include <signal.h>
-
 #include "repl.h"
 
-/* Ctrl-C was pressed; the terminal changed its size or came back from a stop. Set by
- * signal handlers while a line is read. */
-extern volatile sig_atomic_t nyx__line_interrupted, nyx__line_resized;
+typedef enum nyx__line_event {
+  NYX__LINE_KEY,       /* there is something to read */
+  NYX__LINE_INTERRUPT, /* Ctrl-C */
+  NYX__LINE_RESIZE     /* the terminal has another size, or is back from a stop */
+} nyx__line_event;
+
+/* Waits for one of these. */
+nyx__line_event nyx__line_wait(void);
 
 /* The editor on top of libedit; false when it is not there. */
 bool nyx__edit_open(lua_State *L);

@@ -1,6 +1,7 @@
 /* Runs Lua code for the executable: tracebacks, error messages, and Ctrl-C, which stops
  * Lua code through a debug hook and a running op through its context. Read next: main.c.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 static const char *program;  /* what messages begin with */
 static nyx_context *context; /* whose ops Ctrl-C stops */
 static lua_State *running;   /* what Ctrl-C stops; NULL outside of nyx__run_call */
+static pthread_t running_thread;
 static volatile sig_atomic_t interrupts; /* since the call began */
 
 void nyx__run_set_program(const char *name) {
@@ -30,6 +32,10 @@ static void stop_hook(lua_State *L, lua_Debug *ar) {
 /* The hook runs at the next instruction of Lua code. Somebody who keeps pressing gets
  * out of what neither way reaches, at the price of the process. */
 static void on_interrupt(int signal_number) {
+  if (!pthread_equal(pthread_self(), running_thread)) { /* some worker got it */
+    pthread_kill(running_thread, signal_number);
+    return;
+  }
   if (++interrupts >= 3) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
@@ -63,6 +69,7 @@ int nyx__run_call(lua_State *L, int n_args, int n_results) {
   lua_State *outer = running;
   interrupts = 0;
   running = L;
+  running_thread = pthread_self();
   sigaction(SIGINT, &action, &before);
   int status = lua_pcall(L, n_args, n_results, base);
   sigaction(SIGINT, &before, NULL);

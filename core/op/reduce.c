@@ -1,5 +1,5 @@
-/* The reductions: their op table entries from kernels/reduce.def, their shapes and the jobs
- * devices compute. Read next: kernels/reduce.def, reduce_gradient.c,
+/* The reductions: their op table entries from kernels/reduce.def, their shapes and the
+ * jobs devices compute. Read next: kernels/reduce.def, reduce_gradient.c,
  * core/device/cpu/reduce.c. */
 #include "reduce.h"
 
@@ -36,11 +36,13 @@ static nyx_status reduce_infer(nyx_call *c);
 #define NUMBERS NYX_ROW_NUMBERS
 
 static nyx_reduce_row rows[] = {
-#define NYX_REDUCE(name, types, result, attrs, init, combine, merge, finish, grad, doc)    \
-  {#name,  NYX__REDUCE_##name, types,   NYX_REDUCE_##result, #init, #combine, #merge,      \
-   #finish, #grad},
-#define NYX_REDUCE_PART(name, types, init, combine, merge, finish)                         \
-  {#name, NYX__REDUCE_##name, types, NYX_REDUCE_SAME, #init, #combine, #merge, #finish, NULL},
+#define NYX_REDUCE(name, types, result, attrs, init, combine, merge, finish, grad, doc)  \
+  {#name, NYX__REDUCE_##name, types,  NYX_REDUCE_##result,                               \
+   #init, #combine,           #merge, #finish,                                           \
+   #grad},
+#define NYX_REDUCE_PART(name, types, init, combine, merge, finish)                       \
+  {#name, NYX__REDUCE_##name, types, NYX_REDUCE_SAME, #init, #combine, #merge, #finish,  \
+   NULL},
 #include "kernels/reduce.def"
 #undef NYX_REDUCE
 #undef NYX_REDUCE_PART
@@ -49,7 +51,8 @@ static nyx_reduce_row rows[] = {
 #define NOATTR NULL, 0
 #define ATTR1(name, preset) #name, preset
 #define PRESET(...) PRESET_OF(__VA_ARGS__)
-#define PRESET_OF(name, preset) {name, preset}
+#define PRESET_OF(name, preset)                                                          \
+  { name, preset }
 static const struct parameter {
   const char *name;
   double preset;
@@ -60,7 +63,8 @@ static const struct parameter {
 };
 
 static const char *const docs[] = {
-#define NYX_REDUCE(name, types, result, attrs, init, combine, merge, finish, grad, doc) doc,
+#define NYX_REDUCE(name, types, result, attrs, init, combine, merge, finish, grad, doc)  \
+  doc,
 #include "kernels/reduce.def"
 #undef NYX_REDUCE
 };
@@ -68,7 +72,8 @@ static const char *const docs[] = {
 /* Whether the name `c` (a letter) occurs in a row's text. */
 static bool mentions(const char *text, char c) {
   for (const char *p = text; *p;) {
-    size_t n = strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
+    size_t n =
+        strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789");
     if (n == 1 && *p == c) return true;
     p += n ? n : 1;
   }
@@ -95,7 +100,9 @@ static void make_op(nyx_op *op, nyx_attr *attrs, nyx_reduce_row *row, int id) {
                  .n_attrs = 2,
                  .n_out = single && text ? 2 : 1,
                  .infer = reduce_infer,
-                 .cases = has_p ? p_cases : single ? dim_cases : dims_cases,
+                 .cases = has_p    ? p_cases
+                          : single ? dim_cases
+                                   : dims_cases,
                  .domain = {-2, 2},
                  .row = row};
   if (has_p) {

@@ -1,5 +1,6 @@
 /* What ops that reduce dimensions share: which dimensions, the result's shape, rows for
- * kernels, and shapes for gradients. Read next: reduce.c, reduce_gradient.c, variance.c. */
+ * kernels, and shapes for gradients. Read next: reduce.c, reduce_gradient.c, variance.c.
+ */
 #ifndef NYX_OP_REDUCE_H
 #define NYX_OP_REDUCE_H
 
@@ -34,8 +35,9 @@ nyx_status nyx__reduce_begin(nyx_context *ctx, const nyx_tensor *t, uint32_t dim
 nyx_status nyx__reduce_finish(nyx_context *ctx, nyx_tensor *rows, uint32_t dims,
                               nyx_tensor *t) NYX_MUST_CHECK;
 
-/* For gradients, recorded: a result of reducing `in` over `dims`, with or without keepdim,
- * given size 1 in the reduced dimensions; and t expanded to the shape of `in`. */
+/* For gradients, recorded: a result of reducing `in` over `dims`, with or without
+ * keepdim, given size 1 in the reduced dimensions; and t expanded to the shape of `in`.
+ */
 nyx_status nyx__keep_dims(nyx_context *ctx, nyx_tensor *t, const nyx_spec *in,
                           uint32_t dims, nyx_tensor **out) NYX_MUST_CHECK;
 nyx_status nyx__expand_to(nyx_context *ctx, nyx_tensor *t, const nyx_spec *in,

@@ -78,7 +78,8 @@ int main(void) {
   ok = sum_of_tanh(ctx, 16 * million, &with_host) == NYX_ERR_MEMORY;
   printf("beyond the limit: %s\n", nyx_context_error(ctx));
   ok = sum_of_tanh(ctx, million, &with_host) == NYX_OK && ok;
-  printf("within it: %s\n", with_pool == with_host ? "the same result" : "another result");
+  printf("within it: %s\n",
+         with_pool == with_host ? "the same result" : "another result");
   nyx_context_free(ctx);
 
   nyx_memory_stats stats;

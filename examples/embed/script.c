@@ -1,6 +1,6 @@
-/* A host program with Lua and Nyx inside. It runs a script, calls a function of it with its
- * own numbers as a tensor, and reads the tensor that comes back. Read next: script.lua,
- * <nyx/nyx_lua.h>. */
+/* A host program with Lua and Nyx inside. It runs a script, calls a function of it with
+ * its own numbers as a tensor, and reads the tensor that comes back. Read next:
+ * script.lua, <nyx/nyx_lua.h>. */
 #include <lauxlib.h>
 #include <lualib.h>
 #include <nyx/nyx_lua.h>
@@ -19,8 +19,8 @@ static int host(lua_State *L) {
   lua_call(L, 1, 1);
 
   nyx_tensor *y = nyx_lua_check_tensor(L, -1);
-  nyx_lua_check(L, nyx_tensor_read(nyx_lua_context(L), y, NYX_FLOAT32, score,
-                                   sizeof score));
+  nyx_lua_check(L,
+                nyx_tensor_read(nyx_lua_context(L), y, NYX_FLOAT32, score, sizeof score));
   for (int i = 0; i < 4; i++)
     printf("(%g, %g) scores %.3f\n", position[i][0], position[i][1], score[i]);
   return 0;

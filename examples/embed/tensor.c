@@ -1,5 +1,5 @@
-/* The C API alone: tensors from C arrays, ops by name, gradients, and what happens to a call
- * that cannot work. Read next: <nyx/tensor.h>, <nyx/op.h>, <nyx/grad.h>. */
+/* The C API alone: tensors from C arrays, ops by name, gradients, and what happens to a
+ * call that cannot work. Read next: <nyx/tensor.h>, <nyx/op.h>, <nyx/grad.h>. */
 #include <nyx/nyx.h>
 #include <stdio.h>
 

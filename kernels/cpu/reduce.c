@@ -3,7 +3,8 @@
 
 #define DECLARE(type)                                                                    \
   extern const nyx_reduce_kernel NYX_PATH(reduce_##type##_rows)[NYX__REDUCE_COUNT];      \
-  int64_t NYX_PATH(reduce_##type##_find)(int64_t n, const void *from, const void *value); \
+  int64_t NYX_PATH(reduce_##type##_find)(int64_t n, const void *from,                    \
+                                         const void *value);                             \
   void NYX_PATH(reduce_##type##_follow)(int64_t n, const void *from, int64_t row,        \
                                         bool least, void *best, void *where);
 DECLARE(float32)

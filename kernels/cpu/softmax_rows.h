@@ -62,8 +62,8 @@ static S greatest_number(const S *x, int64_t n) {
       a[k] = nyx__max_or(nyx__load(x + i + k * NYX_LANES), a[k]);
   for (; i + NYX_LANES <= n; i += NYX_LANES) a[0] = nyx__max_or(nyx__load(x + i), a[0]);
   if (i < n)
-    a[1] =
-        nyx__max_or(nyx__first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST), a[1]);
+    a[1] = nyx__max_or(nyx__first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST),
+                       a[1]);
   return greatest(nyx__max_or(nyx__max_or(a[0], a[1]), nyx__max_or(a[2], a[3])));
 }
 

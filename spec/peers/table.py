@@ -305,6 +305,14 @@ def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False, posi
     return Case([x], attrs, order=2 if x.numel() else 1)  # of nothing: 0 / 0 in the second
 
 
+def norm(r, dtype):
+    c = reduction(r, dtype, p=True, nonempty=True, distinct=True)
+    if c.attrs.get("p", 2) != 2:  # at 0 torch's second gradients are nan, Nyx's 0
+        x = c.inputs[0]
+        c.inputs[0] = torch.where(x == 0, torch.ones_like(x), x)
+    return c
+
+
 def product(r, dtype):
     c = reduction(r, dtype)
     if dtype not in INTS and c.inputs[0].numel() > 50:
@@ -370,7 +378,7 @@ def permute(r, dtype):
 def new_shape(r, count):
     """A random shape of so many elements, perhaps with a -1."""
     shape = []
-    while count > 1 and r.chance(0.8):
+    while count > 1 and len(shape) < 6 and r.chance(0.8):
         n = r.choice([n for n in range(1, count + 1) if count % n == 0])
         shape.append(n)
         count //= n
@@ -827,7 +835,7 @@ def adaptive(r, dtype):
 def normal(bias):
     def make(r, dtype):
         shape = r.shape(1, 4, empty=0)
-        shape[-1] += 1
+        shape[-1] += 2  # two elements, normalized, are 1 and -1: their gradients cancel out
         k = r.randint(1, len(shape))
         inputs, attrs = [r.tensor(shape, dtype, repeats=False)], {}
         if r.chance(0.6):
@@ -898,8 +906,9 @@ def labelled(smoothing):
         else:
             target, positions = r.positions([*batch, *rest], classes), {1}
             if r.chance(0.4):
-                # where all labels are ignored the mean is nan in both
                 attrs["ignore_index"] = r.randrange(classes) if r.chance(0.8) else -100
+                if (target == attrs["ignore_index"]).all():  # the mean is nan
+                    return Case([x, target], attrs, positions=positions, leaves=leaves, order=1)
         return Case([x, target] + ([weight] if weight is not None else []), attrs, positions=positions, leaves=leaves)
 
     return make
@@ -917,7 +926,7 @@ MAKERS = {
     **{name: lambda r, d: reduction(r, d, over=False, nonempty=True, distinct=True)
        for name in ("min", "max", "argmin", "argmax")},
     "any": reduction, "all": reduction, "count_nonzero": reduction,
-    "norm": lambda r, d: reduction(r, d, p=True, nonempty=True, distinct=True),
+    "norm": norm,
     "logsumexp": lambda r, d: reduction(r, d, nonempty=True),
     "var": variance, "std": variance, "cumsum": scanning, "cumprod": scanning,
     "softmax": softmax, "log_softmax": softmax,

@@ -46,11 +46,14 @@ function M.run(command, input)
   return out, err, code
 end
 
--- Talks to the program on a terminal: see pty.c for the dialogue. `environment` is put in
--- front of the command.
+-- Talks to the program on a terminal: see pty.c for the dialogue. Besides there are "prompt",
+-- which waits for one, and "cancel", which presses Ctrl-C and waits for the prompt after it.
+-- `environment` is for the env command.
 function M.talk(dialogue, environment, options)
-  local command = ("env TERM=xterm NYX_HISTORY=%s %s '%s' 20 $NYX %s"):format(
-    "/dev/null", environment or "", M.pty, options or "")
+  dialogue = ("\n" .. dialogue):gsub("\ncancel%f[\n]", "\nsend \\x03\nexpect ^C\\r\\n> ")
+    :gsub("\nprompt%f[\n]", "\nexpect > ")
+  local command = ("env %s '%s' 20 $NYX %s"):format(
+    environment or "TERM=xterm NYX_HISTORY=/dev/null", M.pty, options or "")
   local out, err, code = M.run(command, dialogue)
   return out .. err, code
 end

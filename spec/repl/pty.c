@@ -1,6 +1,6 @@
 /* Runs a program on a terminal of its own and talks to it, for the specs of the REPL:
  *   pty <seconds> <program> [arguments] < dialogue
- * Lines of the dialogue: "send TEXT" types it (\n \t \e \xHH are understood), "expect
+ * Lines of the dialogue: "send TEXT" types it (\n \r \t \e \xHH are understood), "expect
  * TEXT" waits for it in the output, "refuse TEXT" fails if it came since the last expect,
  * "resize COLUMNS". At the end of the dialogue the program must end by itself. Prints
  * what the terminal showed; exits with the program's status, 100 + signal, or 99 when the
@@ -57,7 +57,7 @@ static void expect(const char *text, double seconds) {
   }
 }
 
-/* Replaces \n \t \e \\ \xHH in place; returns the length. */
+/* Replaces \n \r \t \e \\ \xHH in place; returns the length. */
 static size_t unescape(char *s) {
   char *out = s;
   for (char *p = s; *p; p++) {
@@ -67,6 +67,7 @@ static size_t unescape(char *s) {
     }
     switch (*++p) {
       case 'n': *out++ = '\n'; break;
+      case 'r': *out++ = '\r'; break;
       case 't': *out++ = '\t'; break;
       case 'e': *out++ = 27; break;
       case 'x': {

@@ -25,7 +25,7 @@ describe("nyx", function()
   end)
 
   it("finds nyx wherever it is started", function()
-    local out, err = run [[cd / && $NYX -e 'local nyx = require "nyx" print(nyx.ones(3):sum():item())']]
+    local out, err = run [[cd / && $NYX -l nyx -e 'print(nyx.ones(3):sum():item())']]
     assert.are.equal("3.0\n", out, err)
   end)
 
@@ -80,7 +80,8 @@ describe("nyx", function()
   end)
 
   it("reports error values that are no strings", function()
-    local _, err = run [[$NYX -e 'error(setmetatable({}, {__tostring = function() return "T!" end}))']]
+    local _, err = run [[$NYX -e 'error(setmetatable({}, {
+      __tostring = function() return "T!" end}))']]
     assert.matches("T!\n", err, 1, true)
     _, err = run "$NYX -e 'error {}'"
     assert.matches("(error object is a table value)", err, 1, true)
@@ -120,7 +121,7 @@ describe("nyx", function()
 
   it("does what lua does", function()
     if not io.popen("command -v lua5.4"):read("*l") then return pending("no lua5.4 here") end
-    write "print(arg[0] ~= nil, #arg, ...)\nlocal t = setmetatable({}, {__gc = print}) t = nil"
+    write "print(arg[0] ~= nil, #arg, ...)\nsetmetatable({}, {__gc = function() print 'bye' end})"
     for _, command in ipairs {
       "-e 'print(1)' -e 'print(2)'", "-e 'print(collectgarbage(\"incremental\"))'",
       script .. " a b", "-e 'x = 1' " .. script, "- < /dev/null", "-e 'error(\"x\", 0)'",
@@ -143,12 +144,12 @@ describe("nyx", function()
       "\nmodule  .*works" } do
       assert.matches(subject, out)
     end
-    out, _, code = run "NYX_CPU=base $NYX --doctor"
+    out, err, code = run "NYX_CPU=base $NYX --doctor"
     assert.matches("\ncpu +base kernels, NYX_CPU=base", out)
-    assert.are.equal(0, code)
-    out, _, code = run "NYX_CPU=abacus $NYX --doctor"
+    assert.are.equal(0, code, err)
+    out, err, code = run "NYX_CPU=abacus $NYX --doctor"
     assert.matches("\nproblem .*abacus", out)
-    assert.are.equal(1, code)
+    assert.are.equal(1, code, err)
   end)
 
   it("stops on SIGINT with an error, not a corpse", function()

@@ -57,7 +57,7 @@ describe("a session", function()
   end)
 
   it("goes on after errors", function()
-    local out, err = session "error 'first'\n1 +* 2\nnyx.ones(2):matmul(nyx.ones(3))\n5"
+    local out, err = session "error 'first'\nx = 1 +* 2\nnyx.ones(2):matmul(nyx.ones(3))\n5"
     assert.are.equal("5\n", out)
     assert.matches("stdin:1: first\nstack traceback:", err, 1, true)
     assert.matches("stdin:1: unexpected symbol near '*'", err, 1, true)
@@ -106,89 +106,97 @@ describe("a session on a terminal", function()
   end
 
   it("is what nyx starts with", function()
-    talk "expect Ctrl-D leaves\nexpect > \nsend 6 * 7\\n\nexpect 42\nexpect > \nsend \\x04\n"
+    talk "expect Ctrl-D leaves\nprompt\nsend 6 * 7\\n\nexpect 42\nprompt\nsend \\x04\n"
   end)
 
   it("lets lines be edited", function()
     talk [[
-expect > 
-send 6 * 8\x01\x1b[C\x08\x1b[C1\x05\n
-expect 148
-expect > 
+prompt
+send 6 * 8\x013\x051\n
+expect 2916
+prompt
+send 7 + 7\e[D\e[D\e[D*\x0b7\n
+expect 49
+prompt
+send abc\x08\x08\x08\x15x1 .. 2\x01\e[3~\n
+expect 12
+prompt
 send \x04
 ]]
   end)
 
   it("completes a name that is the only one", function()
     talk [[
-expect > 
-send nyx.matm\t
-expect ul
-send  == nyx.Tensor.matmu\t\n
+prompt
+send nyx.manual_se\t == nyx.manual_seed\n
 expect true
-send x = nyx.ones(2); x:index_sel\t
-expect ect
-send \x03
-expect > 
+prompt
+send x = nyx.ones(2) y = x:index_sele\t(1, nyx.tensor{1}):su\t():item()\n
+prompt
+send nyx.xyz\t
+refuse xyz\t
+cancel
 send \x04
 ]]
   end)
 
   it("offers names: globals, keywords, fields, methods, modules not loaded yet", function()
     talk [[
-expect > 
+prompt
 send co\t\t
 expect collectgarbage
 expect coroutine
-send \x03
-expect > 
-send whi\t
-expect while
-send \x03
-expect > 
+cancel
+send n = 5 whi\t n > 4 do n = 4 end print('n' .. n)\n
+expect n4
+prompt
 send x = nyx.ones(2, 2)\n
-expect > 
-send x:transp\t(1, 2):sha\t
-expect transpose
-send \x03
-expect > 
-send nyx.opt\t
-expect optim
-send .Ada\t\t
+prompt
+send x:transpos\t\t
+expect x:transpose
+expect x:transpose_
+cancel
+send x.dty\t .. '!'\n
+expect float32!
+prompt
+send nyx.n\t\t
+expect nyx.nn
+cancel
+send nyx.optim.Ada\t\t
 expect nyx.optim.Adam
 expect nyx.optim.AdamW
-send \x03
-expect > 
+cancel
 send net = nyx.nn.Linear(2, 3)\n
-expect > 
-send net:state_\t
-expect dict
-send \x03
-expect > 
-send ("x"):rep\t
-send (3)\n
-expect xxx
+prompt
+send #net:parameter\t\t
+expect net:parameter_count
+expect net:parameters
+cancel
+send word = 'x'\n
+prompt
+send word:re\t\t
+expect word:rep
+expect word:reverse
+cancel
 send \x04
 ]]
   end)
 
   it("indents with Tab at the beginning of a line", function()
-    talk "expect > \nsend do\\n\nexpect >> \nsend \\tprint(7 * 8)\\nend\\n\nexpect 56\nsend \\x04\n"
+    talk "prompt\nsend do\\n\nprompt\nsend \\tprint(7 * 8)\\nend\\n\nexpect 56\nsend \\x04\n"
   end)
 
   it("gives a line up on Ctrl-C, several lines too", function()
     talk [[
-expect > 
+prompt
 send error('never')
 expect never
-send \x03
-expect > 
+cancel
 send do\n
-expect >> 
+prompt
 send error('never either')
 expect either
-send \x03
-expect > 
+cancel
 send 'still ' .. 'here'\n
 expect still here
 refuse traceback
@@ -198,12 +206,12 @@ send \x04
 
   it("stops Lua code on Ctrl-C and lives on", function()
     talk [[
-expect > 
+prompt
 send print('run' .. 'ning') while true do end\n
 expect running
 send \x03
 expect interrupted!
-expect > 
+prompt
 send nyx.ones(3):sum():item()\n
 expect 3.0
 send \x04
@@ -212,26 +220,26 @@ send \x04
 
   it("stops an op on Ctrl-C and lives on", function()
     talk [[
-expect > 
+prompt
 send a = nyx.ones(3000, 3000) print('run' .. 'ning') while true do pcall(a.matmul, a, a) end\n
 expect running
 send \x03
 expect interrupted
-expect > 
+prompt
 send print(a:sum():item() == 9e6)\n
 expect true
 send \x04
 ]]
   end)
 
-  it("stops code in a pcall that swallows errors, and a reading program", function()
+  it("stops a program that waits for input", function()
     talk [[
-expect > 
+prompt
 send print('rea' .. 'ding') io.read()\n
 expect reading
 send \x03
 expect interrupted!
-expect > 
+prompt
 send 5 * 5\n
 expect 25
 send \x04
@@ -241,9 +249,10 @@ send \x04
   it("keeps its history across runs", function()
     local file = os.tmpname()
     os.remove(file)
-    talk("expect > \nsend remembered = 12\\n\nexpect > \nsend \\x04\n", "NYX_HISTORY=" .. file)
-    talk("expect > \nsend \\e[A\nexpect remembered = 12\nsend 34\\nremembered\\n\nexpect 1234\nsend \\x04\n",
-      "NYX_HISTORY=" .. file)
+    talk("prompt\nsend remembered = 12\\n\nprompt\nsend \\x04\n", "TERM=xterm NYX_HISTORY=" .. file)
+    talk("prompt\nsend \\e[A\nexpect remembered = 12\nsend 34\\nremembered\\n\n" ..
+      "expect 1234\nsend \\x04\n",
+      "TERM=xterm NYX_HISTORY=" .. file)
     local handle = assert(io.open(file))
     assert.are.equal("remembered = 12\nremembered = 1234\nremembered\n", handle:read "*a")
     handle:close()
@@ -253,30 +262,31 @@ send \x04
   it("puts the history into the user's state folder", function()
     local folder = os.tmpname()
     os.remove(folder)
-    talk("expect > \nsend first\\n\nexpect nil\nsend \\x04\n",
-      "-u NYX_HISTORY XDG_STATE_HOME=" .. folder)
+    talk("prompt\nsend first\\n\nexpect nil\nsend \\x04\n",
+      "-u NYX_HISTORY TERM=xterm XDG_STATE_HOME=" .. folder)
     assert.is_true(program.exists(folder .. "/nyx/history"))
-    talk("expect > \nsend second\\n\nexpect nil\nsend \\x04\n",
-      "-u NYX_HISTORY -u XDG_STATE_HOME HOME=" .. folder)
+    talk("prompt\nsend second\\n\nexpect nil\nsend \\x04\n",
+      "-u NYX_HISTORY -u XDG_STATE_HOME TERM=xterm HOME=" .. folder)
     assert.is_true(program.exists(folder .. "/.local/state/nyx/history"))
     os.execute("rm -r " .. folder)
   end)
 
   it("does not mind a history that cannot be written", function()
-    talk("expect > \nsend 2 + 2\\n\nexpect 4\nsend \\x04\n", "NYX_HISTORY=/proc/nothing/here")
+    talk("prompt\nsend 2 + 2\\n\nexpect 4\nsend \\x04\n", "TERM=xterm NYX_HISTORY=/proc/nothing/here")
   end)
 
   it("takes characters of all languages", function()
-    talk("expect > \nsend s = 'größe 日本'\\n\nexpect 日本\nexpect > \nsend #s\\n\nexpect 14\nsend \\x04\n",
-      "LC_ALL=C.UTF-8")
+    talk("prompt\nsend s = 'größe 日本'\\n\nexpect 日本\nprompt\nsend #s\\n\n" ..
+      "expect 14\nsend \\x04\n",
+      "TERM=xterm NYX_HISTORY=/dev/null LC_ALL=C.UTF-8")
   end)
 
   it("survives a terminal that changes its size", function()
-    talk "expect > \nsend 1 + \nresize 40\nsend 1\\n\nexpect 2\nsend \\x04\n"
+    talk "prompt\nsend 1 + \nresize 40\nsend 1\\n\nexpect 2\nsend \\x04\n"
   end)
 
   it("reads plain lines on a dumb terminal", function()
-    talk("expect > \nsend 3 * 3\\n\nexpect 9\nexpect > \nsend half a line\nexpect line\nsend \\x03\n" ..
-      "expect > \nsend 4 * 4\\n\nexpect 16\nexpect > \nsend \\x04\n", "TERM=dumb")
+    talk("prompt\nsend 3 * 3\\n\nexpect 9\nprompt\nsend half a line\nexpect line\n" ..
+      "cancel\nsend 4 * 4\\n\nexpect 16\nprompt\nsend \\x04\n", "TERM=dumb NYX_HISTORY=/dev/null")
   end)
 end)

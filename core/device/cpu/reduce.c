@@ -12,13 +12,13 @@
 #include "cpu.h"
 #include "kernels/cpu/reduce.h"
 
-#define CHUNK 4096          /* elements reduced by one kernel call */
-#define COLUMN_ROWS 64      /* rows combined one after the other before merging pairwise */
-#define COLUMN_WIDTH 1024   /* columns in one task */
-#define MIN_COLUMNS 8       /* fewer are not worth a kernel call per row */
-#define SHORT_ROW 16        /* shorter ones are not worth a kernel call each */
-#define MIN_RUN 128         /* the same where a row is in several runs: they are copied */
-#define FOLD_WIDTH 256      /* narrow contiguous columns are folded to at least this */
+#define CHUNK 4096        /* elements reduced by one kernel call */
+#define COLUMN_ROWS 64    /* rows combined one after the other before merging pairwise */
+#define COLUMN_WIDTH 1024 /* columns in one task */
+#define MIN_COLUMNS 8     /* fewer are not worth a kernel call per row */
+#define SHORT_ROW 16      /* shorter ones are not worth a kernel call each */
+#define MIN_RUN 128       /* the same where a row is in several runs: they are copied */
+#define FOLD_WIDTH 256    /* narrow contiguous columns are folded to at least this */
 #define TASK_ELEMENTS 32768 /* elements below which a task is not worth a thread */
 
 /* Dimensions of one side, kept or reduced: sizes of 1 dropped, neighbours in memory
@@ -295,7 +295,8 @@ static void value_tasks(void *arg, int64_t begin, int64_t end) {
   char *to = (char *)nyx__data(out) + (size_t)begin * nyx_dtype_size(out->dtype);
   p->kernel->finish(end - begin, acc_at(p, begin), (double)p->count, p->job->attr[0]);
   if (acc_at(p, begin) != to)
-    p->path->elementwise->scatter[p->in][out->dtype](end - begin, acc_at(p, begin), to, 1);
+    p->path->elementwise->scatter[p->in][out->dtype](end - begin, acc_at(p, begin), to,
+                                                     1);
 }
 
 static void write_positions(nyx_context *ctx, const plan *p) {
@@ -348,13 +349,16 @@ static bool choose_columns(const plan *p) {
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reduction *job) {
   (void)dev;
   nyx_tensor *x = job->in, *copy = NULL;
-  plan p = {.job = job,
-            .path = nyx__cpu_kernels(),
-            .in = compute_index(job->compute),
-            .least = job->row->id == NYX__REDUCE_argmin || job->row->id == NYX__REDUCE_min,
-            .fold = 1};
+  plan p = {
+      .job = job,
+      .path = nyx__cpu_kernels(),
+      .in = compute_index(job->compute),
+      .least = job->row->id == NYX__REDUCE_argmin || job->row->id == NYX__REDUCE_min,
+      .fold = 1};
   /* Rows that only find positions do so by the extreme itself. */
-  int id = job->row->combine ? job->row->id : p.least ? NYX__REDUCE_amin : NYX__REDUCE_amax;
+  int id = job->row->combine ? job->row->id
+           : p.least         ? NYX__REDUCE_amin
+                             : NYX__REDUCE_amax;
   p.kernel = &p.path->reduce->rows[p.in][id];
   p.kept = side_of(x, job->dims, false, false);
   p.reduced = side_of(x, job->dims, true, !job->index);

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cl.h"
@@ -403,6 +404,14 @@ static nyx_status open_device(nyx_context *ctx, int number, opencl_device *d) {
   return NYX_OK;
 }
 
+/* Drivers may still compile or run kernels in threads of their own when the process ends,
+ * while their libraries are taken down. Registered after the driver was opened, this runs
+ * before the driver's own handlers. */
+static void finish_all(void) {
+  for (int i = 0; i < MAX_DEVICES; i++)
+    if (devices[i]) cl.Finish(devices[i]->queue);
+}
+
 nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
   if (number >= MAX_DEVICES) return nyx__error(ctx, CL_NO_DEVICE, number, MAX_DEVICES);
   pthread_mutex_lock(&devices_lock);
@@ -423,6 +432,8 @@ nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
       d->base.structural = opencl_structural;
       pthread_mutex_init(&d->lock, NULL);
       devices[number] = d;
+      static bool registered;
+      if (!registered) registered = atexit(finish_all) == 0;
     } else {
       nyx_memory_free(d);
     }

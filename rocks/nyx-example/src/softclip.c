@@ -52,8 +52,8 @@ static nyx_status compute(nyx_call *c, nyx_dtype dtype, nyx_tensor *y) {
   if (nyx_tensor_is_contiguous(c->in[0]) && nyx_tensor_dtype(c->in[0]) == dtype) {
     w.x = nyx_tensor_data(c->in[0]);
   } else {
-    nyx_status status = nyx_tensor_read(c->ctx, c->in[0], dtype, data,
-                                        (size_t)n * nyx_dtype_size(dtype));
+    nyx_status status =
+        nyx_tensor_read(c->ctx, c->in[0], dtype, data, (size_t)n * nyx_dtype_size(dtype));
     if (status != NYX_OK) return status;
   }
   nyx_parallel_for(n, GRAIN, dtype == NYX_FLOAT64 ? do_double : do_float, &w);
@@ -109,7 +109,8 @@ static const nyx_attr attrs[] = {
 const nyx_op nyx_example_softclip = {
     .name = "softclip",
     .group = "example",
-    .doc = "limit * tanh(x / limit): x near 0, bent smoothly to stay within -limit..limit",
+    .doc =
+        "limit * tanh(x / limit): x near 0, bent smoothly to stay within -limit..limit",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
     .dtypes = NYX_DTYPES_FLOAT,
