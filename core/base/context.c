@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../device/device.h"
 #include "random.h"
 
 const char *nyx_version(void) {
@@ -51,6 +52,7 @@ nyx_status nyx_context_new(nyx_context **out) {
 }
 
 void nyx_context_free(nyx_context *ctx) {
+  if (ctx) nyx__opencl_finish(); /* what this context may have started */
   nyx_memory_free(ctx);
 }
 

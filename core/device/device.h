@@ -64,5 +64,7 @@ static inline bool nyx__on_cpu(const nyx_tensor *t) {
 }
 /* The OpenCL device number `i`, opened on first use. */
 nyx_status nyx__opencl(nyx_context *ctx, int i, nyx_device **out);
+/* Waits for everything that was started there; nothing when OpenCL was never opened. */
+void nyx__opencl_finish(void);
 
 #endif

@@ -183,8 +183,9 @@ static void every_reduction(void) {
       {ID(count_nonzero), 0}, {ID(norm), 1},         {ID(norm), 2},      {ID(norm), 3},
       {ID(norm), INFINITY},   {ID(norm), -INFINITY}, {ID(logsumexp), 0}, {ID(var), 1},
       {ID(var), 0},           {ID(std), 1},          {ID(std), 2.5}};
-  static const int64_t shapes[][3] = {{3, 4, 5}, {2, 70, 3},   {1, 7, 1},   {40, 3, 17},
-                                      {9, 1, 9}, {1, 3, 5000}, {4500, 1, 2}};
+  static const int64_t shapes[][3] = {{3, 4, 5},    {2, 70, 3},   {1, 7, 1},
+                                      {40, 3, 17},  {9, 1, 9},    {1, 3, 5000},
+                                      {4500, 1, 2}, {150, 2, 30}, {5, 3, 200}};
   for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
     for (int dtype = 0; dtype < NYX_DTYPE_COUNT; dtype++) {
       if (!(nyx__op(samples[i].op)->dtypes & NYX_DTYPES(dtype))) continue;
@@ -313,6 +314,35 @@ static void special_values(void) {
     if (!CHECK(of(ID(argmin), 300, v) == (double)at)) break;
     v[at] = 5;
     if (!CHECK(of(ID(argmax), 300, v) == (double)at)) break;
+  }
+}
+
+/* Positions down columns, in several parts of rows: the first of equals, the first nan.
+ */
+static void positions_in_columns(void) {
+  enum { ROWS = 200, COLUMNS = 40 };
+  static double v[ROWS * COLUMNS], want[2][COLUMNS];
+  static const nyx__op_id ops[] = {ID(argmin), ID(argmax)};
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_INT8,
+                                     NYX_INT64};
+  for (int d = 0; d < 5; d++) {
+    bool with_nan = nyx_dtype_is_float(dtypes[d]);
+    for (int64_t i = 0; i < ROWS * COLUMNS; i++)
+      v[i] = with_nan && next() % 300 == 0 ? NAN : (double)(next() % 5) - 2;
+    for (int c = 0; c < COLUMNS; c++)
+      for (int most = 0; most < 2; most++) {
+        int at = 0;
+        for (int r = 1; r < ROWS && !isnan(v[at * COLUMNS + c]); r++) {
+          double x = v[r * COLUMNS + c], best = v[at * COLUMNS + c];
+          if (isnan(x) || (most ? x > best : x < best)) at = r;
+        }
+        want[most][c] = at;
+      }
+    nyx_tensor *x = make(dtypes[d], SHAPE(ROWS, COLUMNS), v);
+    for (int most = 0; most < 2; most++)
+      CHECK(holds(apply(ops[most], x, NULL, NULL, ATTRS(NYX_I(0), NYX_NONE)),
+                  SHAPE(COLUMNS), want[most]));
+    nyx_tensor_release(x);
   }
 }
 
@@ -527,6 +557,7 @@ static void run(void) {
   RUN(long_sums);
   RUN(same_for_any_threads);
   RUN(special_values);
+  RUN(positions_in_columns);
   RUN(positions_count_from_the_base);
   RUN(of_nothing);
   RUN(integers_widen_and_wrap);

@@ -166,6 +166,16 @@ describe("OpenCL", function()
     assert.equal("cpu", w.grad.device)
   end)
 
+  check("a process may end while work is under way", function()
+    for n = 100, 103 do -- new sizes: the driver compiles each in a thread of its own
+      local script = ([[local nyx = require 'nyx'
+        local x = nyx.ones(%d):to 'opencl' for i = 1, 9 do x = (x + i):atan2(x):cosh() end]]
+        ):format(n):gsub("%s+", " ")
+      local ok = os.execute(('exec "$(readlink /proc/$PPID/exe)" -e "%s"'):format(script))
+      assert(ok == true or ok == 0)
+    end
+  end)
+
   check("mixed devices are refused", function()
     local ok, message = pcall(function() return nyx.ones(2):to "opencl" + nyx.ones(2) end)
     assert.is_false(ok)

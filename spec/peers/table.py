@@ -120,6 +120,7 @@ def rms_norm(x, weight=None, normalized_shape=None, eps=1e-5):
 def batch_norm(x, weight=None, bias=None, mean=None, var=None, training=False, momentum=0.1, eps=1e-5):
     if weight is None:  # torch's has no second gradient then
         weight = torch.ones(x.shape[1], dtype=x.dtype)
+    x = x.contiguous()  # else torch's gradient can be wrong where a dimension has size 1
     return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
 
 

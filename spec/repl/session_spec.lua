@@ -131,7 +131,10 @@ prompt
 send nyx.manual_se\t == nyx.manual_seed\n
 expect true
 prompt
-send x = nyx.ones(2) y = x:index_sele\t(1, nyx.tensor{1}):su\t():item()\n
+send x = nyx.ones(2, 2)\n
+prompt
+send x:index_sele\t(1, nyx.tensor{1}):sum():item()\n
+expect 2.0
 prompt
 send nyx.xyz\t
 refuse xyz\t
@@ -152,9 +155,9 @@ expect n4
 prompt
 send x = nyx.ones(2, 2)\n
 prompt
-send x:transpos\t\t
-expect x:transpose
-expect x:transpose_
+send x:sigmoi\t\t
+expect x:sigmoid
+expect x:sigmoid_
 cancel
 send x.dty\t .. '!'\n
 expect float32!
@@ -183,7 +186,7 @@ send \x04
   end)
 
   it("indents with Tab at the beginning of a line", function()
-    talk "prompt\nsend do\\n\nprompt\nsend \\tprint(7 * 8)\\nend\\n\nexpect 56\nsend \\x04\n"
+    talk "prompt\nsend do\\n\nprompt\nsend \\tprint(7 * 8)\\nend\\n\nexpect 56\nprompt\nsend \\x04\n"
   end)
 
   it("gives a line up on Ctrl-C, several lines too", function()
@@ -200,6 +203,7 @@ cancel
 send 'still ' .. 'here'\n
 expect still here
 refuse traceback
+prompt
 send \x04
 ]]
   end)
@@ -214,6 +218,7 @@ expect interrupted!
 prompt
 send nyx.ones(3):sum():item()\n
 expect 3.0
+prompt
 send \x04
 ]]
   end)
@@ -228,6 +233,7 @@ expect interrupted
 prompt
 send print(a:sum():item() == 9e6)\n
 expect true
+prompt
 send \x04
 ]]
   end)
@@ -242,6 +248,7 @@ expect interrupted!
 prompt
 send 5 * 5\n
 expect 25
+prompt
 send \x04
 ]]
   end)
@@ -251,7 +258,7 @@ send \x04
     os.remove(file)
     talk("prompt\nsend remembered = 12\\n\nprompt\nsend \\x04\n", "TERM=xterm NYX_HISTORY=" .. file)
     talk("prompt\nsend \\e[A\nexpect remembered = 12\nsend 34\\nremembered\\n\n" ..
-      "expect 1234\nsend \\x04\n",
+      "expect 1234\nprompt\nsend \\x04\n",
       "TERM=xterm NYX_HISTORY=" .. file)
     local handle = assert(io.open(file))
     assert.are.equal("remembered = 12\nremembered = 1234\nremembered\n", handle:read "*a")
@@ -262,27 +269,28 @@ send \x04
   it("puts the history into the user's state folder", function()
     local folder = os.tmpname()
     os.remove(folder)
-    talk("prompt\nsend first\\n\nexpect nil\nsend \\x04\n",
+    talk("prompt\nsend first\\n\nexpect nil\nprompt\nsend \\x04\n",
       "-u NYX_HISTORY TERM=xterm XDG_STATE_HOME=" .. folder)
     assert.is_true(program.exists(folder .. "/nyx/history"))
-    talk("prompt\nsend second\\n\nexpect nil\nsend \\x04\n",
+    talk("prompt\nsend second\\n\nexpect nil\nprompt\nsend \\x04\n",
       "-u NYX_HISTORY -u XDG_STATE_HOME TERM=xterm HOME=" .. folder)
     assert.is_true(program.exists(folder .. "/.local/state/nyx/history"))
     os.execute("rm -r " .. folder)
   end)
 
   it("does not mind a history that cannot be written", function()
-    talk("prompt\nsend 2 + 2\\n\nexpect 4\nsend \\x04\n", "TERM=xterm NYX_HISTORY=/proc/nothing/here")
+    talk("prompt\nsend 2 + 2\\n\nexpect 4\nprompt\nsend \\x04\n", 
+      "TERM=xterm NYX_HISTORY=/proc/nothing/here")
   end)
 
   it("takes characters of all languages", function()
     talk("prompt\nsend s = 'größe 日本'\\n\nexpect 日本\nprompt\nsend #s\\n\n" ..
-      "expect 14\nsend \\x04\n",
+      "expect 14\nprompt\nsend \\x04\n",
       "TERM=xterm NYX_HISTORY=/dev/null LC_ALL=C.UTF-8")
   end)
 
   it("survives a terminal that changes its size", function()
-    talk "prompt\nsend 1 + \nresize 40\nsend 1\\n\nexpect 2\nsend \\x04\n"
+    talk "prompt\nsend 1 + \nresize 40\nsend 1\\n\nexpect 2\nprompt\nsend \\x04\n"
   end)
 
   it("reads plain lines on a dumb terminal", function()

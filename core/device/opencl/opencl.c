@@ -17,6 +17,7 @@
 typedef struct kernel_entry {
   char key[KEY_SIZE];
   cl_kernel kernel;
+  bool started;
   struct kernel_entry *next;
 } kernel_entry;
 
@@ -33,8 +34,19 @@ typedef struct opencl_device {
 
 static cl_library cl;
 static bool cl_open;
-static opencl_device *devices[MAX_DEVICES];
+static opencl_device *_Atomic devices[MAX_DEVICES];
 static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Drivers compile and run kernels in threads of their own, and crash when the process
+ * takes their libraries down meanwhile. So the queues are finished when a context goes,
+ * and at exit; what a driver sets up on its first compilation is taken down before
+ * handlers registered earlier run, hence the registration after that (launch). */
+static atomic_bool finish_at_exit;
+
+void nyx__opencl_finish(void) {
+  for (int i = 0; i < MAX_DEVICES; i++)
+    if (devices[i]) cl.Finish(devices[i]->queue);
+}
 
 static opencl_device *self(nyx_device *dev) {
   return (opencl_device *)dev;
@@ -153,6 +165,7 @@ static nyx_status build(nyx_context *ctx, opencl_device *d, const char *key,
     return status;
   }
   snprintf(entry->key, sizeof entry->key, "%s", key);
+  entry->started = false;
   entry->next = d->kernels;
   d->kernels = entry;
   *out = entry->kernel;
@@ -196,6 +209,21 @@ typedef struct arguments {
 static void argument(arguments *a, size_t size, const void *value) {
   cl_int code = cl.SetKernelArg(a->kernel, a->next++, size, value);
   if (a->code == CL_SUCCESS) a->code = code;
+}
+
+/* Starts the kernel with its arguments. A kernel's first run is waited for: it may
+ * compile until then (see finish_at_exit). */
+static nyx_status launch(nyx_context *ctx, opencl_device *d, arguments *a,
+                         const char *name, size_t total, const size_t *width) {
+  if (a->code == CL_SUCCESS)
+    a->code = cl.EnqueueNDRangeKernel(d->queue, a->kernel, 1, NULL, &total, width, 0,
+                                      NULL, NULL);
+  if (a->code == CL_SUCCESS && d->kernels->kernel == a->kernel && !d->kernels->started) {
+    d->kernels->started = true; /* the newest kernel, for the first time */
+    a->code = cl.Finish(d->queue);
+    if (!finish_at_exit) finish_at_exit = atexit(nyx__opencl_finish) == 0;
+  }
+  return a->code == CL_SUCCESS ? NYX_OK : failed(ctx, name, a->code);
 }
 
 static void describe_operand(nyx_cl_geometry *s, int k, const nyx_tensor *t,
@@ -253,10 +281,7 @@ static nyx_status opencl_elementwise(nyx_context *ctx, nyx_device *dev,
     argument(&a, item, &p);
     argument(&a, item, &q);
     total = (size_t)job->out->numel;
-    if (a.code == CL_SUCCESS)
-      a.code =
-          cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, NULL, 0, NULL, NULL);
-    if (a.code != CL_SUCCESS) status = failed(ctx, job->row->name, a.code);
+    status = launch(ctx, d, &a, job->row->name, total, NULL);
   }
   pthread_mutex_unlock(&d->lock);
   return status;
@@ -299,10 +324,7 @@ static nyx_status reduce_pass(nyx_context *ctx, opencl_device *d,
   argument(&a, width * nyx_dtype_size(job->compute), NULL);
   argument(&a, sizeof *s, s);
   reduce_numbers(&a, job, job->in->numel);
-  if (a.code == CL_SUCCESS)
-    a.code =
-        cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, &width, 0, NULL, NULL);
-  return a.code == CL_SUCCESS ? NYX_OK : failed(ctx, job->row->name, a.code);
+  return launch(ctx, d, &a, job->row->name, total, &width);
 }
 
 /* Full reductions, in two passes; groups depend on the size only, so results do too. */
@@ -363,10 +385,7 @@ static nyx_status reduce_dims(nyx_context *ctx, nyx_device *dev,
     argument(&a, sizeof kept, &kept);
     argument(&a, sizeof reduced, &reduced);
     reduce_numbers(&a, job, reduced.n);
-    if (a.code == CL_SUCCESS)
-      a.code =
-          cl.EnqueueNDRangeKernel(d->queue, kernel, 1, NULL, &total, NULL, 0, NULL, NULL);
-    if (a.code != CL_SUCCESS) status = failed(ctx, job->row->name, a.code);
+    status = launch(ctx, d, &a, job->row->name, total, NULL);
   }
   pthread_mutex_unlock(&d->lock);
   return status;
@@ -404,14 +423,6 @@ static nyx_status open_device(nyx_context *ctx, int number, opencl_device *d) {
   return NYX_OK;
 }
 
-/* Drivers may still compile or run kernels in threads of their own when the process ends,
- * while their libraries are taken down. Registered after the driver was opened, this runs
- * before the driver's own handlers. */
-static void finish_all(void) {
-  for (int i = 0; i < MAX_DEVICES; i++)
-    if (devices[i]) cl.Finish(devices[i]->queue);
-}
-
 nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
   if (number >= MAX_DEVICES) return nyx__error(ctx, CL_NO_DEVICE, number, MAX_DEVICES);
   pthread_mutex_lock(&devices_lock);
@@ -432,8 +443,6 @@ nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
       d->base.structural = opencl_structural;
       pthread_mutex_init(&d->lock, NULL);
       devices[number] = d;
-      static bool registered;
-      if (!registered) registered = atexit(finish_all) == 0;
     } else {
       nyx_memory_free(d);
     }

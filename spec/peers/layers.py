@@ -1,0 +1,281 @@
+"""Layers and losses of nyx.nn against torch.nn, with the same weights: results, gradients of
+first and second order with respect to the input and every parameter, and what the layer
+remembers. Read next: ops.py."""
+import torch
+import torch.nn as tnn
+
+import ops
+from cases import Random
+from ops import Mismatch, error_of
+from worker import NyxError
+
+BOUND = 1e-9
+
+
+def options(**attrs):
+    """A table of Lua, from 0-based positions already converted."""
+    def text(v):
+        if isinstance(v, bool):
+            return "true" if v else "false"
+        if isinstance(v, str):
+            return v if v.startswith("T[") else f'"{v}"'
+        if isinstance(v, (list, tuple)):
+            return "{" + ",".join(map(text, v)) + "}"
+        return repr(v)
+
+    pairs = [f"{k}={text(v)}" for k, v in attrs.items() if v is not None]
+    return "{" + ",".join(pairs) + "}"
+
+
+def gradients(f, leaves, order=2):
+    """Results of f and gradients of first and second order, weighted as in worker.lua."""
+    r = Random("layers")
+    y = f()
+    v = r.tensor(y.shape, y.dtype, 0.2, 1.5, plain=True).requires_grad_()
+    first = torch.autograd.grad((y * v).sum(), leaves, create_graph=True, allow_unused=True)
+    w = [r.tensor(x.shape, x.dtype, 0.2, 1.5, plain=True) for x in leaves]
+    total = sum((g * k).sum() for g, k in zip(first, w) if g is not None and g.requires_grad)
+    second = [None] * (len(leaves) + 1)
+    if order > 1 and torch.is_tensor(total) and total.requires_grad:
+        second = torch.autograd.grad(total, leaves + [v], allow_unused=True)
+    return y, v, w, list(first), list(second)
+
+
+def compare_call(worker, make, f, leaves, sent, names, order=2, after=()):
+    """`make`: Lua that sets `m` from T; f: the peer's call; `names`: the leaves in Lua, the
+    first being x; `after`: pairs of Lua and the peer's value, compared afterwards."""
+    y, v, w, first, second = gradients(f, leaves, order)
+    tensors = [*sent, v.detach(), *w]
+    n = len(sent)
+    ws = ",".join(f"T[{n + 2 + i}]" for i in range(len(w)))
+    lua = (f"{make} local all, n = differentiate(function() return call(m) end, {{}}, 0, {{{','.join(names)}}}, "
+           f"{{T[{n + 1}]}}, {{{ws}}}, {order}) ")
+    for i, (text, _) in enumerate(after):
+        lua += f"all[n + {i + 1}] = {text} "
+    lua += f"return all, n + {len(after)}"
+    answer = worker.run(lua, tensors)
+    expected = [("the result", y), *((f"first gradient of {n}", g) for n, g in zip(names, first))]
+    if order > 1:
+        expected += [(f"second gradient of {n}", g) for n, g in zip([*names, "the incoming gradient"], second)]
+    shapes = [y.shape, *(x.shape for x in leaves), *(x.shape for x in leaves), v.shape]
+    expected += [(text, value() if callable(value) else value) for text, value in after]
+    worst = 0.0
+    for i, (what, want) in enumerate(expected):
+        got = answer[i]
+        shape = shapes[i] if i < len(shapes) and want is None else None
+        if got is None:
+            got = torch.zeros(want.shape if want is not None else shape)
+        if want is None:
+            want = torch.zeros(shape)
+        error = error_of(got, want.detach(), torch.float64, what)
+        worst = max(worst, error)
+        if not error <= BOUND:
+            raise Mismatch(f"{what}: error {error:.2e} above {BOUND:.0e}; got {got.reshape(-1)[:4].tolist()}, "
+                           f"expected {want.reshape(-1)[:4].tolist()}")
+    return worst
+
+
+def with_state(layer, lua, x, call="call = function(m) return m(T[1]) end", order=2, after=(), train=None, leaf_x=True):
+    """The arguments of compare_call for a layer: its state goes to Nyx."""
+    layer = layer.double()
+    names, sent = [], [x]
+    for name, value in layer.state_dict().items():
+        if name == "num_batches_tracked":
+            continue
+        sent.append(value.detach().clone())
+        names.append(f"{name}=T[{len(sent)}]")
+    make = f"m = {lua} m:load_state_dict({{{','.join(names)}}}, {{strict=false}}) "
+    if train is not None:
+        make += f"m:train({str(train).lower()}) "
+    parameters = dict(layer.named_parameters())
+    leaves = [x.requires_grad_()] if leaf_x else []
+    leaves += list(parameters.values())
+    leaf_names = (["T[1]"] if leaf_x else []) + [f"m.{n}" for n in parameters]
+    return dict(make=make + call + " ", f=lambda: layer(x), leaves=leaves, sent=[t.detach() for t in sent],
+                names=leaf_names, order=order, after=after)
+
+
+def randomised(layer, r):
+    """The layer with random numbers also where it begins with ones and zeros."""
+    with torch.no_grad():
+        for name, value in layer.state_dict().items():
+            if value.is_floating_point():
+                low = 0.5 if "var" in name else -1
+                value.copy_(r.tensor(value.shape, torch.float64, low, 1.5, plain=True))
+    return layer
+
+
+def f64(**attrs):
+    return options(**attrs, dtype="float64")
+
+
+def linear(r):
+    a, b, bias = r.randint(1, 7), r.randint(1, 7), r.chance(0.6)
+    x = r.tensor([*r.shape(1, 3, empty=0), a])
+    return with_state(tnn.Linear(a, b, bias), f"nn.Linear({a},{b},{f64(bias=bias)})", x)
+
+
+def conv(r):
+    groups = r.choice([1, 1, 2])
+    a, b, k = groups * r.randint(1, 3), groups * r.randint(1, 3), [r.randint(1, 3), r.randint(1, 3)]
+    attrs = dict(stride=r.randint(1, 2), padding=r.randint(0, 2), dilation=r.randint(1, 2), groups=groups, bias=r.chance(0.6))
+    x = r.tensor([r.randint(1, 3), a, r.randint(5, 8), r.randint(5, 8)])
+    return with_state(tnn.Conv2d(a, b, k, **attrs), f"nn.Conv2d({a},{b},{{{k[0]},{k[1]}}},{f64(**attrs)})", x)
+
+
+def batch_norm(r, train):
+    ndims = r.choice([1, 2])
+    c = r.randint(1, 4)
+    affine = r.chance(0.8)
+    attrs = dict(eps=r.uniform(1e-4, 0.1), momentum=r.uniform(0.05, 0.9), affine=affine)
+    layer = randomised((tnn.BatchNorm1d if ndims == 1 else tnn.BatchNorm2d)(c, **attrs).double(), r).train(train)
+    x = r.tensor([r.randint(3, 5), c] + ([r.randint(2, 4), r.randint(2, 4)] if ndims == 2 else []), repeats=False).contiguous()
+    after = [("m.running_mean", lambda: layer.running_mean), ("m.running_var", lambda: layer.running_var)]
+    # torch's second gradient needs a weight
+    return with_state(layer, f"nn.BatchNorm{ndims}d({c},{f64(**attrs)})", x, train=train, after=after,
+                      order=2 if affine else 1)
+
+
+def layer_norm(r):
+    shape = [r.randint(1, 4) for _ in range(3)]
+    shape[-1] += 2
+    k = r.randint(1, 2)
+    affine = r.chance(0.7)
+    attrs = dict(eps=r.uniform(1e-5, 0.1), elementwise_affine=affine)
+    layer = randomised(tnn.LayerNorm(shape[-k:], **attrs).double(), r)
+    inner = ",".join(map(str, shape[-k:]))
+    return with_state(layer, f"nn.LayerNorm({{{inner}}},{f64(**attrs)})", r.tensor(shape, repeats=False))
+
+
+def embedding(r):
+    n, d = r.randint(2, 7), r.randint(1, 4)
+    padding = r.randrange(n) if r.chance(0.5) else None
+    layer = tnn.Embedding(n, d, padding_idx=padding).double()
+    index = r.positions(r.shape(1, 3, empty=0), n)
+    parts = with_state(layer, f"nn.Embedding({n},{d},{f64(padding_idx=None if padding is None else padding + 1)})",
+                       index, leaf_x=False)
+    parts["sent"][0] = index + 1
+    return parts
+
+
+def activation(r):
+    layer, lua = r.choice([
+        (tnn.ReLU(), "nn.ReLU()"), (tnn.GELU(), "nn.GELU()"), (tnn.SiLU(), "nn.SiLU()"), (tnn.Tanh(), "nn.Tanh()"),
+        (tnn.Sigmoid(), "nn.Sigmoid()"), (tnn.Mish(), "nn.Mish()"), (tnn.Softplus(), "nn.Softplus()"),
+        (tnn.LeakyReLU(0.2), "nn.LeakyReLU(0.2)"), (tnn.ReLU6(), "nn.ReLU6()"), (tnn.SELU(), "nn.SELU()"),
+        (tnn.Softmax(-1), "nn.Softmax(-1)"), (tnn.LogSoftmax(1), "nn.LogSoftmax(2)"), (tnn.Flatten(), "nn.Flatten()")])
+    return with_state(layer, lua, r.tensor([3, 4, 2], repeats=False))
+
+
+def pools(r):
+    k = r.randint(1, 3)
+    layer, lua = r.choice([
+        (tnn.MaxPool2d(k), f"nn.MaxPool2d({k})"), (tnn.AvgPool2d(k), f"nn.AvgPool2d({k})"),
+        (tnn.MaxPool2d(k, stride=2, padding=k // 2), f"nn.MaxPool2d({k},{{stride=2,padding={k // 2}}})"),
+        (tnn.AdaptiveAvgPool2d(2), "nn.AdaptiveAvgPool2d(2)")])
+    return with_state(layer, lua, r.distinct([2, 2, 6, 5]))
+
+
+LAYERS = {
+    "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
+    "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
+    "activations": activation, "pooling": pools,
+}
+
+# ------------------------------------------------------------------------------ losses
+
+
+def loss(name, lo=-2, hi=2, target=(-2, 2), **random_options):
+    """Losses of an input and a target of one shape."""
+    def make(r):
+        reduction = r.choice(["mean", "sum", "none"])
+        attrs = {k: f(r) for k, f in random_options.items()}
+        shape = r.shape(1, 3, empty=0)
+        x = r.tensor(shape, lo=lo, hi=hi, repeats=False)
+        y = r.tensor(shape, lo=target[0], hi=target[1], repeats=False)
+        peer = getattr(tnn, name)(reduction=reduction, **{k: v for k, v in attrs.items() if v is not None})
+        lua = f"m = nn.{name}({options(reduction=reduction, **attrs)}) call = function(m) return m(T[1], T[2]) end "
+        x.requires_grad_()
+        return dict(make=lua, f=lambda: peer(x, y), leaves=[x], sent=[x.detach(), y], names=["T[1]"])
+
+    return make
+
+
+def labelled(name):
+    def make(r):
+        classes = r.randint(2, 5)
+        shape = [r.randint(2, 5), classes] + [r.randint(1, 3) for _ in range(r.choice([0, 0, 2]))]
+        x = r.tensor(shape, repeats=False)
+        if name == "NLLLoss":
+            x = x.log_softmax(1).detach()
+        attrs = {"reduction": r.choice(["mean", "sum", "none"])}
+        lua = dict(attrs)
+        target = r.positions([shape[0], *shape[2:]], classes)
+        sent = [x, target + 1]
+        if name == "CrossEntropyLoss" and r.chance(0.5):
+            attrs["label_smoothing"] = lua["label_smoothing"] = r.uniform(0, 0.9)
+        if r.chance(0.5):
+            attrs["weight"] = r.tensor([classes], lo=0.2, plain=True)
+            sent.append(attrs["weight"])
+            lua["weight"] = "T[3]"
+        if r.chance(0.5):
+            attrs["ignore_index"] = (target.reshape(-1)[0].item() + 1) % classes
+            lua["ignore_index"] = attrs["ignore_index"] + 1
+            target.reshape(-1)[0] = target.reshape(-1)[0]
+        peer = getattr(tnn, name)(**attrs)
+        x.requires_grad_()
+        return dict(make=f"m = nn.{name}({options(**lua)}) call = function(m) return m(T[1], T[2]) end ",
+                    f=lambda: peer(x, target), leaves=[x], sent=[t.detach() for t in sent], names=["T[1]"])
+
+    return make
+
+
+def kl(r):
+    reduction, log_target = r.choice(["mean", "sum", "none", "batchmean"]), r.chance(0.5)
+    shape = [r.randint(1, 4), r.randint(2, 5)]
+    x = r.tensor(shape, repeats=False).log_softmax(1).detach()
+    y = r.tensor(shape, repeats=False).softmax(1).detach()
+    y = y.log() if log_target else y
+    peer = tnn.KLDivLoss(reduction=reduction, log_target=log_target)
+    x.requires_grad_()
+    return dict(make=f"m = nn.KLDivLoss({options(reduction=reduction, log_target=log_target)}) "
+                     "call = function(m) return m(T[1], T[2]) end ",
+                f=lambda: peer(x, y), leaves=[x], sent=[x.detach(), y], names=["T[1]"])
+
+
+def bce_logits(r):
+    shape = [r.randint(1, 4), 3]
+    x, y = r.tensor(shape, repeats=False), r.tensor(shape, lo=0, hi=1, repeats=False)
+    attrs, lua, sent = {"reduction": r.choice(["mean", "sum", "none"])}, {}, [x, y]
+    for name in ("weight", "pos_weight"):
+        if r.chance(0.5):
+            attrs[name] = r.tensor([3], lo=0.3, plain=True)
+            sent.append(attrs[name])
+            lua[name] = f"T[{len(sent)}]"
+    peer = tnn.BCEWithLogitsLoss(**attrs)
+    lua["reduction"] = attrs["reduction"]
+    x.requires_grad_()
+    return dict(make=f"m = nn.BCEWithLogitsLoss({options(**lua)}) call = function(m) return m(T[1], T[2]) end ",
+                f=lambda: peer(x, y), leaves=[x], sent=[t.detach() for t in sent], names=["T[1]"])
+
+
+LOSSES = {
+    "MSELoss": loss("MSELoss"), "L1Loss": loss("L1Loss"),
+    # exact in float32 too: torch rounds these in its gradients
+    "HuberLoss": loss("HuberLoss", delta=lambda r: r.choice([0.5, 1.0, 1.25])),
+    "SmoothL1Loss": loss("SmoothL1Loss", beta=lambda r: r.choice([0.5, 1.0, 1.25])),
+    "BCELoss": loss("BCELoss", 0.05, 0.95, (0, 1)), "BCEWithLogitsLoss": bce_logits, "KLDivLoss": kl,
+    "CrossEntropyLoss": labelled("CrossEntropyLoss"), "NLLLoss": labelled("NLLLoss"),
+}
+
+
+def compare(tap, worker, seed, count):
+    for name, make in {**LAYERS, **LOSSES}.items():
+        failures, worst = [], 0.0
+        for i in range(count):
+            parts = make(Random(seed, name, i))
+            try:
+                worst = max(worst, compare_call(worker, **parts))
+            except (Mismatch, NyxError) as e:
+                failures.append(f"{name} {i}: {e}\n  {parts['make']}")
+        tap.result(f"nn, {name}: {count} cases, float64 {worst:.1e}", failures)
