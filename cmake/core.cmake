@@ -53,9 +53,6 @@ foreach(kind shared static)
 endforeach()
 set_target_properties(nyx_shared PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME nyx)
-# It has threads and a table that extensions add to: it stays when a closing Lua state
-# unloads the module that brought it.
-target_link_options(nyx_shared PRIVATE -Wl,-z,nodelete)
 target_link_libraries(nyx_shared PRIVATE $<BUILD_INTERFACE:nyx_flags> Threads::Threads m
                                          ${CMAKE_DL_LIBS})
 # Users of the static library link what it needs themselves.

@@ -208,6 +208,7 @@ nyx__line_end nyx__edit_read(const char *prompt, const char **out) {
   int length = 0;
   current_prompt = prompt;
   cancelled = false;
+  el_set(editor, EL_PREP_TERM, 1); /* before the prompt says that keys are awaited */
   const char *line = el_gets(editor, &length);
   free(text);
   text = NULL;

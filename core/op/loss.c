@@ -57,7 +57,8 @@ static nyx_status check_target(nyx_context *ctx, const nyx__loss *loss,
     char other[NYX_SHAPE_TEXT + 32] = "", text[NYX_SHAPE_TEXT];
     if (!loss->log_probabilities)
       snprintf(other, sizeof other, ", or (%s) with probabilities", NYX__SHAPE(x));
-    return nyx__error(ctx, TARGET_SHAPE, NYX__SHAPE(target), NYX__SHAPE(x),
+    return nyx__error(ctx, TARGET_SHAPE, nyx_dtype_name(target->dtype),
+                      NYX__SHAPE(target), NYX__SHAPE(x),
                       nyx__shape_text(expected.ndim, expected.shape, text, sizeof text),
                       other);
   }

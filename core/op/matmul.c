@@ -330,7 +330,7 @@ static nyx_status infer_linear(nyx_call *c) {
   int64_t features = x->shape[x->ndim - 1], outputs = w->shape[0];
   if (w->shape[1] != features) {
     return nyx__error(c->ctx, LINEAR_FEATURES, NYX__SHAPE(x), (long long)features,
-                      NYX__SHAPE(w), (long long)features);
+                      NYX__SHAPE(w), (long long)w->shape[1]);
   }
   if (bias && (bias->ndim != 1 || bias->shape[0] != outputs)) {
     return nyx__error(c->ctx, LINEAR_BIAS, NYX__SHAPE(bias), (long long)outputs,

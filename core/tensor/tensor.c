@@ -222,8 +222,13 @@ uint32_t nyx_tensor_version(const nyx_tensor *t) {
 
 /* The bytes of the only element of t. */
 static nyx_status read_one(nyx_context *ctx, const nyx_tensor *t, void *bytes) {
-  if (t->numel != 1)
-    return nyx__error(ctx, ITEM_COUNT, NYX__SHAPE(t), (long long)t->numel);
+  if (t->numel != 1) {
+    const char *where = ctx ? ctx->where : NULL;
+    if (ctx) ctx->where = "item";
+    nyx_status status = nyx__error(ctx, ITEM_COUNT, NYX__SHAPE(t), (long long)t->numel);
+    if (ctx) ctx->where = where;
+    return status;
+  }
   size_t item = nyx_dtype_size(t->dtype);
   nyx_device *dev = t->storage->device;
   return dev->copy_out(ctx, dev, t->storage->data, (size_t)t->offset * item, bytes, item);

@@ -12,6 +12,12 @@
 #endif
 #define ROW_NUMBERS(...) __VA_ARGS__
 
+#if NYX_T_FLOAT
+#define IS_NAN(s) isnan(s)
+#else
+#define IS_NAN(s) false
+#endif
+
 #define WIDTH 4 /* vectors side by side */
 
 /* Lanes merged with those 8, 4, 2 and 1 away: all of them in every lane. */
@@ -139,7 +145,7 @@ int64_t REDUCE_NAME(find)(int64_t n, const void *from, const void *value) {
       break;
   }
   for (; i < n; i++)
-    if (at[i] == wanted || (at[i] != at[i] && wanted != wanted)) return i;
+    if (at[i] == wanted || (IS_NAN(at[i]) && IS_NAN(wanted))) return i;
   return n;
 }
 

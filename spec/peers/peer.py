@@ -21,7 +21,11 @@ except ImportError:
     print("1..1\nok 1 - peers # SKIP PyTorch is not installed (pip install -r spec/peers/requirements.txt)")
     sys.exit(0)
 
+import files
+import layers
 import ops
+import optimisers
+import promotion
 from worker import Worker
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -64,6 +68,30 @@ def compare_ops(tap, worker, options, chosen):
         tap.result(f"{op.name}: {report.text()}", report.failures)
 
 
+# Mistakes, added to the result of a call: of the value; of the first gradient alone; of the
+# second alone.
+PLANTED = {
+    "value": "%s + 1e-7 * x0:detach():abs():amax()",
+    "first gradient": "%s + 1e-7 * (x0 - x0:detach()):sum()",
+    "second gradient": "%s + 1e-7 * ((x0 - x0:detach()) * (x0 - x0:detach())):sum()",
+}
+
+
+def check_self(tap, worker, options):
+    """Planted mistakes must be found, where there was nothing to find before."""
+    every = {op.name: op for op in map(ops.Op, json.loads(worker.run("return describe()")[0]))}
+    for name in ("mul", "tanh", "matmul", "softmax", "sum"):
+        counts = {"float64": 10}
+        failures = []
+        if ops.run_op(worker, every[name], options.seed, counts).failures:
+            failures.append("the calls fail without a mistake")
+        for what, text in PLANTED.items():
+            report = ops.run_op(worker, every[name], options.seed, counts, mutate=lambda call, t=text: t % call)
+            if not any(what in f or what == "value" and "result" in f for f in report.failures):
+                failures.append(f"a wrong {what} was not found")
+        tap.result(f"self: planted mistakes in {name} are found", failures)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--nyx", default=os.path.join(ROOT, "build/release/bin/nyx"))
@@ -76,8 +104,24 @@ def main():
     print(f"# seed {options.seed}; replay with NYX_SPEC_SEED={options.seed}; torch {torch.__version__}")
     worker = Worker(options.nyx, os.path.join(HERE, "worker.lua"))
     tap = Tap()
-    compare_ops(tap, worker, options, set(options.what))
-    worker.close()
+    few = max(options.cases // 2, 4)
+    parts = {
+        "self": lambda: check_self(tap, worker, options),
+        "ops": lambda: compare_ops(tap, worker, options, set()),
+        "promotion": lambda: promotion.compare(tap, worker),
+        "layers": lambda: layers.compare(tap, worker, options.seed, few),
+        "optimisers": lambda: optimisers.compare(tap, worker, options.seed, few),
+        "files": lambda: files.compare(tap, worker, options.seed, few),
+    }
+    for part in parts:
+        if not options.what or part in options.what:
+            parts[part]()
+    names = set(options.what) - set(parts)
+    if names:
+        compare_ops(tap, worker, options, names)
+    status = worker.close()
+    if status:
+        tap.result("the worker ends", [f"nyx ended with status {status}"])
     print(f"1..{tap.count}")
     return tap.failed > 0
 

@@ -133,7 +133,7 @@ expect true
 prompt
 send x = nyx.ones(2, 2)\n
 prompt
-send x:index_sele\t(1, nyx.tensor{1}):sum():item()\n
+send x:index_sele\t(1, nyx.tensor({1}, 'int64')):sum():item()\n
 expect 2.0
 prompt
 send nyx.xyz\t
@@ -186,7 +186,7 @@ send \x04
   end)
 
   it("indents with Tab at the beginning of a line", function()
-    talk "prompt\nsend do\\n\nprompt\nsend \\tprint(7 * 8)\\nend\\n\nexpect 56\nprompt\nsend \\x04\n"
+    talk "prompt\nsend do\\n\nprompt\nsend \\tprint(7*8)\\nend\\n\nexpect 56\nprompt\nsend \\x04\n"
   end)
 
   it("gives a line up on Ctrl-C, several lines too", function()
@@ -279,7 +279,7 @@ send \x04
   end)
 
   it("does not mind a history that cannot be written", function()
-    talk("prompt\nsend 2 + 2\\n\nexpect 4\nprompt\nsend \\x04\n", 
+    talk("prompt\nsend 2 + 2\\n\nexpect 4\nprompt\nsend \\x04\n",
       "TERM=xterm NYX_HISTORY=/proc/nothing/here")
   end)
 

@@ -63,7 +63,8 @@ describe("the rocks", function()
     assert.equal("10.0\n", run [[
       local nyx = require "nyx"
       local x = nyx.tensor({ 1, 2, 3, 4 }, { requires_grad = true })
-      (x * x / 2):sum():backward()
+      local y = x * x / 2
+      y:sum():backward()
       print(x.grad:sum():item())
     ]])
   end)
