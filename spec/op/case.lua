@@ -91,7 +91,8 @@ function M.calls(op)
     for name, sizes, below in (before or line):gmatch "([%w_]+)(%b())<?(%w*)" do
       local shape = {}
       for size in sizes:gmatch "%d+" do shape[#shape + 1] = tonumber(size) end
-      call.inputs[#call.inputs + 1] = { name = name, shape = shape, below = tonumber(below), mask = below == "bool" }
+      call.inputs[#call.inputs + 1] =
+        { name = name, shape = shape, below = tonumber(below), mask = below == "bool" }
     end
     calls[#calls + 1] = call
   end
@@ -109,7 +110,8 @@ function M.arguments(op, call, dtype)
       t = M.tensor(input.shape, "bool", 0, 1)
     else
       t = M.tensor(input.shape, dtype, -2, 2)
-      if M.is_float[dtype] and (input.name:match "var" or input.name:match "sq") then t = t:abs() + 0.5 end
+      local positive = input.name:match "var" or input.name:match "sq"
+      if M.is_float[dtype] and positive then t = t:abs() + 0.5 end
     end
     by_name[input.name] = t
     list[i] = t

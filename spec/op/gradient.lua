@@ -41,7 +41,7 @@ local function worst(analytic, differences)
   for k, d in ipairs(differences) do
     local a = analytic and analytic[k] or 0
     local e = math.abs(a - d) / math.max(1, math.abs(d))
-    if not (e <= err) then err, at = e, k end
+    if not (e <= err) then err, at = e, k end -- luacheck: ignore 581
   end
   return err, at
 end
@@ -93,7 +93,7 @@ function M.check(call, inputs, order, tolerance)
     local plain = x:detach()
     local differences = numeric(f, plain, order == 1 and 1e-6 or 1e-5)
     local err, at = worst(analytic, differences)
-    if not (err <= tolerance) then
+    if not (err <= tolerance) then -- luacheck: ignore 581
       return ("order %d, input %d, element %d: gradient %s, finite difference %.10g"):format(
         order, i, at, tostring(analytic and analytic[at]), differences[at])
     end

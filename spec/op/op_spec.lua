@@ -17,7 +17,7 @@ local tolerance = { float64 = 4e-14, float32 = 4e-6, float16 = 2e-3, bfloat16 = 
 local function unequal(a, b, tol)
   if a ~= a or b ~= b then return (a == a) ~= (b == b) end
   if a == b then return false end
-  return not (math.abs(a - b) <= tol * math.max(1, math.abs(b)))
+  return not (math.abs(a - b) <= tol * math.max(1, math.abs(b))) -- luacheck: ignore 581
 end
 
 local function number(v) return v == true and 1 or v == false and 0 or v end
@@ -206,7 +206,7 @@ describe("reduction", function()
                   (attrs_of(op)))
               end
               local tol = (tolerance[dtype] or 0) * (dtype == "float16" and 4 or 8)
-              compare(y, expected, tol, ("%s over %d of %d dimensions"):format(op.name, dim, #shape))
+              compare(y, expected, tol, ("%s over %d of %d"):format(op.name, dim, #shape))
             end
           end
         end
@@ -265,7 +265,8 @@ for _, kind in ipairs { "structural", "portable", "view", "composite" } do
             end
           end)
         end
-        if op.differentiable then
+        -- Composites have the gradients of what they are made of.
+        if op.differentiable or op.kind == "composite" then
           for order = 1, 2 do
             it(("%s passes finite differences of order %d"):format(label, order), function()
               case.seed(seed + order)
@@ -305,7 +306,9 @@ describe("the table", function()
     for _, op in ipairs(by_kind "elementwise") do
       if #op.inputs > 1 then
         local args = {}
-        for i = 1, #op.inputs do args[i] = nyx.zeros(i == 1 and { 2, 3 } or { 4 }, { dtype = op.dtypes[1] }) end
+        for i = 1, #op.inputs do
+          args[i] = nyx.zeros(i == 1 and { 2, 3 } or { 4 }, { dtype = op.dtypes[1] })
+        end
         local ok, message = pcall(nyx[op.name], (table.unpack or unpack)(args)) -- luacheck: ignore
         assert.is_false(ok)
         assert(message:find(op.name, 1, true) and message:find("2x3", 1, true), message)

@@ -133,8 +133,8 @@ expect true
 prompt
 send x = nyx.ones(2, 2)\n
 prompt
-send x:index_sele\t(1, nyx.tensor({1}, 'int64')):sum():item()\n
-expect 2.0
+send x:argma\t().dtype\n
+expect int64
 prompt
 send nyx.xyz\t
 refuse xyz\t
