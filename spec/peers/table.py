@@ -117,10 +117,20 @@ def rms_norm(x, weight=None, normalized_shape=None, eps=1e-5):
     return F.rms_norm(x, norm_shape(x, weight, normalized_shape), weight, eps)
 
 
+def plain(x):
+    """A row-major copy: torch's gradients of conv2d and batch_norm are wrong for some strides
+    of dimensions of size 1."""
+    return None if x is None else x.clone(memory_format=torch.contiguous_format)
+
+
+def conv2d(x, weight, bias=None, **attrs):
+    return F.conv2d(plain(x), plain(weight), plain(bias), **attrs)
+
+
 def batch_norm(x, weight=None, bias=None, mean=None, var=None, training=False, momentum=0.1, eps=1e-5):
     if weight is None:  # torch's has no second gradient then
         weight = torch.ones(x.shape[1], dtype=x.dtype)
-    x = x.contiguous()  # else torch's gradient can be wrong where a dimension has size 1
+    x = plain(x)
     return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
 
 
@@ -233,12 +243,12 @@ PEERS = {
                                                                           start if stop is None else stop, step, dtype=dtype),
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
-    "linear": F.linear, "conv2d": F.conv2d,
+    "linear": F.linear, "conv2d": conv2d,
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(
-        (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), weight, grad, **attrs),
+        (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), plain(weight), plain(grad), **attrs),
     "conv2d_weight": lambda grad, x, kernel_size, **attrs: torch.nn.grad.conv2d_weight(
-        x, (grad.shape[-3], x.shape[-3] // attrs.get("groups", 1), *kernel_size), grad, **attrs),
+        plain(x), (grad.shape[-3], x.shape[-3] // attrs.get("groups", 1), *kernel_size), plain(grad), **attrs),
     "max_pool2d": F.max_pool2d,
     "max_pool2d_with_indices": lambda x, **attrs: F.max_pool2d(x, return_indices=True, **attrs),
     "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
@@ -308,7 +318,7 @@ def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False, posi
 
 def norm(r, dtype):
     c = reduction(r, dtype, p=True, nonempty=True, distinct=True)
-    if c.attrs.get("p", 2) != 2:  # at 0 torch's second gradients are nan, Nyx's 0
+    if c.inputs[0].numel():  # at 0 torch's second gradients are nan, Nyx's 0
         x = c.inputs[0]
         c.inputs[0] = torch.where(x == 0, torch.ones_like(x), x)
     return c

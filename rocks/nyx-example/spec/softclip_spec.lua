@@ -100,6 +100,26 @@ describe("softclip", function()
     end
   end)
 
+  it("fails cleanly wherever memory ends", function()
+    local x = nyx.tensor(numbers, { dtype = "float16", requires_grad = true })
+    local function step()
+      nyx.grad(x:softclip(2), x, { gradient = nyx.ones(#numbers, { dtype = "float16" }) })
+    end
+    step()
+    local failures, ok, message = 0
+    repeat
+      collectgarbage()
+      nyx.memory_trim()
+      nyx.memory_fail_after(failures)
+      ok, message = pcall(step)
+      nyx.memory_fail_after(-1)
+      failures = failures + 1
+      assert.is_true(ok or message:find("memory", 1, true) ~= nil, message)
+    until ok or failures == 1000
+    assert.is_true(ok and failures > 10, ("%d failures"):format(failures))
+    close({ numbers[1] }, { x[1]:item() }, 0)
+  end)
+
   it("is explained by the help", function()
     local text = require("nyx.help").text "softclip"
     assert.is_truthy(text:find("limit * tanh(x / limit)", 1, true), text)

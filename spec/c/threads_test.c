@@ -1,0 +1,170 @@
+/* Results do not depend on the number of threads: every op of the table, forward and
+ * backward, on sizes that are split, gives the same bits with 1, 2 and 5 threads. Read
+ * next: cases.h, core/base/parallel.c. */
+#include <nyx/nyx.h>
+
+#include "cases.h"
+#include "check.h"
+
+enum { LARGE = 70000 }; /* elements of all inputs together, at most */
+
+static const int64_t scales[] = {128, 32, 12, 6, 4, 3, 2, 1};
+static const int threads[] = {1, 2, 5};
+
+static nyx_context *ctx;
+static int calls, split_calls;
+
+/* What one call gave: outputs, then gradients of inputs. */
+typedef struct results {
+  nyx_tensor *t[NYX_MAX_OUTPUTS + CASES_INPUTS];
+} results;
+
+static void drop(results *r) {
+  for (size_t i = 0; i < sizeof r->t / sizeof *r->t; i++) nyx_tensor_release(r->t[i]);
+}
+
+static bool backward(cases_sample *s, results *r) {
+  nyx_tensor *out = r->t[0], *seed;
+  if (!nyx_tensor_requires_grad(out) || nyx_tensor_is_leaf(out)) return true;
+  seed = cases_filled(ctx, nyx_tensor_dtype(out), nyx_tensor_ndim(out),
+                      nyx_tensor_shape(out), 0, 0.5, 1.5);
+  bool ok = seed && nyx_backward_run(ctx, out, seed, NULL) == NYX_OK;
+  nyx_tensor_release(seed);
+  for (int i = 0; ok && i < s->n; i++) {
+    if (!s->in[i]) continue;
+    r->t[NYX_MAX_OUTPUTS + i] = nyx_tensor_retain(nyx_tensor_grad(s->in[i]));
+    ok = nyx_tensor_set_grad(ctx, s->in[i], NULL) == NYX_OK;
+  }
+  return ok;
+}
+
+static bool once(cases_sample *s, int n, results *r) {
+  *r = (results){0};
+  nyx_context_seed(ctx, 7);
+  return nyx_parallel_set_threads(n) == NYX_OK &&
+         nyx_apply(ctx, s->op, s->in, s->n, s->attr, r->t) == NYX_OK && backward(s, r);
+}
+
+static bool same_bits(const nyx_tensor *a, const nyx_tensor *b) {
+  if (!a || !b) return a == b;
+  nyx_dtype dtype = nyx_tensor_dtype(a);
+  size_t bytes = (size_t)nyx_tensor_numel(a) * nyx_dtype_size(dtype);
+  if (nyx_tensor_numel(a) != nyx_tensor_numel(b) || dtype != nyx_tensor_dtype(b))
+    return false;
+  char *x = nyx_memory_alloc(bytes), *y = nyx_memory_alloc(bytes);
+  bool same = x && y &&
+              nyx_tensor_read(ctx, (nyx_tensor *)a, dtype, x, bytes) == NYX_OK &&
+              nyx_tensor_read(ctx, (nyx_tensor *)b, dtype, y, bytes) == NYX_OK &&
+              memcmp(x, y, bytes) == 0;
+  nyx_memory_free(x);
+  nyx_memory_free(y);
+  return same;
+}
+
+static bool done; /* the sample ran at this scale */
+
+static void compare(cases_sample *s) {
+  int64_t numel = 0;
+  for (int i = 0; i < s->n; i++) {
+    if (!s->in[i]) continue;
+    numel += nyx_tensor_numel(s->in[i]);
+    if (s->op->gradient && nyx_dtype_is_float(nyx_tensor_dtype(s->in[i])))
+      CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, s->in[i], true));
+  }
+  results first, other;
+  done = once(s, threads[0], &first);
+  for (size_t k = 1; done && k < sizeof threads / sizeof *threads; k++) {
+    bool again = once(s, threads[k], &other);
+    CHECK_AT(again, "the call", ": %s %.*s: %s", s->op->name, s->length, s->text,
+             nyx_context_error(ctx));
+    for (size_t i = 0; again && i < sizeof first.t / sizeof *first.t; i++)
+      CHECK_AT(same_bits(first.t[i], other.t[i]), "the same bits",
+               ": %s %.*s, %s %d, %d threads", s->op->name, s->length, s->text,
+               i < NYX_MAX_OUTPUTS ? "output" : "gradient",
+               (int)(i < NYX_MAX_OUTPUTS ? i : i - NYX_MAX_OUTPUTS), threads[k]);
+    drop(&other);
+  }
+  drop(&first);
+  if (done) calls++;
+  if (done && numel > 20000) split_calls++;
+}
+
+static int64_t inputs_of_sample;
+static void count(cases_sample *s) {
+  inputs_of_sample = 0;
+  for (int i = 0; i < s->n; i++)
+    if (s->in[i]) inputs_of_sample += nyx_tensor_numel(s->in[i]);
+}
+
+/* One line of `cases` at the largest scale that fits and that the op accepts: sizes that
+ * an attribute names do not grow with the inputs. */
+static void largest(const nyx_op *op, const char *line, nyx_dtype dtype) {
+  nyx_op one = *op;
+  one.cases = line;
+  bool row = op->kind == NYX_OP_ELEMENTWISE || op->kind == NYX_OP_REDUCTION;
+  done = false;
+  for (size_t k = 0; !done && k < sizeof scales / sizeof *scales; k++) {
+    /* measured at scale 1, so that nothing too large is made */
+    cases_options options = {.dtype = dtype, .scale = 1};
+    (row ? cases_of_row : cases_of_op)(ctx, &one, &options, count);
+    double size = (double)inputs_of_sample;
+    options.scale = scales[k];
+    int dims = row ? 2 : 1;
+    for (const char *p = line; !row && *p && *p != ';'; p++) {
+      static int here;
+      if (*p == '(') here = p[1] == ')' ? 0 : 1;
+      if (*p == ',') here++;
+      if (here > dims) dims = here;
+    }
+    for (int d = 0; d < dims; d++) size *= (double)options.scale;
+    if (size > LARGE && options.scale > 1) continue;
+    (row ? cases_of_row : cases_of_op)(ctx, &one, &options, compare);
+    if (row && !(op->dtypes & NYX_DTYPES(dtype))) return;
+  }
+  CHECK_AT(done, "a scale that the op accepts", ": %s %s: %s", op->name, line,
+           nyx_context_error(ctx));
+}
+
+static void every_op(nyx_dtype dtype) {
+  for (int i = 0; i < nyx_op_count(); i++) {
+    const nyx_op *op = nyx_op_at(i);
+    char line[512];
+    if (!op->cases) largest(op, "", dtype);
+    for (const char *p = op->cases; p && *p;) {
+      size_t length = strcspn(p, "\n");
+      if (CHECK(length < sizeof line)) {
+        memcpy(line, p, length);
+        line[length] = '\0';
+        largest(op, line, dtype);
+      }
+      p += length + (p[length] == '\n');
+    }
+  }
+}
+
+static void float32_ops(void) {
+  every_op(NYX_FLOAT32);
+}
+
+static void float64_ops(void) {
+  every_op(NYX_FLOAT64);
+}
+
+static void bfloat16_ops(void) {
+  every_op(NYX_BFLOAT16);
+}
+
+static void enough_were_split(void) {
+  CHECK_AT(split_calls > 100, "many calls are large enough", ": %d of %d", split_calls,
+           calls);
+}
+
+int main(void) {
+  if (nyx_context_new(&ctx) != NYX_OK) return 1;
+  RUN(float32_ops);
+  RUN(float64_ops);
+  RUN(bfloat16_ops);
+  RUN(enough_were_split);
+  nyx_context_free(ctx);
+  return check_done();
+}

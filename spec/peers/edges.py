@@ -1,0 +1,81 @@
+"""Elementwise rows at the edges: nan, infinities, zeros of both signs, the largest and
+smallest numbers, and the points where rows bend; values and first gradients. Read next:
+ops.py, kernels/elementwise.def."""
+import itertools
+import math
+
+import torch
+
+import ops
+import table
+from ops import BOUNDS
+from worker import NAMES, NyxError
+
+BENDS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.0, 3.0, -3.0, 6.0, 20.0, 0.1, -7.5]
+ENDS = [math.nan, math.inf, -math.inf, 1e-30, -1e-30, 1e30, -1e30, 100.0, -100.0, 700.0, -800.0, 1e5]
+
+
+def points(dtype, n, ends):
+    values = BENDS + (ENDS if ends else [])
+    if ends:
+        info = torch.finfo(dtype)
+        values = values + [info.max, info.min, info.tiny, info.tiny / 4]
+    if n == 3:
+        values = [0.0, 1.0, -2.0, 0.5] + ([math.nan, math.inf] if ends else [])
+    grid = list(itertools.product(values, repeat=n))
+    return [torch.tensor(column, dtype=torch.float64).to(dtype) for column in zip(*grid)]
+
+
+def unequal(got, want, bound):
+    """Which elements differ: nan is nan, infinity infinity, others to the bound."""
+    got, want = got.double(), want.double()
+    same = (got == want) | (got.isnan() & want.isnan())
+    tiny = 1e-37 if bound > 1e-8 else 1e-300
+    near = (got - want).abs() <= bound * want.abs().clamp(min=tiny)
+    return ~(same | near)
+
+
+def describe(at, inputs, got, want):
+    return f"at ({', '.join(f'{x[at].item():.6g}' for x in inputs)}): {got[at].item()!r}, torch {want[at].item()!r}"
+
+
+def compare(tap, worker, every):
+    for op in every:
+        if op.kind != "elementwise" or op.reason() or op.peer is None:
+            continue
+        failures, cases = [], 0
+        for dtype in (torch.float64, torch.float32):
+            if NAMES[dtype] not in op.dtypes:
+                continue
+            inputs = points(dtype, len(op.inputs), True)
+            names = ",".join(f"T[{i + 1}]" for i in range(len(inputs)))
+            try:
+                want = op.peer(*inputs)
+                got = worker.run(f"return nyx.{op.name}({names})", inputs)[0]
+            except (RuntimeError, NyxError) as e:
+                failures.append(str(e))
+                continue
+            cases += len(want)
+            wrong = unequal(got, want, BOUNDS[dtype][0]).nonzero().reshape(-1).tolist()
+            wrong = [k for k in wrong if not allowed(op.name, [x[k].item() for x in inputs], dtype)]
+            failures += [f"{NAMES[dtype]} {describe(k, inputs, got, want)}" for k in wrong[:4]]
+            if not op.differentiable or dtype != torch.float64 or op.name in table.ORDER:
+                continue
+            inputs = points(dtype, len(op.inputs), False)
+            leaves = [x.clone().requires_grad_() for x in inputs]
+            wants = torch.autograd.grad(op.peer(*leaves).sum(), leaves, allow_unused=True)
+            gots = worker.run(f"local x = {{{names}}} for i = 1, #x do x[i].requires_grad = true end "
+                              f"local g = nyx.grad(nyx.{op.name}({names}):sum(), x) return g, #x", inputs)
+            for i, (got, want) in enumerate(zip(gots, wants)):
+                if want is None:
+                    want = torch.zeros_like(inputs[i])
+                if got is None:
+                    got = torch.zeros_like(inputs[i])
+                cases += len(want)
+                wrong = unequal(got, want, 1e-9).nonzero().reshape(-1).tolist()
+                failures += [f"gradient {i + 1} {describe(k, inputs, got, want)}" for k in wrong[:4]]
+        tap.result(f"edges of {op.name}: {cases} points", failures)
+
+
+def allowed(name, x, dtype):
+    return False
