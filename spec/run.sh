@@ -115,7 +115,7 @@ sanitized="ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS=halt_on_error=1"
 
 # C tests and every spec, in the build people use.
 suite_c() { c_jobs c release ""; }
-suite_lua() { lua_jobs lua build/release/bin/nyx "" $(specs spec); }
+suite_lua() { lua_jobs lua build/release/bin/nyx "" $(specs spec rocks); }
 # The same specs in LuaJIT.
 suite_luajit() {
   local luajit
@@ -138,7 +138,7 @@ suite_cpu() {
 # Memory errors, leaks and undefined behaviour.
 suite_dev() {
   c_jobs dev dev "$sanitized"
-  lua_jobs dev build/dev/bin/nyx "$sanitized" $(specs spec)
+  lua_jobs dev build/dev/bin/nyx "$sanitized" $(specs spec rocks)
 }
 # Data races.
 suite_tsan() { c_jobs tsan tsan "$sanitized"; }

@@ -25,7 +25,8 @@ static int collect_now(lua_State *L) {
 }
 
 void nyx__lua_set_pace(lua_State *L, nyx__lua *s) {
-  size_t heap = (size_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024;
+  int count = lua_gc(L, LUA_GCCOUNT, 0); /* KiB; negative in a finalizer of Lua 5.4 */
+  size_t heap = count > 0 ? (size_t)count * 1024 : 0;
   s->fresh = 0;
   s->work = 0;
   s->fresh_limit = FRESH_MIN;
@@ -37,9 +38,9 @@ void nyx__lua_set_pace(lua_State *L, nyx__lua *s) {
 
 void nyx__lua_collect(lua_State *L, nyx__lua *s) {
   if (s->collecting) return; /* a finalizer that makes tensors */
+  luaL_checkstack(L, 4, "collection");
   s->collecting = true;
   /* In LuaJIT the error of a finalizer leaves lua_gc. */
-  luaL_checkstack(L, 4, "collection");
   lua_pushcfunction(L, collect_now);
   int failed = lua_pcall(L, 0, 0, 0);
   s->collecting = false;

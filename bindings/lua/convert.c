@@ -369,26 +369,35 @@ static void push_nested(lua_State *L, const nyx_tensor *t, int dim, nyx_dtype dt
   }
 }
 
-/* Bytes of Lua's, so that an error while they are in use frees them. */
-static void *scratch(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dtype,
-                     size_t *bytes) {
-  *bytes = (size_t)nyx_tensor_numel(t) * nyx_dtype_size(dtype);
-  void *p = nyx__lua_allocate(L, s, *bytes ? *bytes : 1);
+/* The elements of t as `dtype`, row-major, in a tensor of bytes that is pushed: an error
+ * while they are in use leaves them to the collector. */
+static nyx__box *read_all(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dtype) {
+  int64_t bytes = nyx_tensor_numel(t) * (int64_t)nyx_dtype_size(dtype);
+  nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
+  nyx_tensor *copy = NULL;
   nyx_status status;
-  NYX_LUA_RETRY(L, s, status, nyx_tensor_read(s->ctx, t, dtype, p, *bytes));
+  NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, NYX_UINT8, 1, &bytes, &copy));
   nyx__lua_try(L, s, status);
-  return p;
+  nyx__lua_fill(L, s, box, copy, true);
+  NYX_LUA_RETRY(
+      L, s, status,
+      nyx_tensor_read(s->ctx, t, dtype, nyx_tensor_data(copy), (size_t)bytes));
+  nyx__lua_try(L, s, status);
+  return box;
 }
 
 /* x:totable(): nested tables; a number (or boolean) for a 0-dimensional x. */
 static int tensor_totable(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_tensor *t = nyx__lua_check(L, s, 1, "totable");
-  size_t bytes;
   nyx_dtype dtype = reading(nyx_tensor_dtype(t));
   luaL_checkstack(L, 2 * NYX_MAX_DIMS + 8, "totable");
-  const char *p = (const char *)scratch(L, s, t, dtype, &bytes);
+  nyx__box *all = read_all(L, s, t, dtype);
+  const char *p = (const char *)nyx_tensor_data(all->t);
+  s->allocating = true;
   push_nested(L, t, 0, dtype, &p);
+  s->allocating = false;
+  nyx__lua_drop(s, all);
   return 1;
 }
 
@@ -398,8 +407,12 @@ static int tensor_tobytes(lua_State *L) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "tobytes");
   const void *data = nyx_tensor_is_contiguous(t) ? nyx_tensor_data(t) : NULL;
   size_t bytes = (size_t)nyx_tensor_numel(t) * nyx_dtype_size(nyx_tensor_dtype(t));
-  if (!data) data = scratch(L, s, t, nyx_tensor_dtype(t), &bytes);
-  lua_pushlstring(L, (const char *)data, bytes);
+  nyx__box *all = data ? NULL : read_all(L, s, t, nyx_tensor_dtype(t));
+  if (all) data = nyx_tensor_data(all->t);
+  s->allocating = true;
+  lua_pushlstring(L, data ? (const char *)data : "", bytes);
+  s->allocating = false;
+  if (all) nyx__lua_drop(s, all);
   return 1;
 }
 

@@ -122,6 +122,7 @@ nyx_device *nyx__lua_device(lua_State *L, nyx__lua *s, int index, const char *fu
   if (lua_type(L, index) != LUA_TSTRING)
     nyx__lua_bad_argument(L, s, index, function, "device", "name of a device");
   nyx_device *device;
-  nyx__lua_try(L, s, nyx_device_find(s->ctx, lua_tostring(L, index), &device));
+  if (nyx_device_find(s->ctx, lua_tostring(L, index), &device) != NYX_OK)
+    nyx__lua_fail(L, "%s: %s", function, nyx_context_error(s->ctx));
   return device;
 }

@@ -31,7 +31,10 @@ static int64_t position(lua_State *L, nyx__lua *s, int index, int dim, int64_t s
   return p < 0 ? p + size : p - 1;
 }
 
-static _Noreturn void out_of_range(lua_State *L, int64_t p, int dim, int64_t size) {
+/* `index`: where the position is on the stack. */
+static _Noreturn void out_of_range(lua_State *L, int index, int dim, int64_t size) {
+  int64_t p = 0;
+  nyx__lua_integer(L, index, &p);
   if (p == 0)
     nyx__lua_fail(L,
                   "x[...]: position 0 in dimension %d; positions count from 1, from the "
@@ -43,7 +46,7 @@ static _Noreturn void out_of_range(lua_State *L, int64_t p, int dim, int64_t siz
 
 static void select_one(lua_State *L, nyx__lua *s, int index, int dim, region *r) {
   int64_t size = r->length[dim], p = position(L, s, index, dim, size);
-  if (p < 0 || p >= size) out_of_range(L, (int64_t)lua_tonumber(L, index), dim, size);
+  if (p < 0 || p >= size) out_of_range(L, index, dim, size);
   r->start[dim] = p;
   r->length[dim] = -1;
 }
@@ -63,9 +66,9 @@ static void select_range(lua_State *L, nyx__lua *s, int dim, region *r) {
   int64_t first = position(L, s, -2, dim, size), last = position(L, s, -1, dim, size);
   bool empty = n > 1 && last == first - 1;
   if (first < 0 || (first >= size && !(empty && first == size)))
-    out_of_range(L, (int64_t)lua_tonumber(L, -2), dim, size);
+    out_of_range(L, -2, dim, size);
   if (last >= size || (last < 0 && !empty))
-    out_of_range(L, (int64_t)lua_tonumber(L, -1), dim, size);
+    out_of_range(L, -1, dim, size);
   if (last < first - 1)
     nyx__lua_fail(L,
                   "x[...]: the range of dimension %d ends at %lld, before it begins at "

@@ -92,13 +92,16 @@ static void push_field(lua_State *L, nyx__lua *s, const nyx_tensor *t, int which
     case FIELD_DTYPE: lua_pushstring(L, nyx_dtype_name(nyx_tensor_dtype(t))); break;
     case FIELD_DEVICE: lua_pushstring(L, nyx_device_name(nyx_tensor_device(t))); break;
     case FIELD_GRAD: {
-      nyx_tensor *grad = nyx_tensor_grad(t);
-      if (!grad) {
+      if (!nyx_tensor_grad(t)) {
         lua_pushnil(L);
         break;
       }
       nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
-      nyx__lua_fill(L, s, box, nyx_tensor_retain(grad), false);
+      nyx_tensor *grad = nyx_tensor_grad(t); /* a finalizer may have cleared it */
+      if (!grad)
+        lua_pushnil(L);
+      else
+        nyx__lua_fill(L, s, box, nyx_tensor_retain(grad), false);
       break;
     }
     case FIELD_REQUIRES_GRAD: lua_pushboolean(L, nyx_tensor_requires_grad(t)); break;

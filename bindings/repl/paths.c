@@ -13,7 +13,8 @@
 
 #define VERSION LUA_VERSION_MAJOR "." LUA_VERSION_MINOR
 
-static char root[PATH_MAX];
+static char root[PATH_MAX];  /* of the Lua files */
+static char build[PATH_MAX]; /* above the executable's folder */
 
 const char *nyx__paths_root(void) {
   return root;
@@ -59,6 +60,7 @@ static void find_root(const char *argv0) {
     char *slash = strrchr(folder, '/');
     if (slash == NULL) break;
     *slash = '\0';
+    if (up == 0) snprintf(build, sizeof build, "%s", folder);
     if (is_install_tree(folder) || is_source_tree(folder)) {
       snprintf(root, sizeof root, "%s", folder);
       return;
@@ -121,6 +123,9 @@ void nyx__paths_open(lua_State *L, const char *argv0) {
     lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua", root, root);
     add_templates(L, "path", lua_tostring(L, -1), true);
     add_rocks(L);
+    lua_pushfstring(L, "%s/lib/lua/" VERSION "/?.so", build); /* their C modules */
+    add_templates(L, "cpath", lua_tostring(L, -1), true);
+    lua_pop(L, 1);
   } else {
     lua_pushfstring(L,
                     "%s/share/lua/" VERSION "/?.lua;%s/share/lua/" VERSION "/?/init.lua",

@@ -91,12 +91,18 @@ nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated) {
   save_masks(c, edge, &save_in, &save_out);
   nyx_node *node = node_new(c);
   if (!node) return nyx__no_memory(c->ctx, sizeof *node);
+  nyx_status status = NYX_OK;
   for (int i = 0; i < c->n_in; i++) {
-    nyx_tensor *t = c->in[i];
-    save(&node->saved[i], t && wanted(save_in, i) ? nyx_tensor_retain(t) : NULL);
+    nyx_tensor *t = c->in[i], *kept = NULL;
+    bool keep = t && wanted(save_in, i) && status == NYX_OK;
+    if (keep && t == c->out[0]) /* the node must not hold the tensor that holds it */
+      status = nyx__tensor_alias(c->ctx, t, &kept);
+    else if (keep)
+      kept = nyx_tensor_retain(t);
+    save(&node->saved[i], kept);
     /* A value the op has just overwritten: its version will say so when it is asked for.
      */
-    if (mutated && t && t->storage == c->out[0]->storage) node->saved[i].version--;
+    if (mutated && kept && t->storage == c->out[0]->storage) node->saved[i].version--;
     if (t)
       nyx__spec_of(t, &node->spec[i]);
     else
@@ -106,7 +112,6 @@ nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated) {
       atomic_fetch_add_explicit(&edge[i].node->refs, 1, memory_order_relaxed);
     nyx_tensor_retain(edge[i].leaf);
   }
-  nyx_status status = NYX_OK;
   for (int i = 0; i < c->n_out; i++) {
     nyx_tensor *alias = NULL;
     nyx__spec_of(c->out[i], &node->spec[c->n_in + i]);

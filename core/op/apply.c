@@ -176,8 +176,7 @@ static nyx_status check_target(nyx_context *ctx, const nyx_tensor *t,
   if (nyx_dtype_kind_of(spec->dtype) > nyx_dtype_kind_of(t->dtype))
     return nyx__error(ctx, DTYPE_OUT, nyx_dtype_name(spec->dtype),
                       nyx_dtype_name(t->dtype), nyx_dtype_name(spec->dtype));
-  for (int d = 0; d < t->ndim; d++)
-    if (t->stride[d] == 0 && t->shape[d] > 1) return nyx__error(ctx, OUT_OVERLAP);
+  if (nyx__overlaps(t->ndim, t->shape, t->stride)) return nyx__error(ctx, OUT_OVERLAP);
   return NYX_OK;
 }
 
@@ -223,6 +222,12 @@ static nyx_status make_output(application *a, int i) {
   nyx_call *c = &a->c;
   const nyx_spec *spec = &c->spec[i];
   if (c->op->kind == NYX_OP_VIEW) {
+    int64_t numel; /* repeated elements cost nothing, but have to be countable */
+    if (!nyx__numel(spec->ndim, spec->shape, sizeof(double), &numel)) {
+      char text[NYX_SHAPE_TEXT];
+      return nyx__error(c->ctx, SIZE_OVERFLOW,
+                        nyx__shape_text(spec->ndim, spec->shape, text, sizeof text));
+    }
     NYX_TRY(nyx__tensor_view(c->ctx, c->in[0]->storage, spec, &c->out[i]));
     c->out[i]->is_view = true;
     return NYX_OK;

@@ -59,7 +59,10 @@ static nyx_status read_images(nyx_context *ctx, const char *name, const nyx_tens
 static nyx_status read_weight(nyx_context *ctx, const nyx_tensor *t, nyx__conv *v) {
   if (t->ndim != 4) return nyx__error(ctx, CONV_WEIGHT, NYX__SHAPE(t));
   v->out_channels = t->shape[0];
-  v->in_channels = t->shape[1] * v->groups;
+  if (__builtin_mul_overflow(t->shape[1], v->groups, &v->in_channels)) {
+    return nyx__error(ctx, ATTR_RANGE, "groups", (long long)v->groups,
+                      "a divisor of the number of channels");
+  }
   for (int i = 0; i < 2; i++) {
     v->window[i].kernel = t->shape[2 + i];
     if (t->shape[2 + i] < 1 || t->shape[1] < 1) {

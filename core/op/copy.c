@@ -398,31 +398,11 @@ static nyx_status embed_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-/* Whether two positions of the region may share an element: sorted by stride, each
- * dimension must step over all that lies below it. */
-static bool overlaps(const nyx_tensor *x, const int64_t *stride) {
-  int order[NYX_MAX_DIMS], n = 0;
-  for (int d = 0; d < x->ndim; d++) {
-    if (x->shape[d] == 1) continue;
-    int at = n++;
-    for (; at > 0 && stride[order[at - 1]] > stride[d]; at--) order[at] = order[at - 1];
-    order[at] = d;
-  }
-  int64_t span = 1; /* elements that the smaller strides reach over */
-  for (int i = 0; i < n; i++) {
-    if (stride[order[i]] < span) return true;
-    span += (x->shape[order[i]] - 1) * stride[order[i]];
-  }
-  return false;
-}
-
 /* One window at a time along the dimension of the largest stride until none overlap. */
 static nyx_status add_region(nyx_call *c, const nyx_spec *spec, nyx_tensor *x) {
   nyx_tensor *region, *part;
   int widest = 0;
-  nyx_tensor shape = {.ndim = spec->ndim};
-  memcpy(shape.shape, spec->shape, sizeof shape.shape);
-  if (!overlaps(&shape, spec->stride)) {
+  if (!nyx__overlaps(spec->ndim, spec->shape, spec->stride)) {
     NYX_TRY(nyx__tensor_view(c->ctx, c->out[0]->storage, spec, &region));
     nyx_elementwise job = {.row = nyx__row(NYX__OP_add),
                            .compute = nyx__compute_dtype(x->dtype),
@@ -578,7 +558,11 @@ static nyx_status assign_gradient(nyx_backward *b) {
   }
   if (b->need[1]) {
     NYX_TRY(region_of(b->ctx, g, b->attr, &region));
-    nyx_status status = nyx__sum_to(b->ctx, region, &b->in_spec[1], &b->grad_in[1]);
+    nyx_tensor *sum = NULL;
+    nyx_status status = nyx__sum_to(b->ctx, region, &b->in_spec[1], &sum);
+    if (status == NYX_OK)
+      status = nyx__to_dtype(b->ctx, sum, b->in_spec[1].dtype, &b->grad_in[1]);
+    nyx_tensor_release(sum);
     nyx_tensor_release(region);
     if (status != NYX_OK) return status;
   }

@@ -15,8 +15,7 @@ static nyx_status read_padding(nyx_context *ctx, const nyx_value *attr, int64_t 
   if (!attr->given) return NYX_OK;
   int64_t row = attr->i < 0 ? attr->i + rows : attr->i;
   if (row < 0 || row >= rows) {
-    return nyx__error(ctx, INDEX_RANGE,
-                      (long long)(attr->i < 0 ? attr->i : attr->i + ctx->index_base),
+    return nyx__error(ctx, INDEX_RANGE, (long long)nyx__said(ctx, attr->i),
                       ctx->index_base, (long long)rows);
   }
   *out = row;

@@ -32,13 +32,18 @@ static nyx_status place_find(nyx_call *c, int first, place *p) {
                         NYX__SHAPE(t));
     }
   }
+  for (int i = first + p->count; i < c->n_in; i++)
+    if (c->in[i])
+      return nyx__error(c->ctx, TENSOR_MISSING, first + p->count + 1, names[p->count]);
   if (p->count > c->in[0]->ndim) {
     nyx_tensor *x = c->in[0];
     return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x),
                       "a dimension for each tensor of positions");
   }
-  for (int d = 0; d < p->ndim; d++) p->numel *= p->shape[d];
-  return NYX_OK;
+  if (nyx__numel(p->ndim, p->shape, sizeof(int64_t), &p->numel)) return NYX_OK;
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(c->ctx, SIZE_OVERFLOW,
+                    nyx__shape_text(p->ndim, p->shape, text, sizeof text));
 }
 
 /* The shape of x[positions]: that of the positions, then the rest of x. */

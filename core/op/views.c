@@ -232,8 +232,7 @@ static nyx_status expand_infer(nyx_call *c) {
   s->dtype = x->dtype;
   s->ndim = n;
   s->offset = x->offset;
-  int64_t numel;
-  if (fits && nyx__numel(n, s->shape, 1, &numel)) return NYX_OK;
+  if (fits) return NYX_OK;
   char text[NYX_SHAPE_TEXT];
   return nyx__error(c->ctx, EXPAND, NYX__SHAPE(x),
                     nyx__shape_text(n, c->attr[0].list, text, sizeof text));
@@ -272,15 +271,16 @@ static nyx_status position(nyx_context *ctx, int64_t index, int dim, int64_t siz
   *out = index < 0 ? index + size : index;
   if (*out >= 0 && *out < size) return NYX_OK;
   return nyx__error(ctx, INDEX_RANGE,
-                    (long long)(index < 0 ? index : index + ctx->index_base),
-                    dim + ctx->index_base, (long long)size);
+                    (long long)nyx__said(ctx, index), dim + ctx->index_base,
+                    (long long)size);
 }
 
 static nyx_status select_infer(nyx_call *c) {
   nyx_spec *s = same(c);
   int dim;
   int64_t index;
-  if (s->ndim == 0) return nyx__error(c->ctx, DIM_RANGE, (long long)DIM(0), 0);
+  if (s->ndim == 0)
+    return nyx__error(c->ctx, DIM_RANGE, (long long)nyx__said(c->ctx, DIM(0)), 0);
   NYX_TRY(nyx__dim(c->ctx, DIM(0), s->ndim, &dim));
   NYX_TRY(position(c->ctx, c->attr[1].i, dim, s->shape[dim], &index));
   s->offset += index * s->stride[dim];
@@ -312,9 +312,10 @@ static nyx_status narrow_infer(nyx_call *c) {
   nyx_spec *s = same(c);
   int dim;
   NYX_TRY(nyx__dim(c->ctx, DIM(0), s->ndim, &dim));
-  if (s->ndim == 0) return nyx__error(c->ctx, DIM_RANGE, (long long)DIM(0), 0);
+  if (s->ndim == 0)
+    return nyx__error(c->ctx, DIM_RANGE, (long long)nyx__said(c->ctx, DIM(0)), 0);
   int64_t start = c->attr[1].i, length = c->attr[2].i, step = c->attr[3].i;
-  int64_t size = s->shape[dim], base = c->ctx->index_base;
+  int64_t size = s->shape[dim];
   if (step < 1)
     return nyx__error(c->ctx, ATTR_RANGE, "step", (long long)step, "1 or more");
   int64_t from = start < 0 ? start + size : start;
@@ -322,11 +323,11 @@ static nyx_status narrow_infer(nyx_call *c) {
               (length == 0 || (from < size && (length - 1) <= (size - 1 - from) / step));
   if (!fits)
     return nyx__error(c->ctx, SLICE_RANGE, (long long)length,
-                      (long long)(start < 0 ? start : start + base), (int)(dim + base),
+                      (long long)nyx__said(c->ctx, start), dim + c->ctx->index_base,
                       (long long)size);
   s->offset += from * s->stride[dim];
   s->shape[dim] = length;
-  s->stride[dim] *= step;
+  if (length > 1) s->stride[dim] *= step; /* else a step of any size is no step */
   return NYX_OK;
 }
 

@@ -24,7 +24,10 @@ nyx_status nyx__windows_out(nyx_context *ctx, nyx__window *w, bool ceil_mode) {
   int64_t span[2], padded[2];
   bool fits = true;
   for (int i = 0; i < 2; i++) {
-    span[i] = (w[i].kernel - 1) * w[i].dilation + 1;
+    if (__builtin_mul_overflow(w[i].kernel - 1, w[i].dilation, &span[i])) {
+      span[i] = INT64_MAX - 1; /* longer than any input */
+    }
+    span[i]++;
     if (__builtin_add_overflow(w[i].in, 2 * w[i].pad, &padded[i])) padded[i] = INT64_MAX;
     if (span[i] > padded[i]) fits = false;
   }

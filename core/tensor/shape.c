@@ -62,15 +62,34 @@ void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride) {
   }
 }
 
+/* Sorted by stride, each dimension must step over all that lies below it. */
+bool nyx__overlaps(int ndim, const int64_t *shape, const int64_t *stride) {
+  int order[NYX_MAX_DIMS], n = 0;
+  for (int d = 0; d < ndim; d++) {
+    if (shape[d] == 0) return false;
+    if (shape[d] == 1) continue;
+    int at = n++;
+    for (; at > 0 && stride[order[at - 1]] > stride[d]; at--) order[at] = order[at - 1];
+    order[at] = d;
+  }
+  int64_t span = 1; /* elements that the smaller strides reach over */
+  for (int i = 0; i < n; i++) {
+    if (stride[order[i]] < span) return true;
+    span += (shape[order[i]] - 1) * stride[order[i]];
+  }
+  return false;
+}
+
+int64_t nyx__said(const nyx_context *ctx, int64_t position) {
+  bool based = ctx && position >= 0 && position < INT64_MAX;
+  return based ? position + ctx->index_base : position;
+}
+
 nyx_status nyx__dim(nyx_context *ctx, int64_t dim, int ndim, int *out) {
   int64_t most = ndim == 0 ? 1 : ndim;
   int64_t d = dim < 0 ? dim + most : dim;
-  if (d < 0 || d >= most) {
-    /* print the user's own number; from the end it has no base */
-    int64_t said = dim;
-    if (dim >= 0 && dim < INT64_MAX && ctx) said += ctx->index_base;
-    return nyx__error(ctx, DIM_RANGE, (long long)said, ndim);
-  }
+  if (d < 0 || d >= most)
+    return nyx__error(ctx, DIM_RANGE, (long long)nyx__said(ctx, dim), ndim);
   *out = (int)d;
   return NYX_OK;
 }

@@ -87,6 +87,10 @@ bool nyx__broadcast(int na, const int64_t *a, int nb, const int64_t *b, int *ndi
 /* Strides of t as if expanded to (ndim, shape), which it must broadcast to: 0 where
  * repeated. */
 void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride);
+/* A position or dimension as the user said it: from the end it has no base. */
+int64_t nyx__said(const nyx_context *ctx, int64_t position);
+/* Whether two positions of such a tensor may be one element in memory. */
+bool nyx__overlaps(int ndim, const int64_t *shape, const int64_t *stride);
 /* Checks a dimension (negative from the end) of an ndim-dimensional tensor; 0-d tensors
  * accept 0 and -1. */
 nyx_status nyx__dim(nyx_context *ctx, int64_t dim, int ndim, int *out);

@@ -2,6 +2,8 @@
 -- __index; what a class says about its behaviour (__call, __tostring, ...) holds for classes
 -- derived from it too.
 
+local check = require "nyx.check"
+
 local function construct(class, ...)
   local object = setmetatable({}, class)
   local init = class.init
@@ -21,10 +23,10 @@ end
 ---@return T class
 local function class(name, parent)
   if type(name) ~= "string" then
-    error(("class: the name is a %s, expected a string"):format(type(name)), 2)
+    check.fail("class: the name is %s, expected a string", check.describe(name))
   end
   if parent ~= nil and (type(parent) ~= "table" or rawget(parent, "__index") == nil) then
-    error(("class %s: the parent is a %s, expected a class"):format(name, type(parent)), 2)
+    check.fail("class: the parent of %s is %s, expected a class", name, check.describe(parent))
   end
   local made = {}
   for key, value in pairs(parent or {}) do

@@ -48,7 +48,7 @@ local function dim_argument(where, x, dim)
     check.fail("%s: 'dim' is 0; dimensions count from 1, from the end with -1", where)
   end
   if dim > n or dim < -n then
-    check.fail("%s: dimension %d is out of range for a tensor of %d dimensions", where, dim, n)
+    check.fail("%s: dimension %.0f is out of range for a tensor of %d dimensions", where, dim, n)
   end
   return dim > 0 and dim or dim + n + 1
 end
@@ -75,7 +75,7 @@ function Tensor:split(size, dim)
       start = start + n
     end
     if start ~= length + 1 then
-      check.fail("split: the sizes add up to %d, dimension %d has size %d", start - 1, dim, length)
+      check.fail("split: the sizes add up to %.0f, dimension %d has size %d", start - 1, dim, length)
     end
     return pieces
   end
@@ -186,6 +186,7 @@ docs.sum_to_size = { "reduction", "x:sum_to_size(shape): x summed over the dimen
 ---@return nyx.Tensor
 function Tensor:sum_to_size(shape)
   check.type("sum_to_size", "shape", shape, "table")
+  for d = 1, #shape do check.integer("sum_to_size", ("shape[%d]"):format(d), shape[d], 0) end
   local own, lead = self.shape, self.ndim - #shape
   local dims, fits = {}, lead >= 0
   for d = 1, #own do

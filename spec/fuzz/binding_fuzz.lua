@@ -3,9 +3,10 @@
 -- a call either works or raises a string that names the function and the line of the caller,
 -- leaves its arguments as they were, and keeps no memory.
 --
---   nyx spec/fuzz/binding_fuzz.lua [seconds [seed [first case]]]
+--   nyx spec/fuzz/binding_fuzz.lua [seconds [seed [cases]]]
 --
--- Every case has random numbers of its own, so a failure is repeated by its seed and number.
+-- The seed printed with a failure makes it the first case. With NYX_FUZZ_TRACE=1 every call is
+-- told before it is made, with NYX_FUZZ_LEAKS=1 memory is counted after every one.
 -- spec/lua/fuzz_spec.lua runs some cases with every test run.
 local nyx = require "nyx"
 
@@ -17,11 +18,6 @@ local file = debug.getinfo(1, "S").short_src
 -- ---------------------------------------------------------------- random numbers
 
 local state = 1
-
-local function seed_case(seed, case)
-  state = (seed * 7919 + case * 104729) % 2147483646 + 1
-  for _ = 1, 4 do state = state * 16807 % 2147483647 end
-end
 
 local function random(n) -- 1..n
   state = state * 16807 % 2147483647
@@ -102,7 +98,8 @@ local function absurd(depth)
       return 1e9
     end })
   elseif kind == 6 and depth < 3 then
-    return { [argument(depth + 1) or "x"] = 1, [2 ^ 40] = 2 }
+    local key = argument(depth + 1)
+    return { [key == key and key or "x"] = 1, [2 ^ 40] = 2 }
   elseif kind == 7 then
     local t = {}
     for _ = 1, 300 do t = { t } end
@@ -218,7 +215,7 @@ local function bytes_of(value, into, depth)
 end
 
 -- Lua's own errors, of code that does with its arguments what Lua code does.
-local own_errors = { "attempt to", "stack overflow", "^read", "not enough memory",
+local own_errors = { "attempt to", "stack overflow", ": read$", "not enough memory",
   "table overflow", "has the wrong number of" }
 
 local function is_own(message)
@@ -231,17 +228,16 @@ end
 --- Runs one case; gives nil, or what is wrong.
 ---@param targets table[]
 ---@param seed integer
----@param case integer
 ---@return string?
-local function run(targets, seed, case)
-  seed_case(seed, case)
-  nyx.manual_seed(case)
+local function run(targets, seed)
+  nyx.manual_seed(seed)
   local target = pick(targets)
+  M.last = target.label
   local n, arguments, before = random(6) - 1, {}, {}
   if random(2) == 1 then n = math.max(n, 1) end
   for i = 1, n do arguments[i] = i == 1 and random(10) > 2 and tensor() or argument(0) end
   for i = 1, n do bytes_of(arguments[i], before, 0) end
-  if M.trace then io.stderr:write(("case %d: %s\n"):format(case, target.label)) end
+  if M.trace then io.stderr:write(("seed %d: %s\n"):format(seed, target.label)) end
   local start = nyx.clock()
   local ok, message = pcall(target.call, unpack(arguments, 1, n))
   local took = nyx.clock() - start
@@ -255,8 +251,7 @@ local function run(targets, seed, case)
         texts[i] = ("%s(%s)"):format(x.dtype, table.concat(x.shape, "x"))
       end
     end
-    return ("seed %d case %d: %s(%s): %s"):format(seed, case, target.label,
-      table.concat(texts, ", "), what)
+    return ("%s(%s): %s"):format(target.label, table.concat(texts, ", "), what)
   end
   if took > 20 then return wrong(("took %.1f s"):format(took)) end
   if ok then return nil end
@@ -280,41 +275,51 @@ local function run(targets, seed, case)
   return nil
 end
 
+local function live_bytes()
+  collectgarbage()
+  collectgarbage()
+  return nyx.memory().live
+end
+
 --- Runs cases until `enough(case)`; gives the failures.
 ---@param seed integer
----@param first integer
 ---@param enough fun(case: integer): boolean
 ---@return string[] failures
 ---@return integer cases
-function M.run(seed, first, enough)
-  local targets, failures, case = targets_of(), {}, first
-  collectgarbage()
-  collectgarbage()
-  local live = nyx.memory().live
+function M.run(seed, enough)
+  local targets, failures, case = targets_of(), {}, 1
+  local live = live_bytes()
   local limit = nyx.memory_limit(live + 256 * 1024 * 1024)
+  state = seed % 2147483646 + 1
   while not enough(case) and #failures < 100 do
-    local ok, problem = pcall(run, targets, seed, case)
-    if not ok then problem = ("seed %d case %d: %s"):format(seed, case, tostring(problem)) end
-    failures[#failures + 1] = problem
+    local at = state - 1
+    local ok, problem = pcall(run, targets, at)
+    if not ok then problem = tostring(problem) end
+    if M.leaks then
+      local now = live_bytes()
+      if now ~= live then
+        problem = ("%s keeps %d bytes"):format(M.last, now - live)
+        live = now
+      end
+    end
+    failures[#failures + 1] = problem and ("seed %d: %s"):format(at, problem)
     case = case + 1
   end
   nyx.memory_limit(limit)
-  collectgarbage()
-  collectgarbage()
-  local grown = nyx.memory().live - live
+  local grown = live_bytes() - live
   if grown ~= 0 then
     failures[#failures + 1] = ("seed %d: %d bytes were not given back"):format(seed, grown)
   end
-  return failures, case - first
+  return failures, case - 1
 end
 
 if arg and arg[0] and arg[0]:find("binding_fuzz%.lua$") then
   local seconds, seed = tonumber(arg[1]) or 60, tonumber(arg[2]) or os.time() % 100000
-  M.trace = os.getenv("NYX_FUZZ_TRACE")
+  M.trace, M.leaks = os.getenv("NYX_FUZZ_TRACE"), os.getenv("NYX_FUZZ_LEAKS")
   print(("seed %d, %d s"):format(seed, seconds))
   local stop = nyx.clock() + seconds
-  local failures, cases = M.run(seed, tonumber(arg[3]) or 1, function(case)
-    return nyx.clock() > stop or case > (tonumber(arg[4]) or math.huge)
+  local failures, cases = M.run(seed, function(case)
+    return nyx.clock() > stop or case > (tonumber(arg[3]) or math.huge)
   end)
   for _, failure in ipairs(failures) do print(failure) end
   print(("%d cases, %d failures"):format(cases, #failures))

@@ -11,6 +11,24 @@ import table
 from ops import BOUNDS
 from worker import NAMES, NyxError
 
+
+def overflows(x, y):
+    return y != 0 and math.isfinite(x) and math.isinf(x / y)
+
+
+# Where Nyx answers otherwise on purpose, or more exactly: op, which points, why.
+DIFFERENT = [
+    ("sign", lambda x: math.isnan(x), "nan stays nan; torch gives 0"),
+    ("remainder", overflows, "torch gives nan, Nyx the remainder"),
+    ("fmod", overflows, "torch gives nan, Nyx the remainder"),
+    ("gelu", lambda x: x < -5, "1 + erf(x) cancels out"),
+    ("gelu_tanh", lambda x: x < -5, "Nyx is exact where torch's 1 + tanh(x) cancels out"),
+    ("hardswish", lambda x: x > 1e38, "x * 6 overflows before the division in float32"),
+    ("tanhshrink", lambda x: 0 < abs(x) < 0.3, "x - tanh(x) cancels out"),
+    ("binary_cross_entropy", lambda x, y: not (0 < x < 1 and 0 <= y <= 1), "no probabilities"),
+    ("binary_cross_entropy_with_logits", lambda x, y: x == 0, "the peer's formula bends here, the function does not"),
+]
+
 BENDS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.0, 3.0, -3.0, 6.0, 20.0, 0.1, -7.5]
 ENDS = [math.nan, math.inf, -math.inf, 1e-30, -1e-30, 1e30, -1e30, 100.0, -100.0, 700.0, -800.0, 1e5]
 
@@ -35,6 +53,11 @@ def unequal(got, want, bound):
     return ~(same | near)
 
 
+def different(op, inputs, k):
+    point = [x[k].item() for x in inputs]
+    return any(name == op.name and where(*point) for name, where, _ in DIFFERENT)
+
+
 def describe(at, inputs, got, want):
     return f"at ({', '.join(f'{x[at].item():.6g}' for x in inputs)}): {got[at].item()!r}, torch {want[at].item()!r}"
 
@@ -50,14 +73,16 @@ def compare(tap, worker, every):
             inputs = points(dtype, len(op.inputs), True)
             names = ",".join(f"T[{i + 1}]" for i in range(len(inputs)))
             try:
-                want = op.peer(*inputs)
+                # float32 is held against float64: torch's own float32 is not always that exact
+                want = op.peer(*(x.double() for x in inputs))
+                want = want.to(dtype) if want.dtype == torch.float64 else want
                 got = worker.run(f"return nyx.{op.name}({names})", inputs)[0]
             except (RuntimeError, NyxError) as e:
                 failures.append(str(e))
                 continue
             cases += len(want)
             wrong = unequal(got, want, BOUNDS[dtype][0]).nonzero().reshape(-1).tolist()
-            wrong = [k for k in wrong if not allowed(op.name, [x[k].item() for x in inputs], dtype)]
+            wrong = [k for k in wrong if not different(op, inputs, k)]
             failures += [f"{NAMES[dtype]} {describe(k, inputs, got, want)}" for k in wrong[:4]]
             if not op.differentiable or dtype != torch.float64 or op.name in table.ORDER:
                 continue
@@ -73,9 +98,6 @@ def compare(tap, worker, every):
                     got = torch.zeros_like(inputs[i])
                 cases += len(want)
                 wrong = unequal(got, want, 1e-9).nonzero().reshape(-1).tolist()
+                wrong = [k for k in wrong if not different(op, inputs, k)]
                 failures += [f"gradient {i + 1} {describe(k, inputs, got, want)}" for k in wrong[:4]]
         tap.result(f"edges of {op.name}: {cases} points", failures)
-
-
-def allowed(name, x, dtype):
-    return False

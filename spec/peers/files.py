@@ -6,7 +6,7 @@ import tempfile
 import torch
 
 from cases import Random
-from worker import DTYPES, NyxError
+from worker import DTYPES
 
 try:
     from safetensors.torch import load_file, save_file
@@ -57,7 +57,7 @@ def compare(tap, worker, seed, count):
             for i in range(count):
                 try:
                     failures += run(worker, path, Random(seed, name, i))
-                except (NyxError, OSError, ValueError, Exception) as e:  # whatever a reader raises
+                except Exception as e:  # whatever a reader raises
                     failures.append(f"{type(e).__name__}: {e}")
             tap.result(f"files, {name}: {count} files", failures)
 
@@ -65,8 +65,7 @@ def compare(tap, worker, seed, count):
 def from_nyx(worker, path, r):
     tensors = tensors_of(r)
     pairs = ",".join(f"[{lua_string(name)}]=T[{i + 1}]" for i, name in enumerate(tensors))
-    answer = worker.run(f"assert(nyx.save({lua_string(path)}, {{{pairs}}}))", list(tensors.values()))
-    assert not answer or True
+    worker.run(f"assert(nyx.save({lua_string(path)}, {{{pairs}}}))", list(tensors.values()))
     return differences(load_file(path), tensors)
 
 

@@ -5,7 +5,7 @@ holds the peers, live through the whole run.
     python3 spec/peers/peer.py [--nyx build/release/bin/nyx] [--seed N] [--cases N]
                                [part or op ...]
 
-Parts: self, ops, promotion, layers, optimisers, files; or names of ops. The seed is printed;
+Parts: self, ops, edges, promotion, layers, optimisers, files; or names of ops. The seed is printed;
 NYX_SPEC_SEED or --seed replays a run, and --case float64/17 one case of an op. Each line says
 how many cases there were and the worst error; ' marks first and '' second gradients. Read
 next: ops.py, table.py."""
@@ -21,6 +21,7 @@ except ImportError:
     print("1..1\nok 1 - peers # SKIP PyTorch is not installed (pip install -r spec/peers/requirements.txt)")
     sys.exit(0)
 
+import edges
 import files
 import layers
 import ops
@@ -48,10 +49,14 @@ class Tap:
         sys.stdout.flush()
 
 
+def described(worker):
+    return [ops.Op(d) for d in json.loads(worker.run("return describe()")[0])]
+
+
 def compare_ops(tap, worker, options, chosen):
     counts = {"float64": options.cases, "float32": max(options.cases // 3, 1)}
     few = max(options.cases // 6, 1)
-    for op in map(ops.Op, json.loads(worker.run("return describe()")[0])):
+    for op in described(worker):
         if chosen and op.name not in chosen:
             continue
         if op.reason():
@@ -79,7 +84,7 @@ PLANTED = {
 
 def check_self(tap, worker, options):
     """Planted mistakes must be found, where there was nothing to find before."""
-    every = {op.name: op for op in map(ops.Op, json.loads(worker.run("return describe()")[0]))}
+    every = {op.name: op for op in described(worker)}
     for name in ("mul", "tanh", "matmul", "softmax", "sum"):
         counts = {"float64": 10}
         failures = []
@@ -108,6 +113,7 @@ def main():
     parts = {
         "self": lambda: check_self(tap, worker, options),
         "ops": lambda: compare_ops(tap, worker, options, set()),
+        "edges": lambda: edges.compare(tap, worker, described(worker)),
         "promotion": lambda: promotion.compare(tap, worker),
         "layers": lambda: layers.compare(tap, worker, options.seed, few),
         "optimisers": lambda: optimisers.compare(tap, worker, options.seed, few),

@@ -167,7 +167,7 @@ PEERS = {
     "erfc": torch.erfc,
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "smooth_l1": lambda x, y, beta=1.0: F.smooth_l1_loss(x, y, reduction="none", beta=beta),
+    "smooth_l1": lambda x, y, beta=1.0: F.smooth_l1_loss(*torch.broadcast_tensors(x, y), reduction="none", beta=beta),
     "huber": lambda x, y, delta=1.0: torch.where((x - y).abs() <= delta, 0.5 * (x - y) ** 2,
                                                  delta * ((x - y).abs() - 0.5 * delta)),  # torch's too
     # torch's has no second gradient
@@ -175,7 +175,8 @@ PEERS = {
     # spelt in torch operations: torch's own give no gradient to the target, and want equal shapes
     "binary_cross_entropy": lambda x, y: -(y * torch.clamp(torch.log(x), min=-100)
                                            + (1 - y) * torch.clamp(torch.log1p(-x), min=-100)),
-    "binary_cross_entropy_with_logits": lambda x, y: F.softplus(x, threshold=1e9) - x * y,
+    "binary_cross_entropy_with_logits": lambda x, y: torch.clamp(x, min=0) - x * y
+    + torch.log1p(torch.exp(-torch.abs(x))),
     "softshrink": lambda x, lambd=0.5: F.softshrink(x, lambd),
     "hardshrink": lambda x, lambd=0.5: F.hardshrink(x, lambd),
     "softsign": F.softsign,

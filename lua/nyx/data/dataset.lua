@@ -86,7 +86,11 @@ end
 function M.split(dataset, sizes, options)
   check.type("data.split", "sizes", sizes, "table")
   options = check.options("data.split", options, "shuffle")
-  local total, sum = dataset:size(), 0
+  local total, sum = type(dataset) == "table" and dataset.size and dataset:size(), 0
+  if type(total) ~= "number" then
+    check.fail("data.split: 'dataset' is %s, expected a dataset; see data.TensorDataset",
+      check.describe(dataset))
+  end
   for i = 1, #sizes do
     sum = sum + check.number("data.split", ("sizes[%d]"):format(i), sizes[i], 0)
   end

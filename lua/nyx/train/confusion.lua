@@ -59,13 +59,18 @@ end
 ---@return string
 function M.confusion_text(matrix, names)
   check.tensor("train.confusion_text", "matrix", matrix)
+  if matrix:dim() ~= 2 or matrix:size(1) ~= matrix:size(2) or matrix.dtype == "bool" then
+    check.fail("train.confusion_text: 'matrix' is %s, expected counts (classes, classes)",
+      check.describe(matrix))
+  end
+  if names ~= nil then check.type("train.confusion_text", "names", names, "table") end
   local counts = matrix:totable()
   local n, width, label = #counts, 1, #"true"
   names = names or {}
   for i = 1, n do
     label = math.max(label, #tostring(names[i] or i))
     width = math.max(width, #tostring(names[i] or i))
-    for j = 1, n do width = math.max(width, #("%d"):format(counts[i][j])) end
+    for j = 1, n do width = math.max(width, #("%.0f"):format(counts[i][j])) end
   end
   local function cell(value) return ("%" .. width + 1 .. "s"):format(value) end
   local lines = { ("%" .. label .. "s"):format("true") }
@@ -75,7 +80,7 @@ function M.confusion_text(matrix, names)
     local line, total = ("%" .. label .. "s"):format(tostring(names[i] or i)), 0
     for j = 1, n do
       total = total + counts[i][j]
-      line = line .. cell(counts[i][j] == 0 and "." or ("%d"):format(counts[i][j]))
+      line = line .. cell(counts[i][j] == 0 and "." or ("%.0f"):format(counts[i][j]))
     end
     lines[i + 1] = total == 0 and line .. "      -"
       or ("%s  %5.1f%%"):format(line, 100 * counts[i][i] / total)
