@@ -6,7 +6,8 @@ if(repl_sources AND TARGET nyx_lua54)
   add_executable(nyx_exe ${repl_sources} $<TARGET_OBJECTS:nyx_lua54_objects>)
   set_target_properties(nyx_exe PROPERTIES OUTPUT_NAME nyx)
   target_include_directories(nyx_exe SYSTEM PRIVATE ${LUA54_INCLUDE_DIRS})
-  target_link_libraries(nyx_exe PRIVATE nyx_internal nyx_shared ${nyx_lua_libraries}
+  target_link_libraries(nyx_exe PRIVATE nyx_internal nyx_lua_needs nyx_shared
+                                        ${nyx_lua_libraries}
                                         ${LUA54_LINK_LIBRARIES} m
                                         ${CMAKE_DL_LIBS} Threads::Threads)
   target_link_options(nyx_exe PRIVATE -Wl,-E)

@@ -13,6 +13,22 @@ if(NYX_TESTS)
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   endforeach()
 
+  # The headers from C++, where there is a compiler for it.
+  include(CheckLanguage)
+  check_language(CXX)
+  if(CMAKE_CXX_COMPILER)
+    enable_language(CXX)
+    add_executable(header_cxx_test spec/c/header_cxx_test.cpp)
+    target_include_directories(header_cxx_test PRIVATE ${PROJECT_SOURCE_DIR}/core/include)
+    target_link_libraries(header_cxx_test PRIVATE nyx_shared)
+    target_compile_options(header_cxx_test PRIVATE -Wall -Wextra -Wpedantic -Werror)
+    set_target_properties(header_cxx_test PROPERTIES
+      CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON
+      RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+    add_test(NAME header_cxx_test COMMAND header_cxx_test
+             WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  endif()
+
   # The binding from C, with several Lua states in threads.
   if(TARGET nyx_lua54)
     add_executable(states_test spec/lua/states_test.c $<TARGET_OBJECTS:nyx_lua54_objects>)

@@ -379,9 +379,8 @@ static nyx__box *read_all(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dt
   NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, NYX_UINT8, 1, &bytes, &copy));
   nyx__lua_try(L, s, status);
   nyx__lua_fill(L, s, box, copy, true);
-  NYX_LUA_RETRY(
-      L, s, status,
-      nyx_tensor_read(s->ctx, t, dtype, nyx_tensor_data(copy), (size_t)bytes));
+  NYX_LUA_RETRY(L, s, status,
+                nyx_tensor_read(s->ctx, t, dtype, nyx_tensor_data(copy), (size_t)bytes));
   nyx__lua_try(L, s, status);
   return box;
 }

@@ -67,8 +67,7 @@ static void select_range(lua_State *L, nyx__lua *s, int dim, region *r) {
   bool empty = n > 1 && last == first - 1;
   if (first < 0 || (first >= size && !(empty && first == size)))
     out_of_range(L, -2, dim, size);
-  if (last >= size || (last < 0 && !empty))
-    out_of_range(L, -1, dim, size);
+  if (last >= size || (last < 0 && !empty)) out_of_range(L, -1, dim, size);
   if (last < first - 1)
     nyx__lua_fail(L,
                   "x[...]: the range of dimension %d ends at %lld, before it begins at "

@@ -1,7 +1,7 @@
 /* Functions that call a function and put something back afterwards, also when it raises
  * an error: nyx.no_grad, nyx.enable_grad, nyx.scope. On Lua 5.4 a guard is a to-be-closed
- * value, so the error's traceback stays whole; on LuaJIT the call is protected.
- * Read next: grad.c. */
+ * value, so the error's traceback stays whole. On LuaJIT, and in coroutines, which are
+ * not unwound when they fail, the call is protected. Read next: grad.c. */
 #include "binding.h"
 
 #define GUARD_KEY "nyx.guard" /* registry: the guards' metatable */
@@ -119,11 +119,15 @@ static int guarded(lua_State *L) {
 
 static int run_guarded(lua_State *L, guard *g) {
 #ifdef NYX_LUA_HAS_CLOSE
-  lua_toclose(L, 1);
-  int results = guarded(L);
-  leave(g);
-  return results;
-#else
+  int is_main = lua_pushthread(L);
+  lua_pop(L, 1);
+  if (is_main) {
+    lua_toclose(L, 1);
+    int results = guarded(L);
+    leave(g);
+    return results;
+  }
+#endif
   lua_pushvalue(L, 1); /* keeps the guard while `guarded` runs */
   lua_insert(L, 1);
   lua_pushcfunction(L, guarded);
@@ -132,7 +136,6 @@ static int run_guarded(lua_State *L, guard *g) {
   leave(g);
   if (failed) lua_error(L);
   return lua_gettop(L) - 1;
-#endif
 }
 
 /* Puts a new guard below the function and its arguments. */

@@ -105,6 +105,21 @@ static void print_console(void) {
 #endif
 }
 
+static void print_files(void) {
+  heading("files");
+#ifdef NYX_HAVE_CJSON
+  puts("nyx.save and nyx.load through cJSON");
+#else
+  puts("no nyx.save, no nyx.load; built without cJSON (package libcjson-dev)");
+#endif
+  heading("");
+#ifdef NYX_HAVE_ZLIB
+  puts("compressed data through zlib");
+#else
+  puts("no compressed data; built without zlib (package zlib1g-dev)");
+#endif
+}
+
 /* Where `require` finds nyx; false when it does not. */
 static bool print_modules(lua_State *L) {
   heading("lua files");
@@ -153,6 +168,7 @@ int nyx__doctor(lua_State *L) {
   print_memory();
   print_devices(ctx);
   print_console();
+  print_files();
   good = check_op(ctx) && good;
   nyx_context_free(ctx);
   return good ? EXIT_SUCCESS : EXIT_FAILURE;

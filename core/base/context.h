@@ -6,6 +6,7 @@
 
 #include <nyx/context.h>
 #include <nyx/memory.h>
+#include <nyx/parallel.h>
 #include <stdatomic.h>
 
 #define NYX_ERROR_SIZE 1024
@@ -18,6 +19,7 @@ struct nyx_context {
   nyx_dtype default_dtype;
   int index_base;
   bool grad_enabled;
+  bool inside; /* an op that calls others: their messages carry its name */
   atomic_bool interrupted;
 };
 
@@ -62,5 +64,11 @@ static inline bool nyx__interrupted(nyx_context *ctx) {
   return atomic_load_explicit(&ctx->interrupted, memory_order_relaxed) &&
          atomic_exchange(&ctx->interrupted, false);
 }
+
+/* nyx_parallel_for that looks between ranges whether it should stop, and then fails with
+ * INTERRUPTED; the ranges that were not begun are left out. For work whose result is
+ * thrown away on failure. */
+nyx_status nyx__parallel_for(nyx_context *ctx, int64_t n, int64_t grain, nyx_range_fn fn,
+                             void *arg) NYX_MUST_CHECK;
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../device/device.h"
 #include "../op/ops.h"
 #include "graph.h"
 
@@ -272,15 +273,31 @@ static nyx_status walk(pass *p) {
 }
 
 static bool adds_in_place(const pass *p, const nyx_tensor *leaf) {
-  return leaf->grad && !p->create && !leaf->grad->requires_grad;
+  const nyx_tensor *sum = leaf->grad;
+  return sum && !p->create && !sum->requires_grad &&
+         !nyx__overlaps(sum->ndim, sum->shape, sum->stride);
+}
+
+/* sum += g; neither interrupted nor short of memory. */
+static nyx_status add_to(nyx_context *ctx, nyx_tensor *sum, nyx_tensor *g) {
+  nyx_elementwise job = {.row = nyx__row(NYX__OP_add),
+                         .compute = nyx__compute_dtype(sum->dtype),
+                         .in = {sum, g},
+                         .out = sum};
+  nyx_device *device = sum->storage->device;
+  NYX_TRY(device->elementwise(ctx, device, &job));
+  nyx_tensor_touch(sum);
+  return NYX_OK;
 }
 
 /* Makes *slot what will become the leaf's gradient, unless that is added to in place.
  * What others can see or write is copied: a gradient is the leaf's own. */
 static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
   nyx_tensor *g = *slot, *made = NULL;
-  if (adds_in_place(p, leaf)) return NYX_OK;
-  if (leaf->grad) {
+  if (adds_in_place(p, leaf)) {
+    if (g->storage != leaf->grad->storage) return NYX_OK;
+    NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
+  } else if (leaf->grad) {
     NYX_TRY(nyx__apply2(p->ctx, NYX__OP_add, leaf->grad, g, NULL, &made));
   } else {
     bool mine =
@@ -294,7 +311,7 @@ static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
   return NYX_OK;
 }
 
-/* Gives every leaf its gradient. All that can fail for lack of memory comes first, so
+/* Gives every leaf its gradient. All that can fail or be interrupted comes first, so
  * that a failure leaves all leaves as they were. */
 static nyx_status deliver(pass *p) {
   for (size_t k = 0; k < p->n_places; k++) {
@@ -305,9 +322,7 @@ static nyx_status deliver(pass *p) {
     nyx_tensor *leaf = p->places[k].leaf, **slot = &p->grads[p->places[k].first_grad];
     if (!leaf || !*slot) continue;
     if (adds_in_place(p, leaf)) {
-      nyx_tensor *sum[1] = {leaf->grad};
-      NYX_TRY(nyx_apply(p->ctx, nyx__op(NYX__OP_add), (nyx_tensor *[]){leaf->grad, *slot},
-                        2, NULL, sum));
+      NYX_TRY(add_to(p->ctx, leaf->grad, *slot));
     } else {
       nyx_tensor_release(leaf->grad);
       leaf->grad = *slot;
@@ -360,11 +375,14 @@ static nyx_status backward(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
   p.retain = options && (options->retain_graph || options->create_graph);
   bool enabled = ctx->grad_enabled;
   const char *where = ctx->where;
+  bool inside = ctx->inside;
   ctx->grad_enabled = p.create;
   ctx->where = "backward";
+  ctx->inside = false;
   nyx_status status = run(&p, root, seed, inputs, n, grads);
   ctx->grad_enabled = enabled;
   ctx->where = where;
+  ctx->inside = inside;
   for (size_t i = 0; i < p.n_grads; i++) nyx_tensor_release(p.grads[i]);
   nyx_memory_free(p.grads);
   nyx_memory_free(p.places);

@@ -20,6 +20,17 @@ typedef struct application {
   bool record;
 } application;
 
+/* What no op has to check again. */
+static nyx_status check_value(nyx_context *ctx, const nyx_attr *attr,
+                              const nyx_value *v) {
+  if (!v->given) return NYX_OK;
+  if (attr->type == NYX_ATTR_DTYPE && (v->i < 0 || v->i >= NYX_DTYPE_COUNT))
+    return nyx__error(ctx, ATTR_RANGE, attr->name, (long long)v->i, "a dtype");
+  if (attr->type == NYX_ATTR_STRING && !v->s)
+    return nyx__error(ctx, ATTR_MISSING, attr->name, attr->doc);
+  return NYX_OK;
+}
+
 /* Checks how many inputs came and fills in attributes that were left out. */
 static nyx_status take_arguments(application *a, nyx_tensor *const *inputs, int n,
                                  const nyx_value *attrs) {
@@ -38,6 +49,7 @@ static nyx_status take_arguments(application *a, nyx_tensor *const *inputs, int 
     a->attr[i] = attrs && attrs[i].given ? attrs[i] : op->attrs[i].preset;
     if (op->attrs[i].required && !a->attr[i].given)
       return nyx__error(c->ctx, ATTR_MISSING, op->attrs[i].name, op->attrs[i].doc);
+    NYX_TRY(check_value(c->ctx, &op->attrs[i], &a->attr[i]));
   }
   return NYX_OK;
 }
@@ -53,7 +65,7 @@ static nyx_status choose_device(application *a) {
   for (int i = 0; i < c->n_in; i++) {
     if (!a->in[i] || any_device(a->in[i])) continue;
     nyx_device *device = a->in[i]->storage->device;
-    if (c->device && device != c->device && c->op->kind != NYX_OP_PORTABLE)
+    if (c->device && device != c->device)
       return nyx__error(c->ctx, DEVICE_MIXED, c->device->name, device->name,
                         c->device->name);
     if (!c->device) c->device = device;
@@ -321,7 +333,9 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   a.target = outputs[0];
   a.record = false;
   const char *where = ctx->where;
-  ctx->where = op->name;
+  bool inside = ctx->inside; /* messages name the op that was asked for */
+  if (!inside) ctx->where = op->name;
+  ctx->inside = true;
   nyx_status status = apply(&a, inputs, n, attrs);
   if (status == NYX_OK && a.target)
     nyx_tensor_release(a.c.out[0]); /* outputs[0] keeps the reference it had */
@@ -329,6 +343,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   if (status == NYX_OK)
     for (int i = 0; i < a.c.n_out; i++) outputs[i] = a.c.out[i];
   ctx->where = where;
+  ctx->inside = inside;
   return status;
 }
 

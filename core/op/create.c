@@ -15,8 +15,6 @@ nyx_status nyx__create_dtype(nyx_call *c, int attr, nyx_dtype preset, uint32_t a
   const nyx_value *v = &c->attr[attr];
   *out = preset;
   if (!v->given) return NYX_OK;
-  if (v->i < 0 || v->i >= NYX_DTYPE_COUNT)
-    return nyx__error(c->ctx, ATTR_RANGE, "dtype", (long long)v->i, "a dtype");
   *out = (nyx_dtype)v->i;
   if (allowed & NYX_DTYPES(*out)) return NYX_OK;
   return nyx__error(c->ctx, DTYPE_INPUT, "dtype", nyx_dtype_name(*out), expected);

@@ -1,7 +1,5 @@
 /* dropout: a random mask of zeros and 1 / (1 - p), and the product with it. Read next:
  * core/base/random.h (which numbers a seed gives). */
-#include <nyx/parallel.h>
-
 #include "../base/random.h"
 #include "../tensor/tensor.h"
 #include "ops.h"
@@ -56,8 +54,8 @@ static nyx_status cpu_mask(nyx_call *c) {
   r.first = nyx__random_take(c->ctx, nyx__random_blocks(to->numel, NYX_RANDOM_LANES32));
   r.drop = (uint64_t)(p * 0x1p32);
   r.keep = p < 1 ? 1 / (1 - p) : 0;
-  nyx_parallel_for(to->numel, GRAIN, fill_mask, &r);
-  nyx_status status = to == c->out[0] ? NYX_OK : nyx__copy_into(c->ctx, to, c->out[0]);
+  nyx_status status = nyx__parallel_for(c->ctx, to->numel, GRAIN, fill_mask, &r);
+  if (status == NYX_OK && to != c->out[0]) status = nyx__copy_into(c->ctx, to, c->out[0]);
   nyx_tensor_release(to);
   return status;
 }

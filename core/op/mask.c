@@ -21,7 +21,11 @@ static nyx_status mask_spec(nyx_call *c, nyx_spec *spec) {
   if (!nyx__broadcast(x->ndim, x->shape, mask->ndim, mask->shape, &spec->ndim,
                       spec->shape))
     return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(mask));
-  return NYX_OK;
+  int64_t numel; /* of expanded views together: what is counted below has to fit */
+  if (nyx__numel(spec->ndim, spec->shape, sizeof(double), &numel)) return NYX_OK;
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(c->ctx, SIZE_OVERFLOW,
+                    nyx__shape_text(spec->ndim, spec->shape, text, sizeof text));
 }
 
 /* Shapes that depend on values can only be found where the values are. */

@@ -2,7 +2,6 @@
  * the adjoints of the averages. Read next: window.c (sizes), index.c (whose scatter_add
  * is the gradient of max_pool2d). */
 #include <math.h>
-#include <nyx/parallel.h>
 #include <string.h>
 
 #include "window.h"
@@ -77,9 +76,10 @@ static nyx_status run_planes(nyx_call *c, pool_run *r, nyx_range_fn f32, nyx_ran
     r->to = nyx__data(out);
     const int64_t *shape = c->in[0]->shape;
     int64_t planes = shape[0] * (c->in[0]->ndim == 4 ? shape[1] : 1);
-    nyx_parallel_for(planes, RANGE_WORK / (work + 1) + 1,
-                     dtype == NYX_FLOAT32 ? f32 : f64, r);
-    if (out != c->out[0]) status = nyx__copy_into(c->ctx, out, c->out[0]);
+    status = nyx__parallel_for(c->ctx, planes, RANGE_WORK / (work + 1) + 1,
+                               dtype == NYX_FLOAT32 ? f32 : f64, r);
+    if (status == NYX_OK && out != c->out[0])
+      status = nyx__copy_into(c->ctx, out, c->out[0]);
     nyx_tensor_release(out);
   }
   nyx_tensor_release(in);

@@ -5,7 +5,6 @@
 #include "../base/random.h"
 
 #include <math.h>
-#include <nyx/parallel.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,8 +89,7 @@ static nyx_status random_fill(nyx_call *c, bool normal, double scale, double shi
                   .shift = shift};
   int lanes = out->dtype == NYX_FLOAT64 ? NYX_RANDOM_LANES64 : NYX_RANDOM_LANES32;
   j.first = nyx__random_take(c->ctx, nyx__random_blocks(out->numel, lanes));
-  nyx_parallel_for(out->numel, GRAIN, random_range, &j);
-  return NYX_OK;
+  return nyx__parallel_for(c->ctx, out->numel, GRAIN, random_range, &j);
 }
 
 /* rand, randn */
@@ -188,8 +186,7 @@ static nyx_status randint_cpu(nyx_call *c) {
                    .size = (uint64_t)c->attr[1].i - (uint64_t)c->attr[0].i,
                    .to = nyx__data(out)};
   j.first = nyx__random_take(c->ctx, nyx__random_blocks(out->numel, NYX_RANDOM_LANES64));
-  nyx_parallel_for(out->numel, GRAIN, integer_range, &j);
-  return NYX_OK;
+  return nyx__parallel_for(c->ctx, out->numel, GRAIN, integer_range, &j);
 }
 
 static const nyx_attr randint_attrs[] = {
@@ -237,6 +234,10 @@ static nyx_status randperm_cpu(nyx_call *c) {
   uint64_t first = nyx__random_take(c->ctx, nyx__random_blocks(n, NYX_RANDOM_LANES64));
   for (int64_t i = 0; i < n; i++) list[i] = i + c->ctx->index_base;
   for (int64_t i = n - 1; i > 0; i--) {
+    if (i % (1 << 16) == 0 && nyx__interrupted(c->ctx)) {
+      nyx_memory_free(list);
+      return nyx__error(c->ctx, INTERRUPTED);
+    }
     int64_t k = (int64_t)below(bits64(seed, first, i), (uint64_t)i + 1), swap = list[i];
     list[i] = list[k];
     list[k] = swap;
@@ -398,8 +399,8 @@ static nyx_status bernoulli_cpu(nyx_call *c) {
   if (status == NYX_OK) {
     j.to = nyx__data(coins);
     j.first = nyx__random_take(ctx, nyx__random_blocks(out->numel, NYX_RANDOM_LANES32));
-    nyx_parallel_for(out->numel, GRAIN, coin_range, &j);
-    status = nyx__copy_into(ctx, coins, out);
+    status = nyx__parallel_for(ctx, out->numel, GRAIN, coin_range, &j);
+    if (status == NYX_OK) status = nyx__copy_into(ctx, coins, out);
   }
   nyx_tensor_release(p);
   nyx_tensor_release(coins);
@@ -535,8 +536,9 @@ static nyx_status multinomial_cpu(nyx_call *c) {
     for (int64_t row = 0; row < rows && status == NYX_OK; row++) {
       int64_t *to = (int64_t *)nyx__data(out) + row * k;
       r.w = (const double *)nyx__data(x) + row * r.n;
-      if (nyx__interrupted(ctx)) status = nyx__error(ctx, INTERRUPTED);
-      if (again)
+      if (nyx__interrupted(ctx))
+        status = nyx__error(ctx, INTERRUPTED);
+      else if (again)
         draw_again(&r, seed, first, row, k, (double *)(void *)scratch, to,
                    ctx->index_base);
       else

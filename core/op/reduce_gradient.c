@@ -190,12 +190,11 @@ static nyx_status norm_gradient(const reduced *s, nyx_tensor **out) {
         "nyx_select(nyx_eq(r, K(0)), K(0), g * x / nyx_select(nyx_eq(r, K(0)), K(1), r))",
         s->g, p, out);
   if (isfinite(p))
-    return text_gradient(
-        s,
-        "nyx_select(nyx_eq(x, K(0)), K(0), g * nyx_sign(x) * "
-        "nyx_pow(nyx_select(nyx_eq(x, K(0)), K(1), nyx_abs(x)) / "
-        "nyx_select(nyx_eq(r, K(0)), K(1), r), p - K(1)))",
-        s->g, p, out);
+    return text_gradient(s,
+                         "nyx_select(nyx_eq(x, K(0)), K(0), g * nyx_sign(x) * "
+                         "nyx_pow(nyx_select(nyx_eq(x, K(0)), K(1), nyx_abs(x)) / "
+                         "nyx_select(nyx_eq(r, K(0)), K(1), r), p - K(1)))",
+                         s->g, p, out);
   nyx_tensor *size, *share;
   NYX_TRY(nyx__apply1(s->ctx, NYX__OP_abs, s->x, NULL, &size));
   nyx_status status = share_among_ties(s, size, &share);

@@ -3,7 +3,6 @@
  * runs of neighbours. Read next: pad.c, arrange.c, index.c. */
 #include "remap.h"
 
-#include <nyx/parallel.h>
 #include <string.h>
 
 #include "../device/device.h"
@@ -204,9 +203,9 @@ nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_te
   j.scattered = block == 1 && j.n_runs > j.length / 8;
 
   int64_t grain = (int64_t)((UNIT_BYTES + j.block - 1) / j.block);
-  nyx_parallel_for(rows * j.length, grain, copy_range, &j);
+  nyx_status status = nyx__parallel_for(ctx, rows * j.length, grain, copy_range, &j);
   nyx_memory_free(scratch);
-  return NYX_OK;
+  return status;
 }
 
 typedef struct add_job {
@@ -257,7 +256,6 @@ static void add_range(void *arg, int64_t begin, int64_t end) {
 
 nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *g,
                           nyx_tensor *out) {
-  (void)ctx;
   if (g->numel == 0) return NYX_OK;
   add_job j = {.map = map,
                .rows = 1,
@@ -273,6 +271,5 @@ nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *map, const nyx_ten
     j.in_part *= out->shape[d];
   }
   int64_t grain = UNIT_BYTES / 8 / (g->numel / parts) + 1;
-  nyx_parallel_for(parts, grain, add_range, &j);
-  return NYX_OK;
+  return nyx__parallel_for(ctx, parts, grain, add_range, &j);
 }

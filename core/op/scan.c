@@ -1,7 +1,6 @@
 /* Running sums and products along a dimension, forwards or backwards, and the recurrence
  * that is the gradient of a running product. Floats accumulate in double, integers and
  * bools in int64. Read next: reduce_gradient.c, which uses cumprod for prod. */
-#include <nyx/parallel.h>
 
 #include "../grad/graph.h"
 #include "../tensor/tensor.h"
@@ -117,8 +116,9 @@ static nyx_status scan(nyx_call *c, nyx__op_id op) {
     j->blocks = (j->inner + COLUMNS - 1) / COLUMNS;
     int64_t outer = target->numel / (j->n * j->inner);
     int64_t work = j->n * (j->inner < COLUMNS ? j->inner : COLUMNS);
-    nyx_parallel_for(outer * j->blocks, RANGE_WORK / work + 1, do_blocks, &r);
-    if (out != target) status = nyx__copy_into(ctx, out, target);
+    status =
+        nyx__parallel_for(ctx, outer * j->blocks, RANGE_WORK / work + 1, do_blocks, &r);
+    if (status == NYX_OK && out != target) status = nyx__copy_into(ctx, out, target);
   }
   nyx_tensor_release(in);
   nyx_tensor_release(factor);

@@ -4,7 +4,6 @@
 #include "softmax.h"
 
 #include <math.h>
-#include <nyx/parallel.h>
 
 #include "../grad/graph.h"
 #include "kernels/cpu/cpu.h"
@@ -154,14 +153,13 @@ static nyx_status do_long_rows(nyx_context *ctx, row_job *j) {
   size_t bytes = (size_t)items * sizeof(part);
   j->parts = nyx_memory_alloc(bytes);
   if (!j->parts) return nyx__no_memory(ctx, bytes);
-  nyx_parallel_for(items, 1, do_first, j);
-  if (j->op == LSE) {
+  nyx_status status = nyx__parallel_for(ctx, items, 1, do_first, j);
+  if (status == NYX_OK && j->op == LSE)
     for (int64_t r = 0; r < j->rows; r++) write_lse(j, r, whole_row(j, r));
-  } else {
-    nyx_parallel_for(items, 1, do_second, j);
-  }
+  else if (status == NYX_OK)
+    status = nyx__parallel_for(ctx, items, 1, do_second, j);
   nyx_memory_free(j->parts);
-  return NYX_OK;
+  return status;
 }
 
 /* Runs `op` over rows: tensors that nyx__reduce_rows made, of one compute dtype. */
@@ -179,8 +177,8 @@ static nyx_status run_rows(nyx_context *ctx, row_op op, int64_t n, nyx_tensor *i
                .more = more ? nyx__data(more) : NULL,
                .out = nyx__data(out)};
   if (j.pieces > 1) return do_long_rows(ctx, &j);
-  nyx_parallel_for(j.rows, n >= GRAIN ? 1 : GRAIN / (n > 0 ? n : 1), do_rows, &j);
-  return NYX_OK;
+  return nyx__parallel_for(ctx, j.rows, n >= GRAIN ? 1 : GRAIN / (n > 0 ? n : 1), do_rows,
+                           &j);
 }
 
 nyx_status nyx__float_rows(nyx_context *ctx, nyx_tensor *t, uint32_t dims,

@@ -1,6 +1,5 @@
 /* Ops that order elements: sort, argsort, topk, unique, searchsorted. The order and the
  * algorithms are in order.c. */
-#include <nyx/parallel.h>
 #include <string.h>
 
 #include "../device/device.h"
@@ -16,7 +15,6 @@ typedef struct row_job {
   int64_t inner; /* rows (o, i) of the results begin at o * k * inner + i */
   bool down;
   int64_t base;
-  int64_t first; /* row that the range begins at */
   atomic_bool no_memory;
 } row_job;
 
@@ -54,7 +52,7 @@ static void row_range(void *arg, int64_t begin, int64_t end) {
   }
   size_t item = nyx_dtype_size(x->dtype);
   int64_t stride = x->ndim ? x->stride[j->dim] : 1;
-  for (int64_t row = j->first + begin; row < j->first + end; row++) {
+  for (int64_t row = begin; row < end; row++) {
     const char *from =
         (const char *)nyx__data(x) + row_start(x, j->dim, row) * (int64_t)item;
     int64_t to = row / j->inner * j->k * j->inner + row % j->inner;
@@ -69,11 +67,9 @@ static void row_range(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(scratch);
 }
 
-/* Writes the first k of every row along `dim`, in batches so that an interrupt is seen.
- */
+/* Writes the first k of every row along `dim`. */
 static nyx_status order_rows(nyx_call *c, int dim, int64_t k, bool down,
                              const nyx_tensor *values, const nyx_tensor *indices) {
-  enum { BATCH = 1 << 22 }; /* elements between two looks */
   if (indices->numel == 0) return NYX_OK;
   const nyx_tensor *x = c->in[0];
   row_job j = {.x = x,
@@ -86,12 +82,7 @@ static nyx_status order_rows(nyx_call *c, int dim, int64_t k, bool down,
                .down = down,
                .base = c->ctx->index_base};
   for (int d = dim + 1; d < x->ndim; d++) j.inner *= x->shape[d];
-  int64_t grain = (1 << 13) / j.n + 1, rows = x->numel / j.n, batch = BATCH / j.n + 1;
-  for (; j.first < rows; j.first += batch) {
-    if (nyx__interrupted(c->ctx)) return nyx__error(c->ctx, INTERRUPTED);
-    int64_t some = rows - j.first < batch ? rows - j.first : batch;
-    nyx_parallel_for(some, grain, row_range, &j);
-  }
+  NYX_TRY(nyx__parallel_for(c->ctx, x->numel / j.n, (1 << 13) / j.n + 1, row_range, &j));
   if (atomic_load(&j.no_memory))
     return nyx__no_memory(c->ctx, nyx__order_scratch(x->dtype, j.n));
   return NYX_OK;
@@ -410,7 +401,7 @@ static nyx_status searchsorted_cpu(nyx_call *c) {
                     .base = c->ctx->index_base,
                     .right = c->attr[0].i};
     if (sorted->ndim > 1) j.per_row = values->shape[values->ndim - 1];
-    nyx_parallel_for(values->numel, 1 << 12, search_range, &j);
+    status = nyx__parallel_for(c->ctx, values->numel, 1 << 12, search_range, &j);
   }
   nyx_memory_free(keys);
   nyx_tensor_release(values);

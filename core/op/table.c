@@ -55,11 +55,13 @@ const nyx_op *nyx_op_find(const char *name) {
 
 nyx_status nyx_op_register(nyx_context *ctx, const nyx_op *op) {
   nyx_status status = NYX_OK;
-  bool complete = op->name && op->group && op->doc && op->inputs && op->infer &&
-                  op->cpu &&
-                  (op->kind == NYX_OP_STRUCTURAL || op->kind == NYX_OP_PORTABLE) &&
-                  op->n_attrs <= NYX_MAX_ATTRS && op->n_out >= 1 &&
-                  op->n_out <= NYX_MAX_OUTPUTS && op->max_in <= NYX_MAX_INPUTS;
+  bool complete =
+      op->name && op->group && op->doc && op->inputs && op->infer && op->cpu &&
+      (op->kind == NYX_OP_STRUCTURAL || op->kind == NYX_OP_PORTABLE) &&
+      op->n_attrs >= 0 && op->n_attrs <= NYX_MAX_ATTRS &&
+      (op->attrs || op->n_attrs == 0) && op->n_out >= 1 && op->n_out <= NYX_MAX_OUTPUTS &&
+      op->min_in >= 0 && (op->variadic || op->min_in <= op->max_in) &&
+      op->max_in <= NYX_MAX_INPUTS;
   if (!complete) return nyx__error(ctx, OP_INCOMPLETE, op->name ? op->name : "?");
   pthread_mutex_lock(&extension_lock);
   int n = atomic_load(&extension_count);

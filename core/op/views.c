@@ -270,9 +270,8 @@ static nyx_status position(nyx_context *ctx, int64_t index, int dim, int64_t siz
                            int64_t *out) {
   *out = index < 0 ? index + size : index;
   if (*out >= 0 && *out < size) return NYX_OK;
-  return nyx__error(ctx, INDEX_RANGE,
-                    (long long)nyx__said(ctx, index), dim + ctx->index_base,
-                    (long long)size);
+  return nyx__error(ctx, INDEX_RANGE, (long long)nyx__said(ctx, index),
+                    dim + ctx->index_base, (long long)size);
 }
 
 static nyx_status select_infer(nyx_call *c) {

@@ -1,7 +1,8 @@
-/* What each instruction-set path exports. Every kernels/cpu/NAME.c is compiled once per path
- * with -DNYX_CPU_PATH=base|avx2|avx512 and that path's flags; the symbols it defines carry
- * the path's name through NYX_PATH(). path.c gathers them in the one table of the path.
- * nyx__cpu_kernels() is the table of the path chosen at start (core/device/cpu/path.c). */
+/* What each instruction-set path exports. Every kernels/cpu/NAME.c is compiled once per
+ * path with -DNYX_CPU_PATH=base|avx2|avx512 and that path's flags; the symbols it defines
+ * carry the path's name through NYX_PATH(). path.c gathers them in the one table of the
+ * path. nyx__cpu_kernels() is the table of the path chosen at start
+ * (core/device/cpu/path.c). */
 #ifndef NYX_KERNELS_CPU_H
 #define NYX_KERNELS_CPU_H
 
@@ -17,9 +18,9 @@ struct nyx_elementwise_kernels; /* elementwise.h */
 struct nyx_reduce_kernels;      /* reduce.h */
 struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
-struct nyx_softmax_kernels;     /* softmax.h */
-struct nyx_norm_kernels;        /* norm.h */
-struct nyx_optim_kernels;       /* optim.h; path.c: .optim = &NYX_PATH(optim) */
+struct nyx_softmax_kernels; /* softmax.h */
+struct nyx_norm_kernels;    /* norm.h */
+struct nyx_optim_kernels;   /* optim.h; path.c: .optim = &NYX_PATH(optim) */
 
 typedef struct nyx_cpu_kernels {
   const char *name; /* "base", "avx2", "avx512" */

@@ -53,5 +53,6 @@ end
 
 package.loaded["nyx"] = nyx
 require "nyx.tensor"
+require "nyx.compose"
 
 return nyx

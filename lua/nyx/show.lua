@@ -52,12 +52,14 @@ end
 ---@param options? {low: number, high: number, colour: boolean}
 ---@return string
 function M.images(images, options)
+  check.type("show.images", "images", images, "table")
   options = check.options("show.images", options, "low high colour")
   local colour = options.colour
   if colour == nil then colour = system.terminal("stdout") end
   local low, high = options.low, options.high
   local first, last = math.huge, -math.huge
   for i, entry in ipairs(images) do
+    check.type("show.images", ("images[%d]"):format(i), entry, "table")
     local image = check.tensor("show.images", ("image %d"):format(i), entry[1])
     if image:dim() ~= 2 then
       check.fail("show.images: image %d has shape (%s), expected (height, width)", i,

@@ -75,7 +75,8 @@ function Tensor:split(size, dim)
       start = start + n
     end
     if start ~= length + 1 then
-      check.fail("split: the sizes add up to %.0f, dimension %d has size %d", start - 1, dim, length)
+      check.fail("split: the sizes add up to %.0f, dimension %d has size %d", start - 1, dim,
+        length)
     end
     return pieces
   end
@@ -246,24 +247,16 @@ function Tensor:equal(other)
   return self:is_same_size(other) and self:eq(other):all():item()
 end
 
-docs.allclose = { "comparison", "x:allclose(y, rtol, atol, equal_nan): whether all elements " ..
-  "differ by at most atol + rtol * |y|; 1e-5 and 1e-8 when left out; nan equals nothing " ..
-  "unless equal_nan; a boolean" }
---- Whether all elements differ by at most atol + rtol * |other|.
+docs.allclose = { "comparison", "x:allclose(y, rtol, atol, equal_nan): whether isclose holds " ..
+  "for all elements; a boolean" }
+--- Whether all elements differ by at most atol + rtol * |other|; see isclose.
 ---@param other nyx.Tensor|number
 ---@param rtol? number default 1e-5
 ---@param atol? number default 1e-8
 ---@param equal_nan? boolean
 ---@return boolean
 function Tensor:allclose(other, rtol, atol, equal_nan)
-  if type(other) == "number" then other = nyx.tensor(other, { dtype = self.dtype }) end
-  tensor_argument("allclose", "other", other)
-  local x, y = self:detach():to("float64"), other:detach():to("float64")
-  local close = x:eq(y) -- infinities
-  local limit = y:abs() * (rtol or 1e-5) + (atol or 1e-8)
-  close = close:logical_or((x - y):abs():le(limit):logical_and(y:abs():lt(math.huge)))
-  if equal_nan then close = close:logical_or(x:ne(x):logical_and(y:ne(y))) end
-  return close:all():item()
+  return self:isclose(other, rtol, atol, equal_nan):all():item()
 end
 
 -- ---------------------------------------------------------------- like another tensor
@@ -295,28 +288,6 @@ function nyx.full_like(x, value, options)
   local shape, made = like("full_like", x, options)
   check.type("full_like", "value", value, "number")
   return nyx.full(shape, value, made)
-end
-
-docs.uniform_ = { "random", "x:uniform_(low, high): fills x with numbers of low..high (0..1)" }
----@param low? number
----@param high? number
----@return nyx.Tensor self
-function Tensor:uniform_(low, high)
-  low, high = low or 0, high or 1
-  check.number("uniform_", "low", low)
-  check.number("uniform_", "high", high, low)
-  return self:copy_(nyx.rand_like(self) * (high - low) + low)
-end
-
-docs.normal_ = { "random", "x:normal_(mean, std): fills x with normal numbers (0, 1)" }
----@param mean? number
----@param std? number
----@return nyx.Tensor self
-function Tensor:normal_(mean, std)
-  mean, std = mean or 0, std or 1
-  check.number("normal_", "mean", mean)
-  check.number("normal_", "std", std, 0)
-  return self:copy_(nyx.randn_like(self) * std + mean)
 end
 
 -- ---------------------------------------------------------------- long lists

@@ -92,6 +92,16 @@ add("nyx.nn.init", {
     "nonlinearity shrinks a signal",
 })
 
+add("nyx.nn.utils", {
+  clip_grad_norm_ = "nn.utils.clip_grad_norm_(parameters, max_norm, norm_type): scales all " ..
+    "gradients together so that their norm (2) is at most max_norm; gives the norm before",
+  clip_grad_value_ = "nn.utils.clip_grad_value_(parameters, value): clamps gradients to " ..
+    "-value..value",
+  parameters_to_vector = "nn.utils.parameters_to_vector(parameters): all elements as one vector",
+  vector_to_parameters = "nn.utils.vector_to_parameters(vector, parameters): writes a vector " ..
+    "back into parameters",
+})
+
 add("nyx.optim", {
   SGD = "optim.SGD(params, {lr, momentum, dampening, weight_decay, nesterov, maximize}): " ..
     "gradient descent, lr 1e-3. Methods of all optimisers: zero_grad step add_param_group " ..

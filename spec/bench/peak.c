@@ -14,15 +14,16 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#define DEFINE(name, bytes, isa)                                                          \
-  typedef float name##_vector __attribute__((vector_size(bytes)));                        \
-  __attribute__((target(isa), noinline)) static float name(long steps) {                  \
-    name##_vector a[CHAINS], x = (name##_vector){0} + 0.999f, y = (name##_vector){0} + 1e-3f; \
-    for (int i = 0; i < CHAINS; i++) a[i] = x * (float)i;                                 \
-    for (long s = 0; s < steps; s++)                                                      \
-      for (int i = 0; i < CHAINS; i++) a[i] = a[i] * x + y;                               \
-    for (int i = 1; i < CHAINS; i++) a[0] += a[i];                                        \
-    return a[0][0];                                                                       \
+#define DEFINE(name, bytes, isa)                                                         \
+  typedef float name##_vector __attribute__((vector_size(bytes)));                       \
+  __attribute__((target(isa), noinline)) static float name(long steps) {                 \
+    name##_vector a[CHAINS], x = (name##_vector){0} + 0.999f,                            \
+                             y = (name##_vector){0} + 1e-3f;                             \
+    for (int i = 0; i < CHAINS; i++) a[i] = x * (float)i;                                \
+    for (long s = 0; s < steps; s++)                                                     \
+      for (int i = 0; i < CHAINS; i++) a[i] = a[i] * x + y;                              \
+    for (int i = 1; i < CHAINS; i++) a[0] += a[i];                                       \
+    return a[0][0];                                                                      \
   }
 DEFINE(fma512, 64, "avx512f")
 DEFINE(fma256, 32, "avx2,fma")
@@ -47,7 +48,8 @@ int main(int argc, char **argv) {
     for (int i = 1; i < threads; i++) pthread_create(&thread[i], NULL, work, NULL);
     work(NULL);
     for (int i = 1; i < threads; i++) pthread_join(thread[i], NULL);
-    double rate = 2.0 * threads * CHAINS * (wide ? 16 : 8) * STEPS / (now() - start) * 1e-9;
+    double rate =
+        2.0 * threads * CHAINS * (wide ? 16 : 8) * STEPS / (now() - start) * 1e-9;
     if (rate > best) best = rate;
   }
   printf("%.1f\n", best);

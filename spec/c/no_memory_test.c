@@ -74,6 +74,35 @@ static void every_failure(cases_sample *s) {
   }
 }
 
+/* The same in place: what fails has changed nothing, also of what ops update besides
+ * their output. */
+static void in_place(cases_sample *s) {
+  if (s->op->n_out != 1 || s->n == 0 || !s->in[0]) return;
+  size_t bytes[CASES_INPUTS] = {0};
+  char *before[CASES_INPUTS] = {NULL};
+  for (int i = 0; i < s->n; i++) {
+    if (!s->in[i]) continue;
+    bytes[i] = nyx_tensor_storage_bytes(s->in[i]);
+    if (!CHECK((before[i] = malloc(bytes[i] + 1)) != NULL)) return;
+    if (bytes[i]) memcpy(before[i], nyx_tensor_data(s->in[i]), bytes[i]);
+  }
+  nyx_status status = NYX_ERR_MEMORY;
+  for (int n = 0; status == NYX_ERR_MEMORY && n < 2000; n++) {
+    nyx_tensor *out[1] = {s->in[0]};
+    size_t used = live();
+    nyx_memory_fail_after(n);
+    status = nyx_apply(ctx, s->op, s->in, s->n, s->attr, out);
+    nyx_memory_fail_after(-1);
+    CHECK_AT(live() == used, "nothing leaks", ": %s %.*s, allocation %d", s->op->name,
+             s->length, s->text, n);
+    for (int i = 0; status != NYX_OK && i < s->n; i++)
+      CHECK_AT(!bytes[i] || !memcmp(before[i], nyx_tensor_data(s->in[i]), bytes[i]),
+               "inputs stay", ": %s %.*s, allocation %d, input %d", s->op->name,
+               s->length, s->text, n, i);
+  }
+  for (int i = 0; i < s->n; i++) free(before[i]);
+}
+
 static const cases_options options = {.dtype = NYX_FLOAT64, .scale = 1};
 
 static void structural_ops(void) {
@@ -89,10 +118,15 @@ static void rows_and_reductions(void) {
   }
 }
 
+static void in_place_ops(void) {
+  cases_of_all(ctx, &options, in_place);
+}
+
 int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(rows_and_reductions);
   RUN(structural_ops);
+  RUN(in_place_ops);
   nyx_context_free(ctx);
   return check_done();
 }

@@ -52,7 +52,9 @@ local function tensor()
   end
   kind = random(12)
   if kind == 1 and x.ndim >= 2 then x = x:transpose(1, 2) end
-  if kind == 2 and x.ndim >= 1 and x.ndim < 8 then x = x:unsqueeze(1):expand(random(3), unpack(x.shape)) end
+  if kind == 2 and x.ndim >= 1 and x.ndim < 8 then
+    x = x:unsqueeze(1):expand(random(3), unpack(x.shape))
+  end
   if kind == 3 and x.ndim >= 1 and x:size(1) > 1 then x = x:slice(1, 2, -1) end
   if kind == 4 and x:is_floating_point() then x:fill_(pick { 0 / 0, 1 / 0, -1 / 0, 0 }) end
   if kind == 5 and x:is_floating_point() then x:requires_grad_() end

@@ -55,6 +55,97 @@ describe("the collector", function()
     assert.is_true(live() - before < 100 * 1000, "grew: " .. live() - before)
   end)
 
+  it("does not keep graphs of ops in place", function()
+    local w = nyx.ones(1000, { requires_grad = true })
+    local before = live()
+    for _ = 1, 100 do
+      local x = w * 2
+      x:abs_() -- the gradient needs the input, which x is no longer
+      x:mul_(x:detach())
+      pcall(x.backward, x:sum())
+      w.grad = nil
+    end
+    assert.are.equal(0, live() - before)
+  end)
+
+  it("frees graphs of any depth", function()
+    local w = nyx.ones(2, { requires_grad = true })
+    local before = live()
+    do
+      local x = w
+      for _ = 1, 200000 do x = x * 1 end
+      x:sum():backward()
+      assert.are.same({ 1, 1 }, w.grad:totable())
+      w.grad, x = nil, w
+      for _ = 1, 200000 do x = x * 1 end
+      x:release()
+    end
+    assert.is_true(live() - before < 4096)
+  end)
+
+  it("runs under finalizers that clear gradients", function()
+    local function finalizer(fn)
+      if newproxy then -- luacheck: ignore 143 113
+        getmetatable(newproxy(true)).__gc = fn -- luacheck: ignore 143 113
+      else
+        setmetatable({}, { __gc = fn })
+      end
+    end
+    collectgarbage("setpause", 0)
+    local w = nyx.ones(100, { requires_grad = true })
+    for _ = 1, 200 do
+      (w * 2):sum():backward()
+      finalizer(function() w.grad = nil end)
+      for _ = 1, 30 do
+        local grad = w.grad
+        if not grad then break end
+        assert.are.equal(200, grad:sum():item())
+      end
+      w.grad = nil
+    end
+    collectgarbage("setpause", 200)
+  end)
+
+  local modes = { { "setpause", 0 }, { "setstepmul", 100000 } }
+  if not newproxy then modes[#modes + 1] = { "generational" } end -- luacheck: ignore 143 113
+  for _, mode in ipairs(modes) do
+    it("may be as eager as it can: " .. mode[1], function()
+      local previous = collectgarbage(mode[1], mode[2])
+      local base = live()
+      local net = nyx.nn.Sequential(nyx.nn.Linear(8, 16), nyx.nn.ReLU(), nyx.nn.Linear(16, 4))
+      local optimizer = nyx.optim.Adam(net:parameters(), { lr = 0.01 })
+      local criterion = nyx.nn.CrossEntropyLoss()
+      for i = 1, 60 do
+        local loss = criterion(net(nyx.randn(32, 8)), nyx.randint(1, 5, { 32 }))
+        optimizer:zero_grad()
+        loss:backward()
+        optimizer:step()
+        local steps = coroutine.wrap(function()
+          for k = 1, 3 do coroutine.yield(nyx.ones(5) * k) end
+        end)
+        assert.are.equal(15, steps():sum():item() + steps():sum():item())
+        assert.is_false(pcall(nyx.scope, function()
+          local a = nyx.ones(100)
+          nyx.scope(function()
+            local b = a + 1
+            if i % 2 == 0 then error("inner") end
+            return b
+          end)
+          error("outer")
+        end))
+        local x = nyx.randn(4, 4)
+        assert.are.equal(4, #{ tostring(x), x:totable(), x:tobytes(), x[{ { 1, 3 } }] })
+      end
+      if mode[1] == "generational" then
+        collectgarbage("incremental")
+      else
+        collectgarbage(mode[1], previous)
+      end
+      net, optimizer = nil, nil -- luacheck: ignore 311
+      assert.is_true(live() - base < 65536, "grew: " .. live() - base)
+    end)
+  end
+
   it("runs under finalizers that make tensors", function()
     if not newproxy and not setmetatable({}, { __gc = function() end }) then return end
     local made = 0
@@ -206,6 +297,26 @@ describe("nyx.scope", function()
     assert.are.equal(problem, err)
     assert.are.equal("nyx.Tensor (released)", tostring(inside))
     local after = nyx.ones(2)
+    assert.are.same({ 1, 1 }, after:totable())
+  end)
+
+  it("ends with the error of a coroutine", function()
+    local inside
+    local routine = coroutine.create(function()
+      nyx.scope(function()
+        inside = nyx.ones(2)
+        nyx.no_grad(function() error("inner") end)
+      end)
+    end)
+    local ok, message = coroutine.resume(routine)
+    assert.is_false(ok)
+    assert.matches("inner", message)
+    assert.is_true(nyx.is_grad_enabled())
+    assert.are.equal("nyx.Tensor (released)", tostring(inside))
+    local after = nyx.ones(2)
+    routine = nil -- luacheck: ignore 311
+    collectgarbage()
+    collectgarbage()
     assert.are.same({ 1, 1 }, after:totable())
   end)
 

@@ -397,6 +397,21 @@ describe("damaged and hostile files", function()
     refused(two({ 0, 2 }, { 2, 4 }, 5), "5 bytes of tensors")
   end)
 
+  it("larger than memory are refused", function()
+    local path = file_of(entry('{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}'))
+    local file = assert(io.open(path, "r+b"))
+    file:seek("end", 4000000 - 1)
+    file:write("\0")
+    file:close()
+    local limit = nyx.memory_limit(nyx.memory().live + 1000000)
+    local ok, object, message = pcall(nyx.load, path)
+    nyx.memory_limit(limit)
+    assert.is_true(ok)
+    assert.is_nil(object)
+    assert.matches("memory limit", message)
+    assert.are.equal(1000000, nyx.load(path).a:numel())
+  end)
+
   -- A file with one tensor "w" and the given tree.
   local function tree_file(tree)
     local escaped = tree:gsub('[\\"]', "\\%0")
@@ -452,6 +467,11 @@ describe("damaged and hostile files", function()
     local odd = assert(nyx.load(tree_file('{"version":1,"root":{"$":"module","class":"Linear",'
       .. '"fields":[["weight",{"$":"tensor","name":"w"},"parameter"]]}}')))
     assert.is_false((pcall(odd, nyx.ones({ 2, 2 }))))
+    assert.matches("Linear", tostring(odd))
+    local loop = assert(nyx.load(tree_file('{"version":1,"root":{"$":"module","class":'
+      .. '"Sequential","fields":[[1,{"$":"same","as":1},"module"]]}}')))
+    assert.matches("Sequential", tostring(loop))
+    assert.is_false((pcall(loop, nyx.ones(2))))
   end)
 
   it("are loaded with JSON of any size without the stack running out", function()

@@ -1,6 +1,6 @@
-/* The Lua module nyx_oracle, for spec/op: the text of the rows over plain scalars, one value
- * at a time, so that kernels are compared with something that has no vectors, strides,
- * threads or instruction sets. */
+/* The Lua module nyx_oracle, for spec/op: the text of the rows over plain scalars, one
+ * value at a time, so that kernels are compared with something that has no vectors,
+ * strides, threads or instruction sets. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <math.h>

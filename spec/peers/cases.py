@@ -91,6 +91,8 @@ class Random(random.Random):
     def broadcast(self, n, high=4):
         """n shapes that broadcast together."""
         full = self.shape(0, high)
+        if full and self.chance(0.1):  # long enough for every tail of a vector loop
+            full[self.randrange(len(full))] = self.randint(15, 150)
         shapes = []
         for _ in range(n):
             own = [1 if self.chance(0.2) else size for size in full]
@@ -101,8 +103,7 @@ class Random(random.Random):
 class Case:
     """One call of an op. Positions, dimensions and labels count from 0 here."""
 
-    def __init__(self, inputs, attrs=None, peer=None, leaves=None, positions=(), order=2,
-                 distinct=False):
+    def __init__(self, inputs, attrs=None, peer=None, leaves=None, positions=(), order=2):
         self.inputs = inputs  # tensors and None
         self.attrs = attrs or {}  # what Nyx gets
         self.peer = peer  # peer(*inputs, **attrs) instead of the table's function

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import table
 from cases import FLOATS, Case, Random
+from makers import MAKERS
 from worker import DTYPES, NAMES, NyxError
 
 # The largest error allowed, relative to max(|expected|, a part of the largest expected
@@ -15,12 +16,12 @@ from worker import DTYPES, NAMES, NyxError
 # types are held against float64 computed from the same inputs.
 BOUNDS = {
     torch.float64: (1e-9, 1e-9, 1e-9),
-    torch.float32: (4e-6, 1e-5, 2e-5),
+    torch.float32: (4e-6, 3e-5, 1e-4),  # gradients are sums over what was broadcast
     torch.float16: (4e-3, 3e-2, None),
     torch.bfloat16: (3e-2, 2e-1, None),
 }
 # What counts as the size of an element that cancelled out: this part of the largest.
-PART = {torch.float64: (1e-4, 1e-5), torch.float32: (0.05, 0.1), torch.float16: (0.2, 0.1),
+PART = {torch.float64: (1e-4, 1e-3), torch.float32: (0.05, 0.1), torch.float16: (0.2, 0.1),
         torch.bfloat16: (0.2, 0.1)}
 
 
@@ -94,7 +95,7 @@ class Op:
         self.peer = table.PEERS.get(self.name) or getattr(torch, self.name, None) or getattr(F, self.name, None)
         if self.group in table.NO_PEER_GROUPS and self.name not in table.PEERS:
             self.peer = None
-        self.maker = table.MAKERS.get(self.name)
+        self.maker = MAKERS.get(self.name)
 
     def reason(self):
         """Why the op is not compared, or None."""
@@ -129,7 +130,7 @@ class Op:
             return self.maker(r, dtype)
         if self.kind == "elementwise":
             return self.elementwise(r, dtype)
-        raise Mismatch("has no maker of random calls: add one to MAKERS in spec/peers/table.py")
+        raise Mismatch("has no maker of random calls: add one to MAKERS in spec/peers/makers.py")
 
     def call_text(self, case, names):
         """The call in Lua, inputs by these names."""
@@ -144,9 +145,9 @@ class Op:
 def peer_run(op, case, inputs, order, v=None, w=None):
     """Results, first and second gradients of the peer; None for a gradient that is zero."""
     leaves = [inputs[i] for i in case.leaves]
+    for x in leaves:
+        x.requires_grad_(order > 0)
     with contextlib.nullcontext() if order else torch.no_grad():
-        for x in leaves:
-            x.requires_grad_(order > 0)
         results = outputs_of((case.peer or op.peer)(*inputs, **case.attrs))
     if order == 0:
         return results, [], []
@@ -212,16 +213,18 @@ def run_case(worker, op, case, dtype, report, mutate=None):
     if not case.leaves or dtype not in FLOATS or not (op.differentiable or op.kind == "composite"):
         order = 0
     order = min(order, table.ORDER.get(op.name, 2))
-    # The peer natively, for dtypes; the truth in float64 for floats narrower than that.
-    fresh = lambda to=None: [x if x is None else x.detach().clone(memory_format=torch.preserve_format)  # noqa: E731
-                             if to is None or x.dtype not in FLOATS else x.detach().to(to) for x in inputs]
-    if dtype in (torch.float16, torch.bfloat16, torch.float32) and "dtype" not in case.attrs:
-        truth = lambda: fresh(torch.float64)  # noqa: E731
-    else:
-        truth = lambda: fresh()  # noqa: E731
+    # The peer natively, for dtypes; the truth in float64 for floats narrower than that, but for
+    # calls that name a dtype themselves.
+    run = case.peer or op.peer
+    widened = dtype in FLOATS and "dtype" not in case.attrs
+
+    def fresh(widen):
+        return [x if x is None else x.detach().to(torch.float64) if widen and x.dtype in FLOATS
+                else x.detach().clone(memory_format=torch.preserve_format) for x in inputs]
+
     try:
         with torch.no_grad():
-            native = outputs_of((case.peer or op.peer)(*fresh(), **case.attrs))
+            native = outputs_of(run(*fresh(False), **case.attrs))
     except (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError) as e:
         if dtype in (torch.float64, torch.float32):
             raise Mismatch(f"the peer failed: {type(e).__name__} {e}")
@@ -229,19 +232,25 @@ def run_case(worker, op, case, dtype, report, mutate=None):
         native = None
         if dtype not in FLOATS:
             return
+    values = native
+    if native is None:
+        with torch.no_grad():
+            values = outputs_of(run(*fresh(True), **case.attrs))
     r = Random("weights", repr(case.attrs), *[describe(x) for x in inputs])
-    wide = torch.float64 if dtype in FLOATS else dtype
-    with torch.no_grad():
-        values = native if native is not None else outputs_of((case.peer or op.peer)(*truth(), **case.attrs))
-    out_dtypes = [y.dtype if y.dtype not in FLOATS or native is not None else dtype for y in values]
-    v = {i: r.tensor(y.shape, out_dtypes[i], 0.2, 1.5, plain=True)
-         for i, y in enumerate(values) if out_dtypes[i] in FLOATS} if order else {}
-    w = {i: r.tensor(inputs[k].shape, inputs[k].dtype, 0.2, 1.5, plain=True) for i, k in enumerate(case.leaves)} \
-        if order > 1 else {}
-    up = (lambda d: {i: x.to(wide) for i, x in d.items()}) if truth()  and "dtype" not in case.attrs else (
-        lambda d: {i: x.clone() for i, x in d.items()})
+    v, w = {}, {}  # what results and first gradients are multiplied by, by number
+    if order:
+        for i, y in enumerate(values):
+            if y.dtype in FLOATS:
+                v[i] = r.tensor(y.shape, dtype if native is None else y.dtype, 0.2, 1.5, plain=True)
+    if order > 1:
+        for i, k in enumerate(case.leaves):
+            w[i] = r.tensor(inputs[k].shape, inputs[k].dtype, 0.2, 1.5, plain=True)
+
+    def copies(weights):
+        return {i: x.double() if widened else x.clone() for i, x in weights.items()}
+
     try:
-        expected, first, second = peer_run(op, case, truth(), order, up(v), up(w))
+        expected, first, second = peer_run(op, case, fresh(widened), order, copies(v), copies(w))
     except RuntimeError as e:
         raise Mismatch(f"the peer failed: {e}")
 
@@ -286,7 +295,7 @@ def run_case(worker, op, case, dtype, report, mutate=None):
         if native is not None and got.dtype != native[i].dtype:
             raise Mismatch(f"{what} is {NAMES[got.dtype]}, expected {NAMES[native[i].dtype]}")
         if got.dtype in FLOATS:
-            bound_check(report, got, want, dtype if got.dtype == dtype else got.dtype, 0, what, op)
+            bound_check(report, got, want, got.dtype, 0, what, op)
         else:
             check_exact(got, want, what)
     for level, wanted in ((1, first), (2, second)):

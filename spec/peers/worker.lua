@@ -109,7 +109,9 @@ local function json(value)
       for i, item in ipairs(value) do parts[i] = json(item) end
       return "[" .. table.concat(parts, ",") .. "]"
     end
-    for key, item in pairs(value) do parts[#parts + 1] = json(tostring(key)) .. ":" .. json(item) end
+    for key, item in pairs(value) do
+      parts[#parts + 1] = json(tostring(key)) .. ":" .. json(item)
+    end
     return "{" .. table.concat(parts, ",") .. "}"
   elseif type(value) == "number" then
     if value ~= value or value == math.huge or value == -math.huge then

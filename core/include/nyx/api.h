@@ -12,7 +12,11 @@
 #define NYX_VERSION_PATCH 0
 #define NYX_VERSION "0.1.0"
 
+#ifdef __cplusplus
+#define NYX_API extern "C" __attribute__((visibility("default")))
+#else
 #define NYX_API __attribute__((visibility("default")))
+#endif
 #define NYX_MUST_CHECK __attribute__((warn_unused_result))
 #define NYX_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 

@@ -39,8 +39,9 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_context_set_default_dtype(nyx_context *ctx
 NYX_API int nyx_context_index_base(const nyx_context *ctx);
 NYX_API void nyx_context_set_index_base(nyx_context *ctx, int base);
 
-/* Asks the op that runs in this context to stop with NYX_ERR_INTERRUPTED. May be called
- * from a signal handler or another thread. The request is used up by the op it stops. */
+/* Asks the op that runs in this context to stop with NYX_ERR_INTERRUPTED; where none
+ * runs, or it is about to end, the next one. May be called from a signal handler or
+ * another thread. The request is used up by the op it stops. */
 NYX_API void nyx_context_interrupt(nyx_context *ctx);
 /* Uses up such a request: true once after it. For loops that can stop half-way, in ops of
  * extensions and in hosts. */

@@ -26,8 +26,8 @@ NYX_API void nyx_memory_set_limit(size_t bytes);
 /* Gives cached blocks back to the system. */
 NYX_API void nyx_memory_trim(void);
 
-/* For tests: after `n` more allocations, every further one fails (n = 0: from the next one
- * on) until a negative n switches this off. */
+/* For tests: after `n` more allocations, every further one fails (n = 0: from the next
+ * one on) until a negative n switches this off. */
 NYX_API void nyx_memory_fail_after(int64_t n);
 
 /* A 64-byte aligned block of at least `bytes` (0 gives a valid block), NULL when there is

@@ -1,11 +1,7 @@
-/* Nyx: tensors, automatic differentiation and kernels in one C library. This header
- * brings in all the others. A first program: examples/embed/tensor.c. */
+/* Nyx: tensors, automatic differentiation and kernels in one C library, for C11 and
+ * C++17. This header brings in all the others. A first program: examples/embed/tensor.c. */
 #ifndef NYX_NYX_H
 #define NYX_NYX_H
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 #include "api.h"
 #include "context.h"
@@ -17,9 +13,5 @@ extern "C" {
 #include "parallel.h"
 #include "status.h"
 #include "tensor.h"
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif

@@ -34,7 +34,40 @@ typedef struct nyx_value {
 } nyx_value;
 
 /* Values, also in the tables of ops (no parentheses around them, so that they are
- * constant there). */
+ * constant there). C++17 has no initialisers of this kind: there they are calls. */
+#ifdef __cplusplus
+static inline nyx_value nyx__value(bool given, int n = 0) {
+  nyx_value v = {};
+  v.n = n;
+  v.given = given;
+  return v;
+}
+static inline nyx_value nyx__value_int(int64_t i) {
+  nyx_value v = nyx__value(true);
+  v.i = i;
+  return v;
+}
+static inline nyx_value nyx__value_float(double f) {
+  nyx_value v = nyx__value(true);
+  v.f = f;
+  return v;
+}
+static inline nyx_value nyx__value_string(const char *s) {
+  nyx_value v = nyx__value(true);
+  v.s = s;
+  return v;
+}
+static inline nyx_value nyx__value_list(const int64_t *list, int n) {
+  nyx_value v = nyx__value(true, n);
+  v.list = list;
+  return v;
+}
+#define NYX_NONE nyx__value(false)
+#define NYX_I(value) nyx__value_int(value)
+#define NYX_F(value) nyx__value_float(value)
+#define NYX_S(value) nyx__value_string(value)
+#define NYX_LIST(values, count) nyx__value_list(values, count)
+#else
 #define NYX_NONE                                                                         \
   (nyx_value) {                                                                          \
     .i = 0, .n = 0, .given = false                                                       \
@@ -55,6 +88,7 @@ typedef struct nyx_value {
   (nyx_value) {                                                                          \
     .list = (values), .n = (count), .given = true                                        \
   }
+#endif
 
 typedef struct nyx_attr {
   const char *name;
@@ -130,7 +164,7 @@ struct nyx_op {
   const char *doc;   /* one line or more: result, shapes, paper or standard */
   nyx_op_kind kind;
   nyx_promotion promotion;
-  uint32_t dtypes; /* NYX_DTYPES_*: what call.dtype may be */
+  uint32_t dtypes; /* NYX_DTYPES_*: what call.dtype may be; 0: any */
 
   /* Inputs: names separated by blanks; those after min_in are optional. A list op
    * (`variadic`) takes min_in or more, as one table in Lua. */

@@ -16,7 +16,7 @@ NYX_API void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *a
 
 /* Threads that work at once, the caller included. Default: NYX_THREADS, or the cores this
  * process may run on. Setting it stops and restarts the pool; n < 1 restores the default.
- */
+ * Fails with NYX_ERR_ARGUMENT beyond 256, and with NYX_ERR_STATE inside a range. */
 NYX_API int nyx_parallel_threads(void);
 NYX_API NYX_MUST_CHECK nyx_status nyx_parallel_set_threads(int n);
 

@@ -1,5 +1,5 @@
-/* Status codes. Every function that can fail returns one and leaves a message, shaped
- * "what, got, expected, remedy", in the context (nyx_context_error). */
+/* Status codes. Every function that can fail returns one and, where it takes a context,
+ * leaves a message there, shaped "what, got, expected, remedy" (nyx_context_error). */
 #ifndef NYX_STATUS_H
 #define NYX_STATUS_H
 

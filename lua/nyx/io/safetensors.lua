@@ -172,8 +172,9 @@ function M.read(path, device)
   end
   local tensors = {}
   for _, entry in ipairs(entries) do
-    local tensor = nyx.empty(entry.shape, { dtype = entry.dtype })
-    local ok, why = system.read_tensor(file, tensor)
+    local ok, tensor = pcall(nyx.empty, entry.shape, { dtype = entry.dtype })
+    local why = tensor -- there is no memory for it
+    if ok then ok, why = system.read_tensor(file, tensor) end
     if not ok then
       file:close()
       return nil, ("%s: tensor '%s': %s"):format(path, entry.name, why)

@@ -10,6 +10,7 @@ local M = {
   Module = Module,
   Parameter = Module.Parameter,
   init = require "nyx.nn.initial",
+  utils = require "nyx.nn.utils",
   --- Classes that nyx.load may build, by name.
   classes = {},
 }

@@ -5,13 +5,9 @@ local nyx = require "nyx"
 
 local M = {}
 
-local function fill(tensor, values)
-  nyx.no_grad(function() tensor:copy_(values) end)
-  return tensor
-end
-
-local function like(tensor, make)
-  return make(tensor.shape, { dtype = tensor.dtype })
+-- Calls the method `name` of the tensor without recording.
+local function fill(tensor, name, ...)
+  return nyx.no_grad(tensor[name], tensor, ...)
 end
 
 --- Uniform over low..high (0..1).
@@ -20,8 +16,7 @@ end
 ---@param high? number
 function M.uniform_(tensor, low, high)
   check.tensor("init.uniform_", "tensor", tensor)
-  low, high = low or 0, high or 1
-  return fill(tensor, like(tensor, nyx.rand) * (high - low) + low)
+  return fill(tensor, "uniform_", low or 0, high or 1)
 end
 
 --- Normal with a mean (0) and a standard deviation (1).
@@ -30,7 +25,7 @@ end
 ---@param std? number
 function M.normal_(tensor, mean, std)
   check.tensor("init.normal_", "tensor", tensor)
-  return fill(tensor, like(tensor, nyx.randn) * (std or 1) + (mean or 0))
+  return fill(tensor, "normal_", mean or 0, std or 1)
 end
 
 --- The same number everywhere.
@@ -39,8 +34,7 @@ end
 function M.constant_(tensor, value)
   check.tensor("init.constant_", "tensor", tensor)
   check.type("init.constant_", "value", value, "number")
-  nyx.no_grad(function() tensor:fill_(value) end)
-  return tensor
+  return fill(tensor, "fill_", value)
 end
 
 function M.zeros_(tensor) return M.constant_(tensor, 0) end
@@ -52,6 +46,7 @@ function M.ones_(tensor) return M.constant_(tensor, 1) end
 ---@return integer fan_in
 ---@return integer fan_out
 function M.fans(tensor)
+  check.tensor("init", "tensor", tensor)
   local shape = tensor.shape
   if #shape < 2 then
     check.fail("init: a tensor of shape (%s) has no fans; at least two dimensions are needed",

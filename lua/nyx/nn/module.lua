@@ -393,7 +393,9 @@ local function tree(self, indent, above)
     end
   end
   above[self] = nil
-  local extra = self:extra_repr()
+  -- A module of a damaged file may lack the fields it would tell.
+  local ok, extra = pcall(self.extra_repr, self)
+  if not ok then extra = "?" end
   if #lines == 0 then return ("%s(%s)"):format(self:class_name(), extra) end
   return ("%s(%s\n%s\n%s)"):format(self:class_name(), extra, table.concat(lines, "\n"), indent)
 end

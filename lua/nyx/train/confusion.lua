@@ -33,7 +33,7 @@ end
 function M.confusion(predicted, target, classes)
   predicted = labels_of("train.confusion", predicted, target)
   local from, to = target:reshape({ -1 }):totable(), predicted:reshape({ -1 }):totable()
-  local n = classes or 0
+  local n = classes == nil and 0 or check.integer("train.confusion", "classes", classes)
   if not classes then
     for i = 1, #from do n = math.max(n, from[i], to[i]) end
   end
@@ -72,12 +72,13 @@ function M.confusion_text(matrix, names)
     width = math.max(width, #tostring(names[i] or i))
     for j = 1, n do width = math.max(width, #("%.0f"):format(counts[i][j])) end
   end
-  local function cell(value) return ("%" .. width + 1 .. "s"):format(value) end
-  local lines = { ("%" .. label .. "s"):format("true") }
+  local function right(text, columns) return (" "):rep(columns - #text) .. text end
+  local function cell(value) return right(value, width + 1) end
+  local lines = { right("true", label) }
   for j = 1, n do lines[1] = lines[1] .. cell(tostring(names[j] or j)) end
   lines[1] = lines[1] .. "  recall"
   for i = 1, n do
-    local line, total = ("%" .. label .. "s"):format(tostring(names[i] or i)), 0
+    local line, total = right(tostring(names[i] or i), label), 0
     for j = 1, n do
       total = total + counts[i][j]
       line = line .. cell(counts[i][j] == 0 and "." or ("%.0f"):format(counts[i][j]))
