@@ -20,7 +20,7 @@ if(NYX_TESTS)
     enable_language(CXX)
     add_executable(header_cxx_test spec/c/header_cxx_test.cpp)
     target_include_directories(header_cxx_test PRIVATE ${PROJECT_SOURCE_DIR}/core/include)
-    target_link_libraries(header_cxx_test PRIVATE nyx_shared)
+    target_link_libraries(header_cxx_test PRIVATE nyx_shared nyx_flags)
     target_compile_options(header_cxx_test PRIVATE -Wall -Wextra -Wpedantic -Werror)
     set_target_properties(header_cxx_test PROPERTIES
       CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON

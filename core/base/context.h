@@ -39,7 +39,8 @@ enum {
 };
 #define nyx__error(ctx, id, ...)                                                         \
   ((void)nyx__fail(ctx, (nyx_status)NYX__STATUS_##id, nyx__text_##id, ##__VA_ARGS__),    \
-   (nyx_status)NYX__STATUS_##id) /* a constant, so that callers' checks are understood */
+   (nyx_status)                                                                          \
+       NYX__STATUS_##id) /* a constant, so that callers' checks are understood */
 
 /* The error of an allocation of `bytes` that failed. */
 void nyx__fail_memory(nyx_context *ctx, size_t bytes);

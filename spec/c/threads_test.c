@@ -113,6 +113,17 @@ static void count(cases_sample *s) {
     if (s->in[i]) inputs_of_sample += nyx_tensor_numel(s->in[i]);
 }
 
+/* The most dimensions of an input in a line of `cases`. */
+static int most_dims(const char *line) {
+  int most = 1, here = 0;
+  for (const char *p = line; *p && *p != ';'; p++) {
+    if (*p == '(') here = p[1] != ')';
+    if (*p == ',') here++;
+    if (here > most) most = here;
+  }
+  return most;
+}
+
 /* One line of `cases` at the largest scale that fits and that the op accepts: sizes that
  * an attribute names do not grow with the inputs. */
 static void largest(const nyx_op *op, const char *line, nyx_dtype dtype) {
@@ -126,13 +137,7 @@ static void largest(const nyx_op *op, const char *line, nyx_dtype dtype) {
     (row ? cases_of_row : cases_of_op)(ctx, &one, &options, count);
     double size = (double)inputs_of_sample;
     options.scale = scales[k];
-    int dims = row ? 2 : 1;
-    for (const char *p = line; !row && *p && *p != ';'; p++) {
-      static int here;
-      if (*p == '(') here = p[1] == ')' ? 0 : 1;
-      if (*p == ',') here++;
-      if (here > dims) dims = here;
-    }
+    int dims = row ? 2 : most_dims(line);
     for (int d = 0; d < dims; d++) size *= (double)options.scale;
     if (size > LARGE && options.scale > 1) continue;
     (row ? cases_of_row : cases_of_op)(ctx, &one, &options, compare);

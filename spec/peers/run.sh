@@ -26,13 +26,12 @@ if ! has_peers "$python"; then
   else
     mkdir -p build
     python3 -m venv build/peers >&2 || skip "python3 cannot make a virtual environment (python3-venv)"
-    # PyTorch's own index has a build without CUDA; the usual index does otherwise.
-    "$python" -m pip install --quiet --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu \
-      -r spec/peers/requirements.txt >&2 ||
-      "$python" -m pip install --quiet -r spec/peers/requirements.txt >&2 ||
+    "$python" -m pip install --quiet -r spec/peers/requirements.txt >&2 ||
       skip "pip could not install spec/peers/requirements.txt"
     has_peers "$python" || skip "PyTorch 2.13.0 is not usable here"
   fi
 fi
 export PYTHONDONTWRITEBYTECODE=1
+# New cases every day at a desk, the same ones where a change is judged.
+[ -z "${CI:-}" ] || export NYX_SPEC_SEED=${NYX_SPEC_SEED:-75}
 exec "$python" spec/peers/peer.py "$@"

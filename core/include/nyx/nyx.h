@@ -1,5 +1,6 @@
 /* Nyx: tensors, automatic differentiation and kernels in one C library, for C11 and
- * C++17. This header brings in all the others. A first program: examples/embed/tensor.c. */
+ * C++17. This header brings in all the others. A first program: examples/embed/tensor.c.
+ */
 #ifndef NYX_NYX_H
 #define NYX_NYX_H
 
