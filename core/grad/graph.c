@@ -81,28 +81,23 @@ static bool wanted(uint32_t mask, int i) {
   return mask == NYX_SAVE_ALL || (i < 32 && (mask >> i & 1));
 }
 
-static void save(nyx_saved *saved, nyx_tensor *t) {
-  saved->tensor = t;
-  saved->version = t ? nyx_tensor_version(t) : 0;
+/* Keeps t for the node. Not the tensor that will hold the node: an alias of it. */
+static nyx_status keep(nyx_context *ctx, nyx_saved *saved, nyx_tensor *t, bool holder) {
+  if (holder) return nyx__tensor_alias(ctx, t, &saved->tensor);
+  saved->tensor = nyx_tensor_retain(t);
+  return NYX_OK;
 }
 
-nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated) {
+nyx_status nyx__record_begin(nyx_call *c, const nyx_edge *edge, nyx_tensor *target,
+                             nyx_node **out) {
   uint32_t save_in, save_out;
   save_masks(c, edge, &save_in, &save_out);
   nyx_node *node = node_new(c);
   if (!node) return nyx__no_memory(c->ctx, sizeof *node);
+  memset(node->saved, 0, (size_t)(c->n_in + c->n_out) * sizeof *node->saved);
   nyx_status status = NYX_OK;
   for (int i = 0; i < c->n_in; i++) {
-    nyx_tensor *t = c->in[i], *kept = NULL;
-    bool keep = t && wanted(save_in, i) && status == NYX_OK;
-    if (keep && t == c->out[0]) /* the node must not hold the tensor that holds it */
-      status = nyx__tensor_alias(c->ctx, t, &kept);
-    else if (keep)
-      kept = nyx_tensor_retain(t);
-    save(&node->saved[i], kept);
-    /* A value the op has just overwritten: its version will say so when it is asked for.
-     */
-    if (mutated && kept && t->storage == c->out[0]->storage) node->saved[i].version--;
+    nyx_tensor *t = c->in[i];
     if (t)
       nyx__spec_of(t, &node->spec[i]);
     else
@@ -111,17 +106,31 @@ nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated) {
     if (edge[i].node)
       atomic_fetch_add_explicit(&edge[i].node->refs, 1, memory_order_relaxed);
     nyx_tensor_retain(edge[i].leaf);
+    if (status == NYX_OK && t && wanted(save_in, i))
+      status = keep(c->ctx, &node->saved[i], t, t == target);
   }
   for (int i = 0; i < c->n_out; i++) {
-    nyx_tensor *alias = NULL;
-    nyx__spec_of(c->out[i], &node->spec[c->n_in + i]);
+    nyx_tensor *result = i == 0 && target ? target : c->out[i];
+    nyx__spec_of(result, &node->spec[c->n_in + i]);
     if (status == NYX_OK && wanted(save_out, i))
-      status = nyx__tensor_alias(c->ctx, c->out[i], &alias);
-    save(&node->saved[c->n_in + i], alias);
+      status = keep(c->ctx, &node->saved[c->n_in + i], result, true);
   }
   if (status != NYX_OK) {
     nyx__node_release(node);
     return status;
+  }
+  *out = node;
+  return NYX_OK;
+}
+
+void nyx__record_finish(nyx_node *node, nyx_call *c, bool mutated) {
+  for (int i = 0; i < c->n_in + c->n_out; i++) {
+    nyx_saved *saved = &node->saved[i];
+    if (!saved->tensor) continue;
+    saved->version = nyx_tensor_version(saved->tensor);
+    /* A value the op has just overwritten: its version says so when it is asked for. */
+    if (mutated && i < c->n_in && saved->tensor->storage == c->out[0]->storage)
+      saved->version--;
   }
   for (int i = 0; i < c->n_out; i++) {
     if (!nyx_dtype_is_float(c->out[i]->dtype)) continue;
@@ -132,7 +141,6 @@ nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated) {
     c->out[i]->requires_grad = true;
   }
   nyx__node_release(node);
-  return NYX_OK;
 }
 
 void nyx__node_drop_saved(nyx_node *node) {

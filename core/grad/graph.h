@@ -38,10 +38,13 @@ struct nyx_node {
   nyx_value *attr;  /* op->n_attrs, lists copied */
 };
 
-/* Records an application: c->out become results of a new node. `edge` says where the
- * gradient of each input goes, as found before the launch (an op in place changes it).
- * `mutated`: out[0] is in[0]. */
-nyx_status nyx__record(nyx_call *c, const nyx_edge *edge, bool mutated);
+/* Recording an application is done in two steps, so that all that may fail comes before
+ * the launch. Begin makes the node: `edge` says where the gradient of each input goes,
+ * `target` is what is written in place (NULL: c->out). Finish, after the launch, makes
+ * c->out its results and takes the node over. `mutated`: out[0] is in[0]. */
+nyx_status nyx__record_begin(nyx_call *c, const nyx_edge *edge, nyx_tensor *target,
+                             nyx_node **out) NYX_MUST_CHECK;
+void nyx__record_finish(nyx_node *node, nyx_call *c, bool mutated);
 /* The edge of a tensor as it is now (borrowed pointers). */
 nyx_edge nyx__edge_of(nyx_tensor *t);
 void nyx__node_release(nyx_node *node); /* NULL is allowed; never recurses */

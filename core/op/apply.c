@@ -254,13 +254,17 @@ static nyx_status make_output(application *a, int i) {
   return NYX_OK;
 }
 
-/* Step 4: outputs are made, then computed; a target that the kernel could not write
- * itself is copied to. On failure nothing is left behind. */
+/* Steps 4 and 5: outputs are made, then the node that records them, then they are
+ * computed; a target that the kernel could not write itself is copied to. On failure
+ * nothing is left behind, and for lack of memory nothing has been written. */
 static nyx_status allocate_and_launch(application *a) {
   nyx_call *c = &a->c;
   for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) status = make_output(a, i);
+  nyx_node *node = NULL;
+  if (status == NYX_OK && a->record)
+    status = nyx__record_begin(c, a->edge, a->target, &node);
   if (status == NYX_OK) status = launch(c);
   if (status == NYX_OK && a->target) {
     if (c->out[0] != a->target) {
@@ -270,7 +274,12 @@ static nyx_status allocate_and_launch(application *a) {
     }
     nyx_tensor_touch(a->target);
   }
-  if (status != NYX_OK) drop_outputs(c);
+  if (status != NYX_OK) {
+    nyx__node_release(node);
+    drop_outputs(c);
+  } else if (node) {
+    nyx__record_finish(node, c, a->target && a->target == c->in[0]);
+  }
   return status;
 }
 
@@ -314,11 +323,7 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
     NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
   }
   NYX_TRY(prepare_record(a));
-  NYX_TRY(allocate_and_launch(a));
-  if (!a->record) return NYX_OK;
-  nyx_status status = nyx__record(c, a->edge, a->target != NULL && a->target == c->in[0]);
-  if (status != NYX_OK) drop_outputs(c);
-  return status;
+  return allocate_and_launch(a);
 }
 
 nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inputs, int n,

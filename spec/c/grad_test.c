@@ -153,6 +153,27 @@ static void in_place_has_a_history(void) {
   nyx_tensor_release(x);
 }
 
+static void in_place_is_all_or_nothing(void) {
+  nyx_tensor *x = leaf(2, (double[]){2, 3}), *y = call("clone", x, NULL);
+  nyx_tensor *three = leaf(1, (double[]){3}), *target[1] = {y};
+  nyx_status status = NYX_ERR_MEMORY;
+  int failures = 0;
+  for (int n = 0; status == NYX_ERR_MEMORY && n < 100; n++) {
+    nyx_memory_fail_after(n);
+    status = nyx_apply(ctx, op("mul"), (nyx_tensor *[]){y, three}, 2, NULL, target);
+    nyx_memory_fail_after(-1);
+    if (status != NYX_ERR_MEMORY) break;
+    failures++;
+    CHECK_NEAR(at(y, 1), 3, 0);
+    CHECK_STR(nyx_tensor_grad_op(y), "clone");
+  }
+  CHECK(status == NYX_OK && failures > 0);
+  CHECK_NEAR(at(y, 1), 9, 0);
+  nyx_tensor_release(three);
+  nyx_tensor_release(y);
+  nyx_tensor_release(x);
+}
+
 static void in_place_on_itself_is_refused_backward(void) {
   nyx_tensor *x = leaf(1, (double[]){3}), *y = call("clone", x, NULL), *target[1] = {y};
   CHECK(nyx_apply(ctx, op("mul"), (nyx_tensor *[]){y, y}, 2, NULL, target) == NYX_OK);
@@ -224,6 +245,7 @@ int main(void) {
   RUN(a_freed_graph_says_so);
   RUN(a_changed_value_is_refused);
   RUN(in_place_has_a_history);
+  RUN(in_place_is_all_or_nothing);
   RUN(in_place_on_itself_is_refused_backward);
   RUN(broadcast_gradients_are_summed);
   RUN(numbers_do_not_widen);

@@ -3,7 +3,6 @@
 #include "core/base/cpu.h"
 #include "cpu.h"
 
-#include <nyx/parallel.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,9 +56,8 @@ nyx_device *nyx__cpu(void) {
 
 static void describe(void) {
   const nyx_cpu_info *info = nyx__cpu_info();
-  snprintf(cpu.describe, sizeof cpu.describe, "%s, %s, %d threads",
-           info->brand[0] ? info->brand : "unknown processor", nyx_cpu_path(),
-           nyx_parallel_threads());
+  snprintf(cpu.describe, sizeof cpu.describe, "%s, %s",
+           info->brand[0] ? info->brand : "unknown processor", nyx_cpu_path());
 }
 
 const char *nyx__cpu_describe(void) {

@@ -10,7 +10,7 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev,
                            const nyx_reduction *job) NYX_MUST_CHECK;
 
-/* "Intel Xeon ..., avx512, 2 threads"; found out on first use. */
+/* "Intel Xeon ..., avx512"; found out on first use. */
 const char *nyx__cpu_describe(void);
 
 /* Fails when NYX_CPU names a path that does not exist or that this CPU cannot run; then

@@ -8,7 +8,7 @@
 NYX_API NYX_MUST_CHECK nyx_status nyx_device_find(nyx_context *ctx, const char *name,
                                                   nyx_device **out);
 NYX_API const char *nyx_device_name(const nyx_device *device);
-/* What it is, in words: "Intel Xeon, avx512, 2 threads". */
+/* What it is, in words: "Intel Xeon, avx512". */
 NYX_API const char *nyx_device_describe(const nyx_device *device);
 /* Copies to a device; gives t itself, retained, when it is there already. Differentiable.
  */
