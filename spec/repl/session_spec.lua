@@ -137,6 +137,7 @@ send x:argma\t().dtype\n
 expect int64
 prompt
 send nyx.xyz\t
+expect nyx.xyz
 refuse xyz\t
 cancel
 send \x04
