@@ -67,5 +67,11 @@ if(NYX_TESTS)
     target_link_libraries(nyx_pty PRIVATE nyx_flags)
     set_target_properties(nyx_pty PROPERTIES
       RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec OUTPUT_NAME pty)
+    if(CMAKE_SYSTEM_NAME STREQUAL Linux)
+      add_library(nyx_late_signal MODULE spec/repl/late_signal.c)
+      target_link_libraries(nyx_late_signal PRIVATE nyx_flags)
+      set_target_properties(nyx_late_signal PROPERTIES PREFIX "" OUTPUT_NAME late_signal
+        LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+    endif()
   endif()
 endif()

@@ -5,8 +5,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "repl.h"
+
+#if defined _POSIX_TIMERS && _POSIX_TIMERS > 0
+#define NYX_REPL_TIMER
+#endif
 
 static const char *program;  /* what messages begin with */
 static nyx_context *context; /* whose ops Ctrl-C stops */
@@ -23,8 +29,41 @@ void nyx__run_set_context(nyx_context *ctx) {
 
 /* ---- Ctrl-C */
 
+/* A signal that comes just before a read begins to wait does not end it. So from the
+ * first Ctrl-C until something was stopped a timer sends signals that do nothing but end
+ * such calls; of the kind that is ignored by default, for those that come late. */
+#define POKE SIGURG
+#define POKE_NANOSECONDS 20000000
+
+#ifdef NYX_REPL_TIMER
+static timer_t timer;
+static bool has_timer;
+
+static void poke_every(long nanoseconds) { /* 0 stops it */
+  struct itimerspec pace = {.it_value.tv_nsec = nanoseconds,
+                            .it_interval.tv_nsec = nanoseconds};
+  if (has_timer) timer_settime(timer, 0, &pace, NULL);
+}
+
+static void make_timer(void) {
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = POKE};
+  has_timer = has_timer || timer_create(CLOCK_MONOTONIC, &event, &timer) == 0;
+}
+#else /* macOS: there it takes another Ctrl-C */
+static void poke_every(long nanoseconds) {
+  (void)nanoseconds;
+}
+static void make_timer(void) {}
+#endif
+
+static void on_poke(int signal_number) {
+  if (!pthread_equal(pthread_self(), running_thread))
+    pthread_kill(running_thread, signal_number);
+}
+
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
+  poke_every(0);
   lua_sethook(L, NULL, 0, 0);
   luaL_error(L, "interrupted!");
 }
@@ -43,12 +82,14 @@ static void on_interrupt(int signal_number) {
   }
   if (running) lua_sethook(running, stop_hook, LUA_MASKCOUNT, 1);
   if (context) nyx_context_interrupt(context);
+  poke_every(POKE_NANOSECONDS);
 }
 
 /* ---- calls */
 
 /* Turns an error value into a message with a traceback. */
 static int add_traceback(lua_State *L) {
+  if (interrupts) poke_every(0);
   lua_sethook(L, NULL, 0, 0); /* an op was stopped first: once is enough */
   const char *message = lua_tostring(L, 1);
   if (message == NULL) {
@@ -65,14 +106,20 @@ int nyx__run_call(lua_State *L, int n_args, int n_results) {
   lua_insert(L, base);
   /* No SA_RESTART: a read that waits for input ends, so that the hook can run. */
   struct sigaction action = {.sa_handler = on_interrupt}, before;
+  struct sigaction poke = {.sa_handler = on_poke}, poke_before;
   sigemptyset(&action.sa_mask);
+  sigemptyset(&poke.sa_mask);
   lua_State *outer = running;
   interrupts = 0;
   running = L;
   running_thread = pthread_self();
+  make_timer();
+  sigaction(POKE, &poke, &poke_before);
   sigaction(SIGINT, &action, &before);
   int status = lua_pcall(L, n_args, n_results, base);
   sigaction(SIGINT, &before, NULL);
+  if (interrupts) poke_every(0);
+  sigaction(POKE, &poke_before, NULL);
   running = outer;
   if (interrupts) {
     lua_sethook(L, NULL, 0, 0);

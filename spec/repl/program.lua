@@ -10,6 +10,7 @@ end
 M.nyx = os.getenv("NYX") or interpreter()
 local folder = M.nyx:match("^(.*)/bin/[^/]*$")
 M.pty = folder and folder .. "/spec/pty"
+M.late_signal = folder and folder .. "/spec/late_signal.so"
 
 function M.exists(path)
   local file = path and io.open(path)

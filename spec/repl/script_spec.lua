@@ -160,6 +160,21 @@ describe("nyx", function()
     assert.are.equal(1, code)
   end)
 
+  it("stops a read that SIGINT only just missed", function()
+    if not program.exists(program.late_signal) then
+      return pending "no late_signal.so beside nyx"
+    end
+    write [[
+      local late_read = assert(package.loadlib(arg[1], "late_read"))
+      print(pcall(function() late_read() end))
+      print(io.read())]]
+    -- What is read stays open, without a line, for longer than the test waits.
+    local out, err, code = run("(sleep 1; echo line; sleep 5) | timeout 4 $NYX " .. script .. " " ..
+      program.late_signal)
+    assert.matches("^false\t[^\n]*interrupted!\nline\n$", out, nil, err)
+    assert.are.equal(0, code)
+  end)
+
   it("stops a running op on SIGINT", function()
     write [[
       local nyx = require "nyx"
