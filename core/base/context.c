@@ -52,6 +52,7 @@ nyx_status nyx_context_new(nyx_context **out) {
 }
 
 void nyx_context_free(nyx_context *ctx) {
+  if (ctx) nyx__autocast_forget(ctx);
   if (ctx) nyx__opencl_finish(); /* what this context may have started */
   nyx_memory_free(ctx);
 }
@@ -122,6 +123,15 @@ uint64_t nyx_context_seed_of(const nyx_context *ctx) {
   return ctx->seed;
 }
 
+nyx_random_state nyx_context_random_state(const nyx_context *ctx) {
+  return (nyx_random_state){ctx->seed, ctx->random_next};
+}
+
+void nyx_context_set_random_state(nyx_context *ctx, nyx_random_state state) {
+  ctx->seed = state.seed;
+  ctx->random_next = state.next;
+}
+
 uint64_t nyx__random_take(nyx_context *ctx, uint64_t blocks) {
   uint64_t first = ctx->random_next;
   ctx->random_next += blocks;
@@ -133,7 +143,18 @@ bool nyx_context_grad_enabled(const nyx_context *ctx) {
 }
 
 void nyx_context_set_grad_enabled(nyx_context *ctx, bool enabled) {
-  ctx->grad_enabled = enabled;
+  ctx->grad_enabled = enabled && !ctx->inference;
+}
+
+bool nyx_context_inference(const nyx_context *ctx) {
+  return ctx->inference;
+}
+
+void nyx_context_set_inference(nyx_context *ctx, bool on) {
+  if (on == ctx->inference) return;
+  if (on) ctx->grad_outside = ctx->grad_enabled;
+  ctx->grad_enabled = !on && ctx->grad_outside;
+  ctx->inference = on;
 }
 
 nyx_dtype nyx_context_default_dtype(const nyx_context *ctx) {

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #define NYX_ERROR_SIZE 1024
+#define NYX_MAX_LEVELS 16
 
 struct nyx_context {
   char error[NYX_ERROR_SIZE];
@@ -19,8 +20,20 @@ struct nyx_context {
   nyx_dtype default_dtype;
   int index_base;
   bool grad_enabled;
-  bool inside; /* an op that calls others: their messages carry its name */
+  bool inference;    /* new storage is of inference mode; nothing is recorded */
+  bool grad_outside; /* grad_enabled, for when inference mode ends */
+  bool inside;       /* an op that calls others: their messages carry its name */
+  nyx_autocast_mode autocast;
+  struct nyx__cast_cache *casts; /* core/op/autocast.c; NULL: empty */
   atomic_bool interrupted;
+  const struct nyx_anomaly *anomaly;   /* grad.h; NULL: off */
+  const struct nyx_profiler *profiler; /* grad.h; NULL: off */
+  /* Open transforms, outermost first (core/transform). */
+  int n_levels;
+  int64_t last_level;
+  struct {
+    int64_t id, size; /* size: entries of a batch; -1: duals */
+  } levels[NYX_MAX_LEVELS];
 };
 
 /* Formats ctx->error as "where: message" and returns status. ctx may be NULL. */
@@ -55,6 +68,9 @@ NYX_MUST_CHECK static inline nyx_status nyx__no_memory(nyx_context *ctx, size_t 
     nyx_status nyx__try = (call);                                                        \
     if (nyx__try != NYX_OK) return nyx__try;                                             \
   } while (0)
+
+/* Drops the casts that mixed precision keeps (core/op/autocast.c). */
+void nyx__autocast_forget(nyx_context *ctx);
 
 /* Takes `blocks` Philox blocks (4 x 32 bits each) of the context's stream; returns the
  * first one's number. */

@@ -61,7 +61,7 @@ _Static_assert(sizeof(header) <= ALIGN, "the header fits before the block");
 typedef struct shard {
   _Alignas(64) atomic_flag lock;
   int64_t delta, highest; /* of `live` since the last flush */
-  uint64_t allocated, reused;
+  uint64_t allocated, reused, handed;
   header *list[SMALL_CLASSES];
 } shard;
 
@@ -371,6 +371,7 @@ static __attribute__((noinline)) header *alloc_slow(shard *s, size_t bytes, int 
   lock(&s->lock);
   s->allocated++;
   s->reused += reused;
+  s->handed += h->bytes + ALIGN;
   account(s, (int64_t)(h->bytes + ALIGN));
   unlock(&s->lock);
   return h;
@@ -391,6 +392,7 @@ static inline header *alloc(size_t bytes) {
       s->list[class] = h->next;
       s->allocated++;
       s->reused++;
+      s->handed += h->bytes + ALIGN;
       account(s, (int64_t)(h->bytes + ALIGN));
       unlock(&s->lock);
       return h;
@@ -446,6 +448,7 @@ void nyx_memory_get_stats(nyx_memory_stats *out) {
     lock(&shards[i].lock);
     out->allocated += shards[i].allocated;
     out->reused += shards[i].reused;
+    out->handed += shards[i].handed;
     unlock(&shards[i].lock);
   }
   long long in_use = atomic_load(&live), all = atomic_load(&held);

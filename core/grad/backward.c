@@ -4,9 +4,11 @@
 #include <nyx/memory.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "../device/device.h"
 #include "../op/ops.h"
+#include "../transform/lift.h"
 #include "graph.h"
 
 /* A node or a leaf that the pass reaches, with the gradients that arrived so far. */
@@ -16,17 +18,26 @@ typedef struct place {
   size_t
       first_grad; /* index into pass.grads: one per output of the node, one for a leaf */
   bool needed;    /* something asked for lies at or under it */
+  bool kept;      /* its gradients are results of the pass */
 } place;
+
+/* A tensor inside the graph that keeps its gradient; both retained. */
+typedef struct kept_grad {
+  nyx_tensor *tensor, *grad;
+} kept_grad;
 
 typedef struct pass {
   nyx_context *ctx;
-  bool retain, create;
+  bool retain, create, where_needed, cut;
   place *places;
   size_t n_places, room;
   size_t *index; /* hash table over places: position + 1, 0 empty; a power of two */
   size_t index_room;
   nyx_tensor **grads;
   size_t n_grads, grads_room;
+  bool accumulate; /* into leaves, and tensors that retain their gradient */
+  kept_grad *retained;
+  size_t n_retained, retained_room;
 } pass;
 
 static size_t hash(const void *key) {
@@ -89,7 +100,7 @@ static nyx_status visit(pass *p, nyx_node *node, nyx_tensor *leaf, bool *added) 
     p->grads_room = room;
   }
   if (2 * (p->n_places + 1) > p->index_room) NYX_TRY(rehash(p));
-  p->places[p->n_places] = (place){node, leaf, p->n_grads, false};
+  p->places[p->n_places] = (place){.node = node, .leaf = leaf, .first_grad = p->n_grads};
   for (size_t i = 0; i < outputs; i++) p->grads[p->n_grads++] = NULL;
   size_t i = hash(key) & (p->index_room - 1);
   while (p->index[i]) i = (i + 1) & (p->index_room - 1);
@@ -138,7 +149,8 @@ static nyx_status accumulate(pass *p, nyx_tensor **slot, nyx_tensor *g) {
     return NYX_OK;
   }
   nyx_tensor *sum[1] = {NULL};
-  bool mine = !p->create && atomic_load(&(*slot)->refs) == 1 &&
+  bool mine = !p->create && !(*slot)->lift && !g->lift &&
+              atomic_load(&(*slot)->refs) == 1 &&
               atomic_load(&(*slot)->storage->refs) == 1 && nyx__is_contiguous(*slot);
   if (mine) sum[0] = *slot;
   nyx_status status =
@@ -151,27 +163,17 @@ static nyx_status accumulate(pass *p, nyx_tensor **slot, nyx_tensor *g) {
   return status;
 }
 
-/* Saved values as the gradient sees them; fails when one was changed since. Outputs get
+/* Saved values as the gradient sees them; fails when one was changed since. They get
  * their history back when the pass itself is recorded. */
 static nyx_status unpack(pass *p, nyx_node *node, nyx_tensor **values) {
-  for (int i = 0; i < node->n_in + node->n_out; i++) {
-    values[i] = node->saved[i].tensor;
-    if (values[i] && nyx_tensor_version(values[i]) != node->saved[i].version)
+  for (int i = 0; i < node->n_saved; i++) values[i] = NULL;
+  for (int i = 0; i < node->n_saved; i++) {
+    const nyx_saved *saved = &node->saved[i];
+    const nyx_storage *storage = nyx__saved_storage(saved);
+    if (!storage) continue;
+    if (atomic_load_explicit(&storage->version, memory_order_relaxed) != saved->version)
       return nyx__error(p->ctx, GRAD_CHANGED, node->op->name);
-  }
-  if (!p->create) return NYX_OK;
-  for (int i = 0; i < node->n_out; i++) {
-    nyx_tensor *alias, *out = values[node->n_in + i];
-    values[node->n_in + i] = NULL;
-    if (!out) continue;
-    NYX_TRY(nyx__tensor_alias(p->ctx, out, &alias));
-    if (nyx_dtype_is_float(alias->dtype)) {
-      atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
-      alias->grad_fn = node;
-      alias->out_index = i;
-      alias->requires_grad = true;
-    }
-    values[node->n_in + i] = alias;
+    NYX_TRY(nyx__saved_value(p->ctx, node, i, p->create, &values[i]));
   }
   return NYX_OK;
 }
@@ -180,10 +182,56 @@ static void release_all(nyx_tensor **t, int n) {
   for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
 }
 
+/* Fails when g holds a NaN. Not recorded. */
+static nyx_status check_nan(pass *p, const nyx_node *node, int input, nyx_tensor *g) {
+  nyx_tensor *nans = NULL, *any = NULL;
+  int64_t found = 0;
+  p->ctx->grad_enabled = false;
+  nyx_status status = nyx__apply1(p->ctx, NYX__OP_isnan, g, NULL, &nans);
+  if (status == NYX_OK) status = nyx__apply1(p->ctx, NYX__OP_any, nans, NULL, &any);
+  if (status == NYX_OK) status = nyx_tensor_item_int(p->ctx, any, &found);
+  p->ctx->grad_enabled = p->create;
+  nyx_tensor_release(nans);
+  nyx_tensor_release(any);
+  if (status != NYX_OK || !found) return status;
+  return nyx__error(p->ctx, ANOMALY_NAN, node->op->name, input + p->ctx->index_base,
+                    node->origin ? "; it was applied at " : "",
+                    node->origin ? node->origin : "");
+}
+
+static nyx_status check_input_grad(pass *p, const nyx_node *node, int input,
+                                   const nyx_tensor *g) {
+  const nyx_spec *s = &node->spec[input];
+  if (nyx__check_grad(NULL, g, s->dtype, s->ndim, s->shape) == NYX_OK) return NYX_OK;
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(p->ctx, FUNCTION_GRAD, node->op->name, NYX__SHAPE(g),
+                    nyx_dtype_name(g->dtype), input + p->ctx->index_base,
+                    nyx__shape_text(s->ndim, s->shape, text, sizeof text),
+                    nyx_dtype_name(s->dtype));
+}
+
+/* Hands the gradients of a node's inputs on. All of them are given away. */
+static nyx_status hand_on(pass *p, const nyx_node *node, const bool *need,
+                          nyx_tensor **grad_in, nyx_status status) {
+  for (int i = 0; i < node->n_in; i++) {
+    nyx_tensor *g = grad_in[i];
+    if (!g) continue;
+    if (status == NYX_OK && need[i]) status = check_input_grad(p, node, i, g);
+    if (status == NYX_OK && need[i] && p->ctx->anomaly) status = check_nan(p, node, i, g);
+    if (status == NYX_OK && need[i]) {
+      place *to = target_of(p, &node->edge[i]);
+      status = accumulate(p, &p->grads[to->first_grad + (size_t)node->edge[i].index], g);
+    } else {
+      nyx_tensor_release(g);
+    }
+  }
+  return status;
+}
+
 /* Runs one node: computes the gradients of its inputs and hands them on. */
 static nyx_status run_node(pass *p, place *at) {
   nyx_node *node = at->node;
-  nyx_tensor *values[NYX_MAX_INPUTS + NYX_MAX_OUTPUTS] = {NULL};
+  nyx_tensor *values[3 * NYX_MAX_INPUTS]; /* the first n_saved are set */
   nyx_tensor *grad_in[NYX_MAX_INPUTS] = {NULL};
   bool need[NYX_MAX_INPUTS];
   bool any = false;
@@ -205,27 +253,82 @@ static nyx_status run_node(pass *p, place *at) {
                     .out_spec = node->spec + node->n_in,
                     .grad_out = p->grads + at->first_grad,
                     .need = need,
-                    .grad_in = grad_in};
+                    .grad_in = grad_in,
+                    .payload = node->payload,
+                    .saved = values + node->n_in + node->n_out,
+                    .n_saved = node->n_saved - node->n_in - node->n_out};
   nyx_status status = unpack(p, node, values);
   if (status == NYX_OK) status = node->op->gradient(&b);
-  if (p->create) release_all(values + node->n_in, node->n_out);
-  for (int i = 0; i < node->n_in; i++) {
-    nyx_tensor *g = grad_in[i];
-    if (!g) continue;
-    if (status == NYX_OK && need[i]) {
-      const nyx_spec *s = &node->spec[i];
-      status = nyx__check_grad(p->ctx, g, s->dtype, s->ndim, s->shape);
-      if (status == NYX_OK) {
-        place *to = target_of(p, &node->edge[i]);
-        status =
-            accumulate(p, &p->grads[to->first_grad + (size_t)node->edge[i].index], g);
-        continue;
-      }
-    }
-    nyx_tensor_release(g);
-  }
+  release_all(values, node->n_saved);
+  status = hand_on(p, node, need, grad_in, status);
   if (!p->retain) nyx__node_drop_saved(node);
   return status;
+}
+
+/* Keeps the gradients that tensors in the graph asked for until the pass has succeeded.
+ */
+static nyx_status retain_grads(pass *p, const place *at) {
+  const nyx__hook *h = NULL;
+  nyx_tensor *t;
+  int i;
+  while ((h = nyx__hooks_next_retained(at->node, h, &t, &i)) != NULL) {
+    nyx_tensor *g = p->grads[at->first_grad + (size_t)i];
+    if (!g) continue;
+    if (p->n_retained == p->retained_room) {
+      size_t room = p->retained_room ? p->retained_room * 2 : 8;
+      kept_grad *retained = grown(p->retained, p->n_retained, room, sizeof *retained);
+      if (!retained) return nyx__no_memory(p->ctx, room * sizeof *retained);
+      p->retained = retained;
+      p->retained_room = room;
+    }
+    p->retained[p->n_retained++] =
+        (kept_grad){nyx_tensor_retain(t), nyx_tensor_retain(g)};
+  }
+  return NYX_OK;
+}
+
+/* The hooks of a place whose gradients are complete. */
+static nyx_status run_hooks(pass *p, const place *at) {
+  nyx__hook *const *list = at->node ? &at->node->hooks : &at->leaf->hooks;
+  const char *owner = at->node ? at->node->op->name : "a leaf";
+  int n = at->node ? at->node->n_out : 1;
+  for (int i = 0; i < n && *list; i++) {
+    nyx_tensor **grad = &p->grads[at->first_grad + (size_t)i];
+    if (*grad) NYX_TRY(nyx__hooks_run(p->ctx, list, i, owner, grad));
+  }
+  return at->node && at->node->hooks && p->accumulate ? retain_grads(p, at) : NYX_OK;
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A step of the pass under the eyes of the profiler. `node` NULL: delivery. */
+typedef struct watch {
+  const nyx_profiler *profiler;
+  double begin;
+  uint64_t handed;
+} watch;
+
+static watch watch_begin(const pass *p) {
+  watch w = {p->ctx->profiler, 0, 0};
+  if (!w.profiler) return w;
+  nyx_memory_stats stats;
+  nyx_memory_get_stats(&stats);
+  w.handed = stats.handed;
+  w.begin = now();
+  return w;
+}
+
+static void watch_end(const watch *w, const char *name) {
+  if (!w->profiler) return;
+  nyx_profile_step step = {.name = name, .seconds = now() - w->begin};
+  nyx_memory_stats stats;
+  nyx_memory_get_stats(&stats);
+  step.bytes = stats.handed - w->handed;
+  w->profiler->step(w->profiler->arg, &step);
 }
 
 /* Marks what leads to something asked for: oldest first, so inputs come before users. */
@@ -257,17 +360,26 @@ static nyx_status seed_of(pass *p, nyx_tensor *root, nyx_tensor *seed, nyx_tenso
   return status;
 }
 
-/* Runs every needed node, newest first. The gradients of leaves, and of the places in
- * `keep`, stay in p->grads. */
+/* Runs every needed node, newest first. The gradients of leaves, and of places that are
+ * kept, stay in p->grads. */
 static nyx_status walk(pass *p) {
   for (size_t k = 0; k < p->n_places; k++) {
     place *at = &p->places[k];
-    if (!at->node || !at->needed) continue;
+    if (!at->needed || (p->cut && at->kept)) continue;
     bool arrived = false;
-    for (int i = 0; i < at->node->n_out; i++)
-      arrived |= p->grads[at->first_grad + (size_t)i] != NULL;
+    int n = at->node ? at->node->n_out : 1;
+    for (int i = 0; i < n; i++) arrived |= p->grads[at->first_grad + (size_t)i] != NULL;
     if (!arrived) continue;
+    if (at->node ? at->node->hooks : at->leaf->hooks) NYX_TRY(run_hooks(p, at));
+    if (!at->node) continue;
+    watch w = watch_begin(p);
     NYX_TRY(run_node(p, at));
+    for (int i = 0; i < n && !at->kept; i++) {
+      nyx_tensor **grad = &p->grads[at->first_grad + (size_t)i];
+      nyx_tensor_release(*grad);
+      *grad = NULL;
+    }
+    watch_end(&w, at->node->op->name);
   }
   return NYX_OK;
 }
@@ -311,23 +423,44 @@ static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
   return NYX_OK;
 }
 
-/* Gives every leaf its gradient. All that can fail or be interrupted comes first, so
- * that a failure leaves all leaves as they were. */
+static nyx_status give(const pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
+  if (adds_in_place(p, leaf)) return add_to(p->ctx, leaf->grad, *slot);
+  nyx_tensor_release(leaf->grad);
+  leaf->grad = *slot;
+  *slot = NULL;
+  return NYX_OK;
+}
+
+/* Gives every leaf its gradient, and what retains one. All that can fail or be
+ * interrupted comes first, so that a failure leaves all as they were. */
 static nyx_status deliver(pass *p) {
   for (size_t k = 0; k < p->n_places; k++) {
     nyx_tensor **slot = &p->grads[p->places[k].first_grad];
     if (p->places[k].leaf && *slot) NYX_TRY(prepare_leaf(p, p->places[k].leaf, slot));
   }
+  for (size_t i = 0; i < p->n_retained; i++)
+    NYX_TRY(prepare_leaf(p, p->retained[i].tensor, &p->retained[i].grad));
   for (size_t k = 0; k < p->n_places; k++) {
     nyx_tensor *leaf = p->places[k].leaf, **slot = &p->grads[p->places[k].first_grad];
-    if (!leaf || !*slot) continue;
-    if (adds_in_place(p, leaf)) {
-      NYX_TRY(add_to(p->ctx, leaf->grad, *slot));
-    } else {
-      nyx_tensor_release(leaf->grad);
-      leaf->grad = *slot;
-      *slot = NULL;
-    }
+    if (leaf && *slot) NYX_TRY(give(p, leaf, slot));
+  }
+  for (size_t i = 0; i < p->n_retained; i++)
+    NYX_TRY(give(p, p->retained[i].tensor, &p->retained[i].grad));
+  return NYX_OK;
+}
+
+/* deliver, and what waits for it. A leaf whose gradient did not arrive is left out. */
+static nyx_status accumulate_leaves(pass *p) {
+  for (size_t k = 0; k < p->n_places; k++) {
+    place *at = &p->places[k];
+    at->kept = at->leaf && p->grads[at->first_grad];
+  }
+  watch w = watch_begin(p);
+  NYX_TRY(deliver(p));
+  watch_end(&w, "accumulate");
+  for (size_t k = 0; k < p->n_places; k++) {
+    const place *at = &p->places[k];
+    if (at->kept && at->leaf->hooks) NYX_TRY(nyx__hooks_run_post(p->ctx, at->leaf));
   }
   return NYX_OK;
 }
@@ -338,6 +471,23 @@ static nyx_tensor **slot_of(const pass *p, nyx_tensor *t) {
   nyx_edge edge = nyx__edge_of(t);
   place *at = target_of(p, &edge);
   return at ? &p->grads[at->first_grad + (size_t)edge.index] : NULL;
+}
+
+/* Marks what leads to the inputs. */
+static void ask_for(pass *p, nyx_tensor *const *inputs, int n) {
+  for (int i = 0; i < n; i++) {
+    nyx_edge edge = nyx__edge_of(inputs[i]);
+    place *at = target_of(p, &edge);
+    if (at) at->needed = at->kept = true;
+  }
+  mark_needed(p);
+}
+
+/* Whether the graph has leaves that nothing was asked for. */
+static bool depends_on_others(const pass *p) {
+  for (size_t k = 0; k < p->n_places; k++)
+    if (p->places[k].leaf && !p->places[k].needed) return true;
+  return false;
 }
 
 static nyx_status run(pass *p, nyx_tensor *root, nyx_tensor *seed,
@@ -352,14 +502,11 @@ static nyx_status run(pass *p, nyx_tensor *root, nyx_tensor *seed,
   *slot_of(p, root) = first;
   for (size_t k = 0; !inputs && k < p->n_places; k++)
     p->places[k].needed = p->places[k].leaf != NULL;
-  for (int i = 0; i < n; i++) {
-    nyx_edge edge = nyx__edge_of(inputs[i]);
-    place *at = target_of(p, &edge);
-    if (at) at->needed = true;
-  }
-  mark_needed(p);
+  ask_for(p, inputs, n);
+  if (p->where_needed && depends_on_others(p))
+    p->create = p->retain = p->ctx->grad_enabled = true;
   NYX_TRY(walk(p));
-  if (!inputs) return deliver(p);
+  if (!inputs) return accumulate_leaves(p);
   for (int i = 0; i < n; i++) {
     nyx_tensor **slot = slot_of(p, inputs[i]);
     grads[i] = slot ? nyx_tensor_retain(*slot) : NULL;
@@ -367,15 +514,51 @@ static nyx_status run(pass *p, nyx_tensor *root, nyx_tensor *seed,
   return NYX_OK;
 }
 
+/* Whatever hooks drop: the graph under root stays until the end. */
+static void free_pass(pass *p) {
+  for (size_t i = 0; i < p->n_grads; i++) nyx_tensor_release(p->grads[i]);
+  for (size_t i = 0; i < p->n_retained; i++) {
+    nyx_tensor_release(p->retained[i].tensor);
+    nyx_tensor_release(p->retained[i].grad);
+  }
+  nyx_memory_free(p->retained);
+  nyx_memory_free(p->grads);
+  nyx_memory_free(p->places);
+  nyx_memory_free(p->index);
+}
+
+nyx_status nyx__depends_on_others(nyx_context *ctx, nyx_tensor *root,
+                                  nyx_tensor *const *inputs, int n, bool *others) {
+  pass p = {.ctx = ctx};
+  nyx_status status = collect(&p, root);
+  if (status == NYX_OK) {
+    ask_for(&p, inputs, n);
+    *others = depends_on_others(&p);
+  }
+  free_pass(&p);
+  return status;
+}
+
 static nyx_status backward(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
                            nyx_tensor *const *inputs, int n,
                            const nyx_backward_options *options, nyx_tensor **grads) {
-  pass p = {.ctx = ctx};
+  pass p = {.ctx = ctx, .accumulate = inputs == NULL};
+  NYX_TRY(nyx__view_current(ctx, root));
+  for (int i = 0; i < n; i++) NYX_TRY(nyx__view_current(ctx, inputs[i]));
+  nyx_node *top = root->grad_fn;
+  if (top) atomic_fetch_add_explicit(&top->refs, 1, memory_order_relaxed);
+  nyx_tensor_retain(root);
+  for (int i = 0; i < n; i++) nyx_tensor_retain(inputs[i]);
   p.create = options && options->create_graph;
+  p.where_needed = options && options->where_needed && ctx->grad_enabled;
+  p.cut = options && options->cut;
   p.retain = options && (options->retain_graph || options->create_graph);
   bool enabled = ctx->grad_enabled;
   const char *where = ctx->where;
   bool inside = ctx->inside;
+  nyx_autocast_mode autocast = ctx->autocast; /* gradients are of the dtypes recorded */
+  nyx__autocast_forget(ctx); /* this pass may free the graph of what was kept */
+  ctx->autocast.enabled = false;
   ctx->grad_enabled = p.create;
   ctx->where = "backward";
   ctx->inside = false;
@@ -383,15 +566,17 @@ static nyx_status backward(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
   ctx->grad_enabled = enabled;
   ctx->where = where;
   ctx->inside = inside;
-  for (size_t i = 0; i < p.n_grads; i++) nyx_tensor_release(p.grads[i]);
-  nyx_memory_free(p.grads);
-  nyx_memory_free(p.places);
-  nyx_memory_free(p.index);
+  ctx->autocast = autocast;
+  for (int i = 0; i < n; i++) nyx_tensor_release(inputs[i]);
+  nyx_tensor_release(root);
+  nyx__node_release(top);
+  free_pass(&p);
   return status;
 }
 
 nyx_status nyx_backward_run(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
                             const nyx_backward_options *options) {
+  if (root->lift || (seed && seed->lift)) return nyx__error(ctx, GRAD_LIFTED);
   return backward(ctx, root, seed, NULL, 0, options, NULL);
 }
 
@@ -399,5 +584,7 @@ nyx_status nyx_gradients(nyx_context *ctx, nyx_tensor *root, nyx_tensor *seed,
                          nyx_tensor *const *inputs, int n,
                          const nyx_backward_options *options, nyx_tensor **grads) {
   for (int i = 0; i < n; i++) grads[i] = NULL;
+  if (nyx__lifted_pass(root, seed, inputs, n))
+    return nyx__lifted_gradients(ctx, root, seed, inputs, n, options, grads);
   return backward(ctx, root, seed, inputs, n, options, grads);
 }

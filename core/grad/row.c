@@ -7,6 +7,7 @@
 
 #include "../device/device.h"
 #include "../op/ops.h"
+#include "../transform/lift.h"
 #include "graph.h"
 
 static unsigned char uses[NYX_ROW_COUNT][3];
@@ -77,24 +78,20 @@ static nyx_status fit(nyx_context *ctx, nyx_tensor *g, const nyx_spec *spec,
   return status;
 }
 
-/* One kernel, over the broadcast shape; written in the input's dtype when nothing is left
- * to sum. */
-static nyx_status fused(nyx_backward *b, int i, nyx_tensor *const value[5],
+/* One kernel for part `part` of a row over the broadcast shape. value: g x y z r. */
+static nyx_status fused(nyx_context *ctx, const nyx_row *row, int part,
+                        const nyx_spec *result, nyx_tensor *const value[5],
                         const double attr[2], nyx_tensor **out) {
-  const nyx_row *row = b->op->row;
-  const nyx_spec *result = b->out_spec;
-  nyx_tensor *g = value[0];
-  NYX_TRY(nyx_tensor_empty_on(b->ctx, g->storage->device, result->dtype, result->ndim,
-                              result->shape, out));
+  nyx_device *dev = value[0]->storage->device;
+  NYX_TRY(nyx_tensor_empty_on(ctx, dev, result->dtype, result->ndim, result->shape, out));
   nyx_elementwise job = {.row = row,
-                         .part = i + 1,
+                         .part = part,
                          .compute = nyx__compute_dtype(result->dtype),
                          .out = *out,
                          .attr = {attr[0], attr[1]}};
-  unsigned used = nyx__row_uses(row, i + 1);
+  unsigned used = nyx__row_uses(row, part);
   for (int k = 0; k < 5; k++) job.in[k] = used >> k & 1 ? value[k] : NULL;
-  nyx_device *dev = g->storage->device;
-  nyx_status status = dev->elementwise(b->ctx, dev, &job);
+  nyx_status status = dev->elementwise(ctx, dev, &job);
   if (status != NYX_OK) {
     nyx_tensor_release(*out);
     *out = NULL;
@@ -102,23 +99,75 @@ static nyx_status fused(nyx_backward *b, int i, nyx_tensor *const value[5],
   return status;
 }
 
+static void read_attrs(const nyx_op *op, const nyx_value *value, double attr[2]) {
+  for (int i = 0; i < 2; i++) attr[i] = i < op->n_attrs ? value[i].f : 0;
+}
+
 nyx_status nyx__row_gradient(nyx_backward *b) {
   const nyx_row *row = b->op->row;
   nyx_tensor *value[5] = {b->grad_out[0], b->in[0], b->n_in > 1 ? b->in[1] : NULL,
                           b->n_in > 2 ? b->in[2] : NULL, b->out[0]};
-  double attr[2] = {0, 0};
-  for (int i = 0; i < 2 && i < b->op->n_attrs; i++) attr[i] = b->attr[i].f;
+  bool by_ops = b->ctx->grad_enabled || nyx__any_lifted(value, 5);
+  double attr[2];
+  read_attrs(b->op, b->attr, attr);
   for (int i = 0; i < b->n_in; i++) {
     const char *text = row->gradient[i];
     if (!b->need[i] || !text) continue;
     nyx_tensor *g;
     if (strcmp(text, "g") == 0)
       g = nyx_tensor_retain(value[0]);
-    else if (b->ctx->grad_enabled)
+    else if (by_ops)
       NYX_TRY(nyx__evaluate(b->ctx, text, value, attr, &g));
     else
-      NYX_TRY(fused(b, i, value, attr, &g));
+      NYX_TRY(fused(b->ctx, row, i + 1, b->out_spec, value, attr, &g));
     NYX_TRY(fit(b->ctx, g, &b->in_spec[i], &b->grad_in[i]));
   }
   return NYX_OK;
+}
+
+/* The tangent that input i brings. */
+static nyx_status row_tangent(nyx_dual *d, int i, const nyx_spec *result,
+                              nyx_tensor **out) {
+  const nyx_row *row = d->op->row;
+  nyx_tensor *value[5] = {d->tangent[i], d->in[0], d->n_in > 1 ? d->in[1] : NULL,
+                          d->n_in > 2 ? d->in[2] : NULL, d->out[0]};
+  double attr[2];
+  read_attrs(d->op, d->attr, attr);
+  bool by_ops = nyx__any_lifted(value, 5);
+  for (int k = 0; d->ctx->grad_enabled && k < 5; k++)
+    by_ops |= value[k] && value[k]->requires_grad;
+  if (by_ops) return nyx__evaluate(d->ctx, row->gradient[i], value, attr, out);
+  return fused(d->ctx, row, i + 1, result, value, attr, out);
+}
+
+nyx_status nyx__row_forward(nyx_dual *d) {
+  const nyx_row *row = d->op->row;
+  nyx_spec result;
+  nyx__spec_of(d->out[0], &result);
+  nyx_tensor *sum = NULL, *term, *both;
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < d->n_in; i++) {
+    if (!d->tangent[i] || !row->gradient[i]) continue;
+    status = row_tangent(d, i, &result, &term);
+    if (status != NYX_OK) break;
+    if (!sum) {
+      sum = term;
+      continue;
+    }
+    status = nyx__apply2(d->ctx, NYX__OP_add, sum, term, NULL, &both);
+    nyx_tensor_release(term);
+    if (status != NYX_OK) break;
+    nyx_tensor_release(sum);
+    sum = both;
+  }
+  if (sum && status == NYX_OK && !same_shape(sum, &result)) {
+    nyx_value shape = NYX_LIST(result.shape, result.ndim);
+    status = nyx__apply1(d->ctx, NYX__OP_expand, sum, &shape, &both);
+    nyx_tensor_release(sum);
+    sum = status == NYX_OK ? both : NULL;
+  }
+  if (sum && status == NYX_OK)
+    status = nyx__to_dtype(d->ctx, sum, result.dtype, &d->tangent_out[0]);
+  nyx_tensor_release(sum);
+  return status;
 }

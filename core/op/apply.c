@@ -6,18 +6,20 @@
 #include "../device/device.h"
 #include "../grad/graph.h"
 #include "../tensor/tensor.h"
+#include "../transform/lift.h"
 #include "ops.h"
 
 /* Everything one application needs beyond the call itself. */
 typedef struct application {
   nyx_call c;
   nyx_tensor *in[NYX_MAX_INPUTS];
-  nyx_tensor *converted[NYX_MAX_INPUTS]; /* references to drop at the end */
+  nyx_tensor *converted[2 * NYX_MAX_INPUTS]; /* references to drop at the end */
   int n_converted;
   nyx_value attr[NYX_MAX_ATTRS];
   nyx_edge edge[NYX_MAX_INPUTS];
   nyx_tensor *target; /* written in place; NULL: a new output */
   bool record;
+  bool inner; /* part of another op */
 } application;
 
 /* What no op has to check again. */
@@ -117,11 +119,14 @@ static nyx_status dtype_error(application *a) {
   return nyx__error(a->c.ctx, DTYPE_OP, nyx_dtype_name(a->c.dtype), names);
 }
 
-/* Step 2: the dtype the inputs have in common. Structural ops get inputs of that dtype;
- * elementwise rows and reductions convert inside their kernels. */
+/* Step 2: what mixed precision casts, then the dtype the inputs have in common.
+ * Structural ops get inputs of that dtype; elementwise rows and reductions convert inside
+ * their kernels. */
 static nyx_status choose_dtype(application *a) {
   nyx_call *c = &a->c;
   const nyx_op *op = c->op;
+  if (c->ctx->autocast.enabled && op->autocast && !a->inner && !a->target)
+    NYX_TRY(nyx__autocast(c, a->converted, &a->n_converted));
   if (op->promotion == NYX_PROMOTE_NONE) {
     c->dtype = c->n_in && a->in[0] ? a->in[0]->dtype : c->ctx->default_dtype;
   } else {
@@ -241,7 +246,7 @@ static nyx_status make_output(application *a, int i) {
                         nyx__shape_text(spec->ndim, spec->shape, text, sizeof text));
     }
     NYX_TRY(nyx__tensor_view(c->ctx, c->in[0]->storage, spec, &c->out[i]));
-    c->out[i]->is_view = true;
+    nyx__view_link(c->ctx, c->in[0], c->out[i]);
     return NYX_OK;
   }
   if (a->target && writes_target(a)) {
@@ -262,9 +267,11 @@ static nyx_status allocate_and_launch(application *a) {
   for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) status = make_output(a, i);
-  nyx_node *node = NULL;
+  nyx_node *node = NULL, *rebased = NULL;
   if (status == NYX_OK && a->record)
     status = nyx__record_begin(c, a->edge, a->target, &node);
+  if (status == NYX_OK && node && a->target && a->target->base)
+    status = nyx__view_rebase(c->ctx, a->target, node, &rebased);
   if (status == NYX_OK) status = launch(c);
   if (status == NYX_OK && a->target) {
     if (c->out[0] != a->target) {
@@ -275,30 +282,47 @@ static nyx_status allocate_and_launch(application *a) {
     nyx_tensor_touch(a->target);
   }
   if (status != NYX_OK) {
+    nyx__node_release(rebased);
     nyx__node_release(node);
     drop_outputs(c);
   } else if (node) {
-    nyx__record_finish(node, c, a->target && a->target == c->in[0]);
+    nyx__record_finish(node, c, a->target && a->target == c->in[0], rebased);
   }
   return status;
+}
+
+/* Whether the target may be changed while gradients are on. */
+static nyx_status check_change(const application *a) {
+  const nyx_call *c = &a->c;
+  const nyx_tensor *t = a->target, *base = t->base;
+  bool of_leaf = base && base->requires_grad && !base->grad_fn;
+  if (!a->record && !t->requires_grad && !of_leaf) return NYX_OK;
+  if (t->requires_grad && !t->grad_fn) return nyx__error(c->ctx, GRAD_LEAF_INPLACE);
+  if (of_leaf) return nyx__error(c->ctx, GRAD_VIEW_LEAF);
+  if (t != c->in[0]) return nyx__error(c->ctx, GRAD_OUT);
+  if (t->storage->inference && !c->ctx->inference)
+    return nyx__error(c->ctx, INFERENCE_CHANGE);
+  if (t->is_view && !base) return nyx__error(c->ctx, GRAD_VIEW_INPLACE);
+  if (!a->record)
+    return nyx__error(c->ctx, GRAD_UNDEFINED, c->op->name, "; detach the input first");
+  return NYX_OK;
 }
 
 /* What will be recorded has to be known before the launch: an in-place op changes the
  * history of its input, and must not run at all where that cannot be recorded. */
 static nyx_status prepare_record(application *a) {
   nyx_call *c = &a->c;
+  a->record = false;
+  if (!c->ctx->grad_enabled) return NYX_OK;
   bool wanted = false;
-  for (int i = 0; i < c->n_in; i++)
-    if (c->in[i] && c->in[i]->requires_grad) wanted = true;
-  a->record = wanted && c->ctx->grad_enabled && c->op->gradient != NULL;
-  if (a->target && c->ctx->grad_enabled && (a->record || a->target->requires_grad)) {
-    if (a->target->requires_grad && !a->target->grad_fn)
-      return nyx__error(c->ctx, GRAD_LEAF_INPLACE);
-    if (a->record && a->target != c->in[0]) return nyx__error(c->ctx, GRAD_OUT);
-    if (a->target->is_view) return nyx__error(c->ctx, GRAD_VIEW_INPLACE);
-    if (!a->record && a->target == c->in[0])
-      return nyx__error(c->ctx, GRAD_UNDEFINED, c->op->name, "; detach the input first");
+  for (int i = 0; i < c->n_in; i++) {
+    if (!c->in[i]) continue;
+    NYX_TRY(nyx__view_current(c->ctx, c->in[i]));
+    wanted |= c->in[i]->requires_grad;
   }
+  if (a->target) NYX_TRY(nyx__view_current(c->ctx, a->target));
+  a->record = wanted && c->op->gradient != NULL;
+  if (a->target) NYX_TRY(check_change(a));
   for (int i = 0; a->record && i < c->n_in; i++)
     a->edge[i] = c->in[i] ? nyx__edge_of(c->in[i]) : (nyx_edge){NULL, NULL, 0};
   return NYX_OK;
@@ -322,6 +346,8 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
     if (c->n_out != 1) return nyx__error(c->ctx, OUT_COUNT);
     NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
   }
+  nyx_level level = nyx__highest_level(a->target, c->in, c->n_in);
+  if (level) return nyx__apply_lifted(c, level, a->target);
   NYX_TRY(prepare_record(a));
   return allocate_and_launch(a);
 }
@@ -333,12 +359,14 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   a.c.op = op;
   a.c.in = a.in;
   a.c.attr = a.attr;
+  a.c.payload = NULL;
   a.c.n_out = op->n_out;
   a.n_converted = 0;
   a.target = outputs[0];
   a.record = false;
   const char *where = ctx->where;
   bool inside = ctx->inside; /* messages name the op that was asked for */
+  a.inner = inside;
   if (!inside) ctx->where = op->name;
   ctx->inside = true;
   nyx_status status = apply(&a, inputs, n, attrs);

@@ -89,6 +89,8 @@ const nyx_op nyx__op_flip = {
     .infer = flip_infer,
     .cpu = flip_cpu,
     .gradient = flip_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(3,4); dims={1}\nx(2,3,4); dims={-1,1}",
     .domain = {-4, 4},
 };
@@ -195,6 +197,8 @@ const nyx_op nyx__op_roll = {
     .infer = roll_infer,
     .cpu = roll_cpu,
     .gradient = roll_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases =
         "x(3,4); shifts={1} dims={2}\nx(3,4); shifts={5}\n"
         "x(2,3,4); shifts={-1,6} dims={1,-1}",
@@ -401,6 +405,8 @@ const nyx_op nyx__op_repeat_interleave = {
     .infer = repeat_interleave_infer,
     .cpu = repeat_interleave_cpu,
     .gradient = repeat_interleave_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(3,4); repeats=2\nx(3,4); repeats=3 dim=1\nx(2,3,4); repeats=2 dim=-1",
     .domain = {-4, 4},
 };
@@ -480,7 +486,8 @@ static const nyx_attr triangle_attrs[] = {
     .name = which, .group = "shape", .doc = text, .kind = NYX_OP_STRUCTURAL,             \
     .dtypes = NYX_DTYPES_ALL, .inputs = "x", .min_in = 1, .max_in = 1,                   \
     .attrs = triangle_attrs, .n_attrs = 1, .n_out = 1, .infer = triangle_infer,          \
-    .cpu = triangle_cpu, .gradient = triangle_gradient,                                  \
+    .cpu = triangle_cpu, .gradient = triangle_gradient, .forward = nyx__forward_linear,  \
+    .batch = nyx__batch_leading,                                                         \
     .cases = "x(3,4)\nx(4,3); diagonal=1\nx(2,3,3); diagonal=-1", .domain = {-4, 4},     \
   }
 
@@ -549,6 +556,7 @@ const nyx_op nyx__op_one_hot = {
     .n_out = 1,
     .infer = one_hot_infer,
     .cpu = one_hot_cpu,
+    .batch = nyx__batch_leading,
     .cases = "x(2,3)<4; num_classes=4\nx(5)<3",
     .domain = {-4, 4},
 };

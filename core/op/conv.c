@@ -2,6 +2,10 @@
  * input and in the weight. Read next: conv_cpu.c (the arithmetic), window.c (sizes). */
 #include "conv.h"
 
+#include <string.h>
+
+#include "../transform/batch.h"
+
 static const int64_t ones[] = {1}, zeros[] = {0};
 
 /* The attributes all three end with, in this order. */
@@ -227,6 +231,83 @@ static nyx_status gradient_conv2d(nyx_backward *b) {
   return b->n_in > 2 && b->need[2] ? bias_gradient(b) : NYX_OK;
 }
 
+/* Batching. Entries with one weight are more images; entries with weights of their own
+ * are more groups of channels. */
+
+/* Input i with the channels of all entries side by side, (images, entries * channels,
+ * height, width), or as weights: (entries * outputs, ...). */
+static nyx_status beside(nyx_batch *b, int i, bool images, nyx_tensor **out) {
+  nyx_tensor *full, *turned = NULL;
+  NYX_TRY(nyx__batch_full(b, i, &full));
+  int64_t shape[NYX_MAX_DIMS];
+  nyx_status status = NYX_OK;
+  int n = 0, ndim = full->ndim;
+  bool many = images && ndim == 5;
+  if (many) {
+    const nyx_value dims[] = {NYX_I(0), NYX_I(1)};
+    status = nyx__apply1(b->ctx, NYX__OP_transpose, full, dims, &turned);
+    nyx_tensor_release(full);
+    if (status != NYX_OK) return status;
+    full = turned;
+    shape[n++] = full->shape[0];
+  }
+  shape[n] = full->shape[many] * full->shape[many + 1];
+  n++;
+  for (int d = many + 2; d < ndim; d++) shape[n++] = full->shape[d];
+  const nyx_value attr = NYX_LIST(shape, n);
+  status = nyx__apply1(b->ctx, NYX__OP_reshape, full, &attr, out);
+  nyx_tensor_release(full);
+  return status;
+}
+
+/* The opposite, for the result. */
+static nyx_status apart(nyx_batch *b, nyx_tensor *t, bool images, nyx_tensor **out) {
+  const nyx_spec *spec = &b->spec[0];
+  bool many = images && spec->ndim == 4;
+  int64_t shape[NYX_MAX_DIMS];
+  int n = 0;
+  if (many) shape[n++] = spec->shape[0];
+  shape[n++] = b->size;
+  for (int d = many; d < spec->ndim; d++) shape[n++] = spec->shape[d];
+  const nyx_value attr = NYX_LIST(shape, n), dims[] = {NYX_I(0), NYX_I(1)};
+  if (!many) return nyx__apply1(b->ctx, NYX__OP_reshape, t, &attr, out);
+  nyx_tensor *split;
+  NYX_TRY(nyx__apply1(b->ctx, NYX__OP_reshape, t, &attr, &split));
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_transpose, split, dims, out);
+  nyx_tensor_release(split);
+  return status;
+}
+
+/* images[i]: input i is images, else weights; the last one says so of the result. */
+static nyx_status as_groups(nyx_batch *b, const bool images[3]) {
+  nyx_tensor *in[3] = {NULL}, *out[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_value attr[NYX_MAX_ATTRS];
+  if (b->size == 0) return nyx__batch_each(b);
+  memcpy(attr, b->attr, (size_t)b->op->n_attrs * sizeof *attr);
+  attr[b->op->n_attrs - 1].i *= b->size; /* groups */
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < b->n_in; i++)
+    if (b->in[i]) status = beside(b, i, i < 2 && images[i], &in[i]);
+  if (status == NYX_OK) status = nyx_apply(b->ctx, b->op, in, b->n_in, attr, out);
+  if (status == NYX_OK) status = apart(b, out[0], images[2], &b->out[0]);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+  nyx_tensor_release(out[0]);
+  return status;
+}
+
+static nyx_status batch_conv2d(nyx_batch *b) {
+  bool own = b->batched[1] || (b->n_in > 2 && b->in[2] && b->batched[2]);
+  return own ? as_groups(b, (bool[]){true, false, true}) : nyx__batch_images(b);
+}
+
+static nyx_status batch_conv2d_input(nyx_batch *b) {
+  return b->batched[1] ? as_groups(b, (bool[]){true, false, true}) : nyx__batch_images(b);
+}
+
+static nyx_status batch_conv2d_weight(nyx_batch *b) {
+  return as_groups(b, (bool[]){true, true, false});
+}
+
 static const nyx_attr conv2d_attrs[] = {CONV_ATTRS};
 
 const nyx_op nyx__op_conv2d = {
@@ -238,6 +319,7 @@ const nyx_op nyx__op_conv2d = {
         "batch, with weight (outputs, channels / groups, height, width), plus bias",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
+    .autocast = NYX_AUTOCAST_LOW,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x weight bias",
     .min_in = 2,
@@ -249,6 +331,8 @@ const nyx_op nyx__op_conv2d = {
     .cpu = cpu_conv2d,
     .gradient = gradient_conv2d,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .forward = nyx__forward_product,
+    .batch = batch_conv2d,
     .cases =
         "x(2,3,5,4) weight(4,3,3,2) bias(4)\n"
         "x(2,3,5,4) weight(2,3,1,1)\n"
@@ -326,6 +410,8 @@ const nyx_op nyx__op_conv2d_input = {
     .cpu = cpu_input,
     .gradient = gradient_input,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .forward = nyx__forward_product,
+    .batch = batch_conv2d_input,
     .cases =
         "grad(2,4,3,3) weight(4,3,3,2); size={5,4}\n"
         "grad(2,4,3,4) weight(4,1,2,2); size={5,6} stride={2} padding={1} groups=2",
@@ -401,6 +487,8 @@ const nyx_op nyx__op_conv2d_weight = {
     .cpu = cpu_weight,
     .gradient = gradient_weight,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .forward = nyx__forward_product,
+    .batch = batch_conv2d_weight,
     .cases =
         "grad(2,4,3,3) x(2,3,5,4); kernel_size={3,2}\n"
         "grad(2,4,3,4) x(2,2,5,6); kernel_size={2} stride={2} padding={1} groups=2",

@@ -1,10 +1,11 @@
 /* Ops that copy, or may: casts, transfers between devices, contiguous, reshape, and the
- * pair that writes regions: embed (into zeros) and assign (into a tensor). Read next:
- * views.c, core/device/device.h. */
+ * ones that write regions: embed (into zeros), assign and as_strided_scatter (into a
+ * tensor). Read next: views.c, core/device/device.h. */
 #include <string.h>
 
 #include "../device/device.h"
 #include "../tensor/tensor.h"
+#include "../transform/batch.h"
 #include "ops.h"
 
 /* Copies without recording */
@@ -95,6 +96,7 @@ const nyx_op nyx__op_cast = {
     .infer = cast_infer,
     .cpu = cast_cpu,
     .gradient = cast_gradient,
+    .batch = nyx__batch_leading,
     .cases = "x(2,3); dtype=float64",
 };
 
@@ -159,6 +161,8 @@ const nyx_op nyx__op_transfer = {
     .infer = transfer_infer,
     .cpu = transfer_cpu,
     .gradient = transfer_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_leading,
     .cases = "x(2,3); device=cpu",
 };
 
@@ -456,6 +460,17 @@ static nyx_status embed_gradient(nyx_backward *b) {
   return status;
 }
 
+static nyx_status embed_batch(nyx_batch *b) {
+  int n = b->attr[0].n, m = b->attr[2].n;
+  int64_t shape[NYX_MAX_DIMS] = {b->size}, stride[NYX_MAX_DIMS] = {1};
+  if (n == NYX_MAX_DIMS || m == NYX_MAX_DIMS)
+    return nyx__error(b->ctx, NDIM_RANGE, NYX_MAX_DIMS + 1, NYX_MAX_DIMS);
+  for (int d = 0; d < n; d++) stride[0] *= shape[d + 1] = b->attr[0].list[d];
+  memcpy(stride + 1, b->attr[2].list, (size_t)m * sizeof *stride);
+  const nyx_value attr[] = {NYX_LIST(shape, n + 1), b->attr[1], NYX_LIST(stride, m + 1)};
+  return nyx__batch_apply(b, b->in, attr);
+}
+
 static const nyx_attr embed_attrs[] = {
     {"shape", NYX_ATTR_INTS, true, NYX_NONE, "the sizes of the result"},
     {"offset", NYX_ATTR_INT, true, NYX_NONE, "the first element, counted from 0"},
@@ -478,6 +493,8 @@ const nyx_op nyx__op_embed = {
     .infer = embed_infer,
     .cpu = embed_cpu,
     .gradient = embed_gradient,
+    .forward = nyx__forward_linear,
+    .batch = embed_batch,
     .cases =
         "x(2,2); shape={3,4} offset=1 stride={4,1}\n"
         "x(4,3); shape={6} offset=0 stride={1,1}",
@@ -569,6 +586,28 @@ static nyx_status assign_gradient(nyx_backward *b) {
   return NYX_OK;
 }
 
+/* The same region of every entry. A value of fewer dimensions than the region gets ones
+ * in front. */
+static nyx_status assign_batch(nyx_batch *b) {
+  int ndim = b->spec[0].ndim, region = 0;
+  int64_t list[3][NYX_MAX_DIMS] = {{0}, {b->size}, {1}};
+  if (ndim == NYX_MAX_DIMS)
+    return nyx__error(b->ctx, NDIM_RANGE, NYX_MAX_DIMS + 1, NYX_MAX_DIMS);
+  nyx_value attr[3];
+  for (int i = 0; i < 3; i++) {
+    memcpy(list[i] + 1, b->attr[i].list, (size_t)ndim * sizeof *list[i]);
+    attr[i] = NYX_LIST(list[i], ndim + 1);
+  }
+  for (int d = 0; d < ndim; d++) region += b->attr[1].list[d] != -1;
+  nyx_tensor *in[2] = {NULL};
+  nyx_status status = nyx__batch_full(b, 0, &in[0]);
+  if (status == NYX_OK) status = nyx__batch_align(b, 1, region, &in[1]);
+  if (status == NYX_OK) status = nyx__batch_apply(b, in, attr);
+  nyx_tensor_release(in[0]);
+  nyx_tensor_release(in[1]);
+  return status;
+}
+
 static const nyx_attr assign_attrs[] = {
     {"start", NYX_ATTR_INTS, true, NYX_NONE, "first positions, counted from 0"},
     {"length", NYX_ATTR_INTS, true, NYX_NONE,
@@ -592,7 +631,111 @@ const nyx_op nyx__op_assign = {
     .infer = assign_infer,
     .cpu = assign_cpu,
     .gradient = assign_gradient,
+    .forward = nyx__forward_linear,
+    .batch = assign_batch,
     .cases =
         "x(3,4) value(2); start={1,0} length={-1,2} step={1,2}\n"
         "x(3,4) value(3,1); start={0,1} length={3,2} step={1,1}",
+};
+
+/* as_strided_scatter */
+
+static nyx_status scatter_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0], *value = c->in[1];
+  nyx_value size = NYX_LIST(value->shape, value->ndim);
+  if (nyx_dtype_kind_of(value->dtype) > nyx_dtype_kind_of(x->dtype))
+    return nyx__error(c->ctx, DTYPE_OUT, nyx_dtype_name(value->dtype),
+                      nyx_dtype_name(x->dtype), nyx_dtype_name(x->dtype));
+  NYX_TRY(nyx__check_region(c->ctx, x->numel, &size, &c->attr[0], c->attr[1].i));
+  if (nyx__overlaps(value->ndim, value->shape, c->attr[0].list))
+    return nyx__error(c->ctx, OUT_OVERLAP);
+  nyx__spec(&c->spec[0], x->dtype, x->ndim, x->shape);
+  return NYX_OK;
+}
+
+static nyx_status scatter_cpu(nyx_call *c) {
+  nyx_tensor *x = c->out[0], *value = c->in[1], *apart = NULL, *region;
+  if (!nyx__is_contiguous(x)) return nyx__error(c->ctx, REGION_PLAIN);
+  nyx_spec spec;
+  nyx__spec_of(value, &spec);
+  spec.dtype = x->dtype;
+  spec.offset = x->offset + c->attr[1].i;
+  for (int d = 0; d < spec.ndim; d++) spec.stride[d] = c->attr[0].list[d];
+  NYX_TRY(nyx__tensor_view(c->ctx, x->storage, &spec, &region));
+  nyx_status status = NYX_OK;
+  if (value->storage == x->storage) /* what is read is copied before it is written */
+    status = nyx__apply1(c->ctx, NYX__OP_clone, value, NULL, &apart);
+  if (status == NYX_OK) status = nyx__copy_into(c->ctx, apart ? apart : value, region);
+  nyx_tensor_release(apart);
+  nyx_tensor_release(region);
+  return status;
+}
+
+/* g with the region cleared, and the region of g. */
+static nyx_status scatter_gradient(nyx_backward *b) {
+  nyx_tensor *g = b->grad_out[0], *plain, *region;
+  const nyx_spec *value = &b->in_spec[1];
+  if (b->need[0]) {
+    nyx_tensor *zeros;
+    NYX_TRY(nyx__zeros(b->ctx, g, value, &zeros));
+    nyx_status status = nyx__apply2(b->ctx, NYX__OP_as_strided_scatter, g, zeros, b->attr,
+                                    &b->grad_in[0]);
+    nyx_tensor_release(zeros);
+    if (status != NYX_OK) return status;
+  }
+  if (!b->need[1]) return NYX_OK;
+  const nyx_value attr[] = {NYX_LIST(value->shape, value->ndim), b->attr[0], b->attr[1]};
+  NYX_TRY(nyx__apply1(b->ctx, NYX__OP_contiguous, g, NULL, &plain));
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_as_strided, plain, attr, &region);
+  nyx_tensor_release(plain);
+  if (status != NYX_OK) return status;
+  status = nyx__to_dtype(b->ctx, region, value->dtype, &b->grad_in[1]);
+  nyx_tensor_release(region);
+  return status;
+}
+
+static nyx_status scatter_batch(nyx_batch *b) {
+  int n = b->spec[0].ndim, m = b->attr[0].n;
+  int64_t stride[NYX_MAX_DIMS] = {1};
+  if (n == NYX_MAX_DIMS || m == NYX_MAX_DIMS)
+    return nyx__error(b->ctx, NDIM_RANGE, NYX_MAX_DIMS + 1, NYX_MAX_DIMS);
+  for (int d = 0; d < n; d++) stride[0] *= b->spec[0].shape[d];
+  memcpy(stride + 1, b->attr[0].list, (size_t)m * sizeof *stride);
+  const nyx_value attr[] = {NYX_LIST(stride, m + 1), b->attr[1]};
+  nyx_tensor *in[2] = {NULL};
+  nyx_status status = nyx__batch_full(b, 0, &in[0]);
+  if (status == NYX_OK) status = nyx__batch_full(b, 1, &in[1]);
+  if (status == NYX_OK) status = nyx__batch_apply(b, in, attr);
+  nyx_tensor_release(in[0]);
+  nyx_tensor_release(in[1]);
+  return status;
+}
+
+static const nyx_attr scatter_attrs[] = {
+    {"stride", NYX_ATTR_INTS, true, NYX_NONE, "strides of value's dimensions in x"},
+    {"offset", NYX_ATTR_INT, false, NYX_I(0), "the first element, counted from 0"}};
+
+const nyx_op nyx__op_as_strided_scatter = {
+    .name = "as_strided_scatter",
+    .group = "indexing",
+    .kind = NYX_OP_PORTABLE,
+    .updates = true,
+    .doc =
+        "x with `value` in the region that its shape, strides (in elements of a "
+        "contiguous "
+        "x) and an offset describe; what a change through a view does to its base",
+    .inputs = "x value",
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .attrs = scatter_attrs,
+    .n_attrs = 2,
+    .infer = scatter_infer,
+    .cpu = scatter_cpu,
+    .gradient = scatter_gradient,
+    .forward = nyx__forward_linear,
+    .batch = scatter_batch,
+    .cases =
+        "x(3,4) value(2,2); stride={4,1} offset=1\n"
+        "x(3,4) value(3); stride={5}",
 };

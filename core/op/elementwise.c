@@ -16,6 +16,10 @@
 #define DTYPES_NUMBERS NYX_DTYPES_ALL
 #define DTYPES_INTS NYX_DTYPES_INT
 #define DTYPES_BITS (NYX_DTYPES_INT | NYX_DTYPES(NYX_BOOL))
+#define PROMOTION_COMMON .promotion = NYX_PROMOTE_COMMON
+#define PROMOTION_FLOAT .promotion = NYX_PROMOTE_FLOAT
+#define PROMOTION_COMMON32 PROMOTION_COMMON, .autocast = NYX_AUTOCAST_FLOAT32
+#define PROMOTION_FLOAT32 PROMOTION_FLOAT, .autocast = NYX_AUTOCAST_FLOAT32
 #define RESULT_SAME false
 #define RESULT_BOOL true
 #define GRADIENT(text) (__builtin_strcmp(text, "NOGRAD") ? text : NULL)
@@ -71,7 +75,7 @@ static nyx_op ops[] = {
    .group = #heading,                                                                    \
    .doc = line,                                                                          \
    .kind = NYX_OP_ELEMENTWISE,                                                           \
-   .promotion = NYX_PROMOTE_##mode,                                                      \
+   PROMOTION_##mode,                                                                     \
    .dtypes = DTYPES_##types,                                                             \
    .inputs = words,                                                                      \
    .min_in = count,                                                                      \

@@ -3,6 +3,7 @@
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "../transform/batch.h"
 #include "index.h"
 #include "ops.h"
 
@@ -82,6 +83,12 @@ static nyx_status gradient_embedding(nyx_backward *b) {
 
 static const nyx_attr embedding_attrs[] = {PADDING_ATTR};
 
+/* Positions of any shape look up one table; tables that differ go entry by entry. */
+static nyx_status batch_embedding(nyx_batch *b) {
+  if (b->batched[0]) return nyx__batch_each(b);
+  return nyx__batch_apply(b, b->in, b->attr);
+}
+
 const nyx_op nyx__op_embedding = {
     .name = "embedding",
     .group = "neural",
@@ -102,6 +109,7 @@ const nyx_op nyx__op_embedding = {
     .cpu = cpu_embedding,
     .gradient = gradient_embedding,
     .save_in = NYX_SAVE(1),
+    .batch = batch_embedding,
     .cases =
         "weight(5,3) index(4)<5\n"
         "weight(4,2) index(2,3)<4\n"

@@ -2,6 +2,7 @@
  * index_select, index_add; and take, over all elements. The loops are in position.c; ops
  * at positions in several dimensions in put.c, boolean masks in mask.c. */
 #include "index.h"
+#include "../transform/batch.h"
 
 #include <stdio.h>
 
@@ -163,6 +164,8 @@ const nyx_op nyx__op_gather = {
     .cpu = gather_cpu,
     .gradient = gather_gradient,
     .save_in = NYX_SAVE(1),
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases =
         "x(3,4) index(2,4)<3; dim=1\n"
         "x(3,4) index(3,6)<4; dim=2\n"
@@ -276,6 +279,7 @@ const nyx_op nyx__op_scatter = {
     .cpu = scatter_cpu,
     .gradient = scatter_gradient,
     .save_in = NYX_SAVE(1),
+    .batch = nyx__batch_dims,
     .cases =
         "x(3,4) index(2,4)<3 src(2,4); dim=1\n"
         "x(3,4) index(3,6)<4 src(4,7); dim=2\n"
@@ -335,6 +339,8 @@ const nyx_op nyx__op_scatter_add = {
     .cpu = scatter_add_cpu,
     .gradient = scatter_add_gradient,
     .save_in = NYX_SAVE(1),
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases =
         "x(3,4) index(2,4)<3 src(2,4); dim=1\n"
         "x(3,4) index(3,6)<4 src(4,7); dim=2",
@@ -391,6 +397,15 @@ static nyx_status index_select_gradient(nyx_backward *b) {
 static const nyx_attr index_select_attrs[] = {
     {"dim", NYX_ATTR_DIM, true, {.given = false}, "the dimension to select in"}};
 
+/* The same positions for every entry; else entry by entry. */
+static nyx_status index_select_batch(nyx_batch *b) {
+  int dim;
+  if (b->batched[1] || b->in[0]->ndim < 2) return nyx__batch_each(b);
+  NYX_TRY(nyx__dim(b->ctx, b->attr[0].i, b->in[0]->ndim - 1, &dim));
+  const nyx_value attr = NYX_I(dim + 1);
+  return nyx__batch_apply(b, b->in, &attr);
+}
+
 const nyx_op nyx__op_index_select = {
     .name = "index_select",
     .group = "indexing",
@@ -410,6 +425,8 @@ const nyx_op nyx__op_index_select = {
     .cpu = index_select_cpu,
     .gradient = index_select_gradient,
     .save_in = NYX_SAVE(1),
+    .forward = nyx__forward_linear,
+    .batch = index_select_batch,
     .cases =
         "x(3,4) index(5)<3; dim=1\n"
         "x(3,4) index(2)<4; dim=-1\n"

@@ -106,6 +106,8 @@ const nyx_op nyx__op_cat = {
     .infer = cat_infer,
     .cpu = cat_run,
     .gradient = cat_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "a(2,3) b(4,3)\na(2,3) b(2,1) c(2,2); dim=2\na(2,3,2) b(2,1,2); dim=-2",
     .domain = {-4, 4},
 };
@@ -173,6 +175,8 @@ const nyx_op nyx__op_stack = {
     .infer = stack_infer,
     .cpu = stack_run,
     .gradient = stack_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_new_dim,
     .cases = "a(2,3) b(2,3)\na(2,3) b(2,3) c(2,3); dim=-1\na() b()",
     .domain = {-4, 4},
 };

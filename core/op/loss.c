@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../transform/batch.h"
 #include "kernels/cpu/softmax.h"
 #include "reduce.h"
 #include "softmax.h"
@@ -388,6 +389,54 @@ static const nyx_attr loss_attrs[NYX__LOSS_ATTRS] = {
   "x(4,3) target(4,3) weight(3); reduction=sum label_smoothing=0.3\n"                    \
   "x(2,3,2) target(2,3,2)"
 
+/* Batching: the rows of all entries are rows of one loss, which is reduced afterwards.
+ * Where the mean is a weighted one, entry by entry. */
+static nyx_status batch_loss(nyx_batch *b) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *in[3] = {NULL}, *part[3] = {NULL}, *rows = NULL;
+  nyx_value attr[NYX__LOSS_ATTRS];
+  const char *reduction = b->attr[NYX__LOSS_REDUCTION].s;
+  bool mean = strcmp(reduction, "mean") == 0;
+  bool weighted = (b->n_in > 2 && b->in[2]) || b->attr[NYX__LOSS_IGNORE].given;
+  bool one_row = b->in[0]->ndim - b->batched[0] == 1;
+  if ((mean && weighted) || (b->n_in > 2 && b->in[2] && b->batched[2]) || b->size == 0)
+    return nyx__batch_each(b);
+  memcpy(attr, b->attr, (size_t)b->op->n_attrs * sizeof *attr);
+  attr[NYX__LOSS_REDUCTION] = NYX_S("none");
+  in[2] = b->n_in > 2 ? b->in[2] : NULL;
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < 2; i++) {
+    status = nyx__batch_full(b, i, &part[i]);
+    if (status == NYX_OK && !one_row) {
+      status = nyx__batch_fold(ctx, part[i], 0, &in[i]);
+      nyx_tensor_release(part[i]);
+      part[i] = in[i];
+    }
+    in[i] = part[i];
+  }
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+  if (status == NYX_OK) status = nyx_apply(ctx, b->op, in, b->n_in, attr, out);
+  if (status == NYX_OK && one_row) {
+    b->out[0] = nyx_tensor_retain(out[0]);
+  } else if (status == NYX_OK) {
+    status = nyx__batch_fold(ctx, out[0], b->size, &rows);
+    int64_t dims[NYX_MAX_DIMS];
+    int n = rows ? rows->ndim - 1 : 0;
+    for (int d = 0; d < n; d++) dims[d] = d + 1;
+    const nyx_value over[] = {NYX_LIST(dims, n), NYX_I(0)};
+    if (status == NYX_OK && strcmp(reduction, "none") == 0)
+      b->out[0] = nyx_tensor_retain(rows);
+    else if (status == NYX_OK)
+      status =
+          nyx__apply1(ctx, mean ? NYX__OP_mean : NYX__OP_sum, rows, over, &b->out[0]);
+  }
+  nyx_tensor_release(part[0]);
+  nyx_tensor_release(part[1]);
+  nyx_tensor_release(out[0]);
+  nyx_tensor_release(rows);
+  return status;
+}
+
 const nyx_op nyx__op_cross_entropy = {
     .name = "cross_entropy",
     .group = "loss",
@@ -398,6 +447,7 @@ const nyx_op nyx__op_cross_entropy = {
         "the weights of the labels; over probabilities it is over rows",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x target weight",
     .min_in = 2,
@@ -411,6 +461,7 @@ const nyx_op nyx__op_cross_entropy = {
     .gradient = nyx__loss_gradient,
     .save_in = NYX_SAVE_ALL,
     .save_out = NYX_SAVE(0),
+    .batch = batch_loss,
     .cases = ENTROPY_CASES,
     .domain = {-3, 3},
 };
@@ -423,6 +474,7 @@ const nyx_op nyx__op_nll_loss = {
         "cross_entropy with class positions",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x target weight",
     .min_in = 2,
@@ -436,6 +488,7 @@ const nyx_op nyx__op_nll_loss = {
     .gradient = nyx__loss_gradient,
     .save_in = NYX_SAVE_ALL,
     .save_out = NYX_SAVE(0),
+    .batch = batch_loss,
     .cases =
         "x(4,3) target(4)<3\n"
         "x(5) target()<5 weight(5)\n"

@@ -244,6 +244,7 @@ const nyx_op nyx__op_masked_fill = {
     .cpu = masked_fill_cpu,
     .gradient = masked_fill_gradient,
     .save_in = NYX_SAVE(1),
+    .batch = nyx__batch_aligned,
     .cases =
         "x(3,4) mask(3,4)<bool; value=2\nx(4) mask(3,4)<bool; value=-1\n"
         "x(3,4) mask(4)<bool; value=0",

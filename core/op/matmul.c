@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../linalg/gemm.h"
+#include "../transform/batch.h"
 #include "ops.h"
 
 /* Rows and columns of an operand; a 1-d one is a row on the left, a column on the right.
@@ -258,6 +259,46 @@ static nyx_status gradient_matmul(nyx_backward *b) {
   return status;
 }
 
+/* An operand that is a vector becomes a matrix of one row or column, so that the batch is
+ * a leading dimension; `side` is -2 for a row, -1 for a column. */
+static nyx_status batch_operand(nyx_batch *b, int i, int ndim, int64_t side,
+                                nyx_tensor **out) {
+  nyx_tensor *t = b->in[i], *matrix;
+  nyx_status status;
+  bool vector = t->ndim - b->batched[i] == 1;
+  if (vector) {
+    const nyx_value dim = NYX_I(side);
+    NYX_TRY(nyx__apply1(b->ctx, NYX__OP_unsqueeze, t, &dim, &matrix));
+  } else {
+    matrix = nyx_tensor_retain(t);
+  }
+  b->in[i] = matrix;
+  status = nyx__batch_align(b, i, ndim, out);
+  b->in[i] = t;
+  nyx_tensor_release(matrix);
+  return status;
+}
+
+static nyx_status batch_matmul(nyx_batch *b) {
+  int ndim[2], most;
+  for (int i = 0; i < 2; i++) ndim[i] = b->in[i]->ndim - b->batched[i];
+  most = ndim[0] > ndim[1] ? ndim[0] : ndim[1];
+  if (most < 2) most = 2;
+  nyx_tensor *x, *y = NULL, *full = NULL;
+  NYX_TRY(batch_operand(b, 0, most, -2, &x));
+  nyx_status status = batch_operand(b, 1, most, -1, &y);
+  if (status == NYX_OK) status = nyx__apply2(b->ctx, NYX__OP_matmul, x, y, NULL, &full);
+  if (status == NYX_OK) { /* without the rows and columns that vectors were given */
+    int64_t shape[NYX_MAX_DIMS] = {b->size};
+    for (int d = 0; d < b->spec[0].ndim; d++) shape[d + 1] = b->spec[0].shape[d];
+    status = reshaped(b->ctx, full, b->spec[0].ndim + 1, shape, &b->out[0]);
+  }
+  nyx_tensor_release(x);
+  nyx_tensor_release(y);
+  nyx_tensor_release(full);
+  return status;
+}
+
 const nyx_op nyx__op_matmul = {
     .name = "matmul",
     .group = "linear algebra",
@@ -266,6 +307,7 @@ const nyx_op nyx__op_matmul = {
         "is a row, a 1-d y a column, and the dimension added is removed again",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_LOW,
     .dtypes = NYX_DTYPES_NUMBER,
     .inputs = "x y",
     .min_in = 2,
@@ -275,6 +317,8 @@ const nyx_op nyx__op_matmul = {
     .cpu = cpu_matmul,
     .gradient = gradient_matmul,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .forward = nyx__forward_product,
+    .batch = batch_matmul,
     .cases =
         "x(3,4) y(4,5)\n"
         "x(4) y(4)\n"
@@ -307,6 +351,7 @@ const nyx_op nyx__op_bmm = {
     .doc = "matmul of two batches of matrices of the same number, without broadcasting",
     .kind = NYX_OP_COMPOSITE,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_LOW,
     .dtypes = NYX_DTYPES_NUMBER,
     .inputs = "x y",
     .min_in = 2,
@@ -366,6 +411,39 @@ static nyx_status gradient_linear(nyx_backward *b) {
   return NYX_OK;
 }
 
+/* One weight for all entries is one product; weights that differ are a batched one. */
+static nyx_status batch_linear(nyx_batch *b) {
+  bool bias = b->in[2] != NULL;
+  if (!b->batched[1] && !(bias && b->batched[2]))
+    return nyx__batch_apply(b, b->in, b->attr);
+  nyx_context *ctx = b->ctx;
+  int ndim = b->in[0]->ndim - b->batched[0];
+  nyx_tensor *weight = NULL, *product = NULL, *aligned = NULL;
+  nyx_status status = transposed(ctx, b->in[1], &weight);
+  nyx_tensor *in[2] = {b->in[0], weight};
+  nyx_spec spec = b->spec[0];
+  nyx_batch inner = *b;
+  inner.op = nyx__op(NYX__OP_matmul);
+  inner.in = in;
+  inner.n_in = 2;
+  inner.spec = &spec;
+  inner.out = &product;
+  if (status == NYX_OK && !b->batched[0] && !b->batched[1]) { /* the bias alone */
+    status = nyx__apply2(ctx, NYX__OP_matmul, in[0], weight, NULL, &product);
+  } else if (status == NYX_OK) {
+    status = batch_matmul(&inner);
+  }
+  if (status == NYX_OK && bias) status = nyx__batch_align(b, 2, ndim, &aligned);
+  if (status == NYX_OK && bias)
+    status = nyx__apply2(ctx, NYX__OP_add, product, aligned, NULL, &b->out[0]);
+  else if (status == NYX_OK)
+    b->out[0] = nyx_tensor_retain(product);
+  nyx_tensor_release(weight);
+  nyx_tensor_release(product);
+  nyx_tensor_release(aligned);
+  return status;
+}
+
 const nyx_op nyx__op_linear = {
     .name = "linear",
     .group = "neural",
@@ -375,6 +453,7 @@ const nyx_op nyx__op_linear = {
         "bias (outputs)",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_LOW,
     .dtypes = NYX_DTYPES_NUMBER,
     .inputs = "x weight bias",
     .min_in = 2,
@@ -384,6 +463,8 @@ const nyx_op nyx__op_linear = {
     .cpu = cpu_linear,
     .gradient = gradient_linear,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .forward = nyx__forward_product,
+    .batch = batch_linear,
     .cases =
         "x(3,4) weight(2,4) bias(2)\n"
         "x(4) weight(2,4) bias(2)\n"

@@ -427,6 +427,7 @@ const nyx_op nyx__op_layer_norm = {
         "(Ba, Kiros, Hinton: \"Layer normalization\", 2016)",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x weight bias",
     .min_in = 1,
@@ -438,6 +439,7 @@ const nyx_op nyx__op_layer_norm = {
     .cpu = cpu_layer_norm,
     .gradient = gradient_layer_norm,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .batch = nyx__batch_leading,
     .cases =
         "x(3,4) weight(4) bias(4)\n"
         "x(3,4)\n"
@@ -463,6 +465,7 @@ const nyx_op nyx__op_rms_norm = {
         "(Zhang, Sennrich: \"Root mean square layer normalization\", 2019)",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x weight",
     .min_in = 1,
@@ -474,6 +477,7 @@ const nyx_op nyx__op_rms_norm = {
     .cpu = cpu_rms_norm,
     .gradient = gradient_rms_norm,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
+    .batch = nyx__batch_leading,
     .cases =
         "x(3,4) weight(4)\n"
         "x(2,3,4); normalized_shape={3,4} eps=0.01",

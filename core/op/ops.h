@@ -98,6 +98,10 @@ nyx_status nyx__apply2(nyx_context *ctx, nyx__op_id id, nyx_tensor *a, nyx_tenso
 nyx_status nyx__applyn(nyx_context *ctx, nyx__op_id id, nyx_tensor *const *in, int n,
                        const nyx_value *attrs, nyx_tensor **out) NYX_MUST_CHECK;
 
+/* autocast.c: casts the inputs of a call as mixed precision wants it; what is made is put
+ * into `made` as well, for the caller to release. */
+nyx_status nyx__autocast(nyx_call *call, nyx_tensor **made, int *n_made) NYX_MUST_CHECK;
+
 /* The type a row's kernels compute in. */
 static inline nyx_dtype nyx__compute_dtype(nyx_dtype dtype) {
   if (dtype == NYX_FLOAT64 || dtype == NYX_INT64) return dtype;
@@ -133,5 +137,22 @@ nyx_status nyx__zeros(nyx_context *ctx, const nyx_tensor *like, const nyx_spec *
 /* The gradient of every elementwise row, from its text (core/grad/row.c), and of every
  * reduction (core/op/reduce.c). */
 nyx_status nyx__row_gradient(nyx_backward *b);
+
+/* Forward mode of the rows, from the same text (core/grad/row.c), and for ops to name
+ * (core/transform/forward.c): linear in all its float inputs together; x and y of a
+ * product, with a bias added to it; whatever the gradient gives. */
+nyx_status nyx__row_forward(nyx_dual *d) NYX_MUST_CHECK;
+nyx_status nyx__forward_linear(nyx_dual *d) NYX_MUST_CHECK;
+nyx_status nyx__forward_product(nyx_dual *d) NYX_MUST_CHECK;
+nyx_status nyx__forward_transposed(nyx_dual *d) NYX_MUST_CHECK;
+
+/* Batching rules for ops to name (core/transform/rules.c). */
+nyx_status nyx__batch_leading(nyx_batch *b); /* any leading dimensions are a batch */
+nyx_status nyx__batch_aligned(nyx_batch *b); /* the same, inputs broadcast */
+nyx_status nyx__batch_dims(nyx_batch *b);    /* attributes name dimensions of the input */
+nyx_status nyx__batch_new_dim(nyx_batch *b); /* its attribute names one of the result */
+nyx_status nyx__batch_shape(nyx_batch *b);   /* its first attribute is a shape */
+nyx_status nyx__batch_reduce(nyx_batch *b);  /* dims that may be left out, keepdim */
+nyx_status nyx__batch_images(nyx_batch *b);  /* one input: a batch of images, or one */
 
 #endif

@@ -165,6 +165,7 @@ const nyx_op nyx__op_pad = {
     .infer = pad_infer,
     .cpu = pad_cpu,
     .gradient = pad_gradient,
+    .batch = nyx__batch_leading,
     .cases =
         "x(3,4); pad={1,2}\n"
         "x(3,4); pad={1,-2,-1,2} value=2.5\n"
@@ -239,6 +240,8 @@ const nyx_op nyx__op_pad_backward = {
     .infer = pad_backward_infer,
     .cpu = pad_backward_cpu,
     .gradient = pad_backward_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_shape,
     .cases =
         "g(2,6,9); shape={2,3,4} pad={2,3,1,2} mode=reflect\n"
         "g(2,6,9); shape={2,3,4} pad={2,3,1,2} mode=replicate\n"

@@ -241,6 +241,7 @@ const nyx_op nyx__op_max_pool2d_with_indices = {
     .cpu = cpu_max,
     .gradient = gradient_max,
     .save_out = NYX_SAVE(1),
+    .batch = nyx__batch_images,
     .cases =
         "x(2,3,4,5); kernel_size={2}\n"
         "x(2,5,6); kernel_size={2,3} stride={1,2} padding={1} dilation={2,1}",
@@ -486,6 +487,8 @@ const nyx_op nyx__op_avg_pool2d = {
     .infer = infer_avg,
     .cpu = cpu_avg,
     .gradient = gradient_avg,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_images,
     .cases =
         "x(2,3,4,5); kernel_size={2}\n"
         "x(2,5,5); kernel_size={2} ceil_mode=true\n"
@@ -556,6 +559,8 @@ const nyx_op nyx__op_avg_pool2d_backward = {
     .infer = infer_avg_adjoint,
     .cpu = cpu_avg_adjoint,
     .gradient = gradient_avg_adjoint,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_images,
     .cases =
         "grad(2,3,2,2); size={4,5} kernel_size={2}\n"
         "grad(1,2,3,6); size={6,5} kernel_size={3,2} stride={2,1} padding={1}",
@@ -626,6 +631,8 @@ const nyx_op nyx__op_adaptive_avg_pool2d = {
     .infer = infer_adaptive,
     .cpu = cpu_adaptive,
     .gradient = gradient_adaptive,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_images,
     .cases =
         "x(2,3,4,5); output_size={1}\n"
         "x(2,5,7); output_size={2,3}\n"
@@ -681,6 +688,8 @@ const nyx_op nyx__op_adaptive_avg_pool2d_backward = {
     .infer = infer_adaptive_adjoint,
     .cpu = cpu_adaptive_adjoint,
     .gradient = gradient_adaptive_adjoint,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_images,
     .cases =
         "grad(2,3,1,1); size={4,5} output_size={1}\n"
         "grad(2,2,3); size={5,7} output_size={2,3}",

@@ -86,12 +86,14 @@ static void make_op(nyx_op *op, nyx_attr *attrs, nyx_reduce_row *row, int id) {
   bool text = strcmp(row->init, "NOTEXT") != 0;
   bool gradient = strcmp(row->gradient, "NOGRAD") != 0;
   bool structural = strcmp(row->gradient, "STRUCTURAL") == 0;
+  bool sums = row->types == FLOATS || row->result == NYX_REDUCE_WIDE;
   if (!text) row->init = row->combine = row->merge = row->finish = NULL;
   *op = (nyx_op){.name = row->name,
                  .group = "reduction",
                  .doc = docs[id],
                  .kind = NYX_OP_REDUCTION,
                  .promotion = NYX_PROMOTE_COMMON,
+                 .autocast = sums ? NYX_AUTOCAST_FLOAT32 : NYX_AUTOCAST_NONE,
                  .dtypes = row->types == FLOATS ? NYX_DTYPES_FLOAT : NYX_DTYPES_ALL,
                  .inputs = "x",
                  .min_in = 1,

@@ -328,6 +328,7 @@ static nyx_status log_softmax_backward_gradient(nyx_backward *b) {
                                     .doc = its_doc,                                      \
                                     .kind = NYX_OP_STRUCTURAL,                           \
                                     .promotion = NYX_PROMOTE_FLOAT,                      \
+                                    .autocast = NYX_AUTOCAST_FLOAT32,                    \
                                     .dtypes = NYX_DTYPES_FLOAT,                          \
                                     .inputs = "x",                                       \
                                     .min_in = 1,                                         \
@@ -339,6 +340,7 @@ static nyx_status log_softmax_backward_gradient(nyx_backward *b) {
                                     .cpu = op_name##_cpu,                                \
                                     .gradient = op_name##_gradient,                      \
                                     .save_out = NYX_SAVE(0),                             \
+                                    .batch = nyx__batch_dims,                            \
                                     .cases = "x(3,4)\nx(3,4); dim=1\nx(2,3,4); dim=2",   \
                                     .domain = {-3, 3}}
 
@@ -359,6 +361,7 @@ static nyx_status log_softmax_backward_gradient(nyx_backward *b) {
                                     .cpu = op_name##_cpu,                                \
                                     .gradient = op_name##_gradient,                      \
                                     .save_in = NYX_SAVE_ALL,                             \
+                                    .batch = nyx__batch_dims,                            \
                                     .cases = "g(3,4) r(3,4)\ng(3,4) r(3,4); dim=1",      \
                                     .domain = {-2, 2}}
 
@@ -415,6 +418,7 @@ const nyx_op nyx__op_logsumexp = {
     .doc = "log(sum(exp(x))) without overflow; of nothing -inf",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x",
     .min_in = 1,
@@ -427,5 +431,6 @@ const nyx_op nyx__op_logsumexp = {
     .gradient = logsumexp_gradient,
     .save_in = NYX_SAVE(0),
     .save_out = NYX_SAVE(0),
+    .batch = nyx__batch_reduce,
     .cases = "x(3,4)\nx(3,4); dim=1\nx(2,3,4); dim={1,3} keepdim=true",
     .domain = {-3, 3}};

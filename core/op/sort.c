@@ -154,6 +154,7 @@ const nyx_op nyx__op_sort = {
     .cpu = sort_cpu,
     .gradient = sort_gradient,
     .save_out = NYX_SAVE(1),
+    .batch = nyx__batch_dims,
     .cases = "x(3,4)\nx(5,3); dim=1 descending=true\nx(2,70)",
     .domain = {-4, 4},
 };
@@ -187,6 +188,7 @@ const nyx_op nyx__op_argsort = {
     .n_out = 1,
     .infer = argsort_infer,
     .cpu = argsort_cpu,
+    .batch = nyx__batch_dims,
     .cases = "x(3,4)\nx(5,3); dim=1 descending=true",
     .domain = {-4, 4},
 };
@@ -251,6 +253,7 @@ const nyx_op nyx__op_topk = {
     .cpu = topk_cpu,
     .gradient = topk_gradient,
     .save_out = NYX_SAVE(1),
+    .batch = nyx__batch_dims,
     .cases = "x(3,4); k=2\nx(5,3); k=3 dim=1 largest=false\nx(2,80); k=3",
     .domain = {-4, 4},
 };

@@ -207,6 +207,7 @@ const nyx_op nyx__op_var = {
         "correction, or by 0 where that is negative",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x",
     .min_in = 1,
@@ -218,6 +219,7 @@ const nyx_op nyx__op_var = {
     .cpu = var_cpu,
     .gradient = var_gradient,
     .save_in = NYX_SAVE(0),
+    .batch = nyx__batch_reduce,
     .cases = VARIANCE_CASES,
     .domain = {-2, 2},
 };
@@ -228,6 +230,7 @@ const nyx_op nyx__op_std = {
     .doc = "the standard deviation: the square root of var",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_COMMON,
+    .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
     .inputs = "x",
     .min_in = 1,
@@ -240,6 +243,7 @@ const nyx_op nyx__op_std = {
     .gradient = std_gradient,
     .save_in = NYX_SAVE(0),
     .save_out = NYX_SAVE(0),
+    .batch = nyx__batch_reduce,
     .cases = VARIANCE_CASES,
     .domain = {-2, 2},
 };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../tensor/tensor.h"
+#include "../transform/batch.h"
 #include "ops.h"
 
 #define DIM(at) (c->attr[at].i)
@@ -83,6 +84,8 @@ const nyx_op nyx__op_alias = {
     .n_out = 1,
     .infer = alias_infer,
     .gradient = alias_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_leading,
     .cases = "x(2,3)",
 };
 
@@ -121,6 +124,8 @@ const nyx_op nyx__op_transpose = {
     .n_attrs = 2,
     .infer = transpose_infer,
     .gradient = transpose_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(2,3,4); dim0=1 dim1=3",
 };
 
@@ -157,6 +162,15 @@ static nyx_status permute_gradient(nyx_backward *b) {
   return nyx__apply1(b->ctx, NYX__OP_permute, b->grad_out[0], &dims, &b->grad_in[0]);
 }
 
+static nyx_status permute_batch(nyx_batch *b) {
+  int ndim = b->in[0]->ndim - 1, order[NYX_MAX_DIMS];
+  int64_t list[NYX_MAX_DIMS] = {0};
+  NYX_TRY(permutation(b->ctx, &b->attr[0], ndim, order));
+  for (int d = 0; d < ndim; d++) list[d + 1] = order[d] + 1;
+  nyx_value dims = NYX_LIST(list, ndim + 1);
+  return nyx__batch_apply(b, b->in, &dims);
+}
+
 static const nyx_attr permute_attrs[] = {
     {"dims", NYX_ATTR_DIMS, true, NYX_NONE, "every dimension once, in the new order"}};
 
@@ -173,6 +187,8 @@ const nyx_op nyx__op_permute = {
     .n_attrs = 1,
     .infer = permute_infer,
     .gradient = permute_gradient,
+    .forward = nyx__forward_linear,
+    .batch = permute_batch,
     .cases = "x(2,3,4); dims={3,1,2}",
 };
 
@@ -211,6 +227,8 @@ const nyx_op nyx__op_view = {
     .n_attrs = 1,
     .infer = view_infer,
     .gradient = reshape_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_shape,
     .cases = "x(2,6); shape={3,-1}",
 };
 
@@ -260,6 +278,8 @@ const nyx_op nyx__op_expand = {
     .n_attrs = 1,
     .infer = expand_infer,
     .gradient = expand_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_shape,
     .cases = "x(2,1); shape={4,2,3}",
 };
 
@@ -304,6 +324,8 @@ const nyx_op nyx__op_select = {
     .n_attrs = 2,
     .infer = select_infer,
     .gradient = region_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(2,3,4); dim=2 index=3\nx(2,3); dim=-1 index=-1",
 };
 
@@ -349,6 +371,8 @@ const nyx_op nyx__op_narrow = {
     .n_attrs = 4,
     .infer = narrow_infer,
     .gradient = region_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(2,5); dim=2 start=2 length=3\nx(2,5); dim=2 start=1 length=3 step=2",
 };
 
@@ -365,6 +389,15 @@ static nyx_status squeeze_infer(nyx_call *c) {
   for (int d = s->ndim - 1; d >= 0; d--)
     if (s->shape[d] == 1) remove_dim(s, d);
   return NYX_OK;
+}
+
+/* The batch may have one entry: only the entry's own dimensions go. */
+static nyx_status squeeze_batch(nyx_batch *b) {
+  const nyx_spec *spec = &b->spec[0];
+  int64_t shape[NYX_MAX_DIMS] = {b->size};
+  for (int d = 0; d < spec->ndim; d++) shape[d + 1] = spec->shape[d];
+  nyx_value attr = NYX_LIST(shape, spec->ndim + 1);
+  return nyx__apply1(b->ctx, NYX__OP_view, b->in[0], &attr, &b->out[0]);
 }
 
 static const nyx_attr squeeze_attrs[] = {
@@ -384,6 +417,8 @@ const nyx_op nyx__op_squeeze = {
     .n_attrs = 1,
     .infer = squeeze_infer,
     .gradient = reshape_gradient,
+    .forward = nyx__forward_linear,
+    .batch = squeeze_batch,
     .cases = "x(2,1,3,1)\nx(2,1,3); dim=2",
 };
 
@@ -413,6 +448,8 @@ const nyx_op nyx__op_unsqueeze = {
     .n_attrs = 1,
     .infer = unsqueeze_infer,
     .gradient = reshape_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_new_dim,
     .cases = "x(2,3); dim=2\nx(2,3); dim=-1",
 };
 
@@ -458,6 +495,8 @@ const nyx_op nyx__op_diagonal = {
     .n_attrs = 3,
     .infer = diagonal_infer,
     .gradient = region_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(3,4)\nx(3,4); offset=1\nx(2,3,3); offset=-1 dim1=2 dim2=3",
 };
 
@@ -501,6 +540,8 @@ const nyx_op nyx__op_unfold = {
     .n_attrs = 3,
     .infer = unfold_infer,
     .gradient = region_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
     .cases = "x(2,7); dim=2 size=3 step=2\nx(5); dim=1 size=3",
 };
 
@@ -525,6 +566,22 @@ static nyx_status as_strided_gradient(nyx_backward *b) {
   return nyx__apply1(b->ctx, NYX__OP_embed, b->grad_out[0], attr, &b->grad_in[0]);
 }
 
+static nyx_status as_strided_batch(nyx_batch *b) {
+  int64_t size[NYX_MAX_DIMS] = {b->size}, stride[NYX_MAX_DIMS] = {1};
+  int n = b->attr[0].n;
+  if (n == NYX_MAX_DIMS)
+    return nyx__error(b->ctx, NDIM_RANGE, NYX_MAX_DIMS + 1, NYX_MAX_DIMS);
+  nyx_tensor *plain;
+  for (int d = 1; d < b->in[0]->ndim; d++) stride[0] *= b->in[0]->shape[d];
+  memcpy(size + 1, b->attr[0].list, (size_t)n * sizeof *size);
+  memcpy(stride + 1, b->attr[1].list, (size_t)n * sizeof *stride);
+  const nyx_value attr[] = {NYX_LIST(size, n + 1), NYX_LIST(stride, n + 1), b->attr[2]};
+  NYX_TRY(nyx__apply1(b->ctx, NYX__OP_contiguous, b->in[0], NULL, &plain));
+  nyx_status status = nyx__batch_apply(b, &plain, attr);
+  nyx_tensor_release(plain);
+  return status;
+}
+
 static const nyx_attr as_strided_attrs[] = {
     {"size", NYX_ATTR_INTS, true, NYX_NONE, "the sizes"},
     {"stride", NYX_ATTR_INTS, true, NYX_NONE, "the strides, in elements"},
@@ -546,5 +603,7 @@ const nyx_op nyx__op_as_strided = {
     .n_attrs = 3,
     .infer = as_strided_infer,
     .gradient = as_strided_gradient,
+    .forward = nyx__forward_linear,
+    .batch = as_strided_batch,
     .cases = "x(3,4); size={2,2} stride={4,1} offset=1\nx(6); size={4,3} stride={1,1}",
 };

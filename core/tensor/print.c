@@ -3,6 +3,7 @@
  * whole tensor, chosen from the elements shown; large tensors show their edges, and only
  * those elements are touched. Read next: nyx_tensor_format in nyx/tensor.h. */
 #include <math.h>
+#include <nyx/grad.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -349,7 +350,7 @@ static void add_last_line(printer *p) {
     add_text(p, " on ");
     add_text(p, nyx_device_name(t->storage->device));
   }
-  if (t->requires_grad) add_text(p, ", requires_grad");
+  if (nyx_tensor_requires_grad(t)) add_text(p, ", requires_grad");
   add_text(p, "]");
 }
 

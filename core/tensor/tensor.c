@@ -7,6 +7,7 @@
 
 #include "../device/device.h"
 #include "../grad/graph.h"
+#include "../transform/lift.h"
 
 static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes,
                               nyx_storage **out) {
@@ -20,6 +21,7 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
   }
   atomic_init(&s->refs, 1);
   atomic_init(&s->version, 0);
+  s->inference = ctx && ctx->inference;
   s->device = device;
   s->data = data;
   s->bytes = bytes;
@@ -29,7 +31,7 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
   return NYX_OK;
 }
 
-static void storage_release(nyx_storage *s) {
+void nyx__storage_release(nyx_storage *s) {
   if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
   if (s->free_fn)
     s->free_fn(s->free_arg);
@@ -47,12 +49,16 @@ static nyx_status tensor_new(nyx_context *ctx, nyx_storage *storage, nyx_dtype d
   atomic_init(&t->refs, 1);
   t->dtype = dtype;
   t->ndim = ndim;
-  t->weak = t->requires_grad = t->is_view = false;
+  t->weak = t->requires_grad = t->is_view = t->retains_grad = false;
+  t->hooks = NULL;
   t->out_index = 0;
+  t->history = t->base_history = 0;
+  t->base = NULL;
   t->offset = offset;
   t->storage = storage;
   t->grad_fn = NULL;
   t->grad = NULL;
+  t->lift = NULL;
   t->numel = 1;
   for (int d = 0; d < ndim; d++) {
     t->shape[d] = shape[d];
@@ -94,7 +100,7 @@ nyx_status nyx_tensor_empty_on(nyx_context *ctx, nyx_device *device, nyx_dtype d
   nyx_storage *storage;
   NYX_TRY(storage_new(ctx, device, bytes, &storage));
   nyx_status status = tensor_new(ctx, storage, dtype, ndim, shape, NULL, 0, out);
-  if (status != NYX_OK) storage_release(storage);
+  if (status != NYX_OK) nyx__storage_release(storage);
   return status;
 }
 
@@ -122,6 +128,7 @@ nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
   if (status == NYX_OK) {
     atomic_init(&s->refs, 1);
     atomic_init(&s->version, 0);
+    s->inference = ctx && ctx->inference;
     s->device = nyx__cpu();
     s->data = data;
     s->bytes = bytes;
@@ -170,13 +177,21 @@ nyx_tensor *nyx_tensor_retain(nyx_tensor *t) {
 
 void nyx_tensor_release(nyx_tensor *t) {
   /* A gradient may own history whose gradients own history: nyx__node_release works down
-   * the graph without recursion, this loop down a chain of .grad. */
+   * the graph without recursion, this loop down a chain of .grad, or to the base. */
   while (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
-    nyx_tensor *grad = t->grad;
+    nyx_tensor *next = t->grad ? t->grad : t->base;
+    if (next != t->base) nyx_tensor_release(t->base);
+    if (t->hooks) nyx__hooks_drop(&t->hooks, false);
+    if (t->retains_grad) nyx__hooks_move(t, NULL, 0);
     nyx__node_release(t->grad_fn);
-    storage_release(t->storage);
+    if (t->lift) {
+      nyx_tensor_release(t->lift->value);
+      nyx_tensor_release(t->lift->tangent);
+      nyx_memory_free(t->lift);
+    }
+    nyx__storage_release(t->storage);
     nyx_memory_free(t);
-    t = grad;
+    t = next;
   }
 }
 
@@ -207,6 +222,9 @@ nyx_device *nyx_tensor_device(const nyx_tensor *t) {
 bool nyx_tensor_is_contiguous(const nyx_tensor *t) {
   return nyx__is_contiguous(t);
 }
+bool nyx_tensor_is_inference(const nyx_tensor *t) {
+  return t->storage->inference;
+}
 bool nyx_tensor_shares(const nyx_tensor *a, const nyx_tensor *b) {
   return a->storage == b->storage;
 }
@@ -214,6 +232,7 @@ void *nyx_tensor_data(const nyx_tensor *t) {
   return nyx__on_cpu(t) ? nyx__data(t) : NULL;
 }
 void nyx_tensor_touch(nyx_tensor *t) {
+  if (t->storage->inference) return;
   atomic_fetch_add_explicit(&t->storage->version, 1, memory_order_relaxed);
 }
 uint32_t nyx_tensor_version(const nyx_tensor *t) {
@@ -222,6 +241,7 @@ uint32_t nyx_tensor_version(const nyx_tensor *t) {
 
 /* The bytes of the only element of t. */
 static nyx_status read_one(nyx_context *ctx, const nyx_tensor *t, void *bytes) {
+  if (nyx__has_batch(t)) return nyx__error(ctx, BATCH_READ, NYX__SHAPE(t));
   if (t->numel != 1) {
     const char *where = ctx ? ctx->where : NULL;
     if (ctx) ctx->where = "item";
@@ -251,6 +271,7 @@ nyx_status nyx_tensor_item_int(nyx_context *ctx, const nyx_tensor *t, int64_t *o
 nyx_status nyx_tensor_read(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, void *data,
                            size_t bytes) {
   size_t item = nyx_dtype_size(dtype);
+  if (nyx__has_batch(t)) return nyx__error(ctx, BATCH_READ, NYX__SHAPE(t));
   if (bytes != (size_t)t->numel * item)
     return nyx__error(ctx, READ_SIZE, bytes, (size_t)t->numel * item, NYX__SHAPE(t),
                       nyx_dtype_name(dtype));

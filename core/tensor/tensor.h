@@ -14,6 +14,7 @@
 typedef struct nyx_storage {
   atomic_int refs;
   atomic_uint version; /* raised by every write */
+  bool inference;      /* made in inference mode: writes are not counted */
   nyx_device *device;
   void *data; /* an address on the CPU, a buffer handle elsewhere */
   size_t bytes;
@@ -22,6 +23,8 @@ typedef struct nyx_storage {
 } nyx_storage;
 
 typedef struct nyx_node nyx_node;
+typedef struct nyx_lift nyx_lift;
+typedef struct nyx_hook_handle nyx__hook;
 
 struct nyx_tensor {
   atomic_int refs;
@@ -30,21 +33,34 @@ struct nyx_tensor {
   bool weak;          /* a number: see nyx_tensor_scalar */
   bool requires_grad; /* a leaf that wants one, or made by a recorded op */
   bool is_view;       /* made by a view op: in-place changes reach its base */
+  bool retains_grad;  /* not a leaf, but grad is filled like a leaf's */
   int out_index;      /* which output of grad_fn this is */
+  /* core/grad/view.c: */
+  uint32_t history;      /* how often this tensor was given a history */
+  uint32_t base_history; /* of base, when this view got its own */
+  nyx_tensor *base;      /* what this is a view of, never a view itself, where changes of
+                            one reach the history of the other; else NULL */
   int64_t numel;
   int64_t offset;
   nyx_storage *storage;
   nyx_node *grad_fn; /* NULL for leaves */
   nyx_tensor *grad;
+  nyx__hook *hooks; /* of a leaf: core/grad/hook.c */
+  nyx_lift *lift;   /* NULL unless a transform made it: core/transform/lift.h */
   int64_t shape[NYX_MAX_DIMS];
   int64_t stride[NYX_MAX_DIMS];
 };
 
+void nyx__storage_release(nyx_storage *s);
 /* A new tensor over `storage` (retained) with the geometry of `spec`. */
 nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
                             nyx_tensor **out);
 /* A free_fn that leaves the memory to its owner. */
 void nyx__keep(void *data);
+/* Whether the history of a view is out of date: its base got another one since. */
+static inline bool nyx__view_stale(const nyx_tensor *t) {
+  return t->base && t->base->history != t->base_history;
+}
 /* The same geometry and storage, without history. */
 nyx_status nyx__tensor_alias(nyx_context *ctx, const nyx_tensor *t, nyx_tensor **out);
 /* A contiguous version: t itself, retained, or a copy; not recorded. Kernels that want

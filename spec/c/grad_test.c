@@ -174,12 +174,36 @@ static void in_place_is_all_or_nothing(void) {
   nyx_tensor_release(x);
 }
 
-static void in_place_on_itself_is_refused_backward(void) {
+static void in_place_on_itself_remembers_what_was(void) {
   nyx_tensor *x = leaf(1, (double[]){3}), *y = call("clone", x, NULL), *target[1] = {y};
   CHECK(nyx_apply(ctx, op("mul"), (nyx_tensor *[]){y, y}, 2, NULL, target) == NYX_OK);
-  CHECK(nyx_backward_run(ctx, y, NULL, NULL) ==
-        NYX_ERR_STATE); /* y's old value is gone */
+  CHECK(nyx_backward_run(ctx, y, NULL, NULL) == NYX_OK);
+  CHECK_NEAR(at(nyx_tensor_grad(x), 0), 6, 0);
   nyx_tensor_release(y);
+  nyx_tensor_release(x);
+}
+
+static void the_graph_can_be_looked_at(void) {
+  nyx_tensor *x = leaf(2, (double[]){1, 2}), *y = call("exp", x, NULL);
+  nyx_tensor *z = call("mul", y, x);
+  nyx_node *node, *none;
+  CHECK(nyx_tensor_grad_node(ctx, x, &none) == NYX_OK && none == NULL);
+  CHECK(nyx_tensor_grad_node(ctx, z, &node) == NYX_OK && node != NULL);
+  nyx_tensor_release(z); /* the node is held */
+  CHECK_STR(nyx_node_name(node), "mul");
+  CHECK(nyx_node_input_count(node) == 2 && nyx_node_output_count(node) == 1);
+  nyx_node_edge first = nyx_node_input(node, 0), second = nyx_node_input(node, 1);
+  CHECK(first.node && !first.leaf && first.index == 0 && first.spec->shape[0] == 2);
+  CHECK_STR(nyx_node_name(first.node), "exp");
+  CHECK(nyx_node_order(first.node) < nyx_node_order(node));
+  CHECK(second.leaf == x && !second.node);
+  CHECK(nyx_node_input(node, 2).spec == NULL && nyx_node_output(node, 1) == NULL);
+  nyx_spec saved;
+  CHECK(nyx_node_saved_count(node) == 3 && !nyx_node_saved(node, 2, &saved));
+  CHECK(nyx_node_saved(node, 1, &saved) && saved.ndim == 1 && saved.shape[0] == 2);
+  CHECK(!nyx_node_freed(node));
+  nyx_tensor_release(y);
+  nyx_node_release(node);
   nyx_tensor_release(x);
 }
 
@@ -246,7 +270,8 @@ int main(void) {
   RUN(a_changed_value_is_refused);
   RUN(in_place_has_a_history);
   RUN(in_place_is_all_or_nothing);
-  RUN(in_place_on_itself_is_refused_backward);
+  RUN(in_place_on_itself_remembers_what_was);
+  RUN(the_graph_can_be_looked_at);
   RUN(broadcast_gradients_are_summed);
   RUN(numbers_do_not_widen);
   RUN(a_deep_graph_needs_no_stack);

@@ -24,10 +24,38 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_context_fail(nyx_context *ctx, nyx_status 
  * every device, with any number of threads. A new context has a seed from the system. */
 NYX_API void nyx_context_seed(nyx_context *ctx, uint64_t seed);
 NYX_API uint64_t nyx_context_seed_of(const nyx_context *ctx);
+/* The seed and how many of its numbers are used up (in blocks): set to an earlier state,
+ * the same numbers come again. */
+typedef struct nyx_random_state {
+  uint64_t seed, next;
+} nyx_random_state;
+NYX_API nyx_random_state nyx_context_random_state(const nyx_context *ctx);
+NYX_API void nyx_context_set_random_state(nyx_context *ctx, nyx_random_state state);
 
 /* Whether ops on tensors that require gradients are recorded. On in a new context. */
 NYX_API bool nyx_context_grad_enabled(const nyx_context *ctx);
 NYX_API void nyx_context_set_grad_enabled(nyx_context *ctx, bool enabled);
+
+/* Inference mode: gradients are off whatever set_grad_enabled says, and new tensors are
+ * inference tensors, whose changes are not counted: recorded ops outside can neither save
+ * nor change them. Views of other tensors are none. Off in a new context; switching it
+ * off brings gradient mode back as it was. */
+NYX_API bool nyx_context_inference(const nyx_context *ctx);
+NYX_API void nyx_context_set_inference(nyx_context *ctx, bool on);
+
+/* Mixed precision: while it is enabled, ops cast their float inputs as their `autocast`
+ * (op.h) says; float64 stays, and so does what is written in place. Backward passes
+ * follow the forward ones. Off in a new context. Casts of leaves that require gradients
+ * are kept until it is switched off or a backward pass begins; one that was changed is
+ * cast anew. */
+typedef struct nyx_autocast_mode {
+  bool enabled;
+  nyx_dtype dtype;          /* NYX_BFLOAT16 or NYX_FLOAT16 */
+  const nyx_device *device; /* where the ops run that are meant; NULL: anywhere */
+} nyx_autocast_mode;
+NYX_API nyx_autocast_mode nyx_context_autocast(const nyx_context *ctx);
+NYX_API NYX_MUST_CHECK nyx_status nyx_context_set_autocast(nyx_context *ctx,
+                                                           nyx_autocast_mode mode);
 
 /* The dtype of float constructors and of float results from integer inputs; float32. */
 NYX_API nyx_dtype nyx_context_default_dtype(const nyx_context *ctx);

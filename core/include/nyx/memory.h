@@ -14,6 +14,7 @@ typedef struct nyx_memory_stats {
   size_t limit;       /* most bytes live + cached; 0 means none */
   uint64_t allocated; /* blocks handed out since start */
   uint64_t reused;    /* of these, from the cache */
+  uint64_t handed;    /* bytes of all blocks handed out since start */
 } nyx_memory_stats;
 
 NYX_API void nyx_memory_get_stats(nyx_memory_stats *out);

@@ -14,5 +14,6 @@
 #include "parallel.h"
 #include "status.h"
 #include "tensor.h"
+#include "transform.h"
 
 #endif

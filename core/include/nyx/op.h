@@ -116,6 +116,7 @@ typedef struct nyx_call {
   const nyx_value *attr; /* one per op->attrs, presets filled in */
   nyx_device *device;
   nyx_dtype dtype;                /* what the inputs promote to, per op->promotion */
+  void *payload;                  /* what an op of one's own carries along, else NULL */
   int n_out;                      /* set by nyx_apply to op->n_out; infer may lower it */
   nyx_spec spec[NYX_MAX_OUTPUTS]; /* filled by infer */
   nyx_tensor *out[NYX_MAX_OUTPUTS]; /* allocated from spec before launch, contiguous */
@@ -137,7 +138,43 @@ typedef struct nyx_backward {
   nyx_tensor **grad_out;    /* NULL where no gradient arrived */
   const bool *need;
   nyx_tensor **grad_in;
+  void *payload; /* the call's */
+  /* What a function of the host kept for itself (nyx_record_function in grad.h). */
+  nyx_tensor **saved;
+  int n_saved;
 } nyx_backward;
+
+/* One step of forward mode (transform.h): write the derivative of out[k] along the
+ * tangents, in its shape and dtype, to tangent_out[k] (given away); leaving it NULL says
+ * it is zero. Write it with ops. */
+typedef struct nyx_dual {
+  nyx_context *ctx;
+  const nyx_op *op;
+  const nyx_value *attr;
+  void *payload;
+  int n_in, n_out;
+  nyx_tensor **in;      /* all inputs; an optional one that was left out is NULL */
+  nyx_tensor **tangent; /* of their shapes and dtypes; NULL: zero */
+  nyx_tensor **out;     /* the results */
+  nyx_tensor **tangent_out;
+} nyx_dual;
+
+/* An op applied to every entry of a batch at once (transform.h). Where batched[i], the
+ * first dimension of in[i] counts the entries; other inputs are the same for all. Write
+ * all entries' results, the batch as first dimension, to out[k] (given away), with ops.
+ */
+typedef struct nyx_batch {
+  nyx_context *ctx;
+  const nyx_op *op;
+  const nyx_value *attr;
+  void *payload;
+  int64_t size; /* entries */
+  int n_in, n_out;
+  nyx_tensor **in;
+  bool *batched;
+  const nyx_spec *spec; /* of the result for one entry */
+  nyx_tensor **out;
+} nyx_batch;
 
 typedef enum nyx_op_kind {
   NYX_OP_ELEMENTWISE, /* a row of kernels/elementwise.def */
@@ -155,6 +192,14 @@ typedef enum nyx_promotion {
   NYX_PROMOTE_FLOAT   /* the same, integers and bools become the default float dtype */
 } nyx_promotion;
 
+/* What mixed precision does to the float inputs of an op, unless one is float64. Inputs
+ * that still differ promote as ever. */
+typedef enum nyx_autocast {
+  NYX_AUTOCAST_NONE,   /* nothing: it computes in the dtype that comes */
+  NYX_AUTOCAST_LOW,    /* casts to the dtype of nyx_context_set_autocast: products */
+  NYX_AUTOCAST_FLOAT32 /* casts float16 and bfloat16 up: sums, exponentials, losses */
+} nyx_autocast;
+
 #define NYX_SAVE(i) (1u << (i))
 #define NYX_SAVE_ALL 0xffffffffu
 
@@ -165,6 +210,7 @@ struct nyx_op {
   nyx_op_kind kind;
   nyx_promotion promotion;
   uint32_t dtypes; /* NYX_DTYPES_*: what call.dtype may be; 0: any */
+  nyx_autocast autocast;
 
   /* Inputs: names separated by blanks; those after min_in are optional. A list op
    * (`variadic`) takes min_in or more, as one table in Lua. */
@@ -186,6 +232,10 @@ struct nyx_op {
   /* NULL: not differentiable. */
   nyx_status (*gradient)(nyx_backward *b);
   uint32_t save_in, save_out;
+  /* Forward mode. NULL: it follows from the gradient. */
+  nyx_status (*forward)(nyx_dual *d);
+  /* The batching rule. NULL: one entry after the other. */
+  nyx_status (*batch)(nyx_batch *b);
 
   /* Calls for the data-driven spec, one per line: "x(3,4) w(4,5); dim=1 keepdim=true".
    * Input names with shapes (a number n fills an index input with positions below n:

@@ -1,0 +1,52 @@
+/* Transforms of functions of tensors: forward-mode differentiation and vectorisation over
+ * a batch. A transform opens a level, lifts tensors to it, runs the function (any code
+ * that applies ops), takes the results off the level and closes it. Levels nest, and with
+ * nyx_gradients in any order. */
+#ifndef NYX_TRANSFORM_H
+#define NYX_TRANSFORM_H
+
+#include "grad.h"
+
+/* Names a level of a context; later ones are greater. 0 is none. */
+typedef int64_t nyx_level;
+
+/* Opens a level, for duals or for batches of `size` entries. At most 16 are open. Close
+ * them in the opposite order; tensors still lifted then can no longer be used. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_dual_begin(nyx_context *ctx, nyx_level *level);
+NYX_API NYX_MUST_CHECK nyx_status nyx_batch_begin(nyx_context *ctx, int64_t size,
+                                                  nyx_level *level);
+NYX_API void nyx_transform_end(nyx_context *ctx, nyx_level level);
+
+/* A dual of value and tangent (of the same shape, dtype and device). */
+NYX_API NYX_MUST_CHECK nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level,
+                                                nyx_tensor *value, nyx_tensor *tangent,
+                                                nyx_tensor **out);
+/* The parts of t; *tangent NULL: zero. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_dual_lower(nyx_context *ctx, nyx_level level,
+                                                 nyx_tensor *t, nyx_tensor **value,
+                                                 nyx_tensor **tangent);
+/* The entries of t along dimension `dim` (of the size of the level), one by one. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_batch_lift(nyx_context *ctx, nyx_level level,
+                                                 nyx_tensor *t, int64_t dim,
+                                                 nyx_tensor **out);
+/* All entries of t, as dimension `dim` of *out; what is the same for all is repeated. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_batch_lower(nyx_context *ctx, nyx_level level,
+                                                  nyx_tensor *t, int64_t dim,
+                                                  nyx_tensor **out);
+
+/* t as a variable to differentiate by: the same values, with a history of its own that
+ * ends in t; in every open batch, so that each entry has its own gradient. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_transform_variable(nyx_context *ctx, nyx_tensor *t,
+                                                         nyx_tensor **out);
+/* t without the history it has through `variables` (from nyx_transform_variable): as it
+ * is where it also depends on other variables, otherwise its values (and tangents) alone.
+ */
+NYX_API NYX_MUST_CHECK nyx_status nyx_transform_result(nyx_context *ctx, nyx_tensor *t,
+                                                       nyx_tensor *const *variables,
+                                                       int n, nyx_tensor **out);
+/* How many levels are open. */
+NYX_API int nyx_transform_depth(const nyx_context *ctx);
+/* Whether t is lifted to a level. */
+NYX_API bool nyx_tensor_is_lifted(const nyx_tensor *t);
+
+#endif
