@@ -37,6 +37,12 @@ typedef struct nyx__lua {
   nyx__box *boxes;  /* all tensors made outside of scopes */
   nyx__box **scope; /* the list for new ones: a scope's, or &boxes */
 
+  struct nyx__home *home; /* callback.c: Lua functions that the core calls; NULL: none */
+  bool failed_with;       /* such a function raised a value that is no string */
+  nyx_anomaly anomaly;
+  bool watching;      /* anomaly mode is on: `running` is kept up to date */
+  lua_State *running; /* the last to call the binding; kept in the registry */
+
   /* Ops that the binding itself applies. */
   const nyx_op *cast, *alias, *select, *narrow, *assign;
 } nyx__lua;
@@ -44,11 +50,15 @@ typedef struct nyx__lua {
 #define NYX_LUA_STATE lua_upvalueindex(1)
 #define NYX_LUA_META lua_upvalueindex(2)
 
+/* Notes that L runs, see `running`. */
+void nyx__lua_watch(lua_State *L, nyx__lua *s);
+
 /* The state of the running function; raises an error in finalizers that a closing Lua
  * state runs after the context is gone. */
 static inline nyx__lua *nyx__lua_state(lua_State *L) {
   nyx__lua *s = (nyx__lua *)lua_touserdata(L, NYX_LUA_STATE);
   if (__builtin_expect(!s->ctx, 0)) luaL_error(L, "nyx: this Lua state is closing");
+  if (__builtin_expect(s->watching, 0)) nyx__lua_watch(L, s);
   return s;
 }
 
@@ -158,8 +168,59 @@ void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p);
 extern const luaL_Reg nyx__lua_file_functions[], nyx__lua_json_functions[],
     nyx__lua_csv_functions[];
 
-/* grad.c, scope.c, describe.c */
+/* callback.c: Lua functions that the core calls, in a Lua thread of their own */
 
+typedef struct nyx__callback nyx__callback;
+/* Keeps the function at index for C; raises an error when there is no memory. */
+nyx__callback *nyx__lua_callback(lua_State *L, nyx__lua *s, int index);
+/* Gives it (a void * for the core's sake) back: at any time, from anywhere, also after
+ * the Lua state has closed. */
+void nyx__lua_callback_free(void *callback);
+/* Runs body with the function at the top of L's stack. A Lua error becomes the context's
+ * message. The callback may be freed meanwhile. */
+nyx_status nyx__lua_callback_run(nyx_context *ctx, const nyx__callback *callback,
+                                 void (*body)(lua_State *L, nyx__lua *s, void *job),
+                                 void *job);
+/* When the context's message stands for a value that such a function raised, other than a
+ * string: raises that. */
+void nyx__lua_rethrow(lua_State *L, nyx__lua *s);
+/* Lets go of the functions that were given back. */
+void nyx__lua_callbacks_sweep(lua_State *L, nyx__lua *s);
+/* The Lua state is closing. */
+void nyx__lua_callbacks_close(nyx__lua *s);
+
+/* hook.c, function.c */
+
+void nyx__lua_open_hooks(lua_State *L, nyx__lua *s);
+extern const luaL_Reg nyx__lua_hook_methods[];
+extern const luaL_Reg nyx__lua_function_functions[]; /* nyx.system */
+
+/* graph.c: x.grad_fn, nil for leaves */
+
+void nyx__lua_open_nodes(lua_State *L);
+void nyx__lua_push_grad_fn(lua_State *L, nyx__lua *s, nyx_tensor *t);
+extern const luaL_Reg nyx__lua_graph_functions[]; /* nyx.system */
+
+/* anomaly.c: anomaly mode and the profiler of backward passes */
+
+void nyx__lua_open_profiler(lua_State *L);
+extern const luaL_Reg nyx__lua_anomaly_functions[];
+extern const luaL_Reg nyx__lua_profiler_functions[]; /* nyx.system */
+
+/* scope.c: calls the function at 1 with the arguments behind it, between set(s, on) and
+ * set(s, before), which comes also after an error; gives how many results it pushed. */
+int nyx__lua_with(lua_State *L, nyx__lua *s, const char *function,
+                  void (*set)(nyx__lua *s, intptr_t value), intptr_t on, intptr_t before);
+
+/* context.c: mixed precision, the random state, the edge of a graph */
+
+extern const luaL_Reg nyx__lua_context_functions[];
+extern const luaL_Reg nyx__lua_checkpoint_functions[]; /* nyx.system */
+
+/* grad.c, transform.c, scope.c, describe.c */
+
+extern const luaL_Reg nyx__lua_lift_functions[],
+    nyx__lua_level_functions[]; /* nyx.lift */
 extern const luaL_Reg nyx__lua_grad_functions[], nyx__lua_grad_methods[];
 extern const luaL_Reg nyx__lua_describe_functions[];
 extern const luaL_Reg nyx__lua_scope_functions[];

@@ -25,6 +25,15 @@ static const char *promotion_name(nyx_promotion promotion) {
   return "?";
 }
 
+static const char *autocast_name(nyx_autocast autocast) {
+  switch (autocast) {
+    case NYX_AUTOCAST_NONE: return "none";
+    case NYX_AUTOCAST_LOW: return "low";
+    case NYX_AUTOCAST_FLOAT32: return "float32";
+  }
+  return "?";
+}
+
 static const char *type_name(nyx_attr_type type) {
   switch (type) {
     case NYX_ATTR_INT: return "int";
@@ -128,6 +137,7 @@ static void push_op(lua_State *L, const nyx_op *op) {
   set_string(L, "doc", op->doc);
   set_string(L, "kind", kind_name(op->kind));
   set_string(L, "promotion", promotion_name(op->promotion));
+  set_string(L, "autocast", autocast_name(op->autocast));
   set_string(L, "cases", op->cases);
   set_integer(L, "min_inputs", op->min_in);
   set_integer(L, "max_inputs", op->variadic ? NYX_MAX_INPUTS : op->max_in);

@@ -39,7 +39,23 @@ void nyx__lua_fail(lua_State *L, const char *format, ...) {
   __builtin_unreachable();
 }
 
+#if LUA_VERSION_NUM < 502
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+#endif
+
 void nyx__lua_raise(lua_State *L, nyx__lua *s) {
+#if LUA_VERSION_NUM < 502
+  /* A callback may have run on its own Lua thread (callback.c). LuaJIT notes that as the
+   * running one and only looks again at the next call or return, but not at an error:
+   * code that it has compiled would go on with the wrong stack. */
+  luaL_checkstack(L, 1, "error message");
+  lua_pushcfunction(L, nothing);
+  lua_call(L, 0, 0);
+#endif
+  nyx__lua_rethrow(L, s);
   nyx__lua_fail(L, "%s", nyx_context_error(s->ctx));
 }
 

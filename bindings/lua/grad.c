@@ -8,20 +8,23 @@
 static nyx_tensor *read_options(lua_State *L, nyx__lua *s, int index,
                                 const char *function, nyx_backward_options *options) {
   nyx_tensor *seed = NULL;
-  *options = (nyx_backward_options){false, false};
+  *options = (nyx_backward_options){0};
   if (lua_isnoneornil(L, index)) return NULL;
   if (lua_type(L, index) != LUA_TTABLE)
     nyx__lua_bad_argument(L, s, index, function, "options", "table");
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
     bool is_flag = strcmp(name, "retain_graph") == 0 || strcmp(name, "create_graph") == 0;
-    if (is_flag && !lua_isboolean(L, -1))
+    options->where_needed |= strcmp(name, "create_graph") == 0 &&
+                             lua_type(L, -1) == LUA_TSTRING &&
+                             strcmp(lua_tostring(L, -1), "needed") == 0;
+    if (is_flag && !options->where_needed && !lua_isboolean(L, -1))
       nyx__lua_fail(L, "bad option '%s' to '%s' (boolean expected, got %s)", name,
                     function, nyx__lua_describe(L, s, -1));
     if (strcmp(name, "retain_graph") == 0)
       options->retain_graph = lua_toboolean(L, -1);
     else if (strcmp(name, "create_graph") == 0)
-      options->create_graph = lua_toboolean(L, -1);
+      options->create_graph = lua_toboolean(L, -1) && !options->where_needed;
     else if (strcmp(name, "gradient") == 0)
       seed = nyx__lua_check(L, s, -1, function); /* the options hold it */
     else
@@ -47,6 +50,7 @@ static int tensor_backward(lua_State *L) {
     nyx__lua_fail(L, "backward: the gradient is given twice, by position and by name");
   if (named) seed = named;
   nyx_status status = nyx_backward_run(s->ctx, t, seed, &options);
+  nyx__lua_callbacks_sweep(L, s);
   if (status == NYX_ERR_MEMORY) nyx__lua_collect(L, s);
   nyx__lua_try(L, s, status);
   return 0;
@@ -70,7 +74,8 @@ static nyx_tensor *input_at(lua_State *L, nyx__lua *s, int i) {
 }
 
 /* nyx.grad(root, inputs, {gradient, retain_graph, create_graph}): d(root)/d(input) for a
- * tensor or a table of tensors; nil where root does not depend on it. */
+ * tensor or a table of tensors; nil where root does not depend on it. create_graph =
+ * "needed" records the pass if root depends on other variables, too. */
 static int gradients(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   bool single = lua_type(L, 2) != LUA_TTABLE;
@@ -92,7 +97,9 @@ static int gradients(lua_State *L) {
     in[i] = input_at(L, s, i);
     out[i] = NULL;
   }
-  nyx__lua_try(L, s, nyx_gradients(s->ctx, root, seed, in, n, &options, out));
+  nyx_status status = nyx_gradients(s->ctx, root, seed, in, n, &options, out);
+  nyx__lua_callbacks_sweep(L, s);
+  nyx__lua_try(L, s, status);
   for (int i = 0; i < n; i++) { /* first all get their tensor, then they are counted */
     lua_rawgeti(L, result, i + 1);
     nyx__lua_box(L, s, -1)->t = out[i];
@@ -140,14 +147,25 @@ static int tensor_zero_grad(lua_State *L) {
   return 0;
 }
 
-const luaL_Reg nyx__lua_grad_methods[] = {{"backward", tensor_backward},
-                                          {"detach", tensor_detach},
-                                          {"requires_grad_", tensor_requires_grad},
-                                          {"zero_grad", tensor_zero_grad},
-                                          {NULL, NULL}};
+/* x:is_inference(): whether it was made in inference mode. */
+static int tensor_is_inference(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  lua_pushboolean(L, nyx_tensor_is_inference(nyx__lua_check(L, s, 1, "is_inference")));
+  return 1;
+}
+
+const luaL_Reg nyx__lua_grad_methods[] = {
+    {"backward", tensor_backward},   {"is_inference", tensor_is_inference},
+    {"detach", tensor_detach},       {"requires_grad_", tensor_requires_grad},
+    {"zero_grad", tensor_zero_grad}, {NULL, NULL}};
 
 static int is_grad_enabled(lua_State *L) {
   lua_pushboolean(L, nyx_context_grad_enabled(nyx__lua_state(L)->ctx));
+  return 1;
+}
+
+static int is_inference_mode_enabled(lua_State *L) {
+  lua_pushboolean(L, nyx_context_inference(nyx__lua_state(L)->ctx));
   return 1;
 }
 
@@ -159,7 +177,9 @@ static int set_grad_enabled(lua_State *L) {
   return 0;
 }
 
-const luaL_Reg nyx__lua_grad_functions[] = {{"grad", gradients},
-                                            {"is_grad_enabled", is_grad_enabled},
-                                            {"set_grad_enabled", set_grad_enabled},
-                                            {NULL, NULL}};
+const luaL_Reg nyx__lua_grad_functions[] = {
+    {"grad", gradients},
+    {"is_grad_enabled", is_grad_enabled},
+    {"is_inference_mode_enabled", is_inference_mode_enabled},
+    {"set_grad_enabled", set_grad_enabled},
+    {NULL, NULL}};

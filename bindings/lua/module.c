@@ -267,6 +267,7 @@ static int state_gc(lua_State *L) {
   nyx_context *ctx = s->ctx;
   /* What finalizers made while the state was closing will not be finalised itself. */
   while (s->boxes) nyx__lua_drop(s, s->boxes);
+  nyx__lua_callbacks_close(s);
   s->ctx = NULL; /* tensors that are finalised later need none */
   nyx_context_free(ctx);
   return 0;
@@ -346,21 +347,34 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   lua_setfield(L, 4, "__name");
   add(L, s, 4, 4, nyx__lua_tensor_events);
   const luaL_Reg *const functions[] = {
-      nyx__lua_tensor_functions,   nyx__lua_convert_functions, nyx__lua_grad_functions,
-      nyx__lua_describe_functions, nyx__lua_scope_functions,   module_functions};
+      nyx__lua_tensor_functions,  nyx__lua_convert_functions,
+      nyx__lua_grad_functions,    nyx__lua_describe_functions,
+      nyx__lua_scope_functions,   nyx__lua_anomaly_functions,
+      nyx__lua_context_functions, module_functions};
   const luaL_Reg *const methods[] = {nyx__lua_tensor_methods, nyx__lua_convert_methods,
-                                     nyx__lua_grad_methods, nyx__lua_index_methods,
-                                     nyx__lua_ffi_methods};
+                                     nyx__lua_grad_methods,   nyx__lua_index_methods,
+                                     nyx__lua_ffi_methods,    nyx__lua_hook_methods};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
     add(L, s, 2, 4, functions[i]);
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
     add(L, s, 3, 4, methods[i]);
   nyx__lua_open_scope(L);
+  nyx__lua_open_hooks(L, s);
+  nyx__lua_open_nodes(L);
+  nyx__lua_open_profiler(L);
   lua_newtable(L); /* nyx.system, for lua/nyx/io, data and train */
   add(L, s, 5, 4, nyx__lua_file_functions);
   add(L, s, 5, 4, nyx__lua_json_functions);
   add(L, s, 5, 4, nyx__lua_csv_functions);
+  add(L, s, 5, 4, nyx__lua_function_functions);
+  add(L, s, 5, 4, nyx__lua_profiler_functions);
+  add(L, s, 5, 4, nyx__lua_checkpoint_functions);
+  add(L, s, 5, 4, nyx__lua_graph_functions);
   lua_setfield(L, 2, "system");
+  lua_newtable(L); /* nyx.lift, for lua/nyx/func.lua */
+  add(L, s, 5, 4, nyx__lua_lift_functions);
+  add(L, s, 5, 4, nyx__lua_level_functions);
+  lua_setfield(L, 2, "lift");
 
   lua_pushlightuserdata(L, s);
   lua_pushvalue(L, 4);

@@ -1,7 +1,8 @@
 /* Functions that call a function and put something back afterwards, also when it raises
- * an error: nyx.no_grad, nyx.enable_grad, nyx.scope. On Lua 5.4 a guard is a to-be-closed
- * value, so the error's traceback stays whole. On LuaJIT, and in coroutines, which are
- * not unwound when they fail, the call is protected. Read next: grad.c. */
+ * an error: nyx.no_grad, nyx.enable_grad, nyx.inference_mode, nyx.scope. On Lua
+ * 5.4 a guard is a to-be-closed value, so the error's traceback stays whole. On LuaJIT,
+ * and in coroutines, which are not unwound when they fail, the call is protected. Read
+ * next: grad.c. */
 #include "binding.h"
 
 #define GUARD_KEY "nyx.guard" /* registry: the guards' metatable */
@@ -9,7 +10,10 @@
 typedef struct guard {
   nyx__lua *s;
   bool is_scope, active;
-  bool grad_enabled;   /* what was before */
+  bool grad_enabled;                        /* what was before */
+  nyx_level level;                          /* to be closed; 0: none */
+  void (*set)(nyx__lua *s, intptr_t value); /* to be called with `before`; NULL: none */
+  intptr_t before;
   nyx__box *head;      /* tensors made in this scope */
   nyx__box **previous; /* the scope around it */
 } guard;
@@ -21,6 +25,14 @@ static void release_all(guard *g) {
 static void leave(guard *g) {
   if (!g->active) return;
   g->active = false;
+  if (g->level) {
+    if (g->s->ctx) nyx_transform_end(g->s->ctx, g->level);
+    return;
+  }
+  if (g->set) {
+    if (g->s->ctx) g->set(g->s, g->before);
+    return;
+  }
   if (!g->is_scope) {
     if (g->s->ctx) nyx_context_set_grad_enabled(g->s->ctx, g->grad_enabled);
     return;
@@ -167,6 +179,54 @@ static int enable_grad(lua_State *L) {
   return with_grad(L, true, "enable_grad");
 }
 
+static void set_inference(nyx__lua *s, intptr_t on) {
+  nyx_context_set_inference(s->ctx, on != 0);
+}
+
+/* nyx.inference_mode(fn, ...): like no_grad, and tensors made inside are inference
+ * tensors. */
+static int inference_mode(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  return nyx__lua_with(L, s, "inference_mode", set_inference, true,
+                       nyx_context_inference(s->ctx));
+}
+
+int nyx__lua_with(lua_State *L, nyx__lua *s, const char *function,
+                  void (*set)(nyx__lua *s, intptr_t value), intptr_t on,
+                  intptr_t before) {
+  guard *g = enter(L, s, function);
+  g->set = set;
+  g->before = before;
+  set(s, on);
+  return run_guarded(L, g);
+}
+
+/* Runs fn(level, ...) for the function at 1, under a guard that closes the level. */
+static int with_level(lua_State *L, nyx__lua *s, const char *function, int64_t size) {
+  guard *g = enter(L, s, function);
+  g->active = false;
+  nyx__lua_try(L, s,
+               size < 0 ? nyx_dual_begin(s->ctx, &g->level)
+                        : nyx_batch_begin(s->ctx, size, &g->level));
+  g->active = true;
+  lua_pushnumber(L, (lua_Number)g->level);
+  lua_insert(L, 3);
+  return run_guarded(L, g);
+}
+
+/* nyx.lift: dual_level(fn, ...) and batch_level(size, fn, ...) give fn(level, ...). */
+static int dual_level(lua_State *L) {
+  return with_level(L, nyx__lua_state(L), "jvp", -1);
+}
+static int batch_level(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  double size = lua_tonumber(L, 1);
+  if (!lua_isnumber(L, 1) || size < 0)
+    nyx__lua_bad_argument(L, s, 1, "vmap", "size", "number");
+  lua_remove(L, 1);
+  return with_level(L, s, "vmap", (int64_t)size);
+}
+
 /* nyx.scope(fn, ...): fn(...), after which every tensor made inside is released, except
  * those in its results (also inside tables and closures) and those given to nyx.keep. */
 static int scope(lua_State *L) {
@@ -186,8 +246,12 @@ static int keep(lua_State *L) {
   return lua_gettop(L);
 }
 
+const luaL_Reg nyx__lua_level_functions[] = {
+    {"dual_level", dual_level}, {"batch_level", batch_level}, {NULL, NULL}};
+
 const luaL_Reg nyx__lua_scope_functions[] = {{"no_grad", no_grad},
                                              {"enable_grad", enable_grad},
+                                             {"inference_mode", inference_mode},
                                              {"scope", scope},
                                              {"keep", keep},
                                              {NULL, NULL}};

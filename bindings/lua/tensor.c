@@ -78,13 +78,15 @@ typedef enum field {
   FIELD_REQUIRES_GRAD,
   FIELD_IS_LEAF,
   FIELD_GRAD_FN,
-  FIELD_NDIM
+  FIELD_NDIM,
+  FIELD_RETAINS_GRAD
 } field;
 
-static const char *const field_names[] = {"shape",         "dtype",   "device",  "grad",
-                                          "requires_grad", "is_leaf", "grad_fn", "ndim"};
+static const char *const field_names[] = {"shape",   "dtype",         "device",
+                                          "grad",    "requires_grad", "is_leaf",
+                                          "grad_fn", "ndim",          "retains_grad"};
 
-static void push_field(lua_State *L, nyx__lua *s, const nyx_tensor *t, int which) {
+static void push_field(lua_State *L, nyx__lua *s, nyx_tensor *t, int which) {
   switch ((field)which) {
     case FIELD_SHAPE:
       nyx__lua_push_ints(L, nyx_tensor_ndim(t), nyx_tensor_shape(t));
@@ -106,15 +108,9 @@ static void push_field(lua_State *L, nyx__lua *s, const nyx_tensor *t, int which
     }
     case FIELD_REQUIRES_GRAD: lua_pushboolean(L, nyx_tensor_requires_grad(t)); break;
     case FIELD_IS_LEAF: lua_pushboolean(L, nyx_tensor_is_leaf(t)); break;
-    case FIELD_GRAD_FN: {
-      const char *name = nyx_tensor_grad_op(t);
-      if (name)
-        lua_pushstring(L, name);
-      else
-        lua_pushnil(L);
-      break;
-    }
+    case FIELD_GRAD_FN: nyx__lua_push_grad_fn(L, s, t); break;
     case FIELD_NDIM: lua_pushinteger(L, nyx_tensor_ndim(t)); break;
+    case FIELD_RETAINS_GRAD: lua_pushboolean(L, nyx_tensor_retains_grad(t)); break;
   }
 }
 
@@ -235,6 +231,7 @@ static int tensor_gc(lua_State *L) {
   nyx__lua *s = (nyx__lua *)lua_touserdata(L, NYX_LUA_STATE);
   nyx__box *box = nyx__lua_box(L, s, 1);
   if (box && box->t) nyx__lua_drop(s, box);
+  if (s->ctx) nyx__lua_callbacks_sweep(L, s);
   return 0;
 }
 

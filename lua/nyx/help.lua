@@ -24,7 +24,8 @@ local others = {
   requires_grad = { "differentiation", "x.requires_grad: whether ops on x are recorded; can be " ..
     "assigned on a leaf" },
   is_leaf = { "differentiation", "x.is_leaf: whether no recorded op made x" },
-  grad_fn = { "differentiation", "x.grad_fn: the name of the recorded op that made x, or nil" },
+  grad_fn = { "differentiation", "x.grad_fn: the node of the graph that made x, or nil: .name, " ..
+    ".order, :inputs(), :outputs(), :saved()" },
   size = { "tensor", "x:size(dim): the size of a dimension; without dim all, as a table" },
   stride = { "tensor", "x:stride(dim): elements from one position to the next; without dim " ..
     "all, as a table" },
@@ -50,9 +51,27 @@ local others = {
   requires_grad_ = { "differentiation", "x:requires_grad_(on): asks for gradients of x (true)" },
   zero_grad = { "differentiation", "x:zero_grad(): clears x.grad" },
   no_grad = { "differentiation", "nyx.no_grad(fn, ...): fn(...) without recording" },
+  grad_flow = { "differentiation", "nyx.grad_flow(model, {layers, columns, terminal}): the " ..
+    "norms of a model's gradients, a row for every parameter or layer: name, state, norm, " ..
+    "max, ratio, weight, count; printed, bars on a logarithmic scale" },
+  inference_mode = { "differentiation", "nyx.inference_mode(fn, ...): fn(...) without " ..
+    "recording; the tensors it makes cannot take part in gradients later, except as copies" },
+  is_inference_mode_enabled = { "differentiation", "nyx.is_inference_mode_enabled(): whether " ..
+    "nyx.inference_mode is on" },
+  is_inference = { "differentiation", "x:is_inference(): whether x was made in " ..
+    "nyx.inference_mode" },
   enable_grad = { "differentiation", "nyx.enable_grad(fn, ...): fn(...) with recording" },
   is_grad_enabled = { "differentiation", "nyx.is_grad_enabled(): whether ops are recorded" },
   set_grad_enabled = { "differentiation", "nyx.set_grad_enabled(on): turns recording on or off" },
+  autocast = { "differentiation", "nyx.autocast(fn, ...), nyx.autocast({dtype, enabled, " ..
+    "device}, fn, ...): fn(...) in mixed precision: products of matrices and convolutions take " ..
+    "bfloat16 (or float16) inputs and add up in float32; sums, exponentials, norms and losses " ..
+    "are computed in float32; float64 stays. Run forward and loss inside, backward outside" },
+  is_autocast_enabled = { "differentiation", "nyx.is_autocast_enabled(): whether nyx.autocast " ..
+    "is in effect" },
+  checkpoint = { "differentiation", "nyx.checkpoint(f, ...): f(...), which keeps only its " ..
+    "arguments for the backward pass and runs again there, with the same random numbers; " ..
+    "tensors made inside are released as by nyx.scope" },
   scope = { "memory", "nyx.scope(fn, ...): fn(...), then releases every tensor made inside that " ..
     "is not in its results (tables and closures included) and not given to nyx.keep" },
   keep = { "memory", "nyx.keep(...): lets tensors, or tables of them, outlive nyx.scope" },
@@ -60,6 +79,10 @@ local others = {
     "allocated and reused" },
   memory_limit = { "memory", "nyx.memory_limit(bytes): the most that may be in use; 0: no limit" },
   manual_seed = { "random", "nyx.manual_seed(seed): equal seeds give equal random numbers" },
+  get_rng_state = { "random", "nyx.get_rng_state(): where the random numbers are, a string " ..
+    "for nyx.set_rng_state" },
+  set_rng_state = { "random", "nyx.set_rng_state(state): brings the random numbers again " ..
+    "that followed nyx.get_rng_state" },
   set_default_dtype = { "settings", "nyx.set_default_dtype(dtype): what float constructors make" },
   get_default_dtype = { "settings", "nyx.get_default_dtype()" },
   set_num_threads = { "settings", "nyx.set_num_threads(n): cores that work at once; 0: default" },
@@ -146,6 +169,7 @@ local function op_text(op)
   if #op.dtypes < 9 then facts[#facts + 1] = table.concat(op.dtypes, " ") end
   facts[#facts + 1] = op.differentiable and "differentiable"
     or op.kind ~= "composite" and "no gradient" or nil
+  if op.autocast ~= "none" then facts[#facts + 1] = "autocast: " .. op.autocast end
   local in_place = M.in_place(op)
   if in_place then facts[#facts + 1] = "in place: " .. in_place end
   lines[#lines + 1] = wrap("[" .. table.concat(facts, "; ") .. "]", "  ", 88)

@@ -18,9 +18,11 @@ local home = debug.getinfo(1, "S").source:match("^(.*)init%.lua$")
 if home then nyx.set_home(home) end
 
 -- Functions that live in modules.
-local elsewhere = { save = "io", load = "io", help = "help" }
+local elsewhere = { save = "io", load = "io", help = "help", Function = "custom",
+  profile_backward = "profile", grad_flow = "grad_flow", checkpoint = "checkpoint" }
 -- What the REPL completes besides what is loaded.
-local names = { nn = true, optim = true, data = true, train = true, show = true }
+local names = { nn = true, optim = true, data = true, train = true, show = true, amp = true,
+  graph = true }
 for name in pairs(elsewhere) do names[name] = true end
 
 local function module_exists(name)

@@ -16,7 +16,7 @@ local unpack = unpack or table.unpack
 ---@field grad nyx.Tensor? what backward added up; assign nil to clear it
 ---@field requires_grad boolean whether ops on it are recorded; leaves can be assigned
 ---@field is_leaf boolean whether no recorded op made it
----@field grad_fn string? the recorded op that made it
+---@field grad_fn nyx.Node? the node of the graph that made it
 ---@operator add(nyx.Tensor|number): nyx.Tensor
 ---@operator sub(nyx.Tensor|number): nyx.Tensor
 ---@operator mul(nyx.Tensor|number): nyx.Tensor

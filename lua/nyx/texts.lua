@@ -12,7 +12,8 @@ add("nyx.nn", {
     "modules and parameters to fields of self in init and define forward(x). Methods: " ..
     "parameters named_parameters buffers modules named_modules children apply train eval " ..
     "zero_grad to requires_grad_ state_dict load_state_dict register_buffer " ..
-    "register_parameter parameter_count",
+    "register_parameter parameter_count register_forward_pre_hook register_forward_hook " ..
+    "register_full_backward_pre_hook register_full_backward_hook",
   Parameter = "nn.Parameter(tensor): a trainable leaf that shares memory with tensor",
   register = "nn.register(class): lets nyx.load build modules of a class of your own",
   Linear = "nn.Linear(in_features, out_features, {bias, dtype}): x W^T + b over the last " ..
@@ -76,6 +77,15 @@ add("nyx.nn", {
     "probabilities; reduction may also be \"batchmean\"",
 })
 
+add("nyx.nn", {
+  checkpoint_sequential = "nn.checkpoint_sequential(seq, x, {segments, budget, plan}): seq(x) " ..
+    "as checkpoints, in so many segments, or in those that recompute least with so many bytes",
+  plan_checkpoints = "nn.plan_checkpoints(layers, budget): the segments {segments, peak, " ..
+    "recomputed} that recompute the fewest layers within a budget of bytes",
+  measure_layers = "nn.measure_layers(seq, x): the bytes {kept, output} that each layer keeps " ..
+    "for its gradient, and of its output",
+})
+
 add("nyx.nn.init", {
   uniform_ = "nn.init.uniform_(tensor, low, high): uniform over low..high (0..1)",
   normal_ = "nn.init.normal_(tensor, mean, std): normal (0, 1)",
@@ -93,8 +103,19 @@ add("nyx.nn.init", {
 })
 
 add("nyx.nn.utils", {
-  clip_grad_norm_ = "nn.utils.clip_grad_norm_(parameters, max_norm, norm_type): scales all " ..
-    "gradients together so that their norm (2) is at most max_norm; gives the norm before",
+  clip_grad_norm_ = "nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, " ..
+    "{error_if_nonfinite}): scales all gradients together so that their norm (2) is at most " ..
+    "max_norm; gives the norm before",
+  normalize_grad_ = "nn.utils.normalize_grad_(parameters, {norm_type, eps}): divides all " ..
+    "gradients together by their norm (2); gives the norm before",
+  centralize_grad_ = "nn.utils.centralize_grad_(parameters): subtracts from each gradient with " ..
+    "more than one dimension its mean over all but the first (Yong et al. 2020)",
+  add_grad_noise_ = "nn.utils.add_grad_noise_(parameters, {step, eta, gamma}): adds normal " ..
+    "noise of variance eta / (1 + step)^gamma, 0.01 and 0.55 (Neelakantan et al. 2015); gives " ..
+    "the deviation",
+  pcgrad = "nn.utils.pcgrad(losses, parameters, {retain_graph, shuffle}): adds to .grad the sum " ..
+    "of the losses' gradients, each without what opposes the others (Yu et al. 2020); gives " ..
+    "which did",
   clip_grad_value_ = "nn.utils.clip_grad_value_(parameters, value): clamps gradients to " ..
     "-value..value",
   parameters_to_vector = "nn.utils.parameters_to_vector(parameters): all elements as one vector",
@@ -123,6 +144,21 @@ add("nyx.optim", {
     "every epoch",
   CosineAnnealingLR = "optim.CosineAnnealingLR(optimizer, {T_max, eta_min}): half a cosine " ..
     "from the starting rate to eta_min (0) in T_max epochs",
+})
+
+add("nyx.amp", {
+  GradScaler = "amp.GradScaler({init_scale, growth_factor, backoff_factor, growth_interval, " ..
+    "enabled}): scales the loss for float16 and finds the scale: scaler:scale(loss):backward() " ..
+    "scaler:step(optimizer) scaler:update(). Methods: scale unscale_ step update get_scale " ..
+    "is_enabled state_dict load_state_dict",
+})
+
+add("nyx.graph", {
+  dot = "graph.dot(y, {names, saved}): the graph under a tensor, or a list of them, as text " ..
+    "for Graphviz. names: a table from names to tensors, or a module; saved: tell how much " ..
+    "memory every op holds",
+  save = "graph.save(y, path, {names, saved, program}): writes the graph as text (.dot, .gv) " ..
+    "or, with Graphviz, draws it (.svg, .png, .pdf)",
 })
 
 add("nyx.data", {

@@ -40,24 +40,79 @@ static const char work[] =
     "end\n"
     "return x.grad:sum()";
 
-static void *work_in_thread(void *result) {
+/* A model in training, with all that may happen on the way: hooks, per-sample gradients,
+ * Hessian-vector products, vectorised and forward-mode derivatives, modules called with
+ * other parameters. */
+static const char training[] =
+    "local nyx = require 'nyx'\n"
+    "local nn, func = nyx.nn, nyx.func\n"
+    "nyx.manual_seed(11)\n"
+    "local net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))\n"
+    "local adam = nyx.optim.Adam(net:parameters(), {lr = 1e-2})\n"
+    "local x, labels = nyx.randn(16, 6), nyx.randint(1, 4, {16})\n"
+    "local targets, seen = nyx.randn(16, 3), 0\n"
+    "net[1]:register_full_backward_hook(function() seen = seen + 1 end)\n"
+    "local names = {}\n"
+    "for name, w in net:named_parameters() do names[name] = w:detach() end\n"
+    "local function loss(p, a, b)\n"
+    "  local y = func.functional_call(net, p, a:unsqueeze(1)):squeeze(1)\n"
+    "  return (y - b):square():sum()\n"
+    "end\n"
+    "local each = func.vmap(func.grad(loss), {in_dims = {false, 1, 1}})\n"
+    "local sum = 0\n"
+    "for step = 1, 40 do\n"
+    "  adam:zero_grad()\n"
+    "  local hidden = net[2](net[1](x))\n"
+    "  hidden:register_hook(function() seen = seen + 1 end)\n"
+    "  net[3](hidden):cross_entropy(labels):backward()\n"
+    "  adam:step()\n"
+    "  if step % 5 == 0 then\n"
+    "    local g = each(names, x, targets)\n"
+    "    sum = sum + g['1.weight']:square():mean():item()\n"
+    "    local _, h = func.hvp(function(w) return (w:tanh() * w):sum() end, x, x)\n"
+    "    local j = func.jacobian(function(w) return w:softmax(1) end)(x[1])\n"
+    "    sum = sum + h:sum():item() + j:abs():sum():item()\n"
+    "    collectgarbage()\n"
+    "  end\n"
+    "end\n"
+    "assert(seen >= 80, seen)\n"
+    "return net(x):sum() + sum + seen";
+
+typedef struct task {
+  const char *script;
+  double result;
+} task;
+
+static void *work_in_thread(void *arg) {
+  task *t = arg;
   lua_State *L = open_state();
-  if (run(L, work)) {
+  if (run(L, t->script)) {
     nyx_context *ctx = nyx_lua_context(L);
-    CHECK_OK(ctx, nyx_tensor_item(ctx, nyx_lua_check_tensor(L, -1), (double *)result));
+    CHECK_OK(ctx, nyx_tensor_item(ctx, nyx_lua_check_tensor(L, -1), &t->result));
   }
   lua_close(L);
   return NULL;
 }
 
-static void states_work_at_once(void) {
+/* The same script in three states at once gives the same result in all. */
+static void all_at_once(const char *script) {
   pthread_t thread[3];
-  double result[3] = {0};
-  for (int i = 0; i < 3; i++)
-    pthread_create(&thread[i], NULL, work_in_thread, &result[i]);
+  task tasks[3];
+  for (int i = 0; i < 3; i++) {
+    tasks[i] = (task){script, 0};
+    pthread_create(&thread[i], NULL, work_in_thread, &tasks[i]);
+  }
   for (int i = 0; i < 3; i++) pthread_join(thread[i], NULL);
-  CHECK(result[0] != 0);
-  CHECK(result[0] == result[1] && result[1] == result[2]);
+  CHECK(tasks[0].result != 0 && isfinite(tasks[0].result));
+  CHECK(tasks[0].result == tasks[1].result && tasks[1].result == tasks[2].result);
+}
+
+static void states_work_at_once(void) {
+  all_at_once(work);
+}
+
+static void states_train_at_once(void) {
+  all_at_once(training);
 }
 
 static void tensors_cross(void) {
@@ -139,6 +194,7 @@ static void closing(void) {
 
 int main(void) {
   RUN(states_work_at_once);
+  RUN(states_train_at_once);
   RUN(tensors_cross);
   RUN(errors_are_lua_errors);
   RUN(interruption);

@@ -106,13 +106,16 @@ local function join(path, key)
   return path == "" and key or path .. "." .. key
 end
 
+-- What a module notes about itself: not part of its state.
+local books = { _order = true, _kinds = true, _hooks = true }
+
 function Writer:module(value, path)
   local fields = {}
   local order, kinds = value._order or {}, value._kinds or {}
   local role = require("nyx.nn.module").role
   local function field(key)
     local content = rawget(value, key)
-    if content ~= nil and key ~= "_order" and key ~= "_kinds" then
+    if content ~= nil and not books[key] then
       fields[#fields + 1] = { self:value(key, path), self:value(content, join(path, key)),
         role(value, key) }
     end
@@ -211,7 +214,7 @@ function Reader:module(node)
       reject("a field of %s is damaged", node.class)
     end
     -- A field must not take the place of a method or of the module's own books.
-    if type(key) == "string" and (key:sub(1, 2) == "__" or key == "_order" or key == "_kinds"
+    if type(key) == "string" and (key:sub(1, 2) == "__" or books[key]
       or type(class[key]) == "function") or rawget(object, key) ~= nil then
       reject("a field of %s is named '%s'", node.class, tostring(key))
     end

@@ -28,7 +28,7 @@ function Sequential:append(module)
 end
 
 function Sequential:forward(x)
-  for i = 1, #self do x = self[i]:forward(x) end
+  for i = 1, #self do x = self[i](x) end
   return x
 end
 

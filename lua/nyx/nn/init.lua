@@ -5,12 +5,16 @@
 -- Read next: module.lua.
 local check = require "nyx.check"
 local Module = require "nyx.nn.module"
+local segments = require "nyx.nn.segments"
 
 local M = {
   Module = Module,
   Parameter = Module.Parameter,
   init = require "nyx.nn.initial",
   utils = require "nyx.nn.utils",
+  checkpoint_sequential = segments.checkpoint_sequential,
+  plan_checkpoints = segments.plan_checkpoints,
+  measure_layers = segments.measure_layers,
   --- Classes that nyx.load may build, by name.
   classes = {},
 }

@@ -3,6 +3,7 @@
 -- Read next: linear.lua, container.lua.
 local class = require "nyx.class"
 local check = require "nyx.check"
+local hooks = require "nyx.nn.hooks"
 local nyx = require "nyx"
 
 --- Layers and models derive from Module with nyx.class("Name", nn.Module), assign
@@ -60,7 +61,41 @@ function Module.__newindex(self, key, value)
 end
 
 function Module.__call(self, ...)
+  if rawget(self, "_hooks") then return hooks.call(self, ...) end
   return self:forward(...)
+end
+
+--- Calls fn(module, ...) with the inputs before every forward; what it gives, if anything,
+--- takes their place. Hooks run when the module is called, not by module:forward(...).
+---@param fn function
+---@return nyx.nn.HookHandle handle handle:remove() takes the hook away
+function Module:register_forward_pre_hook(fn)
+  return hooks.add(self, "register_forward_pre_hook", "forward_pre", fn)
+end
+
+--- Calls fn(module, inputs, ...) with the list of inputs and the results after every forward;
+--- what it gives, if anything, takes the results' place.
+---@param fn function
+---@return nyx.nn.HookHandle handle
+function Module:register_forward_hook(fn)
+  return hooks.add(self, "register_forward_hook", "forward", fn)
+end
+
+--- Calls fn(module, grad_input, grad_output) in a backward pass once the gradients of all
+--- inputs are known: lists by position, nil for what has none (and n, how many). A list that
+--- fn gives (or a tensor, for one input) takes the place of grad_input.
+---@param fn function
+---@return nyx.nn.HookHandle handle
+function Module:register_full_backward_hook(fn)
+  return hooks.add(self, "register_full_backward_hook", "backward", fn)
+end
+
+--- Calls fn(module, grad_output) in a backward pass before it goes through the module; a list
+--- that fn gives (or a tensor, for one result) takes the place of grad_output.
+---@param fn function
+---@return nyx.nn.HookHandle handle
+function Module:register_full_backward_pre_hook(fn)
+  return hooks.add(self, "register_full_backward_pre_hook", "backward_pre", fn)
 end
 
 -- Fields that changed into a parameter or module after their first assignment are found

@@ -1,6 +1,7 @@
 -- Normalisation layers and dropout.
 local class = require "nyx.class"
 local check = require "nyx.check"
+local checkpoint = require "nyx.checkpoint"
 local Module = require "nyx.nn.module"
 local nyx = require "nyx"
 
@@ -35,11 +36,14 @@ local function batch_norm(name, ndims)
       check.fail("%s: the input has shape (%s), expected (batch, channels%s)", where,
         table.concat(x.shape, "x"), ndims[4] and ", height, width" or " [, length]")
     end
-    if self.training and self.num_batches_tracked then
+    local mean, var = self.running_mean, self.running_var
+    if self.training and checkpoint.recomputing() then
+      mean, var = nil, nil -- the first run has updated them
+    elseif self.training and self.num_batches_tracked then
       nyx.no_grad(function() self.num_batches_tracked:add_(1) end)
     end
-    return x:batch_norm(self.weight, self.bias, self.running_mean, self.running_var,
-      self.training or self.running_mean == nil, self.momentum, self.eps)
+    return x:batch_norm(self.weight, self.bias, mean, var, self.training or mean == nil,
+      self.momentum, self.eps)
   end
 
   function BatchNorm:extra_repr()

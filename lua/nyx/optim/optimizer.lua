@@ -52,7 +52,7 @@ function Optimizer:add_param_group(group)
     end
     if not parameter.is_leaf then
       check.fail("%s: parameter %d was made by %s, so gradients do not stay on it; expected a "
-        .. "leaf (detach it first)", where, i, parameter.grad_fn)
+        .. "leaf (detach it first)", where, i, parameter.grad_fn.name)
     end
     seen[parameter] = true
     own.params[i] = parameter

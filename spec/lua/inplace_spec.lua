@@ -1,0 +1,246 @@
+-- Changes in place and their gradients: of a tensor, through views of it, of what is saved;
+-- and inference mode. Random programs against PyTorch are in spec/peers/changes.py.
+local nyx = require "nyx"
+
+local function f64(values) return nyx.tensor(values, { dtype = "float64" }) end
+
+local function leaf(values)
+  local t = f64(values)
+  t.requires_grad = true
+  return t
+end
+
+local function fails(pattern, fn)
+  local ok, message = pcall(fn)
+  assert.is_false(ok)
+  assert.matches(pattern, tostring(message))
+end
+
+describe("changes through views", function()
+  it("reach the base and what the base was made from", function()
+    local x, z = leaf { { 1, 2, 3 }, { 4, 5, 6 } }, leaf { { 10 }, { 20 } }
+    local y = x * 2
+    y[1]:mul_(3)
+    y:narrow(1, 2, 1):narrow(2, 2, 2):add_(z[1])
+    assert.same({ { 6, 12, 18 }, { 8, 20, 22 } }, y:totable())
+    y:sum():backward()
+    assert.same({ { 6, 6, 6 }, { 2, 2, 2 } }, x.grad:totable())
+    assert.same({ { 2 }, { 0 } }, z.grad:totable())
+  end)
+
+  it("reach views made before and after them", function()
+    local x = leaf { 1, 2, 3 }
+    local y = x * 1
+    local before, view = y[{ { 2, 3 } }], y[{ { 1, 2 } }]
+    view:mul_(5)
+    local after = y[{ { 1, 2 } }]
+    assert.same({ 10, 3 }, before:totable())
+    assert.same({ 0, 5, 1 }, nyx.grad(before:sum(), x, { retain_graph = true }):totable())
+    assert.same({ 5, 5, 0 }, nyx.grad(after:sum(), x, { retain_graph = true }):totable())
+    assert.same({ 5, 5, 0 }, nyx.grad(view:sum(), x):totable())
+    assert.equal("as_strided", before.grad_fn.name)
+  end)
+
+  it("of the base reach its views", function()
+    local x = leaf { 1, 2 }
+    local y = x * 1
+    local view = y[1]
+    y:mul_(f64 { 3, 4 })
+    y[{ { 1 } }] = x[{ { 2 } }] * 7
+    assert.equal(14, view:item())
+    assert.same({ 0, 7 }, nyx.grad(view, x):totable())
+  end)
+
+  it("go through chains of views of any kind", function()
+    local x = leaf { { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 9 } }
+    local y = x * 1
+    y:t():view_as(y:t()):diagonal():unsqueeze(1)[{ {}, { 1, 3, 2 } }]:squeeze():mul_(10)
+    assert.same({ { 10, 2, 3 }, { 4, 5, 6 }, { 7, 8, 90 } }, y:totable())
+    assert.same({ { 10, 1, 1 }, { 1, 1, 1 }, { 1, 1, 10 } }, nyx.grad(y:sum(), x):totable())
+  end)
+
+  it("make a base without history part of the graph", function()
+    local w = leaf { 2, 3 }
+    local rows = nyx.zeros(3, 2, { dtype = "float64" })
+    for i = 1, 3 do rows[i]:copy_(w * i) end
+    assert.is_true(rows.requires_grad)
+    rows:sum():backward()
+    assert.same({ 6, 6 }, w.grad:totable())
+  end)
+
+  it("have gradients of any order", function()
+    local x = leaf { 0.5, 2 }
+    local y = x * x
+    y[2]:mul_(x[1])
+    y[1]:exp_()
+    -- exp(a^2) + a b^2
+    local g = nyx.grad(y:sum(), x, { create_graph = true })
+    local a, b = 0.5, 2
+    assert.is_true(math.abs(g[1]:item() - (2 * a * math.exp(a * a) + b * b)) < 1e-12)
+    local gg = nyx.grad(g[1], x)
+    assert.is_true(math.abs(gg[1]:item() - (2 + 4 * a * a) * math.exp(a * a)) < 1e-12)
+    assert.is_true(math.abs(gg[2]:item() - 2 * b) < 1e-12)
+  end)
+
+  it("of a leaf that requires a gradient need no_grad", function()
+    local x = leaf { { 1, 2 }, { 3, 4 } }
+    fails("view of a leaf.*no_grad", function() x[1]:mul_(2) end)
+    fails("view of a leaf", function() x[1]:copy_(x[2]) end)
+    assert.same({ { 1, 2 }, { 3, 4 } }, x:totable())
+    nyx.no_grad(function() x[1]:mul_(2) end)
+    assert.same({ { 2, 4 }, { 3, 4 } }, x:totable())
+    local old = nyx.zeros(2, 2)
+    local row = old[1]
+    old.requires_grad = true
+    fails("view of a leaf", function() row:add_(1) end)
+  end)
+
+  it("under no_grad are seen by gradients that saved what was", function()
+    local x = leaf { 1, 2 }
+    local y = x * 1
+    local z = y * y
+    nyx.no_grad(function() y[1]:add_(1) end)
+    fails("changed in place", function() z:sum():backward() end)
+    assert.is_nil(x.grad)
+  end)
+
+  it("are refused where the history could not follow", function()
+    local x = leaf { 1, 2 }
+    local y = x * 1
+    local blind = nyx.no_grad(function() return y[1] end)
+    fails("no_grad.*clone", function() blind:mul_(x[2]) end)
+    local turned = nyx.ones(2, 3):t():detach()
+    fails("contiguous.*clone", function() turned[1]:mul_(x[1]:to("float32")) end)
+    turned:mul_(x[1]:to("float32")) -- itself it may
+    assert.is_true(turned.requires_grad)
+  end)
+
+  it("with `out` are not recorded silently", function()
+    local y = leaf { 1, 2 } * 1
+    fails("existing tensor", function() nyx.add(f64 { 1, 2 }, f64 { 1, 2 }, { out = y }) end)
+    assert.same({ 1, 2 }, y:totable())
+  end)
+
+  it("keep what gradients need of the overwritten values", function()
+    local x, z = leaf { 2 }, leaf { 5 }
+    local y = x * 1
+    y:mul_(z)
+    y:mul_(y)
+    y:sum():backward()
+    assert.same({ 100 }, x.grad:totable()) -- (x z)^2
+    assert.same({ 40 }, z.grad:totable())
+  end)
+
+  it("move retained gradients and leave hooks with what was", function()
+    local x = leaf { 1, 2 }
+    local y = x * 1
+    local view, seen = y[1], nil
+    view:retain_grad()
+    view:register_hook(function(g) seen = g:item() end)
+    view:mul_(3)
+    local z = view * 7
+    z:backward()
+    assert.equal(7, view.grad:item())
+    assert.equal(21, seen)
+    assert.same({ 21, 0 }, x.grad:totable())
+  end)
+
+  it("cost nothing and hold nothing without history", function()
+    local data = nyx.zeros(4, 4)
+    for i = 1, 4 do data[i]:fill_(i) end
+    assert.is_false(data.requires_grad)
+    assert.is_true(data.is_leaf)
+    assert.equal(40, data:sum():item())
+  end)
+
+  it("leave no cycles", function()
+    local x = nyx.ones(1000, { requires_grad = true })
+    local function live()
+      collectgarbage()
+      collectgarbage()
+      return nyx.memory().live
+    end
+    local before = live()
+    for _ = 1, 20 do
+      local y = x * 2
+      local view = y[{ { 1, 500 } }]
+      local w = view * view
+      view:add_(w)
+      y:mul_(y:exp())
+      y[{ { 3, 7 } }] = w[{ { 1, 5 } }]
+    end
+    assert.equal(before, live())
+  end)
+end)
+
+describe("inference_mode", function()
+  it("records nothing and marks what it makes", function()
+    local w = leaf { 1, 2 }
+    local y, x = nyx.inference_mode(function(a)
+      assert.is_true(nyx.is_inference_mode_enabled())
+      assert.is_false(nyx.is_grad_enabled())
+      local inner = nyx.enable_grad(function() return a * 2 end)
+      assert.is_false(inner.requires_grad)
+      return a * 3, nyx.ones(2)
+    end, w)
+    assert.same({ 3, 6 }, y:totable())
+    assert.is_false(y.requires_grad)
+    assert.is_true(y:is_inference())
+    assert.is_true(x:is_inference())
+    assert.is_true(y[1]:is_inference())
+    assert.is_false(w:is_inference())
+    assert.is_false((y * 2):is_inference())
+    assert.is_false(nyx.is_inference_mode_enabled())
+    assert.is_true(nyx.is_grad_enabled())
+  end)
+
+  it("nests, and ends with an error", function()
+    nyx.no_grad(function()
+      pcall(nyx.inference_mode, function()
+        nyx.no_grad(function() end)
+        nyx.inference_mode(function() nyx.set_grad_enabled(true) end)
+        assert.is_true(nyx.is_inference_mode_enabled())
+        error "stop"
+      end)
+      assert.is_false(nyx.is_inference_mode_enabled())
+      assert.is_false(nyx.is_grad_enabled())
+    end)
+    assert.is_true(nyx.is_grad_enabled())
+    assert.is_true(coroutine.wrap(function()
+      pcall(nyx.inference_mode, error, "stop")
+      return not nyx.is_inference_mode_enabled()
+    end)())
+  end)
+
+  it("gives views of other tensors that are none", function()
+    local w = leaf { 1, 2 }
+    local view = nyx.inference_mode(function() return w[1] end)
+    assert.is_false(view:is_inference())
+    local x = f64 { 1, 2 }
+    local z = leaf { 1, 1 } * x
+    nyx.inference_mode(function() x[1]:add_(1) end)
+    fails("changed in place", function() z:sum():backward() end) -- it was counted
+  end)
+
+  it("keeps gradients from what it made", function()
+    local w = leaf { 1, 2 }
+    local x = nyx.inference_mode(function() return f64 { 3, 4 } end)
+    assert.same({ 1, 1 }, nyx.grad((w + x):sum(), w):totable()) -- nothing is saved
+    fails("inference mode.*clone", function() return w * x end)
+    assert.same({ 3, 4 }, nyx.grad((w * x:clone()):sum(), w):totable())
+    fails("inference mode.*clone", function() x.requires_grad = true end)
+    fails("inference mode.*clone", function() x:add_(w) end)
+    fails("inference mode.*clone", function() x[1]:add_(w[1]) end)
+    assert.same({ 3, 4 }, x:totable())
+    x:add_(1)
+    assert.same({ 4, 5 }, x:totable())
+  end)
+
+  it("leaves transforms alone", function()
+    nyx.inference_mode(function()
+      local function f(a) return (a * a:exp()):sum() end
+      local value, tangent = nyx.func.jvp(f, { f64 { 1 } }, { f64 { 1 } })
+      assert.is_true(math.abs(tangent:item() - 2 * value:item()) < 1e-12)
+    end)
+  end)
+end)
