@@ -200,6 +200,17 @@ def embed_call(r, dtype):
     return Case([r.tensor(shape, dtype)], {"shape": [step + offset + 1], "offset": offset, "stride": stride})
 
 
+def scatter_region(r, dtype):
+    shape = r.shape(1, 3, 4, 0)
+    stride, step = [], 1
+    for n in shape:
+        stride.append(step)
+        step *= n * r.choice([1, 2])
+    offset = r.randint(0, 3)
+    return Case([r.tensor([step + offset + 1], dtype, plain=True), r.tensor(shape, dtype)],
+                {"stride": stride, "offset": offset})
+
+
 def assign_call(r, dtype):
     shape = r.shape(1, empty=0)
     start = [r.randrange(n) for n in shape]
@@ -658,6 +669,7 @@ MAKERS = {
     "transpose": transpose, "permute": permute, "view": reshape(True), "reshape": reshape(False),
     "expand": expand, "select": select, "narrow": narrow_call, "squeeze": squeeze, "unsqueeze": unsqueeze,
     "diagonal": diagonal, "unfold": unfold, "as_strided": as_strided, "embed": embed_call,
+    "as_strided_scatter": scatter_region,
     "assign": assign_call, "cast": cast, "to": cast, "flatten": flatten,
     "transfer": lambda r, d: Case([r.tensor(r.shape(), d)], {"device": "cpu"}),
     "gather": gather, "scatter": scatter_call(False), "scatter_add": scatter_call(True),

@@ -1,5 +1,5 @@
 """Compares one op of Nyx with its peer on random calls: values, and for floats gradients of
-first and second order. Read next: table.py, cases.py."""
+first and second order and derivatives in forward mode. Read next: table.py, cases.py."""
 import contextlib
 import math
 
@@ -177,6 +177,34 @@ def peer_run(op, case, inputs, order, v=None, w=None):
     return results, first, torch.autograd.grad(total, others, allow_unused=True)
 
 
+def peer_forward(run, leaves, tangents, native=True):
+    """The derivatives of the float results along tangents: by forward mode where torch has it, else by
+    reverse mode twice, J t being the derivative of <J^T u, t> by u. None for one that is zero."""
+
+    def results(*xs):
+        return tuple(y for y in outputs_of(run(*xs)) if y.dtype in FLOATS)
+
+    try:
+        if native:
+            return torch.func.jvp(results, leaves, tangents)[1]
+    except (RuntimeError, NotImplementedError):
+        pass
+    leaves = tuple(x.requires_grad_() for x in leaves)
+    ys = results(*leaves)
+    us = [torch.zeros_like(y, requires_grad=True) for y in ys]
+    total = sum((y * u).sum() for y, u in zip(ys, us) if y.requires_grad)
+    if not torch.is_tensor(total):
+        return [None] * len(ys)
+    grads = torch.autograd.grad(total, leaves, create_graph=True, allow_unused=True)
+    total = sum((g * t).sum() for g, t in zip(grads, tangents) if g is not None and g.requires_grad)
+    if not torch.is_tensor(total):
+        return [None] * len(ys)
+    return torch.autograd.grad(total, us, allow_unused=True)
+
+
+FORWARD = -1  # in place of the order, in reports
+
+
 class Report:
     """What was seen of one op: numbers of cases, worst errors, failures."""
 
@@ -192,7 +220,7 @@ class Report:
         parts = [f"{self.cases} cases"]
         for (dtype, order), error in sorted(self.worst.items()):
             if dtype in ("float64", "float32"):
-                parts.append(f"{dtype}{''.join(chr(39) for _ in range(order))} {error:.1e}")
+                parts.append(f"{dtype}{'>' if order == FORWARD else chr(39) * order} {error:.1e}")
         if self.refused:
             parts.append(f"{self.refused} refused by torch")
         return ", ".join(parts)
@@ -310,6 +338,39 @@ def run_case(worker, op, case, dtype, report, mutate=None):
             want = torch.zeros(shape, dtype=dtype) if want is None else want
             report.gradients += 1
             bound_check(report, got, want, dtype, level, what, op)
+    if order and dtype in (torch.float64, torch.float32):
+        compare_forward(worker, op, case, call, sent, names, parameters, fresh(widened), dtype, report)
+
+
+def compare_forward(worker, op, case, call, sent, names, parameters, inputs, dtype, report):
+    """Forward mode: the derivatives of all results along random tangents of the leaves."""
+    r = Random("tangents", repr(case.attrs), *[describe(x) for x in inputs])
+    tangents = [r.tensor(inputs[k].shape, dtype, -1.5, 1.5, repeats=False) for k in case.leaves]
+
+    def run(*leaves):
+        args = list(inputs)
+        for k, x in zip(case.leaves, leaves):
+            args[k] = x
+        return (case.peer or op.peer)(*args, **case.attrs)
+
+    try:
+        expected = peer_forward(run, tuple(inputs[k] for k in case.leaves),
+                                tuple(t.to(inputs[k].dtype) for t, k in zip(tangents, case.leaves)),
+                                op.name not in table.NO_FORWARD)
+    except RuntimeError as e:
+        raise Mismatch(f"the peer failed in forward mode: {e}")
+    at = ",".join(f"T[{i + 1}]" for i in leaf_numbers(case))
+    along = ",".join(f"T[{len(sent) + 1 + i}]" for i in range(len(tangents)))
+    lua = f"return forward(function({','.join(parameters)}) return {call} end, {{{','.join(names)}}}, {len(names)}, {{{at}}}, {{{along}}})"
+    try:
+        answer = [y for y in worker.run(lua, [*sent, *tangents]) if y is not None]
+    except NyxError as e:
+        raise Mismatch(f"Nyx raised in forward mode: {e}")
+    if len(answer) != len(expected):
+        raise Mismatch(f"{len(answer)} derivatives, expected {len(expected)}")
+    for i, (got, want) in enumerate(zip(answer, expected)):
+        want = torch.zeros_like(got) if want is None else want
+        bound_check(report, got, want, dtype, FORWARD, f"derivative {i + 1} in forward mode", op)
 
 
 def leaf_numbers(case):
@@ -324,7 +385,7 @@ def leaf_numbers(case):
 
 
 def bound_check(report, got, want, dtype, level, what, op):
-    bound = BOUNDS[dtype][level] * table.LOOSER.get((op.name, NAMES[dtype]), 1)
+    bound = BOUNDS[dtype][abs(level)] * table.LOOSER.get((op.name, NAMES[dtype]), 1)
     top = torch.finfo(dtype).max
     want = want.detach()
     if dtype in (torch.float16, torch.bfloat16, torch.float32):

@@ -5,10 +5,10 @@ holds the peers, live through the whole run.
     python3 spec/peers/peer.py [--nyx build/release/bin/nyx] [--seed N] [--cases N]
                                [part or op ...]
 
-Parts: self, ops, edges, promotion, layers, optimisers, files; or names of ops. The seed is printed;
+Parts: self, ops, edges, promotion, func, layers, optimisers, changes, files; or names of ops. The seed is printed;
 NYX_SPEC_SEED or --seed replays a run, and --case float64/17 one case of an op. Each line says
-how many cases there were and the worst error; ' marks first and '' second gradients. Read
-next: ops.py, table.py."""
+how many cases there were and the worst error; ' marks first and '' second gradients, > forward mode.
+Read next: ops.py, table.py, func.py."""
 import argparse
 import json
 import os
@@ -21,8 +21,10 @@ except ImportError:
     print("1..1\nok 1 - peers # SKIP PyTorch is not installed (pip install -r spec/peers/requirements.txt)")
     sys.exit(0)
 
+import changes
 import edges
 import files
+import func
 import layers
 import ops
 import optimisers
@@ -74,11 +76,12 @@ def compare_ops(tap, worker, options, chosen):
 
 
 # Mistakes, added to the result of a call: of the value; of the first gradient alone; of the
-# second alone.
+# second alone; of forward mode alone.
 PLANTED = {
     "value": "%s + 1e-7 * x0:detach():abs():amax()",
     "first gradient": "%s + 1e-7 * (x0 - x0:detach()):sum()",
     "second gradient": "%s + 1e-7 * ((x0 - x0:detach()) * (x0 - x0:detach())):sum()",
+    "derivative": "%s + 1e-7 * (nyx.lift.is_lifted(x0) and x0 - x0:detach() or 0 * x0):sum()",
 }
 
 
@@ -95,6 +98,7 @@ def check_self(tap, worker, options):
             if not any(what in f or what == "value" and "result" in f for f in report.failures):
                 failures.append(f"a wrong {what} was not found")
         tap.result(f"self: planted mistakes in {name} are found", failures)
+    func.check_self(tap, worker, options.seed)
 
 
 def main():
@@ -115,8 +119,10 @@ def main():
         "ops": lambda: compare_ops(tap, worker, options, set()),
         "edges": lambda: edges.compare(tap, worker, described(worker)),
         "promotion": lambda: promotion.compare(tap, worker),
+        "func": lambda: func.compare(tap, worker, options.seed, few),
         "layers": lambda: layers.compare(tap, worker, options.seed, few),
         "optimisers": lambda: optimisers.compare(tap, worker, options.seed, few),
+        "changes": lambda: changes.compare(tap, worker, options.seed, few),
         "files": lambda: files.compare(tap, worker, options.seed, few),
     }
     for part in parts:

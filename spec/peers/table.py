@@ -80,6 +80,12 @@ def masked_select(x, mask):
     return torch.masked_select(x, mask)
 
 
+def as_strided_scatter(x, value, stride, offset=0):
+    y = x.clone()  # torch's own function gives x no gradient outside the region
+    y.as_strided(value.shape, stride, offset).copy_(value)
+    return y
+
+
 def embed(x, shape, offset, stride):
     return torch.zeros(shape, dtype=x.dtype).as_strided_scatter(x, x.shape, stride, offset)
 
@@ -200,6 +206,7 @@ PEERS = {
     "unfold": lambda x, dim, size, step=1: x.unfold(dim, size, step),
     "as_strided": lambda x, size, stride, offset=0: x.as_strided(size, stride, offset),
     "embed": embed,
+    "as_strided_scatter": as_strided_scatter,
     "cast": lambda x, dtype: x.to(dtype),
     "to": lambda x, dtype=None, device=None: x if dtype is None else x.to(dtype),
     "transfer": lambda x, device: x,
@@ -284,6 +291,8 @@ ATTRS = {
 # Rows whose integers wrap around like torch's.
 WRAPS = {"add", "sub", "mul", "neg", "square", "abs", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum",
          "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "sign", "clamp", "where", "addcmul"}
+# Ops whose derivatives in forward mode are taken by reverse mode twice, with the reason.
+NO_FORWARD = {"embedding": "torch's forward mode forgets padding_idx"}
 # The highest order of gradients that the peer has.
 ORDER = {}
 # Bounds that are this much looser, with the reason beside.

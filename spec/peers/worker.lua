@@ -101,6 +101,27 @@ function environment.differentiate(f, inputs, n, leaves, v, w, order)
   return all, at, results
 end
 
+-- The derivatives of f at inputs[1..n] along tangents of the leaves, in forward mode: those of
+-- the float results (nil for others) and their number.
+function environment.forward(f, inputs, n, leaves, tangents)
+  local numbers = {}
+  for i, leaf in ipairs(leaves) do
+    for k = 1, n do
+      if rawequal(inputs[k], leaf) then numbers[i] = k end
+    end
+  end
+  local _, derivatives = nyx.func.jvp(function(...)
+    local args = { unpack(inputs, 1, n) }
+    for i, dual in ipairs { ... } do args[numbers[i]] = dual end
+    return { f(unpack(args, 1, n)) }
+  end, leaves, tangents)
+  local count = #derivatives
+  for i = 1, count do
+    if not is_float(derivatives[i]) then derivatives[i] = nil end
+  end
+  return derivatives, count
+end
+
 -- A value as JSON, for describing ops.
 local function json(value)
   if type(value) == "table" then
