@@ -57,6 +57,59 @@ function cases.digits_step()
   end
 end
 
+-- Ten elementwise ops and their backward pass.
+local function chain(size)
+  return function()
+    local x = nyx.randn(size, { requires_grad = true })
+    return function(n)
+      for _ = 1, n do
+        x.grad = nil
+        local y = (((x * 2):tanh() + 1):square():sigmoid() * x):exp():log1p() - 0.5
+        y:gelu():sum():backward()
+      end
+    end
+  end
+end
+cases.chain1k_backward = chain(1000)
+cases.chain1m_backward = chain(1000000)
+
+function cases.mlp_backward()
+  local nn = nyx.nn
+  local net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(),
+    nn.Linear(512, 10))
+  local x, labels = nyx.rand(128, 784), nyx.randint(1, 11, { 128 })
+  return function(n)
+    for _ = 1, n do
+      net:zero_grad()
+      net(x):cross_entropy(labels):backward()
+    end
+  end
+end
+
+-- A perceptron of two layers as a function of its parameters: of one entry, or of a batch.
+local function two_layers()
+  local p = { nyx.randn(64, 32) * 0.1, nyx.zeros(64), nyx.randn(10, 64) * 0.1, nyx.zeros(10) }
+  local function loss(q, x, y)
+    local out = x:linear(q[1], q[2]):tanh():linear(q[3], q[4])
+    return (out - y):square():mean()
+  end
+  return p, loss, nyx.randn(64, 32), nyx.randn(64, 10)
+end
+
+function cases.per_sample_gradients()
+  local p, loss, x, y = two_layers()
+  local gradients = nyx.func.vmap(nyx.func.grad(loss), { in_dims = { false, 1, 1 } })
+  return function(n) for _ = 1, n do gradients(p, x, y) end end
+end
+
+function cases.hvp()
+  local p, loss, x, y = two_layers()
+  local v = {}
+  for i, w in ipairs(p) do v[i] = nyx.randn(w.shape) end
+  local function of(q) return loss(q, x, y) end
+  return function(n) for _ = 1, n do nyx.func.hvp(of, { p }, { v }) end end
+end
+
 io.stdout:setvbuf "line"
 print("nyx " .. nyx.version .. ", " .. nyx.cpu_path() .. ", " .. nyx.blas() .. ", "
   .. nyx.get_num_threads() .. " threads")

@@ -50,6 +50,54 @@ def digits_step():
     return run
 
 
+def chain(size):
+    def make():
+        x = torch.randn(size, requires_grad=True)
+        def run(n):
+            for _ in range(n):
+                x.grad = None
+                y = torch.log1p((((x * 2).tanh() + 1).square().sigmoid() * x).exp()) - 0.5
+                nn.functional.gelu(y).sum().backward()
+        return run
+    return make
+
+
+def mlp_backward():
+    net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    x, labels = torch.rand(128, 784), torch.randint(0, 10, (128,))
+    def run(n):
+        for _ in range(n):
+            net.zero_grad()
+            nn.functional.cross_entropy(net(x), labels).backward()
+    return run
+
+
+def two_layers():
+    p = [torch.randn(64, 32) * 0.1, torch.zeros(64), torch.randn(10, 64) * 0.1, torch.zeros(10)]
+    def loss(q, x, y):
+        out = nn.functional.linear(nn.functional.linear(x, q[0], q[1]).tanh(), q[2], q[3])
+        return (out - y).square().mean()
+    return p, loss, torch.randn(64, 32), torch.randn(64, 10)
+
+
+def per_sample_gradients():
+    p, loss, x, y = two_layers()
+    gradients = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
+    def run(n):
+        for _ in range(n):
+            gradients(p, x, y)
+    return run
+
+
+def hvp():
+    p, loss, x, y = two_layers()
+    v = [torch.randn_like(w) for w in p]
+    def run(n):
+        for _ in range(n):
+            torch.func.jvp(torch.func.grad_and_value(lambda q: loss(q, x, y)), (p,), (v,))
+    return run
+
+
 cases = {
     "add16": add(16),
     "add16_recording": add(16, requires_grad=True),
@@ -59,6 +107,11 @@ cases = {
     "gelu1m": unary(torch.nn.functional.gelu, 1000000),
     "softmax": unary(lambda x: torch.softmax(x, 1), 4096, 1024),
     "digits_step": digits_step,
+    "chain1k_backward": chain(1000),
+    "chain1m_backward": chain(1000000),
+    "mlp_backward": mlp_backward,
+    "per_sample_gradients": per_sample_gradients,
+    "hvp": hvp,
 }
 
 print(f"torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)

@@ -99,14 +99,15 @@ def main():
         cpu = next((l.split(":")[1].strip() for l in info if l.startswith("model name")), platform.machine())
     print(f"{cpu}, {threads} threads; {nyx.name}; {torch.name if torch else 'no torch'}")
     print()
-    print(f"{'case':18} {'nyx':>10} {'torch':>10} {'ratio':>7}  {'spread':>13}  of peak")
-    names = ["add16", "add16_recording", "add1m", "exp1m", "gelu1m", "softmax", "sgemm1024", "digits_step"]
+    print(f"{'case':20} {'nyx':>10} {'torch':>10} {'ratio':>7}  {'spread':>13}  of peak")
+    names = ["add16", "add16_recording", "add1m", "exp1m", "gelu1m", "softmax", "sgemm1024", "digits_step",
+             "chain1k_backward", "chain1m_backward", "mlp_backward", "per_sample_gradients", "hvp"]
     results = {}
     for case in options.cases or names:
         a = nyx.repeats(case)
         b = torch.repeats(case) if torch else 0
         if not a:
-            print(f"{case:18} unknown to cases.lua")
+            print(f"{case:20} unknown to cases.lua")
             continue
         ours, theirs, ratios = [], [], []
         for _ in range(ROUNDS):
@@ -121,10 +122,10 @@ def main():
             row["limit"] = FLOPS[case] / row["nyx"] / 1e9 / fma
         results[case] = row
         spread = f"{min(ratios):.2f}..{max(ratios):.2f}" if b else ""
-        print(f"{case:18} {shown(row['nyx']):>10} {shown(row['torch']):>10} "
+        print(f"{case:20} {shown(row['nyx']):>10} {shown(row['torch']):>10} "
               f"{row['ratio'] if b else 0:7.2f}  {spread:>13}  "
               f"{row['limit']:.0%}" if "limit" in row else
-              f"{case:18} {shown(row['nyx']):>10} {shown(row['torch']):>10} "
+              f"{case:20} {shown(row['nyx']):>10} {shown(row['torch']):>10} "
               f"{row['ratio'] if b else 0:7.2f}  {spread:>13}", flush=True)
     if not options.cases:
         ours = start_times([options.nyx, "-e", "require 'nyx'"])
@@ -133,7 +134,7 @@ def main():
             theirs = start_times([sys.executable, "-c", "import torch"], 3)
             row.update(torch=theirs[0], torch_mib=theirs[1], ratio=ours[0] / theirs[0])
         results["start"] = row
-        print(f"{'start':18} {shown(ours[0]):>10} {shown(row.get('torch')):>10} {row.get('ratio', 0):7.3f}"
+        print(f"{'start':20} {shown(ours[0]):>10} {shown(row.get('torch')):>10} {row.get('ratio', 0):7.3f}"
               f"   {ours[1]:.1f} MiB" + (f" against {row['torch_mib']:.0f} MiB" if torch else ""))
     print(f"\nmultiply-add peak {fma} GFLOP/s")
     if options.json:

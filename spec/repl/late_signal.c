@@ -1,5 +1,5 @@
-/* A function for Lua (package.loadlib) that SIGINT reaches at the worst moment: when a read
- * has been decided on and does not wait yet. Read next: script_spec.lua. */
+/* A function for Lua (package.loadlib) that SIGINT reaches at the worst moment: when a
+ * read has been decided on and does not wait yet. Read next: script_spec.lua. */
 #include <signal.h>
 #include <unistd.h>
 
