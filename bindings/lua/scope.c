@@ -201,6 +201,18 @@ int nyx__lua_with(lua_State *L, nyx__lua *s, const char *function,
   return run_guarded(L, g);
 }
 
+static void set_recording(nyx__lua *s, intptr_t on) {
+  nyx_transform_set_recording(s->ctx, on != 0);
+}
+
+/* nyx.lift.recording(fn, ...): fn(...) as what a transform differentiates: recorded,
+ * whatever mode is on. */
+static int recording(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  return nyx__lua_with(L, s, "recording", set_recording, true,
+                       nyx_context_grad_enabled(s->ctx));
+}
+
 /* Runs fn(level, ...) for the function at 1, under a guard that closes the level. */
 static int with_level(lua_State *L, nyx__lua *s, const char *function, int64_t size) {
   guard *g = enter(L, s, function);
@@ -246,8 +258,10 @@ static int keep(lua_State *L) {
   return lua_gettop(L);
 }
 
-const luaL_Reg nyx__lua_level_functions[] = {
-    {"dual_level", dual_level}, {"batch_level", batch_level}, {NULL, NULL}};
+const luaL_Reg nyx__lua_level_functions[] = {{"recording", recording},
+                                             {"dual_level", dual_level},
+                                             {"batch_level", batch_level},
+                                             {NULL, NULL}};
 
 const luaL_Reg nyx__lua_scope_functions[] = {{"no_grad", no_grad},
                                              {"enable_grad", enable_grad},

@@ -182,8 +182,10 @@ static void release_all(nyx_tensor **t, int n) {
   for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
 }
 
-/* Fails when g holds a NaN. Not recorded. */
+/* Fails when g holds a NaN, in any entry of a batch. Not recorded. */
 static nyx_status check_nan(pass *p, const nyx_node *node, int input, nyx_tensor *g) {
+  for (; g->lift; g = g->lift->value)
+    if (g->lift->tangent) NYX_TRY(check_nan(p, node, input, g->lift->tangent));
   nyx_tensor *nans = NULL, *any = NULL;
   int64_t found = 0;
   p->ctx->grad_enabled = false;
@@ -402,20 +404,37 @@ static nyx_status add_to(nyx_context *ctx, nyx_tensor *sum, nyx_tensor *g) {
   return NYX_OK;
 }
 
+/* Whether nobody else can see or write g. */
+static bool is_own(const nyx_tensor *g) {
+  return atomic_load(&g->refs) == 1 && atomic_load(&g->storage->refs) == 1 &&
+         nyx__is_contiguous(g);
+}
+
+/* Whether g lies in the gradient of a leaf that is about to change. */
+static bool is_some_grad(const pass *p, const nyx_tensor *g) {
+  if (atomic_load(&g->refs) == 1 && atomic_load(&g->storage->refs) == 1) return false;
+  for (size_t k = 0; k < p->n_places; k++) {
+    const nyx_tensor *leaf = p->places[k].leaf;
+    if (leaf && leaf->grad && leaf->grad->storage == g->storage) return true;
+  }
+  for (size_t i = 0; i < p->n_retained; i++) {
+    const nyx_tensor *grad = p->retained[i].tensor->grad;
+    if (grad && grad->storage == g->storage) return true;
+  }
+  return false;
+}
+
 /* Makes *slot what will become the leaf's gradient, unless that is added to in place.
  * What others can see or write is copied: a gradient is the leaf's own. */
 static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
   nyx_tensor *g = *slot, *made = NULL;
   if (adds_in_place(p, leaf)) {
-    if (g->storage != leaf->grad->storage) return NYX_OK;
+    if (!is_some_grad(p, g)) return NYX_OK;
     NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
   } else if (leaf->grad) {
     NYX_TRY(nyx__apply2(p->ctx, NYX__OP_add, leaf->grad, g, NULL, &made));
   } else {
-    bool mine =
-        p->create || (atomic_load(&g->refs) == 1 && atomic_load(&g->storage->refs) == 1 &&
-                      nyx__is_contiguous(g));
-    if (mine) return NYX_OK;
+    if (is_own(g)) return NYX_OK;
     NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
   }
   nyx_tensor_release(g);

@@ -93,11 +93,16 @@ static void make_unique(search *s) {
 }
 
 static nyx_status run(search *s, nyx_tensor *const *roots, int n) {
-  uint64_t now = nyx__graph_order();
+  uint64_t now =
+      nyx__graph_order() + (uint64_t)(n + s->n_known); /* views may be renewed */
   s->room_seen = now > s->since ? (size_t)(now - s->since) : 0;
   s->seen = nyx_memory_alloc_zeroed(s->room_seen + 1);
   if (!s->seen) return nyx__no_memory(s->ctx, s->room_seen + 1);
-  for (int i = 0; i < n; i++) NYX_TRY(follow(s, nyx__edge_of(roots[i])));
+  for (int i = 0; i < s->n_known; i++) NYX_TRY(nyx__view_current(s->ctx, s->known[i]));
+  for (int i = 0; i < n; i++) {
+    NYX_TRY(nyx__view_current(s->ctx, roots[i]));
+    NYX_TRY(follow(s, nyx__edge_of(roots[i])));
+  }
   for (size_t k = 0; k < s->n_nodes; k++)
     for (int i = 0; i < s->nodes[k]->n_in; i++) NYX_TRY(follow(s, s->nodes[k]->edge[i]));
   make_unique(s);

@@ -2,6 +2,7 @@
  * is asked of a context about backward passes. Read next: graph.h, backward.c. */
 #include <string.h>
 
+#include "../transform/lift.h"
 #include "graph.h"
 
 /* A node whose op lies in it, behind its other parts. */
@@ -82,7 +83,6 @@ static nyx_status record(nyx_context *ctx, const nyx_function *f,
                          nyx_tensor *const *inputs, int n, nyx_tensor *const *outputs,
                          int n_out, nyx_tensor *const *saved, int n_saved,
                          bool *recorded) {
-  NYX_TRY(check(ctx, f, inputs, n, outputs, n_out, n_saved));
   if (!ctx->grad_enabled) return NYX_OK;
   bool wanted = false;
   for (int i = 0; i < n; i++) {
@@ -91,6 +91,7 @@ static nyx_status record(nyx_context *ctx, const nyx_function *f,
     wanted |= inputs[i]->requires_grad;
   }
   if (!wanted) return NYX_OK;
+  for (int i = 0; i < n_saved; i++) NYX_TRY(nyx__view_current(ctx, saved[i]));
   nyx_node *node = function_node(ctx, f, n, n_out, n_saved);
   if (!node) return nyx__no_memory(ctx, sizeof *node);
   nyx_status status = fill(ctx, node, inputs, outputs, saved);
@@ -118,8 +119,19 @@ nyx_status nyx_record_function(nyx_context *ctx, const nyx_function *f,
                                nyx_tensor *const *outputs, int n_out,
                                nyx_tensor *const *saved, int n_saved) {
   bool recorded = false;
-  nyx_status status =
-      record(ctx, f, inputs, n, outputs, n_out, saved, n_saved, &recorded);
+  nyx_status status = check(ctx, f, inputs, n, outputs, n_out, n_saved);
+  nyx_level level = 0;
+  if (status == NYX_OK) {
+    const nyx_level all[] = {nyx__highest_level(NULL, inputs, n),
+                             nyx__highest_level(NULL, outputs, n_out),
+                             nyx__highest_level(NULL, saved, n_saved)};
+    for (int i = 0; i < 3; i++)
+      if (all[i] > level) level = all[i];
+  }
+  if (level)
+    return nyx__lifted_function(ctx, f, inputs, n, outputs, n_out, saved, n_saved, level);
+  if (status == NYX_OK)
+    status = record(ctx, f, inputs, n, outputs, n_out, saved, n_saved, &recorded);
   if (!recorded && f->free) f->free(f->payload);
   return status;
 }

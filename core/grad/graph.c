@@ -247,14 +247,17 @@ void nyx__record_finish(nyx_node *node, nyx_call *c, bool mutated, nyx_node *reb
 void nyx__node_drop_saved(nyx_node *node) {
   for (int i = 0; i < node->n_saved; i++) {
     nyx_saved saved = node->saved[i];
+    if (!nyx__saved_storage(&saved)) continue;
+    node->freed = true;
     node->saved[i].tensor = NULL;
     node->saved[i].storage = NULL;
     nyx_tensor_release(saved.tensor);
     if (saved.storage) nyx__storage_release(saved.storage);
   }
-  node->freed = true;
-  /* It will not run again, and what hosts gave may hold on to tensors of the graph. */
-  if (node->hooks) nyx__hooks_drop(&node->hooks, true);
+  /* A node that kept nothing can run again. But what hosts gave may hold on to tensors of
+   * the graph. */
+  if (node->payload) node->freed = true;
+  if (node->hooks && nyx__hooks_drop(&node->hooks, true)) node->freed = true;
   void *payload = node->payload;
   node->payload = NULL;
   if (payload && node->free_payload) node->free_payload(payload);
@@ -291,12 +294,12 @@ void nyx__node_release(nyx_node *node) {
 /* The state of single tensors */
 
 bool nyx_tensor_requires_grad(const nyx_tensor *t) {
-  if (!t->lift) return t->requires_grad || nyx__view_stale(t);
+  if (!t->lift) return nyx__view_stale(t) || t->requires_grad;
   return nyx_tensor_requires_grad(t->lift->value) ||
          (t->lift->tangent && nyx_tensor_requires_grad(t->lift->tangent));
 }
 bool nyx_tensor_is_leaf(const nyx_tensor *t) {
-  return t->grad_fn == NULL && !nyx__view_stale(t);
+  return !nyx__view_stale(t) && t->grad_fn == NULL;
 }
 nyx_tensor *nyx_tensor_grad(const nyx_tensor *t) {
   return t->grad;
@@ -308,6 +311,7 @@ const char *nyx_tensor_grad_op(const nyx_tensor *t) {
 }
 
 nyx_status nyx_tensor_set_requires_grad(nyx_context *ctx, nyx_tensor *t, bool on) {
+  if (t->lift) return nyx__error(ctx, LIFTED_LEAF, "requires_grad");
   NYX_TRY(nyx__view_current(ctx, t));
   if (t->grad_fn) {
     if (on) return NYX_OK;
@@ -324,6 +328,7 @@ nyx_status nyx_tensor_set_requires_grad(nyx_context *ctx, nyx_tensor *t, bool on
 
 nyx_status nyx_tensor_set_grad(nyx_context *ctx, nyx_tensor *t, nyx_tensor *grad) {
   if (grad) NYX_TRY(nyx__check_grad(ctx, grad, t->dtype, t->ndim, t->shape));
+  if (t->lift || (grad && grad->lift)) return nyx__error(ctx, LIFTED_LEAF, "grad");
   nyx_tensor *old = t->grad;
   t->grad = nyx_tensor_retain(grad);
   nyx_tensor_release(old);

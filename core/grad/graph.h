@@ -35,7 +35,7 @@ struct nyx_node {
   nyx_node *next; /* in the list of nodes being freed */
   int n_in, n_out;
   int n_saved;      /* n_in + n_out, and what a function keeps for itself */
-  bool freed;       /* saved values were dropped by a backward pass */
+  bool freed;       /* what it kept was dropped by a backward pass */
   nyx__hook *hooks; /* on its outputs, hook.c */
   char *origin;     /* where it was made, in anomaly mode; else NULL */
   void *payload;    /* of a function, function.c */
@@ -112,8 +112,9 @@ nyx_status nyx__hooks_run_post(nyx_context *ctx, nyx_tensor *leaf) NYX_MUST_CHEC
  * this node, with the output's number. */
 const nyx__hook *nyx__hooks_next_retained(const nyx_node *node, const nyx__hook *after,
                                           nyx_tensor **t, int *index);
-/* Drops all of a list; `functions`: but for what retain_grad left there. */
-void nyx__hooks_drop(nyx__hook **list, bool functions);
+/* Drops all of a list; `functions`: but for what retain_grad left there. Says whether
+ * there was one. */
+bool nyx__hooks_drop(nyx__hook **list, bool functions);
 /* The tensor t leaves its node, for `to` where that is not NULL. */
 void nyx__hooks_move(nyx_tensor *t, nyx_node *to, int index);
 

@@ -69,6 +69,7 @@ static nyx_status add(nyx_context *ctx, nyx_tensor *t, hook_kind kind,
 
 nyx_status nyx_tensor_register_hook(nyx_context *ctx, nyx_tensor *t, const nyx_hook *hook,
                                     nyx_hook_handle **handle) {
+  if (t->lift) return nyx__error(ctx, HOOK_LIFTED, "register_hook");
   NYX_TRY(nyx__view_current(ctx, t));
   if (!t->requires_grad) return nyx__error(ctx, HOOK_NO_GRAD, "register_hook");
   if (t->grad_fn && t->grad_fn->freed) return nyx__error(ctx, GRAD_FREED);
@@ -78,6 +79,8 @@ nyx_status nyx_tensor_register_hook(nyx_context *ctx, nyx_tensor *t, const nyx_h
 nyx_status nyx_tensor_register_post_accumulate_hook(nyx_context *ctx, nyx_tensor *leaf,
                                                     const nyx_hook *hook,
                                                     nyx_hook_handle **handle) {
+  if (leaf->lift)
+    return nyx__error(ctx, HOOK_LIFTED, "register_post_accumulate_grad_hook");
   NYX_TRY(nyx__view_current(ctx, leaf));
   if (!leaf->requires_grad)
     return nyx__error(ctx, HOOK_NO_GRAD, "register_post_accumulate_grad_hook");
@@ -97,6 +100,7 @@ void nyx_hook_release(nyx_hook_handle *h) {
 }
 
 nyx_status nyx_tensor_retain_grad(nyx_context *ctx, nyx_tensor *t) {
+  if (t->lift) return nyx__error(ctx, HOOK_LIFTED, "retain_grad");
   NYX_TRY(nyx__view_current(ctx, t));
   if (!t->requires_grad) return nyx__error(ctx, HOOK_NO_GRAD, "retain_grad");
   if (!t->grad_fn || t->retains_grad) return NYX_OK;
@@ -124,18 +128,21 @@ void nyx__hooks_move(nyx_tensor *t, nyx_node *to, int index) {
   t->retains_grad = true;
 }
 
-void nyx__hooks_drop(nyx__hook **list, bool functions) {
+bool nyx__hooks_drop(nyx__hook **list, bool functions) {
+  bool any = false;
   /* What a hook frees may come back here for the same list: nothing is kept over it. */
   for (nyx__hook *h = *list; h;) {
     if (functions && h->kind == HOOK_RETAIN) {
       h = h->next;
       continue;
     }
+    any = true;
     unlink_entry(h);
     finish(h);
     entry_release(h);
     h = *list;
   }
+  return any;
 }
 
 const nyx__hook *nyx__hooks_next_retained(const nyx_node *node, const nyx__hook *after,

@@ -5,6 +5,7 @@
  * one that picks their region from it (as_strided) when they are used next. Nodes hold
  * neither views nor bases (nyx_saved), so no cycle can form. Read next: core/op/views.c,
  * apply.c; docs/decisions/008-changes-through-views.md. */
+#include <pthread.h>
 #include <string.h>
 
 #include "graph.h"
@@ -12,12 +13,11 @@
 void nyx__view_link(const nyx_context *ctx, nyx_tensor *from, nyx_tensor *view) {
   nyx_tensor *base = from->base ? from->base : from;
   view->is_view = true;
-  /* Positions in the base are positions in memory only where it is contiguous. */
-  if (!ctx->grad_enabled || !nyx_dtype_is_float(from->dtype) || base->is_view ||
-      (base == from && !nyx__is_contiguous(from)))
-    return;
+  if (!ctx->grad_enabled || !nyx_dtype_is_float(from->dtype) || base->is_view) return;
   view->base = nyx_tensor_retain(base);
   view->base_history = base->history;
+  /* Positions in the base are positions in memory only where it is contiguous. */
+  view->loose = base == from ? !nyx__is_contiguous(from) : from->loose;
 }
 
 void nyx__view_unlink(nyx_tensor *view) {
@@ -62,11 +62,23 @@ static nyx_node *region_node(nyx_context *ctx, const nyx_tensor *view, nyx_edge 
   return node;
 }
 
+/* Threads that only read a view may all find it out of date. */
+static pthread_mutex_t renewing = PTHREAD_MUTEX_INITIALIZER;
+
 nyx_status nyx__view_renew(nyx_context *ctx, nyx_tensor *view) {
+  if (view->loose) return nyx__error(ctx, GRAD_VIEW_LOOSE);
   nyx_node *node = region_node(ctx, view, nyx__edge_of(view->base));
   if (!node) return nyx__no_memory(ctx, sizeof *node);
-  nyx__node_adopt(node, 0, view);
-  view->base_history = view->base->history;
+  nyx_node *before = NULL;
+  pthread_mutex_lock(&renewing);
+  if (nyx__view_stale(view)) {
+    before = view->grad_fn; /* goes when the lock is open: it may be the last of many */
+    if (before) atomic_fetch_add_explicit(&before->refs, 1, memory_order_relaxed);
+    nyx__node_adopt(node, 0, view);
+    atomic_store_explicit(&view->base_history, view->base->history, memory_order_release);
+  }
+  pthread_mutex_unlock(&renewing);
+  nyx__node_release(before);
   nyx__node_release(node);
   return NYX_OK;
 }

@@ -302,7 +302,7 @@ static nyx_status check_change(const application *a) {
   if (t != c->in[0]) return nyx__error(c->ctx, GRAD_OUT);
   if (t->storage->inference && !c->ctx->inference)
     return nyx__error(c->ctx, INFERENCE_CHANGE);
-  if (t->is_view && !base) return nyx__error(c->ctx, GRAD_VIEW_INPLACE);
+  if (t->is_view && (!base || t->loose)) return nyx__error(c->ctx, GRAD_VIEW_INPLACE);
   if (!a->record)
     return nyx__error(c->ctx, GRAD_UNDEFINED, c->op->name, "; detach the input first");
   return NYX_OK;
@@ -321,6 +321,8 @@ static nyx_status prepare_record(application *a) {
     wanted |= c->in[i]->requires_grad;
   }
   if (a->target) NYX_TRY(nyx__view_current(c->ctx, a->target));
+  if (wanted && c->op->no_gradient)
+    return nyx__error(c->ctx, GRAD_REFUSED);
   a->record = wanted && c->op->gradient != NULL;
   if (a->target) NYX_TRY(check_change(a));
   for (int i = 0; a->record && i < c->n_in; i++)
@@ -341,12 +343,13 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
     for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
     return c->op->cpu(c);
   }
-  NYX_TRY(c->op->infer ? c->op->infer(c) : infer_row(c));
+  nyx_level level = nyx__highest_level(a->target, c->in, c->n_in);
+  /* Lifted tensors have no elements of their own to look at. */
+  if (!level || !c->op->by_value) NYX_TRY(c->op->infer ? c->op->infer(c) : infer_row(c));
   if (a->target) {
     if (c->n_out != 1) return nyx__error(c->ctx, OUT_COUNT);
     NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
   }
-  nyx_level level = nyx__highest_level(a->target, c->in, c->n_in);
   if (level) return nyx__apply_lifted(c, level, a->target);
   NYX_TRY(prepare_record(a));
   return allocate_and_launch(a);

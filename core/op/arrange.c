@@ -553,6 +553,7 @@ const nyx_op nyx__op_one_hot = {
     .index_in = NYX_SAVE(0),
     .attrs = one_hot_attrs,
     .n_attrs = 1,
+    .by_value = true,
     .n_out = 1,
     .infer = one_hot_infer,
     .cpu = one_hot_cpu,

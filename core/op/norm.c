@@ -358,6 +358,7 @@ const nyx_op nyx__op_layer_norm_backward = {
     .max_in = 3,
     .attrs = backward_attrs,
     .n_attrs = BACK_ATTRS,
+    .no_gradient = true,
     .n_out = 3,
     .infer = infer_backward,
     .cpu = cpu_backward,

@@ -334,6 +334,7 @@ const nyx_op nyx__op_unique = {
     .inputs = "x",
     .min_in = 1,
     .max_in = 1,
+    .by_value = true,
     .n_out = 3,
     .infer = unique_infer,
     .cpu = unique_cpu,

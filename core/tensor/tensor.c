@@ -21,7 +21,7 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
   }
   atomic_init(&s->refs, 1);
   atomic_init(&s->version, 0);
-  s->inference = ctx && ctx->inference;
+  s->inference = ctx && ctx->inference && !ctx->grad_enabled; /* transform.h */
   s->device = device;
   s->data = data;
   s->bytes = bytes;
@@ -52,7 +52,10 @@ static nyx_status tensor_new(nyx_context *ctx, nyx_storage *storage, nyx_dtype d
   t->weak = t->requires_grad = t->is_view = t->retains_grad = false;
   t->hooks = NULL;
   t->out_index = 0;
-  t->history = t->base_history = 0;
+  t->loose = false;
+  t->history = 0;
+  atomic_init(&t->base_history, 0);
+  t->level = ctx ? ctx->last_level : 0;
   t->base = NULL;
   t->offset = offset;
   t->storage = storage;
@@ -128,7 +131,7 @@ nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
   if (status == NYX_OK) {
     atomic_init(&s->refs, 1);
     atomic_init(&s->version, 0);
-    s->inference = ctx && ctx->inference;
+    s->inference = ctx && ctx->inference && !ctx->grad_enabled; /* transform.h */
     s->device = nyx__cpu();
     s->data = data;
     s->bytes = bytes;

@@ -36,10 +36,11 @@ struct nyx_tensor {
   bool retains_grad;  /* not a leaf, but grad is filled like a leaf's */
   int out_index;      /* which output of grad_fn this is */
   /* core/grad/view.c: */
-  uint32_t history;      /* how often this tensor was given a history */
-  uint32_t base_history; /* of base, when this view got its own */
-  nyx_tensor *base;      /* what this is a view of, never a view itself, where changes of
-                            one reach the history of the other; else NULL */
+  bool loose;                    /* a view that cannot follow its base */
+  uint32_t history;              /* how often this tensor was given a history */
+  _Atomic uint32_t base_history; /* of base, when this view got its own */
+  nyx_tensor *base; /* what this is a view of, never a view itself, where changes of
+                       one reach the history of the other; else NULL */
   int64_t numel;
   int64_t offset;
   nyx_storage *storage;
@@ -47,6 +48,7 @@ struct nyx_tensor {
   nyx_tensor *grad;
   nyx__hook *hooks; /* of a leaf: core/grad/hook.c */
   nyx_lift *lift;   /* NULL unless a transform made it: core/transform/lift.h */
+  int64_t level;    /* the latest transform when this was made; 0: none yet */
   int64_t shape[NYX_MAX_DIMS];
   int64_t stride[NYX_MAX_DIMS];
 };
@@ -59,7 +61,8 @@ nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_sp
 void nyx__keep(void *data);
 /* Whether the history of a view is out of date: its base got another one since. */
 static inline bool nyx__view_stale(const nyx_tensor *t) {
-  return t->base && t->base->history != t->base_history;
+  return t->base &&
+         t->base->history != atomic_load_explicit(&t->base_history, memory_order_acquire);
 }
 /* The same geometry and storage, without history. */
 nyx_status nyx__tensor_alias(nyx_context *ctx, const nyx_tensor *t, nyx_tensor **out);

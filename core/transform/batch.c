@@ -143,8 +143,15 @@ static nyx_status one_by_one(nyx_batch *b) {
   return status;
 }
 
+static nyx_device *device_of(const nyx_batch *b) {
+  int i = 0;
+  while (!b->batched[i]) i++;
+  return b->in[i]->storage->device;
+}
+
 /* An empty batch: no entry says what the results are, the op's shapes do. */
 static nyx_status no_entries(nyx_batch *b) {
+  if (b->op->by_value) return nyx__error(b->ctx, BATCH_EMPTY);
   for (int k = 0; k < b->n_out; k++) {
     nyx_spec spec = b->spec[k];
     if (spec.ndim == NYX_MAX_DIMS)
@@ -152,7 +159,8 @@ static nyx_status no_entries(nyx_batch *b) {
     memmove(spec.shape + 1, spec.shape, (size_t)spec.ndim * sizeof *spec.shape);
     spec.shape[0] = 0;
     spec.ndim++;
-    NYX_TRY(nyx_tensor_empty(b->ctx, spec.dtype, spec.ndim, spec.shape, &b->out[k]));
+    NYX_TRY(nyx_tensor_empty_on(b->ctx, device_of(b), spec.dtype, spec.ndim, spec.shape,
+                                &b->out[k]));
   }
   return NYX_OK;
 }
@@ -199,6 +207,9 @@ nyx_status nyx__apply_batch(nyx_call *c, nyx_level level) {
   if (!any) { /* only what is written to is lifted */
     return nyx_apply(c->ctx, c->op, c->in, c->n_in, c->attr, c->out);
   }
+  for (int i = 0; i < c->n_in; i++) /* one memory cannot remember what all entries do */
+    if (c->in[i] && !batched[i] && c->op->state_in & NYX_SAVE(i))
+      return nyx__error(c->ctx, BATCH_WRITE);
   nyx_status status;
   if (c->op->kind == NYX_OP_ELEMENTWISE)
     status = row(&b, c->dtype);

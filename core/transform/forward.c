@@ -38,9 +38,7 @@ nyx_status nyx__forward_linear(nyx_dual *d) {
   for (int i = 0; i < d->n_in; i++) {
     in[i] = d->tangent[i] ? d->tangent[i] : d->in[i];
     bool position = i < 32 && d->op->index_in & NYX_SAVE(i);
-    if (status != NYX_OK || d->tangent[i] || !d->in[i] || position ||
-        !nyx_dtype_is_float(d->in[i]->dtype))
-      continue;
+    if (status != NYX_OK || d->tangent[i] || !d->in[i] || position) continue;
     status = nyx__zeros_of(d->ctx, d->in[i], &zeros[i]);
     in[i] = zeros[i];
   }
@@ -65,9 +63,10 @@ nyx_status nyx__forward_product(nyx_dual *d) {
 
 /* Everything the transposed rule holds for the time of a call. */
 typedef struct transposed {
-  nyx_tensor *g[NYX_MAX_OUTPUTS];      /* what will be differentiated by */
+  nyx_tensor *g[NYX_MAX_INPUTS]; /* what will be differentiated by; functions may have
+                                    as many results */
   nyx_tensor *grad_in[NYX_MAX_INPUTS]; /* J^T g, of every input with a tangent */
-  nyx_spec spec[NYX_MAX_INPUTS + NYX_MAX_OUTPUTS];
+  nyx_spec spec[2 * NYX_MAX_INPUTS];
   bool need[NYX_MAX_INPUTS];
 } transposed;
 
@@ -78,6 +77,8 @@ static nyx_status run_gradient(nyx_dual *d, transposed *t) {
     if (d->in[i]) nyx__spec_of(d->in[i], &t->spec[i]);
   }
   for (int i = 0; i < d->n_out; i++) {
+    t->spec[d->n_in + i] = (nyx_spec){.ndim = 0};
+    if (!d->out[i]) continue;
     nyx__spec_of(d->out[i], &t->spec[d->n_in + i]);
     if (nyx_dtype_is_float(d->out[i]->dtype))
       NYX_TRY(nyx__zero_leaf(d->ctx, d->out[i], &t->g[i]));
@@ -94,7 +95,9 @@ static nyx_status run_gradient(nyx_dual *d, transposed *t) {
                     .grad_out = t->g,
                     .need = t->need,
                     .grad_in = t->grad_in,
-                    .payload = d->payload};
+                    .payload = d->payload,
+                    .saved = d->saved,
+                    .n_saved = d->n_saved};
   bool grad = d->ctx->grad_enabled;
   d->ctx->grad_enabled = true;
   nyx_status status = d->op->gradient(&b);
@@ -105,8 +108,8 @@ static nyx_status run_gradient(nyx_dual *d, transposed *t) {
 /* The gradients of <grad_in[i], tangent[i]> by every g, added to the tangents. */
 static nyx_status pull_through(nyx_dual *d, transposed *t, int i, bool record) {
   nyx_backward_options options = {.create_graph = record, .retain_graph = true};
-  nyx_tensor *g[NYX_MAX_OUTPUTS], *found[NYX_MAX_OUTPUTS];
-  int at[NYX_MAX_OUTPUTS], n = 0;
+  nyx_tensor *g[NYX_MAX_INPUTS], *found[NYX_MAX_INPUTS];
+  int at[NYX_MAX_INPUTS], n = 0;
   for (int k = 0; k < d->n_out; k++) {
     if (!t->g[k]) continue;
     g[n] = t->g[k];
@@ -149,6 +152,8 @@ static nyx_status tangents(nyx_dual *d) {
   bool any = false, floats = false; /* results like x:to "int64" have none */
   for (int i = 0; i < d->n_in; i++) any |= d->tangent[i] != NULL;
   for (int k = 0; k < d->n_out; k++) floats |= nyx_dtype_is_float(d->out[k]->dtype);
+  if (any && floats && d->op->no_gradient)
+    return nyx__error(d->ctx, GRAD_REFUSED);
   if (!any || !floats || (!d->op->gradient && !d->op->forward)) return NYX_OK;
   if (d->op->forward) return d->op->forward(d);
   if (d->op->gradient == nyx__row_gradient) return nyx__row_forward(d);
@@ -165,7 +170,7 @@ static bool shares(const nyx_tensor *t, nyx_tensor *const *others, int n) {
 /* The tangents of results that have memory of their own have theirs, in row-major order
  * and at their levels too: later changes in place and views then find them as
  * they find the results. */
-static nyx_status own_tangents(nyx_dual *d) {
+nyx_status nyx__own_tangents(nyx_dual *d) {
   if (d->op->kind == NYX_OP_VIEW) return NYX_OK;
   for (int k = 0; k < d->n_out; k++) {
     nyx_tensor *t = d->tangent_out[k], *full, *copy;
@@ -208,7 +213,7 @@ nyx_status nyx__apply_dual(nyx_call *c, nyx_level level) {
                 .out = out,
                 .tangent_out = tangent_out};
   status = tangents(&d);
-  if (status == NYX_OK) status = own_tangents(&d);
+  if (status == NYX_OK) status = nyx__own_tangents(&d);
   for (int k = 0; k < n_out; k++) {
     if (status == NYX_OK && tangent_out[k])
       status = nyx__lift(c->ctx, level, out[k], tangent_out[k], &c->out[k]);

@@ -8,10 +8,13 @@
 
 /* Opening and closing levels */
 
+/* Numbers of levels are never used twice, so that one of another context is unknown. */
+static atomic_int_fast64_t latest;
+
 static nyx_status begin(nyx_context *ctx, int64_t size, nyx_level *level) {
   if (ctx->n_levels == NYX_MAX_LEVELS)
     return nyx__error(ctx, LEVEL_COUNT, NYX_MAX_LEVELS);
-  *level = ++ctx->last_level;
+  *level = ctx->last_level = atomic_fetch_add(&latest, 1) + 1;
   ctx->levels[ctx->n_levels].id = *level;
   ctx->levels[ctx->n_levels++].size = size;
   return NYX_OK;
@@ -358,6 +361,10 @@ nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
   if (!nyx_dtype_is_float(value->dtype))
     return nyx__error(ctx, GRAD_DTYPE, nyx_dtype_name(value->dtype));
   NYX_TRY(nyx__check_grad(ctx, tangent, value->dtype, value->ndim, value->shape));
+  if (value->storage->device != tangent->storage->device)
+    return nyx__error(ctx, DEVICE_MIXED, nyx_device_name(value->storage->device),
+                      nyx_device_name(tangent->storage->device),
+                      nyx_device_name(value->storage->device));
   nyx_tensor *full, *along;
   NYX_TRY(nyx__in_levels(ctx, value, tangent, &full));
   nyx_status status = in_order_of(ctx, value, full, full != tangent, &along);
@@ -448,6 +455,10 @@ nyx_status nyx_transform_variable(nyx_context *ctx, nyx_tensor *t, nyx_tensor **
   nyx_status status = variable(ctx, full, out);
   nyx_tensor_release(full);
   return status;
+}
+
+void nyx_transform_set_recording(nyx_context *ctx, bool on) {
+  ctx->grad_enabled = on;
 }
 
 int nyx_transform_depth(const nyx_context *ctx) {

@@ -87,6 +87,15 @@ nyx_status nyx__lifted_gradients(nyx_context *ctx, nyx_tensor *root, nyx_tensor 
                                  const nyx_backward_options *options,
                                  nyx_tensor **grads) NYX_MUST_CHECK;
 
+/* forward.c: the tangents from the gradient of d->op, of the function that is there. */
+nyx_status nyx__own_tangents(nyx_dual *d) NYX_MUST_CHECK;
+
+/* function.c: nyx_record_function where a tensor is lifted; takes f->payload over. */
+nyx_status nyx__lifted_function(nyx_context *ctx, const nyx_function *f,
+                                nyx_tensor *const *in, int n, nyx_tensor *const *out,
+                                int n_out, nyx_tensor *const *saved, int n_saved,
+                                nyx_level level) NYX_MUST_CHECK;
+
 /* For gradients that call a kernel where nothing will be differentiated again: whether
  * one of the tensors (NULL is allowed) is lifted, so that ops are needed. */
 static inline bool nyx__any_lifted(nyx_tensor *const *t, int n) {

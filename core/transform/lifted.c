@@ -16,10 +16,12 @@ static nyx_status write_all(nyx_context *ctx, nyx_tensor *t, nyx_tensor *value) 
 }
 
 /* Turns t, which has no tangent yet, into a dual with tangent zero. What holds t sees the
- * dual from then on; views of it could not, so there must be none. */
+ * dual from then on; views of it could not, so there must be none. Nor could what is
+ * outside of the function: t must have been made inside. */
 static nyx_status become_dual(nyx_context *ctx, nyx_tensor *t, nyx_level level) {
   nyx_tensor *inner, *zeros, *dual;
-  if (t->is_view || t->lift || atomic_load(&t->storage->refs) != 1)
+  if (t->level < level || t->retains_grad || t->is_view || t->lift ||
+      atomic_load(&t->storage->refs) != 1)
     return nyx__error(ctx, DUAL_WRITE);
   NYX_TRY(nyx__zeros_of(ctx, t, &zeros));
   nyx_status status = nyx__tensor_alias(ctx, t, &inner);

@@ -78,6 +78,8 @@ nyx_status nyx__batch_shape(nyx_batch *b) {
   if (n + 1 > NYX_MAX_DIMS) return nyx__error(b->ctx, NDIM_RANGE, n + 1, NYX_MAX_DIMS);
   memcpy(attr, b->attr, (size_t)b->op->n_attrs * sizeof *attr);
   memcpy(shape + 1, attr[0].list, (size_t)n * sizeof *shape);
+  for (int d = 0; b->size == 0 && d < n; d++) /* nothing there to find a -1 from */
+    if (shape[1 + d] < 0) shape[1 + d] = b->spec[0].shape[d];
   attr[0].list = shape;
   attr[0].n = n + 1;
   /* expand adds dimensions in front of an entry's */

@@ -6,6 +6,7 @@ local check = require "nyx.check"
 
 local unpack = unpack or table.unpack
 local system = nyx.system
+local is_lifted = nyx.lift.is_lifted
 
 local M = {}
 
@@ -148,7 +149,8 @@ function Function:apply(...)
     local tensor = nyx.is_tensor(value)
     inputs[i], is_input[i] = tensor and value or false, tensor
     if tensor then arguments[#arguments + 1] = value end
-    ctx.needs_input_grad[i] = tensor and enabled and value.requires_grad
+    local lifted = tensor and is_lifted(value) -- in jvp or vmap: C knows what is wanted
+    ctx.needs_input_grad[i] = tensor and (lifted or enabled and value.requires_grad)
     wanted = wanted or ctx.needs_input_grad[i]
   end
   local results = pack(nyx.no_grad(self.forward, ctx, ...))

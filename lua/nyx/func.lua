@@ -123,7 +123,7 @@ local function grad_and_value(where, f, options)
     local args = pack(...)
     local argnums, single = read_argnums(where, options.argnums, args.n)
     local inputs, list = variables_of(where, args, argnums)
-    local out = pack(nyx.enable_grad(f, unpack(inputs, 1, inputs.n)))
+    local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
     local value = out[1]
     if not is_tensor(value) then
       check.fail("%s: the function returned %s, expected a tensor with one element", where,
@@ -190,7 +190,7 @@ function M.vjp(f, ...)
     if #leaves_of(args[i]) > 0 then argnums[#argnums + 1] = i end
   end
   local inputs, list = variables_of("func.vjp", args, argnums)
-  local out = nyx.enable_grad(f, unpack(inputs, 1, inputs.n))
+  local out = lift.recording(f, unpack(inputs, 1, inputs.n))
   local outs = leaves_of(out)
   if #outs == 0 then
     check.fail("func.vjp: the function returned %s, expected a tensor or a table of tensors",
@@ -461,7 +461,7 @@ end
 -- Reverse mode: one row of the Jacobian per element of the result, all at once.
 local function reverse(f, args, argnums, single, chunk)
   local inputs, list = variables_of("func.jacobian", args, argnums)
-  local out = pack(nyx.enable_grad(f, unpack(inputs, 1, inputs.n)))
+  local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
   local results = results_of(out[1])
   local blocks = {} -- one for each tensor of the result, as the arguments are
   for k, y in ipairs(results) do

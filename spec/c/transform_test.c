@@ -106,9 +106,9 @@ static void changes_in_place_change_tangents(void) {
   size_t before = live();
   nyx_level level;
   nyx_tensor *x = vector(2, VALUES(2, 3)), *v = vector(2, VALUES(1, 10));
-  nyx_tensor *plain = vector(2, VALUES(5, 7)), *value, *tangent;
+  nyx_tensor *outside = vector(2, VALUES(5, 7)), *value, *tangent;
   must(nyx_dual_begin(ctx, &level));
-  nyx_tensor *a = dual(level, x, v);
+  nyx_tensor *a = dual(level, x, v), *plain = vector(2, VALUES(5, 7));
   nyx_tensor *y = apply(ID(clone), a, NULL, NULL, NULL);
   nyx_tensor *out[1] = {y};
   must(nyx_apply(ctx, nyx__op(ID(mul)), (nyx_tensor *[]){y, a}, 2, NULL, out));
@@ -121,9 +121,14 @@ static void changes_in_place_change_tangents(void) {
   must(nyx_dual_lower(ctx, level, plain, &value, &tangent));
   CHECK(holds(value, SHAPE(2), VALUES(7, 10)));
   CHECK(holds(tangent, SHAPE(2), VALUES(1, 10)));
+  out[0] = outside; /* would be a dual for ever */
+  CHECK_STATUS(
+      nyx_apply(ctx, nyx__op(ID(add)), (nyx_tensor *[]){outside, a}, 2, NULL, out),
+      NYX_ERR_STATE);
   nyx_tensor_release(y);
   nyx_tensor_release(a);
   nyx_transform_end(ctx, level);
+  CHECK(holds(outside, SHAPE(2), VALUES(5, 7)));
   nyx_tensor_release(plain);
   nyx_tensor_release(x);
   nyx_tensor_release(v);
@@ -455,11 +460,93 @@ static nyx_status twice_forward_of(nyx_tensor *x, nyx_tensor *v, nyx_tensor **ou
   return twice_forward(v, x, out);
 }
 
+/* ---- functions of the host */
+
+static int freed; /* payloads */
+static void free_payload(void *payload) {
+  freed++;
+  (void)payload;
+}
+
+/* y = x^3, with 5 g x y as its gradient, so that it is seen which is taken. */
+static nyx_status cube_backward(nyx_backward *b) {
+  nyx_tensor *xy, *gxy, *five;
+  NYX_TRY(nyx__apply2(b->ctx, ID(mul), b->saved[0], b->saved[1], NULL, &xy));
+  nyx_status status = nyx__apply2(b->ctx, ID(mul), b->grad_out[0], xy, NULL, &gxy);
+  nyx_tensor_release(xy);
+  if (status != NYX_OK) return status;
+  status = nyx_tensor_scalar(b->ctx, 5, NYX_FLOAT64, true, &five);
+  if (status == NYX_OK) {
+    status = nyx__apply2(b->ctx, ID(mul), gxy, five, NULL, &b->grad_in[0]);
+    nyx_tensor_release(five);
+  }
+  nyx_tensor_release(gxy);
+  return status;
+}
+
+static nyx_status host_cube(nyx_tensor *x, nyx_tensor **out) {
+  nyx_tensor *square;
+  *out = NULL;
+  nyx_context_set_grad_enabled(ctx, false);
+  nyx_status status = nyx__apply2(ctx, ID(mul), x, x, NULL, &square);
+  if (status == NYX_OK) {
+    status = nyx__apply2(ctx, ID(mul), square, x, NULL, out);
+    nyx_tensor_release(square);
+  }
+  nyx_context_set_grad_enabled(ctx, true);
+  if (status != NYX_OK) return status;
+  const nyx_function f = {
+      .name = "cube", .backward = cube_backward, .payload = &freed, .free = free_payload};
+  status = nyx_record_function(ctx, &f, &x, 1, out, 1, (nyx_tensor *[]){x, *out}, 2);
+  if (status == NYX_OK) return NYX_OK;
+  nyx_tensor_release(*out);
+  *out = NULL;
+  return status;
+}
+
+/* The derivative along v of the cube's gradient, for every entry: (5 x x^3)' v = 5 (x^3 +
+ * x 5 x x^3) v, the cube's own derivative being what it says. */
+static nyx_status cubes_of(nyx_tensor *x, nyx_tensor *v, nyx_tensor **result) {
+  nyx_level level[2];
+  nyx_tensor *t[9] = {NULL};
+  *result = NULL;
+  must(nyx_batch_begin(ctx, nyx_tensor_shape(x)[0], &level[0]));
+  must(nyx_dual_begin(ctx, &level[1]));
+  nyx_status status = nyx_batch_lift(ctx, level[0], x, 0, &t[0]);
+  if (status == NYX_OK) status = nyx_dual_lift(ctx, level[1], t[0], v, &t[1]);
+  if (status == NYX_OK) status = nyx_transform_variable(ctx, t[1], &t[2]);
+  if (status == NYX_OK) status = host_cube(t[2], &t[3]);
+  if (status == NYX_OK) status = nyx__apply1(ctx, ID(sum), t[3], NULL, &t[4]);
+  if (status == NYX_OK) status = nyx_gradients(ctx, t[4], NULL, &t[2], 1, NULL, &t[5]);
+  if (status == NYX_OK) status = nyx_dual_lower(ctx, level[1], t[5], &t[6], &t[7]);
+  if (status == NYX_OK) status = nyx_batch_lower(ctx, level[0], t[7], 0, result);
+  nyx_transform_end(ctx, level[0]);
+  for (int i = 0; i < 9; i++) nyx_tensor_release(t[i]);
+  return status;
+}
+
+static void functions_at_levels(void) {
+  nyx_tensor *x = make(NYX_FLOAT64, SHAPE(2, 2), VALUES(1, 2, 3, 4)), *got;
+  nyx_tensor *v = vector(2, VALUES(1, 10));
+  freed = 0;
+  must(cubes_of(x, v, &got));
+  CHECK_INT(freed, 1);
+  double expected[4];
+  for (int i = 0; i < 4; i++) {
+    double at = i + 1, cubed = at * at * at;
+    expected[i] = 5 * (cubed + at * 5 * at * cubed) * (i % 2 ? 10 : 1);
+  }
+  CHECK(same(read(got), expected, 4));
+  nyx_tensor_release(got);
+  nyx_tensor_release(x);
+  nyx_tensor_release(v);
+}
+
 static void every_allocation_fails(void) {
-  const job jobs[] = {per_entry_of, products, written, twice_forward_of};
+  const job jobs[] = {per_entry_of, products, written, twice_forward_of, cubes_of};
   nyx_tensor *x = make(NYX_FLOAT64, SHAPE(2, 2), VALUES(1, 2, 3, 4));
   nyx_tensor *v = vector(2, VALUES(1, 10)), *expected = NULL, *got = NULL;
-  for (int k = 0; k < 4; k++) {
+  for (int k = 0; k < 5; k++) {
     must(jobs[k](x, v, &expected)); /* opens what is opened once */
     nyx_status status = NYX_ERR_MEMORY;
     int n = 0;
@@ -501,6 +588,7 @@ int main(void) {
   RUN(wrong_parts);
   RUN(what_a_batch_refuses);
   RUN(lifted_tensors_may_be_dropped);
+  RUN(functions_at_levels);
   RUN(every_allocation_fails);
   nyx_context_free(ctx);
   return check_done();

@@ -1,6 +1,7 @@
 /* Changes in place through views: who gets which history, wherever memory ends, that
  * nothing holds itself, and graphs of any depth. Values against PyTorch are in
  * spec/peers/changes.py. Read next: core/grad/view.c. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,6 +144,42 @@ static void a_change_is_all_or_nothing(void) {
   for (int i = 0; i < 4; i++) nyx_tensor_release(all[i]);
 }
 
+static nyx_tensor *seen; /* by two threads */
+
+static void *square_it(void *arg) {
+  (void)arg;
+  nyx_context *own;
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+  if (nyx_context_new(&own) != NYX_OK) return NULL;
+  nyx_status status =
+      nyx_apply(own, nyx__op(ID(mul)), (nyx_tensor *[]){seen, seen}, 2, NULL, out);
+  bool good = status == NYX_OK && nyx_tensor_requires_grad(out[0]);
+  nyx_tensor_release(out[0]);
+  nyx_context_free(own);
+  return good ? &seen : NULL;
+}
+
+/* A view that is out of date gets its new history from whoever reads it first. */
+static void threads_may_read_a_view(void) {
+  for (int i = 0; i < 20; i++) {
+    nyx_tensor *x = leaf(3, (double[]){1, 2, 3}), *y, *view;
+    must(nyx__apply2(ctx, ID(mul), x, x, NULL, &y));
+    must(narrow(y, 0, 2, &view));
+    must(change(ID(mul), y, x));
+    seen = view;
+    pthread_t thread[2];
+    for (int k = 0; k < 2; k++) CHECK(!pthread_create(&thread[k], NULL, square_it, NULL));
+    for (int k = 0; k < 2; k++) {
+      void *good = NULL;
+      pthread_join(thread[k], &good);
+      CHECK(good != NULL);
+    }
+    CHECK_STR(nyx_tensor_grad_op(view), "as_strided");
+    nyx_tensor *all[] = {x, y, view};
+    for (int k = 0; k < 3; k++) nyx_tensor_release(all[k]);
+  }
+}
+
 static void a_deep_graph_needs_no_stack(void) {
   nyx_tensor *x = leaf(2, (double[]){1, 2}), *y, *view, *other, *sum, *one;
   must(nyx__apply1(ctx, ID(clone), x, NULL, &y));
@@ -163,6 +200,7 @@ int main(void) {
   RUN(what_cannot_be_is_refused);
   RUN(memory_may_end_anywhere);
   RUN(a_change_is_all_or_nothing);
+  RUN(threads_may_read_a_view);
   RUN(a_deep_graph_needs_no_stack);
   nyx_context_free(ctx);
   nyx_memory_get_stats(&stats);

@@ -18,6 +18,16 @@ end
 local function largest(t) return t:double():abs():max():item() end
 
 describe("nyx.autocast", function()
+  it("lets each loss of a block have its own backward pass", function()
+    local net = nyx.nn.Linear(4, 1)
+    local first, second = nyx.autocast({ dtype = "bfloat16" }, function()
+      return net(nyx.ones(3, 4)):mean(), net(nyx.ones(3, 4)):mean()
+    end)
+    first:backward()
+    second:backward()
+    assert.are.same({ { 2, 2, 2, 2 } }, net.weight.grad:totable())
+  end)
+
   it("is on inside, off outside, and restored after an error", function()
     assert.is_false(nyx.is_autocast_enabled())
     local inner, back = nil, nil

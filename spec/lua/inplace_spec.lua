@@ -244,3 +244,86 @@ describe("inference_mode", function()
     end)
   end)
 end)
+
+describe("a view that is out of date", function()
+  it("is seen by checkpoints and functions", function()
+    local w = leaf { 3, 3 }
+    local function f(x)
+      local y = x * 2
+      local view = y[1]
+      y:mul_(w)
+      return view
+    end
+    local x = leaf { { 1, 2 }, { 3, 4 } }
+    nyx.checkpoint(f, x):sum():backward()
+    assert.same({ 2, 4 }, w.grad:totable())
+    local p, base = leaf { 2, 2 }, f64 { { 1, 1 }, { 1, 1 } }
+    local view = base[1]
+    base:mul_(p)
+    local Times = nyx.Function("times", { -- d2 y / dx dp = 1
+      forward = function(ctx, v)
+        ctx:save_for_backward(view)
+        return v * view
+      end,
+      backward = function(ctx, g) return g * ctx:saved_tensors() end,
+    })
+    local v = leaf { 1, 1 }
+    local g = nyx.grad(Times(v):sum(), v, { create_graph = true })
+    assert.same({ 1, 1 }, nyx.grad(g:sum(), p):totable())
+  end)
+
+  it("is refused where it cannot follow", function()
+    local p = leaf { 2, 3 }
+    local base = f64 { { 1, 2 }, { 3, 4 } }:t():detach() -- no row-major memory
+    local view = base[1]
+    assert.same({ 2, 6 }, (view * 2):totable())
+    base:mul_(p)
+    fails("a view is out of date", function() return view:sum() end)
+    assert.same({ 1, 3 }, nyx.grad(base[1]:sum(), p):totable())
+  end)
+end)
+
+describe("gradients", function()
+  it("are added up from what they were before", function()
+    for _, swap in ipairs { false, true } do
+      local x, y = leaf { 1, 1 }, leaf { 1, 1 }
+      x.grad, y.grad = f64 { 1, 1 }, f64 { 10, 10 }
+      local sum = swap and y + x or x + y
+      sum:backward(x.grad)
+      assert.same({ 2, 2 }, x.grad:totable())
+      assert.same({ 11, 11 }, y.grad:totable())
+    end
+  end)
+
+  it("are each leaf's own, recorded or not", function()
+    for _, create in ipairs { false, true } do
+      local x, y, seed = leaf { 1, 1 }, leaf { 1, 1 }, f64 { 1, 1 }
+      local sum = x + y
+      sum:backward(seed, { create_graph = create })
+      nyx.no_grad(function() x.grad:mul_(100) end)
+      assert.same({ 1, 1 }, y.grad:totable())
+      assert.same({ 1, 1 }, seed:totable())
+      x, y = leaf { 1, 1 }, leaf { 1, 1 }
+      sum = (x + y):sum()
+      sum:backward { create_graph = create }
+      nyx.no_grad(function() x.grad:add_(100) end)
+      assert.same({ 101, 101 }, x.grad:totable())
+      assert.same({ 1, 1 }, y.grad:totable())
+    end
+  end)
+
+  it("flow again through ops that kept nothing", function()
+    local x = leaf { 1, 1 }
+    local y = x + 1;
+    (y * 2):sum():backward();
+    (y * 3):sum():backward()
+    assert.same({ 5, 5 }, x.grad:totable())
+    local z = x:exp()
+    z:sum():backward()
+    fails("freed by an earlier backward", function() z:sum():backward() end)
+    y = x + 1 -- a hook may hold on to the graph: it goes with the first pass
+    y:register_hook(function(g) return g * 2 end)
+    y:sum():backward()
+    fails("freed by an earlier backward", function() y:sum():backward() end)
+  end)
+end)

@@ -157,6 +157,9 @@ typedef struct nyx_dual {
   nyx_tensor **tangent; /* of their shapes and dtypes; NULL: zero */
   nyx_tensor **out;     /* the results */
   nyx_tensor **tangent_out;
+  /* What a function of the host kept for itself (nyx_record_function in grad.h). */
+  nyx_tensor **saved;
+  int n_saved;
 } nyx_dual;
 
 /* An op applied to every entry of a batch at once (transform.h). Where batched[i], the
@@ -218,6 +221,8 @@ struct nyx_op {
   int min_in, max_in;
   bool variadic;
   bool updates;      /* out[0] starts as in[0] itself (in place) or a copy of it */
+  uint32_t state_in; /* NYX_SAVE(i): input i is updated in place, whatever out is */
+  bool by_value;     /* infer reads the inputs' elements: shapes depend on them */
   uint32_t index_in; /* NYX_SAVE(i): input i holds positions or labels (integers) */
 
   const nyx_attr *attrs;
@@ -229,8 +234,9 @@ struct nyx_op {
   nyx_status (*infer)(nyx_call *call);
   /* Computes call->out on the CPU. NULL for views. */
   nyx_status (*cpu)(nyx_call *call);
-  /* NULL: not differentiable. */
+  /* NULL: the results count as constants; with `no_gradient`, wanting one is an error. */
   nyx_status (*gradient)(nyx_backward *b);
+  bool no_gradient;
   uint32_t save_in, save_out;
   /* Forward mode. NULL: it follows from the gradient. */
   nyx_status (*forward)(nyx_dual *d);

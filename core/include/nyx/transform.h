@@ -44,6 +44,9 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_transform_variable(nyx_context *ctx, nyx_t
 NYX_API NYX_MUST_CHECK nyx_status nyx_transform_result(nyx_context *ctx, nyx_tensor *t,
                                                        nyx_tensor *const *variables,
                                                        int n, nyx_tensor **out);
+/* Whether ops are recorded, as nyx_context_set_grad_enabled, but in inference mode too: for
+ * the function that is differentiated. */
+NYX_API void nyx_transform_set_recording(nyx_context *ctx, bool on);
 /* How many levels are open. */
 NYX_API int nyx_transform_depth(const nyx_context *ctx);
 /* Whether t is lifted to a level. */
