@@ -130,8 +130,25 @@ static void push_dtypes(lua_State *L, uint32_t set) {
   }
 }
 
+/* The texts of an elementwise row: `text`, and `gradients`, false where there is none. */
+static void push_texts(lua_State *L, const nyx_op *op) {
+  const char *text = nyx_op_text(op, 0);
+  if (!text) return;
+  set_string(L, "text", text);
+  lua_createtable(L, op->max_in, 0);
+  for (int i = 1; i <= op->max_in; i++) {
+    text = nyx_op_text(op, i);
+    if (text)
+      lua_pushstring(L, text);
+    else
+      lua_pushboolean(L, false);
+    lua_rawseti(L, -2, i);
+  }
+  lua_setfield(L, -2, "gradients");
+}
+
 static void push_op(lua_State *L, const nyx_op *op) {
-  lua_createtable(L, 0, 20);
+  lua_createtable(L, 0, 22);
   set_string(L, "name", op->name);
   set_string(L, "group", op->group);
   set_string(L, "doc", op->doc);
@@ -151,6 +168,7 @@ static void push_op(lua_State *L, const nyx_op *op) {
   lua_setfield(L, -2, "inputs");
   push_attrs(L, op);
   lua_setfield(L, -2, "attrs");
+  push_texts(L, op);
   if (op->domain[0] < op->domain[1]) {
     lua_createtable(L, 2, 0);
     for (int i = 0; i < 2; i++) {

@@ -121,3 +121,10 @@ int nyx__elementwise_ops(const nyx_op **first) {
 const nyx_row *nyx__row(nyx__op_id id) {
   return &rows[id];
 }
+
+const char *nyx_op_text(const nyx_op *op, int part) {
+  if (!op || op->kind != NYX_OP_ELEMENTWISE || !op->row) return NULL;
+  const nyx_row *row = op->row;
+  if (part < 0 || part > row->arity) return NULL;
+  return part == 0 ? row->forward : row->gradient[part - 1];
+}

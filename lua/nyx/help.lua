@@ -54,6 +54,11 @@ local others = {
   grad_flow = { "differentiation", "nyx.grad_flow(model, {layers, columns, terminal}): the " ..
     "norms of a model's gradients, a row for every parameter or layer: name, state, norm, " ..
     "max, ratio, weight, count; printed, bars on a logarithmic scale" },
+  derivative = { "differentiation", "nyx.derivative(what, {by, order}): the derivative of an " ..
+    "elementwise op (\"sigmoid\") or expression (\"x * sin(x)\", over x, y, z, numbers and " ..
+    "elementwise ops), simplified: its text, and a function of x, y, z that evaluates it. by is " ..
+    "the variable (\"x\"), order how often (1; 0 only simplifies); attributes of the op by " ..
+    "their names become numbers. At a kink the value is what backward gives; x / x counts as 1" },
   inference_mode = { "differentiation", "nyx.inference_mode(fn, ...): fn(...) without " ..
     "recording; the tensors it makes cannot take part in gradients later, except as copies" },
   is_inference_mode_enabled = { "differentiation", "nyx.is_inference_mode_enabled(): whether " ..

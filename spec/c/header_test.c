@@ -269,6 +269,17 @@ static void incomplete_ops_are_refused(void) {
   CHECK(nyx_op_find("header_test_op") == NULL);
 }
 
+/* Rows have texts, other ops and inputs without a gradient none. */
+static void texts_of_rows(void) {
+  const nyx_op *row = nyx_op_find("where");
+  CHECK_STR(nyx_op_text(nyx_op_find("sub"), 0), "x - y");
+  CHECK_STR(nyx_op_text(nyx_op_find("sub"), 2), "-g");
+  CHECK(nyx_op_text(row, 1) == NULL && nyx_op_text(row, 3) != NULL);
+  CHECK(nyx_op_text(row, -1) == NULL && nyx_op_text(row, 4) == NULL);
+  CHECK(nyx_op_text(nyx_op_find("sum"), 0) == NULL);
+  CHECK(nyx_op_text(nyx_op_find("matmul"), 0) == NULL && nyx_op_text(NULL, 0) == NULL);
+}
+
 int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(views_stay_countable);
@@ -282,6 +293,7 @@ int main(void) {
   RUN(expanded_gradients_are_replaced);
   RUN(wrapped_memory_is_freed_once);
   RUN(incomplete_ops_are_refused);
+  RUN(texts_of_rows);
   nyx_context_free(ctx);
   return check_done();
 }

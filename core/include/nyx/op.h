@@ -265,6 +265,9 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op,
 NYX_API int nyx_op_count(void);
 NYX_API const nyx_op *nyx_op_at(int i);              /* NULL out of range */
 NYX_API const nyx_op *nyx_op_find(const char *name); /* NULL when there is none */
+/* The text of a row of kernels/elementwise.def: its value (part 0), or the gradient of
+ * input `part` (from 1); NULL where there is none. */
+NYX_API const char *nyx_op_text(const nyx_op *op, int part);
 /* Adds an op; *op and all it points to must stay valid for the life of the process. */
 NYX_API NYX_MUST_CHECK nyx_status nyx_op_register(nyx_context *ctx, const nyx_op *op);
 
