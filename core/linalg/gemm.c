@@ -22,8 +22,12 @@
  * deep. */
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
-/* Shared products: columns of B packed at a time; units of work wanted. */
+/* Shared products: the least side; columns of B and rows of A packed at a time; with so
+ * few rows B is not packed; units of work wanted. */
+#define SHARED_LEAST 48
 #define SHARED_COLS 4096
+#define SHARED_ROWS 4096
+#define IN_PLACE_ROWS 160
 #define UNITS 16
 
 /* Saturating, for sizes: exact where it matters. */
@@ -284,71 +288,113 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   return NYX_OK;
 }
 
-/* One large product of the built-in kind: for each block of B, the threads pack it
- * together, then each multiplies blocks of A with part of it. */
+/* One large product of the built-in kind: for each block of terms the threads pack A and
+ * B together, then each multiplies some panels of A with some of B. */
 typedef struct shared_run {
   gemm_run *r;
   const nyx_gemm_kernel *kernel;
-  nyx_product p; /* what is left of the product for the block of B at hand */
-  char *panels;  /* the block */
-  int64_t unit_cols, col_units;
+  nyx_product p;   /* the block at hand */
+  int64_t width;   /* of the panels of A */
+  char *a, *b;     /* panels; b NULL: B is read in place */
+  int64_t a_first; /* when packing: how many items are panels of A */
+  int64_t unit_rows, unit_cols, col_units;
 } shared_run;
+
+static int64_t panels_of_b(const shared_run *s) {
+  return s->b ? parts_of(s->p.n, s->kernel->tile_cols) : 0;
+}
 
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
-  int64_t first = begin * s->kernel->tile_cols, last = end * s->kernel->tile_cols;
-  if (last > s->p.n) last = s->p.n;
-  s->kernel->pack((const char *)s->p.b + first * s->p.b_cs * s->r->item, s->p.b_rs,
-                  s->p.b_cs, s->p.k, last - first,
-                  s->panels + first * s->p.k * s->r->item);
+  const nyx_product *p = &s->p;
+  int64_t item = s->r->item, middle = end < s->a_first ? end : s->a_first;
+  if (begin < middle) {
+    int64_t first = begin * s->width, last = middle * s->width;
+    if (last > p->m) last = p->m;
+    s->kernel->pack_a((const char *)p->a + first * p->a_rs * item, p->a_rs, p->a_cs,
+                      last - first, s->width, p->k, s->a + first * p->k * item);
+    begin = middle;
+  }
+  if (begin < end) {
+    int64_t first = (begin - s->a_first) * s->kernel->tile_cols;
+    int64_t last = (end - s->a_first) * s->kernel->tile_cols;
+    if (last > p->n) last = p->n;
+    s->kernel->pack_b((const char *)p->b + first * p->b_cs * item, p->b_rs, p->b_cs, p->k,
+                      last - first, s->b + first * p->k * item);
+  }
 }
 
-static void multiply_blocks(void *arg, int64_t begin, int64_t end) {
+static void multiply_units(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
-  int64_t item = s->r->item, rows = s->kernel->block_rows;
-  void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
-  if (!work) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; work && unit < end; unit++) {
-    int64_t j = unit % s->col_units * s->unit_cols;
+  int64_t item = s->r->item;
+  for (int64_t unit = begin; unit < end; unit++) {
+    int64_t i = unit / s->col_units * s->unit_rows,
+            j = unit % s->col_units * s->unit_cols;
     nyx_product p = s->p;
-    narrow(&p, item, unit / s->col_units * rows, rows, j, s->unit_cols, 0, p.k);
-    s->kernel->block(&p, s->panels + j * p.k * item, work);
+    narrow(&p, item, i, s->unit_rows, j, s->unit_cols, 0, p.k);
+    s->kernel->block(&p, s->width, s->a + i * p.k * item,
+                     s->b ? s->b + j * p.k * item : NULL);
   }
-  nyx_memory_free(work);
 }
 
 /* Whether it is large in both directions, so that the tiles of the built-in product are
- * used well and threads gain from packing B once. */
+ * used well and threads gain from packing together. */
 static bool shareable(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < LARGE) return false;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
-  return p->m > SLAB && p->n > SLAB;
+  return p->m >= SHARED_LEAST && p->n >= SHARED_LEAST;
+}
+
+/* Panels of equal width, and units of some of them times some columns, of equal size. */
+static void divide_units(shared_run *s, int64_t m, int64_t n) {
+  const nyx_gemm_kernel *kernel = s->kernel;
+  s->width = parts_of(m, parts_of(m, kernel->tile_rows));
+  int64_t panels = parts_of(m, s->width), most = kernel->block_rows / kernel->tile_rows;
+  while (most > 3 && parts_of(panels, most) < UNITS) most--;
+  int64_t row_units = parts_of(panels, most);
+  s->unit_rows = parts_of(panels, row_units) * s->width;
+  s->unit_cols = SHARED_COLS;
+  while (s->unit_cols > 2 * kernel->tile_cols &&
+         row_units * parts_of(n, s->unit_cols) < UNITS)
+    s->unit_cols /= 2;
+}
+
+/* The blocks of columns j and terms l on: all rows, some thousand at a time. */
+static void multiply_rows(shared_run *s, const nyx_product *all, int64_t j, int64_t l,
+                          int64_t depth) {
+  for (int64_t i = 0; i < all->m && going(s->r); i += SHARED_ROWS / s->width * s->width) {
+    s->p = *all;
+    narrow(&s->p, s->r->item, i, SHARED_ROWS / s->width * s->width, j, SHARED_COLS, l,
+           depth);
+    s->p.add = all->add || l > 0;
+    s->a_first = parts_of(s->p.m, s->width);
+    s->col_units = parts_of(s->p.n, s->unit_cols);
+    nyx_parallel_for(s->a_first + (i ? 0 : panels_of_b(s)), 4, pack_panels, s);
+    nyx_parallel_for(parts_of(s->p.m, s->unit_rows) * s->col_units, 1, multiply_units, s);
+  }
 }
 
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
-  shared_run s = {.r = r, .kernel = kernel, .unit_cols = SHARED_COLS};
-  int64_t row_units = parts_of(all->m, kernel->block_rows);
-  while (s.unit_cols > 4 * kernel->tile_cols &&
-         row_units * parts_of(all->n, s.unit_cols) < UNITS) {
-    s.unit_cols /= 2;
-  }
+  shared_run s = {.r = r, .kernel = kernel};
+  int64_t rows = all->m < SHARED_ROWS ? all->m : SHARED_ROWS;
   int64_t cols = all->n < SHARED_COLS ? all->n : SHARED_COLS;
-  size_t bytes = (size_t)(parts_of(cols, kernel->tile_cols) * kernel->tile_cols *
-                          kernel->depth * r->item);
-  if (!(s.panels = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
-  for (int64_t j = 0; j < all->n && going(r); j += SHARED_COLS) {
-    for (int64_t l = 0; l < all->k && going(r); l += kernel->depth) {
-      s.p = *all;
-      narrow(&s.p, r->item, 0, all->m, j, SHARED_COLS, l, kernel->depth);
-      s.p.add = all->add || l > 0;
-      s.col_units = parts_of(s.p.n, s.unit_cols);
-      nyx_parallel_for(parts_of(s.p.n, kernel->tile_cols), 4, pack_panels, &s);
-      nyx_parallel_for(row_units * s.col_units, 1, multiply_blocks, &s);
-    }
-  }
-  nyx_memory_free(s.panels);
+  int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
+  depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
+  divide_units(&s, all->m, all->n);
+  /* Packing B pays when its panels are read often enough. */
+  bool in_place = all->b_cs == 1 && all->m <= IN_PLACE_ROWS;
+  size_t bytes_a = (size_t)((rows * depth * r->item + 63) / 64 * 64);
+  size_t bytes_b =
+      (size_t)(parts_of(cols, kernel->tile_cols) * kernel->tile_cols * depth * r->item);
+  if (in_place) bytes_b = 0;
+  if (!(s.a = nyx_memory_alloc(bytes_a + bytes_b)))
+    return nyx__no_memory(r->ctx, bytes_a + bytes_b);
+  s.b = in_place ? NULL : s.a + bytes_a;
+  for (int64_t j = 0; j < all->n; j += SHARED_COLS)
+    for (int64_t l = 0; l < all->k; l += depth) multiply_rows(&s, all, j, l, depth);
+  nyx_memory_free(s.a);
   return NYX_OK;
 }
 

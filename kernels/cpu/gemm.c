@@ -20,6 +20,7 @@
 #define TILE_ROWS 4 /* without FMA a product needs a register of its own */
 #endif
 #define TILE_VECTORS 2
+#define AHEAD 8 /* rows of B that are asked for before they are needed */
 
 /* Blocks: a block of A (about 84 rows x DEPTH) stays in the second cache; a panel of B
  * (DEPTH x one tile) comes from there too once it is deeper than the first holds, which
@@ -38,23 +39,27 @@
 #endif
 
 #define T float
+#define TINT int32_t
 #define TYPED(name) name##_f32
 #include "gemm_type.h"
 #undef T
+#undef TINT
 #undef TYPED
 
 #define T double
+#define TINT int64_t
 #define TYPED(name) name##_f64
 #include "gemm_type.h"
 #undef T
+#undef TINT
 #undef TYPED
 
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \
     .product = product_##name, .direct = direct_##name, .tile_rows = TILE_ROWS,          \
     .tile_cols = TILE_VECTORS * VECTOR_BYTES / (int64_t)sizeof(T),                       \
-    .block_rows = BLOCK_ROWS, .depth = DEPTH, .pack = pack_b_##name,                     \
-    .block = block_##name                                                                \
+    .block_rows = BLOCK_ROWS, .depth = DEPTH, .pack_a = pack_a_##name,                   \
+    .pack_b = pack_b_##name, .block = block_##name                                       \
   }
 
 const nyx_gemm_kernels NYX_PATH(gemm) = {

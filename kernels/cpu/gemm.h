@@ -26,14 +26,18 @@ typedef struct nyx_gemm_kernel {
   /* The same without scratch, slowly. */
   void (*direct)(const nyx_product *p);
 
-  /* The parts of `product`, for several threads: B is cut into blocks of `depth` rows,
-   * packed once into panels of tile_cols columns (the last one filled up with zeros); A
-   * into blocks of block_rows rows. */
+  /* The parts of `product`, for several threads. Blocks of at most `depth` terms: A is
+   * packed into panels of `width` <= tile_rows rows, B into panels of tile_cols columns.
+   * Panel i of A begins at row i * width times the depth, panel j of B at column j *
+   * tile_cols times the depth. */
   int64_t tile_rows, tile_cols, block_rows, depth;
-  void (*pack)(const void *b, int64_t rs, int64_t cs, int64_t depth, int64_t cols,
-               void *panels);
-  /* p with B packed: m <= block_rows, k <= depth; `work` as in `product`. */
-  void (*block)(const nyx_product *p, const void *panels, void *work);
+  void (*pack_a)(const void *a, int64_t rs, int64_t cs, int64_t rows, int64_t width,
+                 int64_t depth, void *panels);
+  void (*pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth, int64_t cols,
+                 void *panels);
+  /* p from its panels. b NULL: B is read where it is; its b_cs must be 1, and before
+   * a column that is not the first of a tile lie tile_cols others. */
+  void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
 } nyx_gemm_kernel;
 
 typedef struct nyx_gemm_kernels {

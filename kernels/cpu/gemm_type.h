@@ -3,6 +3,8 @@
  * blocks of A and B are copied into tile order, tiles of C are summed in registers. */
 
 typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
+/* Numbers of lanes. */
+typedef TINT TYPED(lanes) __attribute__((vector_size(VECTOR_BYTES)));
 /* The same, at any address of a T. */
 typedef T TYPED(vecu)
     __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
@@ -14,26 +16,57 @@ typedef T TYPED(vecu)
 #define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
-/* Copies rows x depth elements into one panel of `width` rows, depth by depth, filled up
- * with zeros. */
+/* Lane l of two vectors: the part of a LANES x LANES transposition that exchanges blocks
+ * of `step` lanes. */
+static inline V TYPED(exchange)(V a, V b, int step, bool second) {
+#if defined(__clang__)
+  V r = a;
+  UNROLL for (int l = 0; l < LANES; l++) r[l] =
+      l & step ? b[second ? l : l - step] : a[second ? l + step : l];
+  return r;
+#else
+  TYPED(lanes) from = {0};
+  UNROLL for (int l = 0; l < LANES; l++) from[l] = l & step
+                                                       ? LANES + (second ? l : l - step)
+                                                   : second ? l + step
+                                                            : l;
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
+static inline void TYPED(transpose)(V row[LANES]) {
+  UNROLL for (int step = 1; step < LANES; step *= 2) {
+    UNROLL for (int i = 0; i < LANES; i++) {
+      if (i & step) continue;
+      V a = row[i], b = row[i + step];
+      row[i] = TYPED(exchange)(a, b, step, false);
+      row[i + step] = TYPED(exchange)(a, b, step, true);
+    }
+  }
+}
+
+/* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
+ * depth, filled up with zeros. */
 static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
                                      int64_t width, int64_t depth, T *to) {
+  int64_t done = 0;
   if (rs == 1 && rows == width) {
     for (int64_t p = 0; p < depth; p++) {
+      for (int64_t r = 0; r < width; r += LINE)
+        __builtin_prefetch(from + (p + 8) * cs + r); /* far apart: nothing guesses them */
       for (int64_t r = 0; r < width; r++) to[p * width + r] = from[p * cs + r];
     }
     return;
   }
-  /* A cache line of every row at once: their misses overlap. */
-  T lines[TILE_COLS > TILE_ROWS ? TILE_COLS : TILE_ROWS][LINE];
-  memset(lines, 0, sizeof lines);
-  int64_t done = 0;
-  for (; cs == 1 && done + LINE <= depth; done += LINE) {
-    for (int64_t r = 0; r < rows; r++) {
-      memcpy(lines[r], from + r * rs + done, sizeof lines[r]);
-    }
-    for (int64_t p = 0; p < LINE; p++) {
-      for (int64_t r = 0; r < width; r++) to[(done + p) * width + r] = lines[r][p];
+  for (; cs == 1 && done + LANES <= depth; done += LANES) {
+    for (int64_t first = 0; first < width; first += LANES) {
+      V row[LANES];
+      UNROLL for (int r = 0; r < LANES; r++) row[r] =
+          first + r < rows ? (V) * (const VU *)(from + (first + r) * rs + done) : (V){0};
+      TYPED(transpose)(row);
+      int64_t live = width - first < LANES ? width - first : LANES;
+      UNROLL for (int p = 0; p < LANES; p++)
+          memcpy(to + (done + p) * width + first, &row[p], (size_t)live * sizeof(T));
     }
   }
   for (int64_t p = done; p < depth; p++) {
@@ -42,16 +75,21 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
   }
 }
 
-/* Rows of A become panels of TILE_ROWS rows. */
-static void TYPED(pack_a)(const T *a, int64_t rs, int64_t cs, int64_t rows, int64_t depth,
-                          T *to) {
-  for (int64_t i = 0; i < rows; i += TILE_ROWS, to += depth * TILE_ROWS) {
-    int64_t live = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
-    TYPED(pack_panel)(a + i * rs, rs, cs, live, TILE_ROWS, depth, to);
+/* Rows of A become panels of `width` rows; the last one has as many as are left. */
+static void TYPED(pack_a)(const void *a, int64_t rs, int64_t cs, int64_t rows,
+                          int64_t width, int64_t depth, void *panels) {
+  for (int64_t i = 0; i < rows; i += width) {
+    const T *from = (const T *)a + i * rs;
+    T *to = (T *)panels + i * depth;
+    int64_t live = rows - i < width ? rows - i : width;
+    if (live == TILE_ROWS)
+      TYPED(pack_panel)(from, rs, cs, TILE_ROWS, TILE_ROWS, depth, to);
+    else
+      TYPED(pack_panel)(from, rs, cs, live, live, depth, to);
   }
 }
 
-/* Columns of B become panels of TILE_COLS columns. */
+/* Columns of B become panels of TILE_COLS columns, the last one filled up with zeros. */
 static void TYPED(pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth,
                           int64_t cols, void *panels) {
   T *to = panels;
@@ -61,43 +99,80 @@ static void TYPED(pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth,
   }
 }
 
-/* One tile: c = a b or c + a b, from packed panels; rows x cols of it are stored. */
-static void TYPED(tile)(const T *a, const T *b, int64_t depth, T *c, int64_t ldc,
-                        int64_t rows, int64_t cols, bool add) {
+/* Where a tile's operands lie, and what of its columns is stored: `cols`, from `skip`. */
+typedef struct TYPED(tile_job) {
+  const T *a, *b;
+  int64_t b_step, depth; /* from one row of B to the next; rows */
+  T *c;
+  int64_t ldc, skip, cols;
+  bool add;
+} TYPED(tile_job);
+
+/* c = a b or c + a b for `rows` rows, a constant wherever this is used: their sums stay
+ * in registers. */
+static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
+                                                                 const TYPED(tile_job) *
+                                                                     job) {
+  const T *a = job->a, *b = job->b;
+  const int64_t step = job->b_step, ldc = job->ldc;
   V sum[TILE_ROWS][TILE_VECTORS];
-  UNROLL for (int i = 0; i < TILE_ROWS; i++) {
+  UNROLL for (int i = 0; i < rows; i++) {
     UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] = (V){0};
   }
-  for (int64_t i = 0; i < rows; i++) {
-    for (int v = 0; v < TILE_VECTORS; v++) __builtin_prefetch(c + i * ldc + v * LANES, 1);
+  UNROLL for (int i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+        __builtin_prefetch(job->c + i * ldc + v * LANES, 1);
   }
-  for (int64_t p = 0; p < depth; p++, a += TILE_ROWS, b += TILE_COLS) {
+  for (int64_t p = 0; p < job->depth; p++, a += rows, b += step) {
     V right[TILE_VECTORS];
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) right[v] = *(const V *)(b + v * LANES);
-    UNROLL for (int i = 0; i < TILE_ROWS; i++) {
+    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+      right[v] = (V) * (const VU *)(b + v * LANES);
+      __builtin_prefetch(b + AHEAD * step + v * LANES);
+    }
+    __builtin_prefetch(a + AHEAD * rows);
+    UNROLL for (int i = 0; i < rows; i++) {
       UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] += a[i] * right[v];
     }
   }
-  if (rows == TILE_ROWS && cols == TILE_COLS) {
-    UNROLL for (int i = 0; i < TILE_ROWS; i++) {
+  if (job->cols == TILE_COLS) {
+    UNROLL for (int i = 0; i < rows; i++) {
       UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-        VU *to = (VU *)(c + i * ldc + v * LANES);
-        if (add) sum[i][v] += *to;
+        VU *to = (VU *)(job->c + i * ldc + v * LANES);
+        if (job->add) sum[i][v] += *to;
         *to = sum[i][v];
       }
     }
     return;
   }
   T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
-  UNROLL for (int i = 0; i < TILE_ROWS; i++) {
+  UNROLL for (int i = 0; i < rows; i++) {
     UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
       *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
     }
   }
   for (int64_t i = 0; i < rows; i++) {
-    T *to = c + i * ldc;
-    const T *from = edge + i * TILE_COLS;
-    for (int64_t j = 0; j < cols; j++) to[j] = add ? to[j] + from[j] : from[j];
+    T *to = job->c + i * ldc;
+    const T *from = edge + i * TILE_COLS + job->skip;
+    for (int64_t j = 0; j < job->cols; j++) to[j] = job->add ? to[j] + from[j] : from[j];
+  }
+}
+
+static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
+  switch (rows) {
+#define CASE(n)                                                                          \
+  case n: TYPED(tile_of)(n, job); break;
+    CASE(1)
+    CASE(2) CASE(3) CASE(4)
+#if TILE_ROWS > 4
+        CASE(5) CASE(6)
+#endif
+#if TILE_ROWS > 6
+            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+#if TILE_ROWS > 12
+                CASE(13) CASE(14)
+#endif
+#undef CASE
   }
 }
 
@@ -118,22 +193,34 @@ static void TYPED(direct)(const nyx_product *p) {
   }
 }
 
-static void TYPED(block)(const nyx_product *p, const void *panels, void *work) {
-  const T *b = panels;
-  T *a = work;
-  TYPED(pack_a)(p->a, p->a_rs, p->a_cs, p->m, p->k, a);
-  for (int64_t j = 0; j < p->n; j += TILE_COLS) {
-    for (int64_t i = 0; i < p->m; i += TILE_ROWS) {
-      TYPED(tile)
-      (a + i * p->k, b + j * p->k, p->k, (T *)p->c + i * p->ldc + j, p->ldc,
-       p->m - i < TILE_ROWS ? p->m - i : TILE_ROWS,
-       p->n - j < TILE_COLS ? p->n - j : TILE_COLS, p->add);
-    }
+/* One column of tiles of p: from column j on, with B in a panel or in place. */
+static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const T *b,
+                          int64_t j) {
+  int64_t live = p->n - j < TILE_COLS ? p->n - j : TILE_COLS;
+  TYPED(tile_job) job = {.b = b + j * p->k, .b_step = TILE_COLS};
+  job.depth = p->k;
+  job.ldc = p->ldc;
+  job.cols = live;
+  job.add = p->add;
+  if (!b) { /* the last tile begins earlier than what it stores */
+    job.skip = TILE_COLS - live;
+    job.b = (const T *)p->b + j - job.skip;
+    job.b_step = p->b_rs;
+  }
+  for (int64_t i = 0; i < p->m; i += width) {
+    job.a = a + i * p->k;
+    job.c = (T *)p->c + i * p->ldc + j;
+    TYPED(tile)(p->m - i < width ? p->m - i : width, &job);
   }
 }
 
+static void TYPED(block)(const nyx_product *p, int64_t width, const void *a,
+                         const void *b) {
+  for (int64_t j = 0; j < p->n; j += TILE_COLS) TYPED(column)(p, width, a, b, j);
+}
+
 static void TYPED(product)(const nyx_product *p, void *work) {
-  T *panels = (T *)((char *)work + WORK_A);
+  T *a = work, *b = (T *)((char *)work + WORK_A);
   for (int64_t j = 0; j < p->n; j += BLOCK_COLS) {
     for (int64_t l = 0; l < p->k; l += DEPTH) {
       nyx_product q = *p;
@@ -141,12 +228,14 @@ static void TYPED(product)(const nyx_product *p, void *work) {
       q.k = p->k - l < DEPTH ? p->k - l : DEPTH;
       q.add = p->add || l > 0;
       TYPED(pack_b)
-      ((const T *)p->b + l * p->b_rs + j * p->b_cs, p->b_rs, p->b_cs, q.k, q.n, panels);
+      ((const T *)p->b + l * p->b_rs + j * p->b_cs, p->b_rs, p->b_cs, q.k, q.n, b);
       for (int64_t i = 0; i < p->m; i += BLOCK_ROWS) {
         q.m = p->m - i < BLOCK_ROWS ? p->m - i : BLOCK_ROWS;
-        q.a = (const T *)p->a + i * p->a_rs + l * p->a_cs;
         q.c = (T *)p->c + i * p->ldc + j;
-        TYPED(block)(&q, panels, work);
+        TYPED(pack_a)
+        ((const T *)p->a + i * p->a_rs + l * p->a_cs, p->a_rs, p->a_cs, q.m, TILE_ROWS,
+         q.k, a);
+        TYPED(block)(&q, TILE_ROWS, a, b);
       }
     }
   }

@@ -101,7 +101,9 @@ static void sizes(void) {
   static const int64_t size[][3] = {
       {1, 1, 1},      {3, 4, 5},      {17, 33, 65},    {1, 300, 200},  {300, 1, 200},
       {1, 1, 5000},   {85, 97, 300},  {200, 190, 257}, {600, 33, 260}, {14, 5000, 64},
-      {5000, 7, 130}, {9, 11, 90000}, {2, 3, 0}};
+      {5000, 7, 130}, {9, 11, 90000}, {2, 3, 0},       {48, 97, 1000}, {47, 97, 1000},
+      {160, 65, 500}, {161, 65, 500}, {100, 4100, 30}, {4150, 49, 50}, {128, 512, 784},
+      {75, 4127, 400}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     product(NYX_FLOAT32, size[i][0], size[i][1], size[i][2], 0);
     product(NYX_FLOAT64, size[i][0], size[i][1], size[i][2], 0);
@@ -139,9 +141,9 @@ static nyx_tensor *transposed(nyx_tensor *t, int d0, int d1) {
 }
 
 /* All pairs of transposed, stepped and expanded operands equal the contiguous product. */
-static void strides(void) {
-  nyx_tensor *base[2] = {filled(NYX_FLOAT32, 2, (int64_t[]){40, 40}),
-                         filled(NYX_FLOAT32, 2, (int64_t[]){40, 40})};
+static void strides_of(nyx_dtype dtype, int64_t size) {
+  nyx_tensor *base[2] = {filled(dtype, 2, (int64_t[]){size, size}),
+                         filled(dtype, 2, (int64_t[]){size, size})};
   for (int way = 0; way < 16; way++) {
     nyx_tensor *view[2];
     double *plain[2];
@@ -150,14 +152,14 @@ static void strides(void) {
       if (kind == 0) view[side] = nyx_tensor_retain(base[side]);
       if (kind == 1) view[side] = transposed(base[side], 0, 1);
       if (kind == 2) { /* every second column of a wider matrix */
-        nyx_tensor *wide = filled(NYX_FLOAT32, 2, (int64_t[]){40, 80});
-        const nyx_value narrow[] = {NYX_I(1), NYX_I(0), NYX_I(40), NYX_I(2)};
+        nyx_tensor *wide = filled(dtype, 2, (int64_t[]){size, 2 * size});
+        const nyx_value narrow[] = {NYX_I(1), NYX_I(0), NYX_I(size), NYX_I(2)};
         view[side] = apply("narrow", &wide, 1, narrow);
         nyx_tensor_release(wide);
       }
       if (kind == 3) { /* one row, repeated */
-        nyx_tensor *row = filled(NYX_FLOAT32, 2, (int64_t[]){1, 40});
-        const int64_t shape[] = {40, 40};
+        nyx_tensor *row = filled(dtype, 2, (int64_t[]){1, size});
+        const int64_t shape[] = {size, size};
         const nyx_value to = NYX_LIST(shape, 2);
         view[side] = apply("expand", &row, 1, &to);
         nyx_tensor_release(row);
@@ -165,7 +167,7 @@ static void strides(void) {
       plain[side] = doubles(view[side]);
     }
     nyx_tensor *c = matmul(view[0], view[1]);
-    compare(c, plain[0], plain[1], 40, 40, 40, 0);
+    compare(c, plain[0], plain[1], size, size, size, 0);
     nyx_tensor_release(c);
     for (int side = 0; side < 2; side++) {
       nyx_tensor_release(view[side]);
@@ -174,6 +176,13 @@ static void strides(void) {
   }
   nyx_tensor_release(base[0]);
   nyx_tensor_release(base[1]);
+}
+
+static void strides(void) {
+  strides_of(NYX_FLOAT32, 40);
+  strides_of(NYX_FLOAT32, 150); /* B in place */
+  strides_of(NYX_FLOAT32, 170); /* both packed */
+  strides_of(NYX_FLOAT64, 170);
 }
 
 static void batches(void) {
