@@ -45,6 +45,9 @@ NYX_LANEWISE1(acosh, acosh)
 NYX_LANEWISE1(atanh, atanh)
 NYX_LANEWISE1(erf, erf)
 NYX_LANEWISE1(erfc, erfc)
+NYX_FN T nyx_ndtr(T x) {
+  return K(0.5) * nyx_erfc(x * K(-0.70710678118654752440));
+}
 NYX_LANEWISE2(_pow_any, pow)
 NYX_LANEWISE2(hypot, hypot)
 NYX_LANEWISE2(fmod, fmod)

@@ -346,6 +346,24 @@ NYX_FN T nyx_erfc(T x) {
   T value = nyx__scale(nyx__exp_of(r) * (p / nyx_fma(t, K(2), K(1))), n);
   return nyx_select(nyx_lt(x, K(0)), K(2) - value, value);
 }
+/* e^-(t R(t)) / 2 for t = |x| to 6.5, as erfc has it from there. One polynomial serves both
+ * sides: the lower tail keeps its digits, which 1 + erf would lose. */
+NYX_FN T nyx_ndtr(T x) {
+  T t = nyx_abs(x), near = nyx__min_or(K(6.5), t);
+  T p = nyx__poly8(near, -0x1.71fe04p-30f, 0x1.c995c8p-25f, -0x1.f2cb74p-21f,
+                   0x1.388546p-17f, -0x1.e254f2p-15f, 0x1.9f524ep-13f, 0x1.c198ccp-18f,
+                   -0x1.3cf1b6p-8f);
+  p = nyx_fma(p, near, K(0x1.29f030p-5f));
+  p = nyx_fma(p, near, K(0x1.45f074p-2f));
+  p = nyx_fma(p, near, K(0x1.988474p-1f));
+  T n, r = nyx__exp_reduce(-(near * p), &n);
+  T tail = nyx__scale(nyx__exp_of(r), n - K(1));
+  M far = nyx_gt(t, K(6.5));
+  if (nyx__any(far))
+    tail = nyx_select(far, K(0.5) * nyx_erfc(t * K(0x1.6a09e6p-1)), tail);
+  T value = nyx_select(nyx_lt(x, K(0)), tail, K(1) - tail);
+  return nyx_select(nyx_isnan(x), x, value);
+}
 
 /* In float64: what needs more digits than a float has. D holds half of the lanes. */
 
