@@ -28,6 +28,10 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/bindings/lua/nyx_lua.h)
 endif()
 if(TARGET nyx_exe)
   install(TARGETS nyx_exe)
+  # What nyx --bench runs.
+  install(DIRECTORY spec/bench/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nyx/bench
+          FILES_MATCHING PATTERN "*.py" PATTERN "*.[ch]" PATTERN "*.json" PATTERN "*.txt"
+          PATTERN "__pycache__" EXCLUDE)
   set_target_properties(nyx_exe PROPERTIES INSTALL_RPATH "$ORIGIN/${lib_from_bin}")
 endif()
 

@@ -10,7 +10,8 @@
 typedef struct options {
   int script; /* index of the script's name in argv; argc when there is none */
   bool interactive, version, statements, no_environment, doctor, help;
-  int bad; /* index of an option that is not understood; 0 when all are */
+  int bench; /* index of the first word after --bench, which takes all; 0 without it */
+  int bad;   /* index of an option that is not understood; 0 when all are */
 } options;
 
 static void print_usage(FILE *out, const char *program) {
@@ -26,6 +27,9 @@ static void print_usage(FILE *out, const char *program) {
           "  --         stop handling options\n"
           "  -          stop handling options and execute stdin\n"
           "  --doctor   show what nyx found on this machine\n"
+          "  --bench [case ...]\n"
+          "             time nyx on this machine, beside PyTorch and others that are "
+          "there\n"
           "  --help     show this text\n",
           program);
 }
@@ -49,6 +53,10 @@ static options read_options(int argc, char **argv) {
     if (!strcmp(a, "--")) {
       i++;
       break;
+    }
+    if (!strcmp(a, "--bench")) {
+      o.bench = i + 1;
+      return o;
     }
     if (!strcmp(a, "--doctor")) {
       o.doctor = true;
@@ -127,6 +135,22 @@ static int run_script(lua_State *L, char **argv, int script) {
   return nyx__run_report(L, status);
 }
 
+/* require "nyx.bench".main(program, words): true when it says so. */
+static bool run_bench(lua_State *L, int argc, char **argv, int first) {
+  const char *code = "return require 'nyx.bench'.main(...)";
+  int status = luaL_loadbuffer(L, code, strlen(code), "=bench");
+  if (status == LUA_OK) {
+    lua_pushstring(L, argv[0]);
+    lua_createtable(L, argc - first, 0);
+    for (int i = first; i < argc; i++) {
+      lua_pushstring(L, argv[i]);
+      lua_rawseti(L, -2, i - first + 1);
+    }
+    status = nyx__run_call(L, 2, 1);
+  }
+  return nyx__run_report(L, status) == LUA_OK && lua_toboolean(L, -1);
+}
+
 /* Everything that may raise, called protected: pushes true when all went well. */
 static int protected_main(lua_State *L) {
   int argc = (int)lua_tointeger(L, 1);
@@ -157,6 +181,10 @@ static int protected_main(lua_State *L) {
   lua_gc(L, LUA_GCGEN, 0, 0); /* as the lua program does */
   if (o.doctor) {
     lua_pushboolean(L, nyx__doctor(L) == EXIT_SUCCESS);
+    return 1;
+  }
+  if (o.bench) {
+    lua_pushboolean(L, run_bench(L, argc, argv, o.bench));
     return 1;
   }
   if (!o.no_environment && run_init(L) != LUA_OK) return 0;

@@ -106,6 +106,8 @@ describe("Nyx in a C program", function()
       succeed(("test -e '%s/%s'"):format(prefix, (file:gsub("LIB", libdir))))
     end
     assert.equal("2.0\n", evaluate("installed/bin/nyx", "nyx.ones(2):sum():item()"))
+    local bench = has "python3" and "--bench --list add_16" or "--bench add_16"
+    assert.is_truthy(program("installed/bin/nyx", nil, bench):find("add_16_recording ", 1, true))
   end)
 
   it("builds with pkg-config and runs", function()

@@ -1,0 +1,51 @@
+-- Elementwise ops: cached (1M floats) and from memory (16M, 64 MB a tensor), with a fresh
+-- result and into one that exists.
+local nyx = require "nyx"
+local bench = require "nyx.bench.case"
+
+local case, values = bench.case, bench.values
+local sixteen = 2 ^ 24
+local sizes = { { "1m", 2 ^ 20 }, { "16m", sixteen } }
+
+for _, op in ipairs { "add", "mul" } do
+  for _, row in ipairs(sizes) do
+    local size, n = row[1], row[2]
+    local limit = { "triad", 12 * n }
+    if op == "add" or size == "1m" then
+      case(op .. "_" .. size, { limit = limit, tol = 1e-6 }, function()
+        local x, y = values(1, { n }), values(2, { n })
+        return function() return x[op](x, y) end
+      end)
+      case(op .. "_" .. size .. "_out", { limit = limit, tol = 1e-6 }, function()
+        local x, y = values(1, { n }), values(2, { n })
+        local into = { out = nyx.empty(n) }
+        return function() return x[op](x, y, into) end
+      end)
+    end
+  end
+end
+
+for _, op in ipairs { "relu", "exp", "tanh", "sigmoid", "gelu", "silu" } do
+  for _, row in ipairs(sizes) do
+    local size, n = row[1], row[2]
+    local options = { limit = { "copy", 8 * n }, tol = 1e-6 }
+    case(op .. "_" .. size, options, function()
+      local x = values(1, { n }) * 2
+      return function() return x[op](x) end
+    end)
+    case(op .. "_" .. size .. "_out", options, function()
+      local x, into = values(1, { n }) * 2, { out = nyx.empty(n) }
+      return function() return x[op](x, into) end
+    end)
+  end
+end
+
+case("add_transposed_4096", { limit = { "copy", 12 * sixteen }, tol = 1e-6 }, function()
+  local x = values(1, { 4096, 4096 })
+  return function() return x + x:t() end
+end)
+
+case("contiguous_transposed_4096", { limit = { "copy", 8 * sixteen }, tol = 1e-6 }, function()
+  local x = values(1, { 4096, 4096 })
+  return function() return x:t():contiguous() end
+end)

@@ -1,0 +1,173 @@
+-- Whole models: training steps of small nets, an LSTM and a GPT, inference of ResNet-50.
+local nyx = require "nyx"
+local bench = require "nyx.bench.case"
+
+local nn, optim = nyx.nn, nyx.optim
+local case, values, integers, fill = bench.case, bench.values, bench.integers, bench.fill
+
+local function perceptron(name, batch, ...)
+  local sizes = { ... }
+  case(name, { checks = 3, tol = 1e-4 }, function()
+    local net = nn.Sequential()
+    for i = 1, #sizes - 1 do
+      net:append(nn.Linear(sizes[i], sizes[i + 1]))
+      if i < #sizes - 1 then net:append(nn.ReLU()) end
+    end
+    fill(net)
+    local adam = optim.Adam(net:parameters(), { lr = 1e-3 })
+    return bench.training(net, adam, values(1, { batch, sizes[1] }),
+      integers(2, 1, 11, { batch }))
+  end)
+end
+perceptron("digits_mlp_step", 64, 64, 64, 10)
+perceptron("mnist_mlp_step", 128, 784, 256, 128, 10)
+
+case("mnist_conv_step", { checks = 3, tol = 1e-4 }, function()
+  local net = fill(nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(),
+    nn.MaxPool2d(2), nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10)))
+  local adam = optim.Adam(net:parameters(), { lr = 1e-3 })
+  return bench.training(net, adam, values(1, { 128, 1, 28, 28 }), integers(2, 1, 11, { 128 }))
+end)
+
+case("mlp_784_512_512_10_backward", { tol = 1e-4 }, function()
+  local net = fill(nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(),
+    nn.Linear(512, 10)))
+  local x, labels = values(1, { 128, 784 }), integers(2, 1, 11, { 128 })
+  return function()
+    net:zero_grad()
+    local loss = net(x):cross_entropy(labels)
+    loss:backward()
+    return loss, net[1].weight.grad
+  end
+end)
+
+-- ---------------------------------------------------------------- LSTM
+
+case("lstm_128_256", { tol = 1e-4, note = "no op: a loop over linear, sigmoid and tanh" },
+  function()
+    local hidden, length, batch = 256, 64, 32
+    local w_in = values(1, { 4 * hidden, 128 }) * 128 ^ -0.5
+    local w_hidden = values(2, { 4 * hidden, hidden }) * hidden ^ -0.5
+    local b_in, b_hidden = values(3, { 4 * hidden }) * 0.1, values(4, { 4 * hidden }) * 0.1
+    local x, g = values(5, { length, batch, 128 }), values(6, { length, batch, hidden })
+    local leaves = { w_in, w_hidden, b_in, b_hidden, x }
+    for _, leaf in ipairs(leaves) do leaf:requires_grad_(true) end
+    local zeros = nyx.zeros(batch, hidden)
+    return function()
+      for _, leaf in ipairs(leaves) do leaf.grad = nil end
+      local projected, h, c, outputs = x:linear(w_in, b_in), zeros, zeros, {}
+      for t = 1, length do
+        local gates = projected[t] + h:linear(w_hidden, b_hidden)
+        local i, f = gates:narrow(2, 1, hidden), gates:narrow(2, hidden + 1, hidden)
+        local z = gates:narrow(2, 2 * hidden + 1, hidden)
+        local o = gates:narrow(2, 3 * hidden + 1, hidden)
+        c = f:sigmoid() * c + i:sigmoid() * z:tanh()
+        h = o:sigmoid() * c:tanh()
+        outputs[t] = h
+      end
+      local y = nyx.stack(outputs, 1)
+      y:backward(g)
+      return y, w_in.grad, w_hidden.grad, b_in.grad, x.grad
+    end
+  end)
+
+-- ---------------------------------------------------------------- GPT
+
+local layers, width, heads, length, batch, vocabulary = 6, 384, 6, 256, 8, 65
+
+local Block = nyx.class("Block", nn.Module)
+
+function Block:init()
+  self.norm1 = nn.LayerNorm(width)
+  self.qkv = nn.Linear(width, 3 * width)
+  self.out = nn.Linear(width, width)
+  self.norm2 = nn.LayerNorm(width)
+  self.up = nn.Linear(width, 4 * width)
+  self.down = nn.Linear(4 * width, width)
+end
+
+function Block:forward(x, mask)
+  local qkv = self.qkv(self.norm1(x)):view(batch, length, 3, heads, width / heads)
+    :permute(3, 1, 4, 2, 5)
+  local q, k, v = qkv[1], qkv[2], qkv[3]
+  local scores = q:matmul(k:transpose(-2, -1)) * (width / heads) ^ -0.5
+  local seen = scores:masked_fill(mask, -math.huge):softmax(-1):matmul(v)
+  x = x + self.out(seen:transpose(2, 3):reshape(batch, length, width))
+  return x + self.down(self.up(self.norm2(x)):gelu())
+end
+
+local GPT = nyx.class("GPT", nn.Module)
+
+function GPT:init()
+  self.token = nn.Embedding(vocabulary, width)
+  self.position = nn.Embedding(length, width)
+  self.blocks = nn.Sequential()
+  for _ = 1, layers do self.blocks:append(Block()) end
+  self.norm = nn.LayerNorm(width)
+  self.head = nn.Linear(width, vocabulary, { bias = false })
+  self:register_buffer("mask", nyx.ones(length, length, { dtype = "bool" }):triu(1))
+end
+
+function GPT:forward(tokens)
+  local x = self.token(tokens) + self.position.weight
+  for i = 1, layers do x = self.blocks[i](x, self.mask) end
+  return self.head(self.norm(x)):view(batch * length, vocabulary)
+end
+
+case("gpt_step", { checks = 3, tol = 1e-3, note = "attention composed" }, function()
+  local net = fill(GPT())
+  local adam = optim.AdamW(net:parameters(), { lr = 1e-4 })
+  return bench.training(net, adam, integers(1, 1, vocabulary + 1, { batch, length }),
+    integers(2, 1, vocabulary + 1, { batch * length }))
+end)
+
+-- ---------------------------------------------------------------- ResNet-50
+
+local Bottleneck = nyx.class("Bottleneck", nn.Module)
+
+function Bottleneck:init(input, planes, stride)
+  local bare = { bias = false }
+  self.conv1 = nn.Conv2d(input, planes, 1, bare)
+  self.norm1 = nn.BatchNorm2d(planes)
+  self.conv2 = nn.Conv2d(planes, planes, 3, { stride = stride, padding = 1, bias = false })
+  self.norm2 = nn.BatchNorm2d(planes)
+  self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bare)
+  self.norm3 = nn.BatchNorm2d(4 * planes)
+  if stride > 1 or input ~= 4 * planes then
+    local options = { stride = stride, bias = false }
+    self.shortcut = nn.Sequential(nn.Conv2d(input, 4 * planes, 1, options),
+      nn.BatchNorm2d(4 * planes))
+  end
+end
+
+function Bottleneck:forward(x)
+  local y = self.norm1(self.conv1(x)):relu()
+  y = self.norm2(self.conv2(y)):relu()
+  y = self.norm3(self.conv3(y))
+  return (y + (self.shortcut and self.shortcut(x) or x)):relu()
+end
+
+local function resnet50()
+  local net = nn.Sequential(nn.Conv2d(3, 64, 7, { stride = 2, padding = 3, bias = false }),
+    nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, { stride = 2, padding = 1 }))
+  local input = 64
+  for stage, blocks in ipairs { 3, 4, 6, 3 } do
+    local planes = math.floor(32 * 2 ^ stage)
+    for i = 1, blocks do
+      net:append(Bottleneck(input, planes, (stage > 1 and i == 1) and 2 or 1))
+      input = 4 * planes
+    end
+  end
+  return net, nn.Linear(2048, 1000)
+end
+
+case("resnet50_inference", { limit = { "fma32", 2 * 4.089e9 }, tol = 1e-4 }, function()
+  local features, classify = resnet50()
+  fill(features):eval()
+  fill(classify)
+  local x = values(1, { 1, 3, 224, 224 })
+  local function forward()
+    return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
+  end
+  return function() return nyx.no_grad(forward) end
+end)

@@ -1,0 +1,69 @@
+-- Products of matrices. In a name n is a matrix as it lies, t one that lies transposed.
+local nyx = require "nyx"
+local bench = require "nyx.bench.case"
+
+local case, values = bench.case, bench.values
+
+local function gemm(name, m, n, k, layout, options)
+  local ta, tb = layout:sub(1, 1) == "t", layout:sub(2, 2) == "t"
+  local dtype = options.dtype or "float32"
+  options.limit = { dtype == "float64" and "fma64" or "fma32", 2 * m * n * k }
+  options.peer = ("gemm %s %d %d %d %s"):format(dtype, m, n, k, layout)
+  case(name, options, function()
+    local x = values(1, ta and { k, m } or { m, k }):to(dtype)
+    local y = values(2, tb and { n, k } or { k, n }):to(dtype)
+    if ta then x = x:t() end
+    if tb then y = y:t() end
+    if not options.out then return function() return x:matmul(y) end end
+    local into = { out = nyx.empty({ m, n }, { dtype = dtype }) }
+    return function() return x:matmul(y, into) end
+  end)
+end
+
+for _, size in ipairs { 512, 1024, 2048, 4096 } do
+  for _, layout in ipairs { "nn", "nt", "tn", "tt" } do
+    gemm(("sgemm_%d_%s"):format(size, layout), size, size, size, layout, {})
+  end
+end
+gemm("sgemm_1024_nn_out", 1024, 1024, 1024, "nn", { out = true })
+for _, size in ipairs { 8, 16, 32, 64, 128 } do
+  gemm("sgemm_" .. size, size, size, size, "nn", {})
+end
+gemm("sgemm_64x784x128", 64, 128, 784, "nn", {})
+gemm("dgemm_1024", 1024, 1024, 1024, "nn", { dtype = "float64", tol = 1e-12 })
+
+case("bf16_1024", { limit = { "bf16", 2 * 1024 ^ 3 }, tol = 1e-2,
+  peer = "gemm bfloat16 1024 1024 1024 nn" }, function()
+  local x, y = values(1, { 1024, 1024 }):bfloat16(), values(2, { 1024, 1024 }):bfloat16()
+  return function() return x:matmul(y) end
+end)
+
+-- The narrowest type that the sums fit in exactly.
+for i, exact in ipairs { "float32", "float64" } do
+  local size = i == 1 and 1024 or 4096
+  case("int8_" .. size, { limit = { "int8", 2 * size ^ 3 }, tol = 1e-9,
+    note = "no product of int8 that adds up in int32: computed in " .. exact,
+    peer = ("gemm int8 %d %d %d nn"):format(size, size, size) }, function()
+    local x = bench.integers(1, -128, 128, { size, size }):to "int8"
+    local y = bench.integers(2, -128, 128, { size, size }):to "int8"
+    return function() return x:to(exact):matmul(y:to(exact)):int() end
+  end)
+end
+
+for _, transposed in ipairs { false, true } do
+  case(transposed and "gemv_4096_t" or "gemv_4096", { limit = { "read", 4 * 4096 ^ 2 },
+    peer = "gemv float32 4096 4096 " .. (transposed and "t" or "n") }, function()
+    local x, v = values(1, { 4096, 4096 }), values(2, { 4096 })
+    if transposed then x = x:t() end
+    return function() return x:matmul(v) end
+  end)
+end
+
+for _, shape in ipairs { { 96, 64, 64, 64 }, { 12, 1024, 64, 1024 } } do
+  local b, m, k, n = shape[1], shape[2], shape[3], shape[4]
+  case(("bmm_%d_of_%dx%dx%d"):format(b, m, k, n), { limit = { "fma32", 2 * b * m * n * k },
+    peer = ("bmm float32 %d %d %d %d"):format(b, m, n, k) }, function()
+    local x, y = values(1, { b, m, k }), values(2, { b, k, n })
+    return function() return x:matmul(y) end
+  end)
+end

@@ -1,0 +1,48 @@
+"""See lua/nyx/bench/cases/conv.lua."""
+import torch
+from torch.nn.functional import conv2d
+
+from .common import case, values
+
+# Input channels, output channels, height and width, kernel, stride.
+RESNET = [
+    (3, 64, 224, 7, 2),
+    (64, 64, 56, 1, 1), (64, 64, 56, 3, 1), (64, 256, 56, 1, 1), (256, 64, 56, 1, 1),
+    (256, 128, 56, 1, 1), (128, 128, 56, 3, 2), (128, 512, 28, 1, 1), (256, 512, 56, 1, 2),
+    (512, 128, 28, 1, 1), (128, 128, 28, 3, 1),
+    (512, 256, 28, 1, 1), (256, 256, 28, 3, 2), (256, 1024, 14, 1, 1), (512, 1024, 28, 1, 2),
+    (1024, 256, 14, 1, 1), (256, 256, 14, 3, 1),
+    (1024, 512, 14, 1, 1), (512, 512, 14, 3, 2), (512, 2048, 7, 1, 1), (1024, 2048, 14, 1, 2),
+    (2048, 512, 7, 1, 1), (512, 512, 7, 3, 1),
+]
+# Channels, height and width, stride.
+MOBILENET = [
+    (32, 112, 1), (96, 112, 2), (144, 56, 1), (144, 56, 2), (192, 28, 1), (192, 28, 2),
+    (384, 14, 1), (576, 14, 1), (576, 14, 2), (960, 7, 1),
+]
+
+
+def add(name, batch, inputs, outputs, size, kernel, stride, groups):
+    def tensors():
+        return values(1, batch, inputs, size, size), values(2, outputs, inputs // groups, kernel, kernel)
+
+    @case(f"{name}_forward")
+    def forward():
+        x, w = tensors()
+        return lambda: conv2d(x, w, None, stride, kernel // 2, 1, groups)
+
+    @case(f"{name}_backward")
+    def backward():
+        x, w = (t.requires_grad_(True) for t in tensors())
+        y = conv2d(x, w, None, stride, kernel // 2, 1, groups)
+        g = values(3, *y.shape)
+        return lambda: torch.autograd.grad(y, (x, w), g, retain_graph=True)
+
+
+for batch in (1, 16):
+    for i, o, size, kernel, stride in RESNET:
+        add(f"conv_b{batch}_{i}to{o}_{size}_k{kernel}" + (f"_s{stride}" if stride > 1 else ""),
+            batch, i, o, size, kernel, stride, 1)
+for channels, size, stride in MOBILENET:
+    add(f"depthwise_{channels}_{size}" + (f"_s{stride}" if stride > 1 else ""),
+        1, channels, channels, size, 3, stride, channels)

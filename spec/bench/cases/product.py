@@ -1,0 +1,61 @@
+"""See lua/nyx/bench/cases/product.lua."""
+import torch
+
+from .common import case, integers, values
+
+
+def gemm(name, m, n, k, layout="nn", dtype=torch.float32, out=False):
+    @case(name)
+    def make():
+        x = values(1, k, m).to(dtype).t() if layout[0] == "t" else values(1, m, k).to(dtype)
+        y = values(2, n, k).to(dtype).t() if layout[1] == "t" else values(2, k, n).to(dtype)
+        if not out:
+            return lambda: x @ y
+        into = torch.empty(m, n, dtype=dtype)
+        return lambda: torch.matmul(x, y, out=into)
+
+
+for size in (512, 1024, 2048, 4096):
+    for layout in ("nn", "nt", "tn", "tt"):
+        gemm(f"sgemm_{size}_{layout}", size, size, size, layout)
+gemm("sgemm_1024_nn_out", 1024, 1024, 1024, out=True)
+for size in (8, 16, 32, 64, 128):
+    gemm(f"sgemm_{size}", size, size, size)
+gemm("sgemm_64x784x128", 64, 128, 784)
+gemm("dgemm_1024", 1024, 1024, 1024, dtype=torch.float64)
+gemm("bf16_1024", 1024, 1024, 1024, dtype=torch.bfloat16)
+
+
+def int8(size):
+    @case(f"int8_{size}")
+    def make():
+        x = integers(1, -128, 128, size, size).to(torch.int8)
+        y = integers(2, -128, 128, size, size).to(torch.int8)
+        return lambda: torch._int_mm(x, y)
+
+
+int8(1024)
+int8(4096)
+
+
+@case("gemv_4096")
+def gemv():
+    x, v = values(1, 4096, 4096), values(2, 4096)
+    return lambda: x @ v
+
+
+@case("gemv_4096_t")
+def gemv_t():
+    x, v = values(1, 4096, 4096).t(), values(2, 4096)
+    return lambda: x @ v
+
+
+def bmm(b, m, k, n):
+    @case(f"bmm_{b}_of_{m}x{k}x{n}")
+    def make():
+        x, y = values(1, b, m, k), values(2, b, k, n)
+        return lambda: x @ y
+
+
+bmm(96, 64, 64, 64)
+bmm(12, 1024, 64, 1024)

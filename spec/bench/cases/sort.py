@@ -1,0 +1,73 @@
+"""See lua/nyx/bench/cases/sort.lua."""
+import torch
+
+from .common import case, integers, values
+
+MILLION = 2**20
+
+
+@case("sort_1m")
+def sort():
+    x = values(1, MILLION)
+    return lambda: torch.sort(x)[0]
+
+
+@case("sort_4096x1024")
+def sort_rows():
+    x = values(1, 4096, 1024)
+    return lambda: torch.sort(x, 1)[0]
+
+
+@case("topk_1m")
+def topk():
+    x = values(1, MILLION)
+    return lambda: torch.topk(x, 10)[0]
+
+
+@case("topk_4096x1024")
+def topk_rows():
+    x = values(1, 4096, 1024)
+    return lambda: torch.topk(x, 10, 1)[0]
+
+
+@case("cumsum_1m")
+def cumsum():
+    x = values(1, MILLION)
+    return lambda: torch.cumsum(x, 0)
+
+
+@case("unique_1m")
+def unique():
+    x = integers(1, 0, 100000, MILLION)
+    return lambda: torch.unique(x)
+
+
+@case("gather_1m")
+def gather():
+    x, index = values(1, MILLION), integers(2, 0, MILLION, MILLION)
+    return lambda: torch.gather(x, 0, index)
+
+
+@case("index_select_4096x1024")
+def index_select():
+    x, index = values(1, 4096, 1024), integers(2, 0, 4096, 4096)
+    return lambda: torch.index_select(x, 0, index)
+
+
+@case("index_add_4096x1024")
+def index_add():
+    x, source = values(1, 4096, 1024), values(3, 4096, 1024)
+    index = integers(2, 0, 4096, 4096)
+    return lambda: torch.index_add(x, 0, index, source)
+
+
+@case("embedding_gradient")
+def embedding_gradient():
+    weight = values(1, 50000, 512).requires_grad_(True)
+    index, g = integers(2, 0, 50000, 8192), values(3, 8192, 512)
+
+    def step():
+        weight.grad = None
+        torch.nn.functional.embedding(index, weight).backward(g)
+        return weight.grad
+    return step

@@ -1,0 +1,70 @@
+-- nyx --bench as a user types it: what it starts, what it prints, what it refuses. That the
+-- results of the cases are right is checked where they are timed, in spec/bench/run.py.
+local here = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
+package.path = here .. "?.lua;" .. package.path
+local run = require("program").run
+
+local python = select(3, run "python3 -c 'import sys'") == 0
+
+describe("nyx --bench", function()
+  it("is in the help", function()
+    assert.matches("--bench [case ...]", (run "$NYX --help"), 1, true)
+  end)
+
+  it("lists cases by name, beginning and group, through Python", function()
+    if not python then return pending "no python3" end
+    local out, err, code = run "cd / && $NYX --bench --list add_16 sgemm_1024 optim"
+    assert.are.equal(0, code, err)
+    for _, name in ipairs { "add_16 ", "add_16_out ", "sgemm_1024_tn ", "adamw_10m " } do
+      assert.matches(name, out, 1, true)
+    end
+    assert.is_nil(out:find("sgemm_512", 1, true))
+    assert.are.equal("", err)
+  end)
+
+  it("times cases and writes JSON", function()
+    if not python then return pending "no python3" end
+    local file = os.tmpname()
+    local out, err, code = run("$NYX --bench --quick --no-peers --threads 1 --json " .. file
+      .. " add_16 sgemm_64")
+    assert.are.equal(0, code, err)
+    assert.matches("\nadd_16 +[%d.]+ [nu]s ", out)
+    assert.matches("\nsgemm_64 +[%d.]+ [num]s ", out)
+    local text = run("cat " .. file)
+    os.remove(file)
+    for _, field in ipairs { '"cpu": ', '"threads": 1', '"limits": {', '"sgemm_64": {' } do
+      assert.matches(field, text, 1, true)
+    end
+  end)
+
+  it("fails for a case that does not exist", function()
+    local out, err, code = run "$NYX --bench nothing"
+    assert.are.equal(1, code)
+    assert.matches("no case is called nothing", out .. err, 1, true)
+  end)
+
+  it("times Nyx alone without Python", function()
+    local out, err, code = run "PATH=/nowhere $NYX --bench add_16"
+    assert.are.equal(0, code, err)
+    assert.matches("^times alone, no limits and no peers: there is no python3\n", out)
+    assert.matches("\nadd_16_recording +[%d.]+ [nu]s\n", out)
+    err, code = select(2, run "PATH=/nowhere $NYX --bench --quick")
+    assert.are.equal(1, code)
+    assert.matches("unknown option --quick; cases only", err, 1, true)
+  end)
+
+  it("has cases whose names and groups are clear", function()
+    local out, err, code = run("$NYX -", [[
+      require "nyx.bench"
+      local list = require "nyx.bench.case".list
+      for _, case in ipairs(list) do
+        assert(case.name:find "^[a-z][a-z0-9_]*$", case.name)
+        assert(case.make or case.missing, case.name)
+        assert(case.group ~= "", case.name)
+      end
+      print(#list > 200)
+    ]])
+    assert.are.equal(0, code, err)
+    assert.are.equal("true\n", out)
+  end)
+end)
