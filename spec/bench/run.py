@@ -8,8 +8,8 @@ group (elementwise reduce norm product conv attention sort optim overhead models
 all are run. Each side is one process that stays alive. Before a case is timed its results are
 compared with PyTorch's. Then it is timed in rounds, all sides in turn, and the ratio is the
 median of the rounds' ratios of Nyx to PyTorch. A turn begins with one repeat that is not timed,
-unless a repeat takes long: caches are warm on all sides, and threads of the other side that
-wait for work by spinning have stopped. The fraction of the machine's limit takes the best
+unless a repeat takes long, so that caches are warm on all sides, and ends with a pause in which
+threads that wait for work by spinning stop. The fraction of the machine's limit takes the best
 measurement of this run at the case's working-set size. Peers that are not installed leave
 their column empty. With --instructions Nyx's instructions are counted instead.
 Not a test: nothing here passes or fails. Read next: docs/benchmarks/README.md."""
@@ -85,6 +85,7 @@ def measure(case, nyx, peers, options, machine):
         for who, (n, took) in turns.items():
             seconds, _ = everyone[who].time(case, n, warm=took < LONG)
             times[who].append(float("nan") if seconds is None else seconds)
+            time.sleep(everyone[who].settle)
     for who, list_of in times.items():
         row[who] = statistics.median(list_of)
     if "torch" in times:
@@ -165,7 +166,7 @@ def main():
         return instructions.main(options.nyx, options.cases)
 
     begin = time.time()
-    nyx = sides.Side([options.nyx, "-e", "require 'nyx.bench.serve'"])
+    nyx = sides.Side([options.nyx, "-e", "require 'nyx.bench.serve'"], settle=0.02)
     cases = [case for case in list_cases(nyx) if wanted(case, options.cases)]
     with_start = not options.cases or "start" in options.cases
     if options.list:

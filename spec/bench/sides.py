@@ -11,10 +11,12 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 
 
 class Side:
-    """A process that answers. by_call: it is asked for calls ("gemm ..."), not for cases."""
+    """A process that answers. by_call: it is asked for calls ("gemm ..."), not for cases.
+    settle: the seconds after which its threads have stopped to wait for work by spinning (libgomp
+    10 to 15 ms, OpenBLAS 2^26 cycles), which would take a core from the next."""
 
-    def __init__(self, command, by_call=False, **environment):
-        self.command, self.by_call = command, by_call
+    def __init__(self, command, by_call=False, settle=0.0, **environment):
+        self.command, self.by_call, self.settle = command, by_call, settle
         self.environment = {**os.environ, **environment}
         self.start()
 
@@ -71,7 +73,7 @@ def ask_python(python, code):
 def torch_side(candidates, threads):
     for python in candidates:
         if ask_python(python, "import torch; print(1)"):
-            side = Side([python, os.path.join(HERE, "torch_side.py"), str(threads)], OMP_NUM_THREADS=str(threads))
+            side = Side([python, os.path.join(HERE, "torch_side.py"), str(threads)], settle=0.02)
             side.python = python
             return side
     return None
@@ -90,7 +92,7 @@ def openblas_side(candidates, threads):
     for python in candidates:
         libraries = ask_python(python, "import scipy_openblas32 as b; print(b.get_lib_dir())")
         for library in glob.glob(libraries + "/libscipy_openblas*") if libraries else []:
-            return Side([sys.executable, script, library, "scipy_", str(threads)], True,
+            return Side([sys.executable, script, library, "scipy_", str(threads)], True, 0.04,
                         OPENBLAS_NUM_THREADS=str(threads))
     return None
 
@@ -99,10 +101,10 @@ def system_openblas_side(candidates, threads):
     """The system's, told which kernels to use where it does not know the CPU."""
     if not ask_python(sys.executable, "import ctypes; ctypes.CDLL('libopenblas.so.0'); print(1)"):
         return None
-    environment = {"OPENBLAS_NUM_THREADS": str(threads)}
+    environment = {"OPENBLAS_NUM_THREADS": str(threads)}  # OMP_NUM_THREADS is set for all
     if "avx512f" in cpu_flags():
         environment["OPENBLAS_CORETYPE"] = "SkylakeX"
-    return Side([sys.executable, os.path.join(HERE, "openblas.py"), "libopenblas.so.0", "", str(threads)], True,
+    return Side([sys.executable, os.path.join(HERE, "openblas.py"), "libopenblas.so.0", "", str(threads)], True, 0.04,
                 **environment)
 
 
@@ -120,12 +122,12 @@ def onednn_side(candidates, threads):
                                capture_output=True)
         if built.returncode:
             continue
-        environment = {"OMP_NUM_THREADS": str(threads), "ONEDNN_VERBOSE": "none"}
+        environment = {"ONEDNN_VERBOSE": "none"}
         if place:
             environment["LD_LIBRARY_PATH"] = f"{place}/lib"
             if os.path.exists(f"{place}/lib/libintelocl.so"):
                 environment["OCL_ICD_FILENAMES"] = f"{place}/lib/libintelocl.so"
-        side = Side([program], True, **environment)
+        side = Side([program], True, 0.02, **environment)
         if side.name:
             return side
     return None
