@@ -10,7 +10,7 @@ local M = { list = {}, by_name = {}, group = "" }
 ---   limit    {kind, amount}: what bounds it (fma32 fma64 int8 bf16 in operations, copy triad
 ---            read in bytes, counted once for each array read or written)
 ---   tol      how far results may be from PyTorch's: the greatest difference, divided by the
----            greatest element; 1e-5
+---            greatest element of the tensor; 1e-5
 ---   checks   how many steps are compared (of models, whose later losses say whether the first
 ---            updates were right); 1
 ---   peer     the call as other libraries know it, see spec/bench/gemm.py and onednn.c

@@ -7,7 +7,7 @@ for _, shape in ipairs { { 4096, 1024 }, { 512, 32768 } } do
   local rows, width = shape[1], shape[2]
   local size = ("%dx%d"):format(rows, width)
   -- Forward reads and writes; backward reads the gradient and one more, and writes.
-  local options = { limit = { "triad", 5 * 4 * rows * width }, tol = 2e-5 }
+  local options = { limit = { "triad", 5 * 4 * rows * width } }
 
   -- step() of f(x), differentiated for x and what else is given.
   local function both_ways(f, x, ...)
