@@ -107,6 +107,23 @@ static int is_lifted(lua_State *L) {
   return 1;
 }
 
+/* exchange(a, b): the userdata exchange their tensors, so that whoever holds one, such as
+ * a module its parameter, finds the other there. */
+static int exchange(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx__lua_check(L, s, 1, "exchange");
+  nyx__lua_check(L, s, 2, "exchange");
+  nyx__box *a = nyx__lua_box(L, s, 1), *b = nyx__lua_box(L, s, 2);
+  nyx_tensor *t = a->t;
+  size_t bytes = a->bytes;
+  a->t = b->t;
+  a->bytes = b->bytes;
+  b->t = t;
+  b->bytes = bytes;
+  return 0;
+}
+
 const luaL_Reg nyx__lua_lift_functions[] = {
-    {"dual", dual},         {"parts", parts},   {"entries", entries},     {"join", join},
-    {"variable", variable}, {"result", result}, {"is_lifted", is_lifted}, {NULL, NULL}};
+    {"dual", dual},           {"parts", parts},       {"entries", entries},
+    {"join", join},           {"variable", variable}, {"result", result},
+    {"is_lifted", is_lifted}, {"exchange", exchange}, {NULL, NULL}};

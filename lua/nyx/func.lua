@@ -4,9 +4,11 @@
 -- Read next: core/include/nyx/transform.h, bindings/lua/transform.c.
 local check = require "nyx.check"
 local nyx = require "nyx"
+local trees = require "nyx.tree"
 
 local lift = nyx.lift
 local is_tensor = nyx.is_tensor
+local map_tree, leaves_of, rebuild = trees.map, trees.leaves, trees.rebuild
 local unpack = table.unpack or unpack
 
 ---@class nyx.func
@@ -21,54 +23,6 @@ local function check_function(where, f)
     check.fail("%s: 'f' is %s, expected a function of tensors", where, check.describe(f))
   end
   return f
-end
-
--- Trees: a tensor, or a table whose values are trees; other values are carried along.
-
-local function map_tree(tree, fn)
-  if is_tensor(tree) then return fn(tree) end
-  if type(tree) ~= "table" or getmetatable(tree) then return tree end
-  local result = {}
-  for key, value in pairs(tree) do result[key] = map_tree(value, fn) end
-  return result
-end
-
--- The keys of a table in a fixed order: positions first, then names.
-local function keys_of(tree)
-  local keys = {}
-  for key in pairs(tree) do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b)
-    if type(a) ~= type(b) then return type(a) == "number" end
-    return a < b
-  end)
-  return keys
-end
-
--- The tensors of a tree, keys in order.
-local function leaves_of(tree, list)
-  list = list or {}
-  if is_tensor(tree) then
-    list[#list + 1] = tree
-  elseif type(tree) == "table" and not getmetatable(tree) then
-    for _, key in ipairs(keys_of(tree)) do leaves_of(tree[key], list) end
-  end
-  return list
-end
-
--- The tree with its tensors replaced by those of a list in the order of leaves_of.
-local function rebuild(tree, list)
-  local at = 0
-  local function walk(part)
-    if is_tensor(part) then
-      at = at + 1
-      return list[at]
-    end
-    if type(part) ~= "table" or getmetatable(part) then return part end
-    local result = {}
-    for _, key in ipairs(keys_of(part)) do result[key] = walk(part[key]) end
-    return result
-  end
-  return walk(tree)
 end
 
 -- Which arguments a transform is about: a number, or a list of numbers.

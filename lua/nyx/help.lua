@@ -59,6 +59,13 @@ local others = {
     "elementwise ops), simplified: its text, and a function of x, y, z that evaluates it. by is " ..
     "the variable (\"x\"), order how often (1; 0 only simplifies); attributes of the op by " ..
     "their names become numbers. At a kink the value is what backward gives; x / x counts as 1" },
+  gradcheck = { "differentiation", "nyx.gradcheck(fn, inputs, {eps, atol, rtol, method, " ..
+    "forward, batched, fast, nondet_tol, raise_exception}): whether the gradients of " ..
+    "fn(unpack(inputs)) by the float64 inputs that require one are its derivatives. True and a " ..
+    "report, or an error that names the output, the input and the elements" },
+  gradgradcheck = { "differentiation", "nyx.gradgradcheck(fn, inputs, grad_outputs, options): " ..
+    "nyx.gradcheck of the gradients of fn, by inputs and grad_outputs (a list; random when left " ..
+    "out)" },
   inference_mode = { "differentiation", "nyx.inference_mode(fn, ...): fn(...) without " ..
     "recording; the tensors it makes cannot take part in gradients later, except as copies" },
   is_inference_mode_enabled = { "differentiation", "nyx.is_inference_mode_enabled(): whether " ..

@@ -20,7 +20,7 @@ if home then nyx.set_home(home) end
 -- Functions that live in modules.
 local elsewhere = { save = "io", load = "io", help = "help", Function = "custom",
   profile_backward = "profile", grad_flow = "grad_flow", checkpoint = "checkpoint",
-  derivative = "derivative" }
+  derivative = "derivative", gradcheck = "gradcheck", gradgradcheck = "gradcheck" }
 -- What the REPL completes besides what is loaded.
 local names = { nn = true, optim = true, data = true, train = true, show = true, amp = true,
   graph = true }
