@@ -213,22 +213,27 @@ static int recording(lua_State *L) {
                        nyx_context_grad_enabled(s->ctx));
 }
 
-/* Runs fn(level, ...) for the function at 1, under a guard that closes the level. */
-static int with_level(lua_State *L, nyx__lua *s, const char *function, int64_t size) {
+/* Runs fn(level, ...) for the function at 1, under a guard that closes the level. `begin`
+ * opens it; NULL: a batch. */
+static int with_level(lua_State *L, nyx__lua *s, const char *function,
+                      nyx_status (*begin)(nyx_context *, nyx_level *), int64_t size) {
   guard *g = enter(L, s, function);
   g->active = false;
-  nyx__lua_try(L, s,
-               size < 0 ? nyx_dual_begin(s->ctx, &g->level)
-                        : nyx_batch_begin(s->ctx, size, &g->level));
+  nyx__lua_try(
+      L, s, begin ? begin(s->ctx, &g->level) : nyx_batch_begin(s->ctx, size, &g->level));
   g->active = true;
   lua_pushnumber(L, (lua_Number)g->level);
   lua_insert(L, 3);
   return run_guarded(L, g);
 }
 
-/* nyx.lift: dual_level(fn, ...) and batch_level(size, fn, ...) give fn(level, ...). */
+/* nyx.lift: dual_level(fn, ...), complex_level(fn, ...) and batch_level(size, fn, ...)
+ * give fn(level, ...). */
 static int dual_level(lua_State *L) {
-  return with_level(L, nyx__lua_state(L), "jvp", -1);
+  return with_level(L, nyx__lua_state(L), "jvp", nyx_dual_begin, 0);
+}
+static int complex_level(lua_State *L) {
+  return with_level(L, nyx__lua_state(L), "complex step", nyx_complex_begin, 0);
 }
 static int batch_level(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
@@ -236,7 +241,7 @@ static int batch_level(lua_State *L) {
   if (!lua_isnumber(L, 1) || size < 0)
     nyx__lua_bad_argument(L, s, 1, "vmap", "size", "number");
   lua_remove(L, 1);
-  return with_level(L, s, "vmap", (int64_t)size);
+  return with_level(L, s, "vmap", NULL, (int64_t)size);
 }
 
 /* nyx.scope(fn, ...): fn(...), after which every tensor made inside is released, except
@@ -260,6 +265,7 @@ static int keep(lua_State *L) {
 
 const luaL_Reg nyx__lua_level_functions[] = {{"recording", recording},
                                              {"dual_level", dual_level},
+                                             {"complex_level", complex_level},
                                              {"batch_level", batch_level},
                                              {NULL, NULL}};
 

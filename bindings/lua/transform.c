@@ -17,26 +17,40 @@ static int64_t dim_at(lua_State *L, nyx__lua *s, int index, const char *function
   return (int64_t)dim - (dim > 0);
 }
 
-/* dual(level, value, tangent) */
-static int dual(lua_State *L) {
+typedef nyx_status (*lift_pair)(nyx_context *, nyx_level, nyx_tensor *, nyx_tensor *,
+                                nyx_tensor **);
+
+static int pair(lua_State *L, lift_pair fn, const char *function) {
   nyx__lua *s = nyx__lua_state(L);
-  nyx_level level = level_at(L, s, 1, "dual");
-  nyx_tensor *value = nyx__lua_check(L, s, 2, "jvp");
-  nyx_tensor *tangent = nyx__lua_check(L, s, 3, "jvp"), *out = NULL;
+  nyx_level level = level_at(L, s, 1, function);
+  nyx_tensor *first = nyx__lua_check(L, s, 2, function);
+  nyx_tensor *second = nyx__lua_check(L, s, 3, function), *out = NULL;
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
-  nyx__lua_try(L, s, nyx_dual_lift(s->ctx, level, value, tangent, &out));
+  nyx__lua_try(L, s, fn(s->ctx, level, first, second, &out));
   nyx__lua_fill(L, s, box, out, false);
   return 1;
 }
 
-/* parts(level, t): the value and the tangent, nil where that is zero. */
-static int parts(lua_State *L) {
+/* dual(level, value, tangent) */
+static int dual(lua_State *L) {
+  return pair(L, nyx_dual_lift, "jvp");
+}
+
+/* complex(level, real, imaginary) */
+static int complex_number(lua_State *L) {
+  return pair(L, nyx_complex_lift, "complex step");
+}
+
+typedef nyx_status (*lower_pair)(nyx_context *, nyx_level, nyx_tensor *, nyx_tensor **,
+                                 nyx_tensor **);
+
+static int both_parts(lua_State *L, lower_pair fn, const char *function) {
   nyx__lua *s = nyx__lua_state(L);
-  nyx_level level = level_at(L, s, 1, "parts");
-  nyx_tensor *t = nyx__lua_check(L, s, 2, "jvp"), *value = NULL, *tangent = NULL;
+  nyx_level level = level_at(L, s, 1, function);
+  nyx_tensor *t = nyx__lua_check(L, s, 2, function), *value = NULL, *tangent = NULL;
   nyx__box *first = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx__box *second = nyx__lua_push_box(L, s, NYX_LUA_META);
-  nyx__lua_try(L, s, nyx_dual_lower(s->ctx, level, t, &value, &tangent));
+  nyx__lua_try(L, s, fn(s->ctx, level, t, &value, &tangent));
   first->t = value; /* both have their box before anything may be collected */
   second->t = tangent;
   nyx__lua_fill(L, s, first, value, false);
@@ -47,6 +61,16 @@ static int parts(lua_State *L) {
     lua_pushnil(L);
   }
   return 2;
+}
+
+/* parts(level, t): the value and the tangent, nil where that is zero. */
+static int parts(lua_State *L) {
+  return both_parts(L, nyx_dual_lower, "jvp");
+}
+
+/* complex_parts(level, t): the real and the imaginary part, nil where that is zero. */
+static int complex_parts(lua_State *L) {
+  return both_parts(L, nyx_complex_lower, "complex step");
 }
 
 typedef nyx_status (*change)(nyx_context *, nyx_level, nyx_tensor *, int64_t,
@@ -123,7 +147,14 @@ static int exchange(lua_State *L) {
   return 0;
 }
 
-const luaL_Reg nyx__lua_lift_functions[] = {
-    {"dual", dual},           {"parts", parts},       {"entries", entries},
-    {"join", join},           {"variable", variable}, {"result", result},
-    {"is_lifted", is_lifted}, {"exchange", exchange}, {NULL, NULL}};
+const luaL_Reg nyx__lua_lift_functions[] = {{"dual", dual},
+                                            {"parts", parts},
+                                            {"entries", entries},
+                                            {"join", join},
+                                            {"variable", variable},
+                                            {"result", result},
+                                            {"is_lifted", is_lifted},
+                                            {"complex", complex_number},
+                                            {"complex_parts", complex_parts},
+                                            {"exchange", exchange},
+                                            {NULL, NULL}};

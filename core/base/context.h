@@ -11,6 +11,9 @@
 
 #define NYX_ERROR_SIZE 1024
 #define NYX_MAX_LEVELS 16
+/* In place of the size of a batch: levels of duals, and of complex numbers. */
+#define NYX__DUAL (-1)
+#define NYX__COMPLEX (-2)
 
 struct nyx_context {
   char error[NYX_ERROR_SIZE];
@@ -32,7 +35,7 @@ struct nyx_context {
   int n_levels;
   int64_t last_level;
   struct {
-    int64_t id, size; /* size: entries of a batch; -1: duals */
+    int64_t id, size; /* size: entries of a batch; or NYX__DUAL, NYX__COMPLEX */
   } levels[NYX_MAX_LEVELS];
 };
 

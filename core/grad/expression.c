@@ -1,8 +1,10 @@
-/* Evaluates the text of a gradient through nyx_apply, one op per operator and call, so
- * that the result has a history of its own. The grammar is that of
- * kernels/elementwise.def: sum: product {(+|-) product}   product: unary {(*|/) unary}
- * unary: [-] primary primary: name | K(number) | nyx_name(sum, ...) | (sum) Read next:
- * row.c, kernels/dialect/README.md. */
+/* Evaluates the text of a row through nyx_apply, one op per operator and call, so that
+ * the result has a history of its own. The grammar is that of kernels/elementwise.def:
+ *   sum: product {(+|-) product}   product: unary {(*|/) unary}   unary: [-] primary
+ *   primary: name | K(number) | nyx_name(sum, ...) | (sum)
+ * A value is a pair of a real and an imaginary part, which is NULL for real numbers: then
+ * the ops are all there is. Read next: row.c, ../transform/complex.c,
+ * kernels/dialect/README.md. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +15,12 @@
 typedef struct reader {
   nyx_context *ctx;
   const char *at;
-  nyx_tensor *const *value; /* g x y z r */
-  const double *attr;       /* p q */
+  nyx_tensor *const *value;     /* g x y z r */
+  nyx_tensor *const *imaginary; /* the imaginary parts of x y z; NULL: all real */
+  const double *attr;           /* p q */
 } reader;
 
-static nyx_status sum(reader *r, nyx_tensor **out);
+static nyx_status sum(reader *r, nyx__pair *out);
 
 static bool skip(reader *r, char c) {
   while (isspace((unsigned char)*r->at)) r->at++;
@@ -44,7 +47,7 @@ static const nyx_op *op_of(const char *name, size_t length) {
   return nyx_op_find(op);
 }
 
-static nyx_status number(reader *r, nyx_tensor **out) {
+static nyx_status number(reader *r, nyx__pair *out) {
   char *end;
   double value;
   if (!skip(r, '(')) return syntax(r);
@@ -52,42 +55,59 @@ static nyx_status number(reader *r, nyx_tensor **out) {
   if (end == r->at) return syntax(r);
   r->at = end;
   if (!skip(r, ')')) return syntax(r);
-  return nyx_tensor_scalar(r->ctx, value, NYX_FLOAT64, true, out);
+  return nyx_tensor_scalar(r->ctx, value, NYX_FLOAT64, true, &out->re);
 }
 
-static void release_all(nyx_tensor **t, int n) {
-  for (int i = 0; i < n; i++) nyx_tensor_release(t[i]);
+static void release(nyx__pair *p) {
+  nyx_tensor_release(p->re);
+  nyx_tensor_release(p->im);
 }
 
-/* Applies an op of at most three inputs. What is made of numbers alone stays a number, in
- * float64: by the rules of promotion it would become a tensor of the default dtype. */
-static nyx_status apply(reader *r, const nyx_op *op, nyx_tensor *const *in, int n,
-                        nyx_tensor **out) {
-  nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL}, *strong[3] = {NULL};
+/* The real part. What is made of numbers alone stays a number, in float64: by the rules
+ * of promotion it would become a tensor of the default dtype. */
+static nyx_status apply_real(reader *r, const nyx_op *op, const nyx__pair *in, int n,
+                             nyx_tensor **out) {
+  nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL}, *strong[3] = {NULL}, *weak[3];
   bool numbers = true;
-  for (int i = 0; i < n; i++) numbers = numbers && in[i]->weak && in[i]->ndim == 0;
+  for (int i = 0; i < n; i++) {
+    weak[i] = in[i].re;
+    numbers = numbers && weak[i]->weak && weak[i]->ndim == 0;
+  }
   nyx_status status = NYX_OK;
   for (int i = 0; numbers && status == NYX_OK && i < n; i++) {
-    status = nyx__tensor_alias(r->ctx, in[i], &strong[i]);
+    status = nyx__tensor_alias(r->ctx, weak[i], &strong[i]);
     if (status == NYX_OK) strong[i]->weak = false;
   }
   if (status == NYX_OK)
-    status = nyx_apply(r->ctx, op, numbers ? strong : in, n, NULL, made);
-  release_all(strong, n);
+    status = nyx_apply(r->ctx, op, numbers ? strong : weak, n, NULL, made);
+  for (int i = 0; i < n; i++) nyx_tensor_release(strong[i]);
   if (status != NYX_OK) return status;
   made[0]->weak = numbers;
   *out = made[0];
   return NYX_OK;
 }
 
-static nyx_status apply2(reader *r, nyx__op_id id, nyx_tensor *a, nyx_tensor *b,
-                         nyx_tensor **out) {
-  return apply(r, nyx__op(id), (nyx_tensor *const[]){a, b}, 2, out);
+/* Applies an op of at most three inputs. */
+static nyx_status apply(reader *r, const nyx_op *op, const nyx__pair *in, int n,
+                        nyx__pair *out) {
+  bool real = true;
+  NYX_TRY(apply_real(r, op, in, n, &out->re));
+  out->im = NULL;
+  for (int i = 0; i < n; i++) real = real && !in[i].im;
+  if (real) return NYX_OK;
+  nyx_status status = nyx__imaginary_part(r->ctx, op, in, n, out->re, &out->im);
+  if (status != NYX_OK) nyx_tensor_release(out->re);
+  return status;
+}
+
+static nyx_status apply2(reader *r, nyx__op_id id, nyx__pair a, nyx__pair b,
+                         nyx__pair *out) {
+  return apply(r, nyx__op(id), (const nyx__pair[]){a, b}, 2, out);
 }
 
 /* nyx_name(...), the name read already. nyx_fma(a, b, c) is a * b + c. */
-static nyx_status call(reader *r, const char *name, size_t length, nyx_tensor **out) {
-  nyx_tensor *in[3];
+static nyx_status call(reader *r, const char *name, size_t length, nyx__pair *out) {
+  nyx__pair in[3];
   int n = 0;
   nyx_status status = NYX_OK;
   if (!skip(r, '(')) return syntax(r);
@@ -98,36 +118,39 @@ static nyx_status call(reader *r, const char *name, size_t length, nyx_tensor **
   } while (skip(r, ','));
   if (status == NYX_OK && !skip(r, ')')) status = syntax(r);
   if (status == NYX_OK && n == 3 && length == 3 && memcmp(name, "fma", 3) == 0) {
-    nyx_tensor *product;
+    nyx__pair product;
     status = apply2(r, NYX__OP_mul, in[0], in[1], &product);
     if (status == NYX_OK) {
       status = apply2(r, NYX__OP_add, product, in[2], out);
-      nyx_tensor_release(product);
+      release(&product);
     }
   } else if (status == NYX_OK) {
     const nyx_op *op = op_of(name, length);
     status = op ? apply(r, op, in, n, out) : syntax(r);
   }
-  release_all(in, n);
+  while (n > 0) release(&in[--n]);
   return status;
 }
 
-static nyx_status variable(reader *r, char name, nyx_tensor **out) {
+static nyx_status variable(reader *r, char name, nyx__pair *out) {
   static const char names[] = "gxyzr";
   if (name == 'p' || name == 'q')
-    return nyx_tensor_scalar(r->ctx, r->attr[name - 'p'], NYX_FLOAT64, true, out);
+    return nyx_tensor_scalar(r->ctx, r->attr[name - 'p'], NYX_FLOAT64, true, &out->re);
   const char *found = strchr(names, name);
   nyx_tensor *value = found ? r->value[found - names] : NULL;
   if (!value) return syntax(r);
-  *out = nyx_tensor_retain(value);
+  bool input = r->imaginary && *found >= 'x';
+  out->re = nyx_tensor_retain(value);
+  out->im = nyx_tensor_retain(input ? r->imaginary[*found - 'x'] : NULL);
   return NYX_OK;
 }
 
-static nyx_status primary(reader *r, nyx_tensor **out) {
+static nyx_status primary(reader *r, nyx__pair *out) {
+  *out = (nyx__pair){NULL, NULL};
   if (skip(r, '(')) {
     NYX_TRY(sum(r, out));
     if (skip(r, ')')) return NYX_OK;
-    nyx_tensor_release(*out);
+    release(out);
     return syntax(r);
   }
   while (isspace((unsigned char)*r->at)) r->at++;
@@ -143,21 +166,21 @@ static nyx_status primary(reader *r, nyx_tensor **out) {
   return syntax(r);
 }
 
-static nyx_status unary(reader *r, nyx_tensor **out) {
-  nyx_tensor *x;
+static nyx_status unary(reader *r, nyx__pair *out) {
+  nyx__pair x;
   if (!skip(r, '-')) return primary(r, out);
   NYX_TRY(unary(r, &x));
   nyx_status status = apply(r, nyx__op(NYX__OP_neg), &x, 1, out);
-  nyx_tensor_release(x);
+  release(&x);
   return status;
 }
 
-typedef nyx_status (*part)(reader *r, nyx_tensor **out);
+typedef nyx_status (*part)(reader *r, nyx__pair *out);
 
 /* part {(op[0]|op[1]) part}, from the left. */
 static nyx_status chain(reader *r, part next, const char op[2], const nyx__op_id id[2],
-                        nyx_tensor **out) {
-  nyx_tensor *left, *right, *result;
+                        nyx__pair *out) {
+  nyx__pair left, right, result;
   NYX_TRY(next(r, &left));
   for (;;) {
     int k = skip(r, op[0]) ? 0 : skip(r, op[1]) ? 1 : -1;
@@ -165,9 +188,9 @@ static nyx_status chain(reader *r, part next, const char op[2], const nyx__op_id
     nyx_status status = next(r, &right);
     if (status == NYX_OK) {
       status = apply2(r, id[k], left, right, &result);
-      nyx_tensor_release(right);
+      release(&right);
     }
-    nyx_tensor_release(left);
+    release(&left);
     if (status != NYX_OK) return status;
     left = result;
   }
@@ -175,21 +198,41 @@ static nyx_status chain(reader *r, part next, const char op[2], const nyx__op_id
   return NYX_OK;
 }
 
-static nyx_status product(reader *r, nyx_tensor **out) {
+static nyx_status product(reader *r, nyx__pair *out) {
   return chain(r, unary, "*/", (nyx__op_id[]){NYX__OP_mul, NYX__OP_div}, out);
 }
 
-static nyx_status sum(reader *r, nyx_tensor **out) {
+static nyx_status sum(reader *r, nyx__pair *out) {
   return chain(r, product, "+-", (nyx__op_id[]){NYX__OP_add, NYX__OP_sub}, out);
 }
 
-nyx_status nyx__evaluate(nyx_context *ctx, const char *text, nyx_tensor *const value[5],
+static nyx_status text(reader *r, nyx__pair *out) {
+  NYX_TRY(sum(r, out));
+  while (isspace((unsigned char)*r->at)) r->at++;
+  if (*r->at == '\0') return NYX_OK;
+  release(out);
+  return syntax(r);
+}
+
+nyx_status nyx__evaluate(nyx_context *ctx, const char *row, nyx_tensor *const value[5],
                          const double attr[2], nyx_tensor **out) {
-  reader r = {ctx, text, value, attr};
-  NYX_TRY(sum(&r, out));
-  while (isspace((unsigned char)*r.at)) r.at++;
-  if (*r.at == '\0') return NYX_OK;
-  nyx_tensor_release(*out);
+  reader r = {ctx, row, value, NULL, attr};
+  nyx__pair result;
   *out = NULL;
-  return syntax(&r);
+  NYX_TRY(text(&r, &result));
+  *out = result.re;
+  return NYX_OK;
+}
+
+nyx_status nyx__evaluate_complex(nyx_context *ctx, const char *row,
+                                 nyx_tensor *const value[5],
+                                 nyx_tensor *const imaginary[3], const double attr[2],
+                                 nyx_tensor **out) {
+  reader r = {ctx, row, value, imaginary, attr};
+  nyx__pair result;
+  *out = NULL;
+  NYX_TRY(text(&r, &result));
+  nyx_tensor_release(result.re);
+  *out = result.im;
+  return NYX_OK;
 }

@@ -346,20 +346,24 @@ nyx_status nyx__check_grad(nyx_context *ctx, const nyx_tensor *g, nyx_dtype dtyp
                     nyx_dtype_name(dtype));
 }
 
-/* A dual loses its tangent: it is a constant from here on. */
+/* A dual loses its tangent: it is a constant from here on. An imaginary part is part of
+ * the value. */
 nyx_status nyx_tensor_detach(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
   if (!t->lift) {
     NYX_TRY(nyx__tensor_alias(ctx, t, out));
     (*out)->is_view = false; /* it may have a history of its own */
     return NYX_OK;
   }
-  nyx_tensor *value;
+  nyx_tensor *value, *imaginary = NULL;
   NYX_TRY(nyx_tensor_detach(ctx, t->lift->value, &value));
-  if (!t->lift->batch) {
+  if (!t->lift->batch && !t->lift->is_complex) {
     *out = value;
     return NYX_OK;
   }
-  nyx_status status = nyx__lift(ctx, t->lift->level, value, NULL, out);
+  nyx_status status = NYX_OK;
+  if (t->lift->is_complex) status = nyx_tensor_detach(ctx, t->lift->tangent, &imaginary);
+  if (status == NYX_OK) status = nyx__lift(ctx, t->lift->level, value, imaginary, out);
   nyx_tensor_release(value);
+  nyx_tensor_release(imaginary);
   return status;
 }

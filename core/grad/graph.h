@@ -132,4 +132,19 @@ nyx_status nyx__depends_on_others(nyx_context *ctx, nyx_tensor *root,
 nyx_status nyx__evaluate(nyx_context *ctx, const char *text, nyx_tensor *const value[5],
                          const double attr[2], nyx_tensor **out);
 
+/* A complex number; im NULL: real. */
+typedef struct nyx__pair {
+  nyx_tensor *re, *im;
+} nyx__pair;
+/* The imaginary part (NULL: zero) of a text where x y z have the imaginary parts
+ * imaginary[3] (NULL: zero). */
+nyx_status nyx__evaluate_complex(nyx_context *ctx, const char *text,
+                                 nyx_tensor *const value[5],
+                                 nyx_tensor *const imaginary[3], const double attr[2],
+                                 nyx_tensor **out);
+/* The same of one row that texts are made of, applied to in[n] with the real result `re`
+ * (core/transform/complex.c). */
+nyx_status nyx__imaginary_part(nyx_context *ctx, const nyx_op *op, const nyx__pair *in,
+                               int n, nyx_tensor *re, nyx_tensor **out);
+
 #endif

@@ -140,6 +140,22 @@ static nyx_status row_tangent(nyx_dual *d, int i, const nyx_spec *result,
   return fused(d->ctx, row, i + 1, result, value, attr, out);
 }
 
+/* Expands to the result's shape and converts to its dtype; takes t over. */
+static nyx_status spread(nyx_context *ctx, nyx_tensor *t, const nyx_spec *result,
+                         nyx_tensor **out) {
+  nyx_tensor *full = t;
+  nyx_status status = NYX_OK;
+  if (!same_shape(t, result)) {
+    nyx_value shape = NYX_LIST(result->shape, result->ndim);
+    status = nyx__apply1(ctx, NYX__OP_expand, t, &shape, &full);
+    nyx_tensor_release(t);
+  }
+  if (status != NYX_OK) return status;
+  status = nyx__to_dtype(ctx, full, result->dtype, out);
+  nyx_tensor_release(full);
+  return status;
+}
+
 nyx_status nyx__row_forward(nyx_dual *d) {
   const nyx_row *row = d->op->row;
   nyx_spec result;
@@ -160,14 +176,22 @@ nyx_status nyx__row_forward(nyx_dual *d) {
     nyx_tensor_release(sum);
     sum = both;
   }
-  if (sum && status == NYX_OK && !same_shape(sum, &result)) {
-    nyx_value shape = NYX_LIST(result.shape, result.ndim);
-    status = nyx__apply1(d->ctx, NYX__OP_expand, sum, &shape, &both);
-    nyx_tensor_release(sum);
-    sum = status == NYX_OK ? both : NULL;
-  }
-  if (sum && status == NYX_OK)
-    status = nyx__to_dtype(d->ctx, sum, result.dtype, &d->tangent_out[0]);
+  if (sum && status == NYX_OK) return spread(d->ctx, sum, &result, &d->tangent_out[0]);
   nyx_tensor_release(sum);
   return status;
+}
+
+nyx_status nyx__row_complex(nyx_dual *d) {
+  const nyx_row *row = d->op->row;
+  nyx_tensor *value[5] = {NULL}, *imaginary[3] = {NULL}, *part;
+  nyx_spec result;
+  double attr[2];
+  nyx__spec_of(d->out[0], &result);
+  read_attrs(d->op, d->attr, attr);
+  for (int i = 0; i < d->n_in; i++) {
+    value[i + 1] = d->in[i];
+    imaginary[i] = d->tangent[i];
+  }
+  NYX_TRY(nyx__evaluate_complex(d->ctx, row->forward, value, imaginary, attr, &part));
+  return part ? spread(d->ctx, part, &result, &d->tangent_out[0]) : NYX_OK;
 }

@@ -311,6 +311,7 @@ const nyx_op nyx__op_tile = {
     .infer = tile_infer,
     .cpu = tile_cpu,
     .gradient = tile_gradient,
+    .forward = nyx__forward_linear,
     .cases = "x(3,4); repeats={2,3}\nx(2,3); repeats={2,1,2}\nx(2,3,2); repeats={3,1}",
     .domain = {-4, 4},
 };

@@ -96,6 +96,7 @@ const nyx_op nyx__op_cast = {
     .infer = cast_infer,
     .cpu = cast_cpu,
     .gradient = cast_gradient,
+    .forward = nyx__forward_linear,
     .batch = nyx__batch_leading,
     .cases = "x(2,3); dtype=float64",
 };

@@ -142,6 +142,8 @@ nyx_status nyx__row_gradient(nyx_backward *b);
  * (core/transform/forward.c): linear in all its float inputs together; x and y of a
  * product, with a bias added to it; whatever the gradient gives. */
 nyx_status nyx__row_forward(nyx_dual *d) NYX_MUST_CHECK;
+/* Imaginary parts of a row, from the text of its value (core/transform/complex.c). */
+nyx_status nyx__row_complex(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__forward_linear(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__forward_product(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__forward_transposed(nyx_dual *d) NYX_MUST_CHECK;

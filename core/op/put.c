@@ -148,6 +148,7 @@ const nyx_op nyx__op_index = {
     .infer = index_infer,
     .cpu = index_cpu,
     .gradient = index_gradient,
+    .forward = nyx__forward_linear,
     .save_in = 0x1fe,
     .cases =
         "x(3,4) index(5)<3 index2(5)<4\n"
@@ -313,6 +314,7 @@ const nyx_op nyx__op_index_put = {
     .infer = index_put_infer,
     .cpu = index_put_cpu,
     .gradient = index_put_gradient,
+    .forward = nyx__forward_linear,
     .save_in = 0x3fc,
     .cases =
         "x(3,4) values(5) index(5)<3 index2(5)<4; accumulate=true\n"

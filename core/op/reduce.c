@@ -118,6 +118,7 @@ static void make_op(nyx_op *op, nyx_attr *attrs, nyx_reduce_row *row, int id) {
     op->gradient = nyx__reduce_gradient;
     if (structural || mentions(row->gradient, 'x')) op->save_in = NYX_SAVE(0);
     if (structural || mentions(row->gradient, 'r')) op->save_out = NYX_SAVE_ALL;
+    if (!op->save_in && !op->save_out) op->forward = nyx__forward_linear;
   }
   if (!gradient || structural) row->gradient = NULL;
 }

@@ -253,7 +253,7 @@ uint32_t nyx_tensor_version(const nyx_tensor *t) {
 
 /* The bytes of the only element of t. */
 static nyx_status read_one(nyx_context *ctx, const nyx_tensor *t, void *bytes) {
-  if (nyx__has_batch(t)) return nyx__error(ctx, BATCH_READ, NYX__SHAPE(t));
+  NYX_TRY(nyx__check_read(ctx, t));
   if (t->numel != 1) {
     const char *where = ctx ? ctx->where : NULL;
     if (ctx) ctx->where = "item";
@@ -283,7 +283,7 @@ nyx_status nyx_tensor_item_int(nyx_context *ctx, const nyx_tensor *t, int64_t *o
 nyx_status nyx_tensor_read(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, void *data,
                            size_t bytes) {
   size_t item = nyx_dtype_size(dtype);
-  if (nyx__has_batch(t)) return nyx__error(ctx, BATCH_READ, NYX__SHAPE(t));
+  NYX_TRY(nyx__check_read(ctx, t));
   if (bytes != (size_t)t->numel * item)
     return nyx__error(ctx, READ_SIZE, bytes, (size_t)t->numel * item, NYX__SHAPE(t),
                       nyx_dtype_name(dtype));

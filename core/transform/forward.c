@@ -48,11 +48,15 @@ nyx_status nyx__forward_linear(nyx_dual *d) {
 }
 
 nyx_status nyx__forward_product(nyx_dual *d) {
-  nyx_tensor *in[3] = {d->tangent[0], d->in[1], NULL}, *term;
+  nyx_tensor *in[3] = {d->tangent[0], d->in[1], NULL}, *term, *zeros = NULL;
   bool bias = d->n_in > 2 && d->tangent[2];
   if (bias) in[2] = d->tangent[2];
-  if (!d->tangent[0] && bias) return nyx__forward_transposed(d);
-  if (d->tangent[0]) NYX_TRY(apply_same(d, in, &d->tangent_out[0]));
+  if (!d->tangent[0] && bias) NYX_TRY(nyx__zeros_of(d->ctx, d->in[0], &zeros));
+  if (zeros) in[0] = zeros;
+  nyx_status status = NYX_OK;
+  if (in[0]) status = apply_same(d, in, &d->tangent_out[0]);
+  nyx_tensor_release(zeros);
+  NYX_TRY(status);
   if (!d->tangent[1]) return NYX_OK;
   in[0] = d->in[0];
   in[1] = d->tangent[1];
@@ -147,13 +151,11 @@ nyx_status nyx__forward_transposed(nyx_dual *d) {
   return status;
 }
 
-/* Fills the tangents of the results, of their shapes and dtypes. */
-static nyx_status tangents(nyx_dual *d) {
+nyx_status nyx__tangents(nyx_dual *d) {
   bool any = false, floats = false; /* results like x:to "int64" have none */
   for (int i = 0; i < d->n_in; i++) any |= d->tangent[i] != NULL;
   for (int k = 0; k < d->n_out; k++) floats |= nyx_dtype_is_float(d->out[k]->dtype);
-  if (any && floats && d->op->no_gradient)
-    return nyx__error(d->ctx, GRAD_REFUSED);
+  if (any && floats && d->op->no_gradient) return nyx__error(d->ctx, GRAD_REFUSED);
   if (!any || !floats || (!d->op->gradient && !d->op->forward)) return NYX_OK;
   if (d->op->forward) return d->op->forward(d);
   if (d->op->gradient == nyx__row_gradient) return nyx__row_forward(d);
@@ -190,7 +192,7 @@ nyx_status nyx__own_tangents(nyx_dual *d) {
   return NYX_OK;
 }
 
-nyx_status nyx__apply_dual(nyx_call *c, nyx_level level) {
+nyx_status nyx__apply_dual(nyx_call *c, nyx_level level, nyx_status (*rule)(nyx_dual *)) {
   nyx_tensor *value[NYX_MAX_INPUTS], *tangent[NYX_MAX_INPUTS];
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL}, *tangent_out[NYX_MAX_OUTPUTS] = {NULL};
   for (int i = 0; i < c->n_in; i++) {
@@ -212,7 +214,7 @@ nyx_status nyx__apply_dual(nyx_call *c, nyx_level level) {
                 .tangent = tangent,
                 .out = out,
                 .tangent_out = tangent_out};
-  status = tangents(&d);
+  status = rule(&d);
   if (status == NYX_OK) status = nyx__own_tangents(&d);
   for (int k = 0; k < n_out; k++) {
     if (status == NYX_OK && tangent_out[k])

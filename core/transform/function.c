@@ -279,6 +279,18 @@ static nyx_status record_dual(nyx_context *ctx, const nyx_function *f, const ten
   return status;
 }
 
+/* ------------------------------------------------------------------ complex numbers */
+
+/* The results have the imaginary parts that the host's own ops left: its gradient takes
+ * no part in them. What is recorded would have to be differentiated at the level. */
+static nyx_status leave_complex(nyx_context *ctx, const nyx_function *f,
+                                const tensors *t) {
+  bool wanted = false;
+  for (int i = 0; i < t->n; i++) wanted |= t->in[i] && nyx_tensor_requires_grad(t->in[i]);
+  if (f->free) f->free(f->payload);
+  return wanted && ctx->grad_enabled ? nyx__error(ctx, COMPLEX_GRADIENT) : NYX_OK;
+}
+
 nyx_status nyx__lifted_function(nyx_context *ctx, const nyx_function *f,
                                 nyx_tensor *const *in, int n, nyx_tensor *const *out,
                                 int n_out, nyx_tensor *const *saved, int n_saved,
@@ -287,9 +299,11 @@ nyx_status nyx__lifted_function(nyx_context *ctx, const nyx_function *f,
   memcpy(t.in, in, (size_t)n * sizeof *in);
   memcpy(t.out, out, (size_t)n_out * sizeof *out);
   memcpy(t.saved, saved, (size_t)n_saved * sizeof *saved);
-  for (int i = 0; i < ctx->n_levels; i++)
-    if (ctx->levels[i].id == level)
-      return (ctx->levels[i].size < 0 ? record_dual : record_batch)(ctx, f, &t, level);
+  for (int i = 0; i < ctx->n_levels; i++) {
+    if (ctx->levels[i].id != level) continue;
+    if (ctx->levels[i].size == NYX__COMPLEX) return leave_complex(ctx, f, &t);
+    return (ctx->levels[i].size < 0 ? record_dual : record_batch)(ctx, f, &t, level);
+  }
   if (f->free) f->free(f->payload);
   return nyx__error(ctx, LEVEL_CLOSED);
 }

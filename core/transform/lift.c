@@ -21,7 +21,11 @@ static nyx_status begin(nyx_context *ctx, int64_t size, nyx_level *level) {
 }
 
 nyx_status nyx_dual_begin(nyx_context *ctx, nyx_level *level) {
-  return begin(ctx, -1, level);
+  return begin(ctx, NYX__DUAL, level);
+}
+
+nyx_status nyx_complex_begin(nyx_context *ctx, nyx_level *level) {
+  return begin(ctx, NYX__COMPLEX, level);
 }
 
 nyx_status nyx_batch_begin(nyx_context *ctx, int64_t size, nyx_level *level) {
@@ -33,7 +37,7 @@ void nyx_transform_end(nyx_context *ctx, nyx_level level) {
   while (ctx->n_levels > 0 && ctx->levels[ctx->n_levels - 1].id >= level) ctx->n_levels--;
 }
 
-/* The size of an open level: -1 for duals. */
+/* The size of an open level, or its kind where that is not a batch. */
 static nyx_status size_of(nyx_context *ctx, nyx_level level, int64_t *size) {
   for (int i = 0; i < ctx->n_levels; i++) {
     if (ctx->levels[i].id != level) continue;
@@ -55,9 +59,23 @@ bool nyx__has_level(const nyx_tensor *t, nyx_level level) {
   return false;
 }
 
-bool nyx__has_batch(const nyx_tensor *t) {
+bool nyx__is_complex(const nyx_tensor *t) {
   for (; t && t->lift; t = t->lift->value)
-    if (t->lift->batch) return true;
+    if (t->lift->is_complex || nyx__is_complex(t->lift->tangent)) return true;
+  return false;
+}
+
+nyx_status nyx__check_read(nyx_context *ctx, const nyx_tensor *t) {
+  for (const nyx_tensor *part = t; part->lift; part = part->lift->value) {
+    if (part->lift->batch) return nyx__error(ctx, BATCH_READ, NYX__SHAPE(t));
+    if (part->lift->is_complex) return nyx__error(ctx, COMPLEX_READ);
+  }
+  return NYX_OK;
+}
+
+static bool is_complex_level(const nyx_context *ctx, nyx_level level) {
+  for (int i = 0; i < ctx->n_levels; i++)
+    if (ctx->levels[i].id == level) return ctx->levels[i].size == NYX__COMPLEX;
   return false;
 }
 
@@ -68,7 +86,8 @@ nyx_status nyx__lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
   *out = NULL;
   nyx_lift *lift = nyx_memory_alloc(sizeof *lift);
   if (!lift) return nyx__no_memory(ctx, sizeof *lift);
-  *lift = (nyx_lift){level, tangent == NULL, value, tangent};
+  bool is_complex = tangent && is_complex_level(ctx, level);
+  *lift = (nyx_lift){level, tangent == NULL, is_complex, value, tangent};
   nyx_spec spec;
   nyx__spec_of(value, &spec);
   if (!tangent) {
@@ -319,10 +338,12 @@ nyx_status nyx__in_levels(nyx_context *ctx, const nyx_tensor *like, nyx_tensor *
 
 /* The public functions */
 
-static nyx_status check_level(nyx_context *ctx, nyx_level level, bool batch,
+/* The size of an open level of a kind; 0 for batches. */
+static nyx_status check_level(nyx_context *ctx, nyx_level level, int64_t kind,
                               int64_t *size) {
   NYX_TRY(size_of(ctx, level, size));
-  return (*size >= 0) == batch ? NYX_OK : nyx__error(ctx, LEVEL_CLOSED);
+  bool same = kind < 0 ? *size == kind : *size >= 0;
+  return same ? NYX_OK : nyx__error(ctx, LEVEL_CLOSED);
 }
 
 /* t with its dimensions in the order in which those of `like` lie in memory, row-major,
@@ -353,11 +374,11 @@ static nyx_status in_order_of(nyx_context *ctx, const nyx_tensor *like, nyx_tens
   return status;
 }
 
-nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
-                         nyx_tensor *tangent, nyx_tensor **out) {
+static nyx_status lift_pair(nyx_context *ctx, nyx_level level, int64_t kind,
+                            nyx_tensor *value, nyx_tensor *tangent, nyx_tensor **out) {
   int64_t size;
   *out = NULL;
-  NYX_TRY(check_level(ctx, level, false, &size));
+  NYX_TRY(check_level(ctx, level, kind, &size));
   if (!nyx_dtype_is_float(value->dtype))
     return nyx__error(ctx, GRAD_DTYPE, nyx_dtype_name(value->dtype));
   NYX_TRY(nyx__check_grad(ctx, tangent, value->dtype, value->ndim, value->shape));
@@ -375,17 +396,39 @@ nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
   return status;
 }
 
-nyx_status nyx_dual_lower(nyx_context *ctx, nyx_level level, nyx_tensor *t,
-                          nyx_tensor **value, nyx_tensor **tangent) {
+static nyx_status lower_pair(nyx_context *ctx, nyx_level level, int64_t kind,
+                             nyx_tensor *t, nyx_tensor **value, nyx_tensor **tangent) {
   int64_t size;
   *value = *tangent = NULL;
-  NYX_TRY(check_level(ctx, level, false, &size));
+  NYX_TRY(check_level(ctx, level, kind, &size));
   NYX_TRY(nyx__take_value(ctx, t, level, value));
   nyx_status status = nyx__take_tangent(ctx, t, level, tangent);
   if (status == NYX_OK) return NYX_OK;
   nyx_tensor_release(*value);
   *value = NULL;
   return status;
+}
+
+nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
+                         nyx_tensor *tangent, nyx_tensor **out) {
+  return lift_pair(ctx, level, NYX__DUAL, value, tangent, out);
+}
+nyx_status nyx_dual_lower(nyx_context *ctx, nyx_level level, nyx_tensor *t,
+                          nyx_tensor **value, nyx_tensor **tangent) {
+  return lower_pair(ctx, level, NYX__DUAL, t, value, tangent);
+}
+
+nyx_status nyx_complex_lift(nyx_context *ctx, nyx_level level, nyx_tensor *real,
+                            nyx_tensor *imaginary, nyx_tensor **out) {
+  if (real->dtype != NYX_FLOAT64) {
+    *out = NULL;
+    return nyx__error(ctx, COMPLEX_DTYPE, nyx_dtype_name(real->dtype));
+  }
+  return lift_pair(ctx, level, NYX__COMPLEX, real, imaginary, out);
+}
+nyx_status nyx_complex_lower(nyx_context *ctx, nyx_level level, nyx_tensor *t,
+                             nyx_tensor **real, nyx_tensor **imaginary) {
+  return lower_pair(ctx, level, NYX__COMPLEX, t, real, imaginary);
 }
 
 /* t with dimension `from` at `to`. */
@@ -406,7 +449,7 @@ nyx_status nyx_batch_lift(nyx_context *ctx, nyx_level level, nyx_tensor *t, int6
   int64_t size;
   int at;
   *out = NULL;
-  NYX_TRY(check_level(ctx, level, true, &size));
+  NYX_TRY(check_level(ctx, level, 0, &size));
   if (t->ndim == 0) return nyx__error(ctx, BATCH_NUMBER);
   NYX_TRY(nyx__dim(ctx, dim, t->ndim, &at));
   if (t->shape[at] != size)
@@ -424,7 +467,7 @@ nyx_status nyx_batch_lower(nyx_context *ctx, nyx_level level, nyx_tensor *t, int
   int64_t size;
   int at;
   *out = NULL;
-  NYX_TRY(check_level(ctx, level, true, &size));
+  NYX_TRY(check_level(ctx, level, 0, &size));
   nyx_tensor *first;
   NYX_TRY(nyx__take_batch(ctx, t, level, &first));
   nyx_status status = nyx__dim(ctx, dim, first->ndim, &at);

@@ -1,10 +1,11 @@
 /* Lifted tensors: what forward mode and vmap hand to a function in place of plain ones. A
  * transform opens a level; a tensor lifted to it holds a value and a tangent (dual), or
- * one value per entry of a batch, and looks from outside like the value of one entry.
+ * one value per entry of a batch, and looks from outside like the value of one entry. A
+ * complex number is a dual whose second part is imaginary: only how ops find it differs.
  * nyx_apply sends a call with lifted inputs to apply_lifted, which takes the highest
  * level off, applies ops to what is below, and puts it back: levels nest in any order,
  * and the graph of reverse mode only ever holds plain tensors. Read next: lift.c,
- * forward.c (duals), batch.c (batches), reverse.c (gradients). */
+ * forward.c (duals), complex.c, batch.c (batches), reverse.c (gradients). */
 #ifndef NYX_TRANSFORM_LIFT_H
 #define NYX_TRANSFORM_LIFT_H
 
@@ -17,6 +18,7 @@
 struct nyx_lift {
   nyx_level level;
   bool batch;          /* else dual */
+  bool is_complex;     /* a dual whose tangent is an imaginary part */
   nyx_tensor *value;   /* batch: the entries along its first dimension */
   nyx_tensor *tangent; /* dual: of the shape and dtype of value */
 };
@@ -53,8 +55,10 @@ nyx_status nyx__put_batch(nyx_context *ctx, nyx_tensor *t, nyx_level level,
 nyx_status nyx__put_dual(nyx_context *ctx, nyx_tensor *value, nyx_tensor *tangent,
                          nyx_level level, nyx_tensor **out) NYX_MUST_CHECK;
 bool nyx__has_level(const nyx_tensor *t, nyx_level level);
-/* Whether t has different values for the entries of some batch. */
-bool nyx__has_batch(const nyx_tensor *t);
+/* Whether t has an imaginary part at some level. */
+bool nyx__is_complex(const nyx_tensor *t);
+/* Whether the elements of t can be read as numbers. */
+nyx_status nyx__check_read(nyx_context *ctx, const nyx_tensor *t) NYX_MUST_CHECK;
 
 /* t at every open level that `like` has, so that what is written to `like` can be written
  * to t: repeated for the entries of a batch, with tangent zero. t itself where there is
@@ -74,8 +78,12 @@ nyx_status nyx__zeros_of(nyx_context *ctx, nyx_tensor *t,
 nyx_status nyx__apply_lifted(nyx_call *c, nyx_level level,
                              nyx_tensor *target) NYX_MUST_CHECK;
 /* forward.c, batch.c: the call on what is below `level`; c->in hold it, c->spec is what
- * one entry gives. Fill c->out. */
-nyx_status nyx__apply_dual(nyx_call *c, nyx_level level) NYX_MUST_CHECK;
+ * one entry gives. Fill c->out. The rule fills the tangents of the results. */
+nyx_status nyx__apply_dual(nyx_call *c, nyx_level level,
+                           nyx_status (*rule)(nyx_dual *)) NYX_MUST_CHECK;
+nyx_status nyx__tangents(nyx_dual *d) NYX_MUST_CHECK;
+/* complex.c */
+nyx_status nyx__imaginary_parts(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__apply_batch(nyx_call *c, nyx_level level) NYX_MUST_CHECK;
 
 /* reverse.c: nyx_gradients where the root or an input is lifted, or the seed is a dual. A

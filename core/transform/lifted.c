@@ -123,17 +123,20 @@ static nyx_status keep_old(nyx_call *c, nyx_tensor *target, nyx_tensor **old) {
 
 nyx_status nyx__apply_lifted(nyx_call *c, nyx_level level, nyx_tensor *target) {
   nyx_context *ctx = c->ctx;
-  bool open = false, batch = true;
+  bool open = false, batch = true, is_complex = false;
   for (int i = 0; i < ctx->n_levels; i++)
     if (ctx->levels[i].id == level) {
       open = true;
       batch = ctx->levels[i].size >= 0;
+      is_complex = ctx->levels[i].size == NYX__COMPLEX;
     }
   if (!open) return nyx__error(ctx, LEVEL_CLOSED);
   for (int k = 0; k < NYX_MAX_OUTPUTS; k++) c->out[k] = NULL;
   nyx_tensor *old = NULL;
   if (target) NYX_TRY(keep_old(c, target, &old));
-  nyx_status status = batch ? nyx__apply_batch(c, level) : nyx__apply_dual(c, level);
+  nyx_status (*rule)(nyx_dual *) = is_complex ? nyx__imaginary_parts : nyx__tangents;
+  nyx_status status =
+      batch ? nyx__apply_batch(c, level) : nyx__apply_dual(c, level, rule);
   nyx_tensor_release(old);
   if (status == NYX_OK && target) {
     status = (batch ? write_batch : write_dual)(ctx, target, c->out[0], level);

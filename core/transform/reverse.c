@@ -132,7 +132,9 @@ nyx_status nyx__lifted_gradients(nyx_context *ctx, nyx_tensor *root, nyx_tensor 
                                  const nyx_backward_options *options,
                                  nyx_tensor **grads) {
   nyx_level level = nyx__highest_level(root, inputs, n);
-  bool batch = true;
+  bool batch = true, is_complex = nyx__is_complex(root) || nyx__is_complex(seed);
+  for (int i = 0; i < n; i++) is_complex |= nyx__is_complex(inputs[i]);
+  if (is_complex) return nyx__error(ctx, COMPLEX_GRADIENT);
   if (nyx__level_of(root) == level && level) batch = root->lift->batch;
   for (int i = 0; i < n; i++)
     if (nyx__level_of(inputs[i]) == level && level) batch = inputs[i]->lift->batch;

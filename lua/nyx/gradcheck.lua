@@ -154,7 +154,7 @@ local function advice(run, worst, j)
   local text = run.op[j] and ("correct the gradient of '%s', or of what it was made from; where "
     .. "fn has a step or a kink, give other inputs"):format(run.op[j])
     or "fn must not leave the graph (detach, item, no_grad) on the way from input to output"
-  if worst.ratio and worst.count > 1 then
+  if worst.ratio and worst.ratio ~= 0 and worst.count > 1 then
     text = ("all that are wrong are %.6g times what they should be; "):format(worst.ratio) .. text
   end
   return text
@@ -165,15 +165,21 @@ local function place(axis, shape)
   return "a random direction"
 end
 
+-- A number in a message; C writes nan with or without a sign.
+local function number(v, format)
+  return v == v and (format or "%.10g"):format(v) or "nan"
+end
+
 local function message(run, worst, j, i, what)
   local s, input = run.s, run.s.args[run.s.checked[i]]
   local allowed = run.atol * worst.scale + run.rtol * math.abs(worst.expected)
-  return ("the gradient of %s, %s, by %s, %s, is wrong: %s %.10g, %s %.10g (%.3g apart, %.3g "
+  return ("the gradient of %s, %s, by %s, %s, is wrong: %s %s, %s %s (%s apart, %s "
     .. "allowed; %d of %d such pairs are wrong); %s"):format(s.output(j),
     place(run.weights[j][worst.b], run.shapes[j]), s.input[i],
-    place(run.directions[i][worst.a], input.shape), what, worst.got, names[run.method],
-    worst.expected, math.abs(worst.got - worst.expected), allowed, worst.count,
-    #run.weights[j] * #run.directions[i], advice(run, worst, j))
+    place(run.directions[i][worst.a], input.shape), what, number(worst.got), names[run.method],
+    number(worst.expected), number(math.abs(worst.got - worst.expected), "%.3g"),
+    number(allowed, "%.3g"), worst.count, #run.weights[j] * #run.directions[i],
+    advice(run, worst, j))
 end
 
 -- Compares number for number what get(j, b, i, a) gives, the derivative of output j weighted by
@@ -228,10 +234,21 @@ end
 
 -- The derivatives that all else is compared with, in run.columns.
 local function find_columns(run)
-  local o = run.options
-  run.method = "numeric"
-  run.columns = jacobian.differences(run.s, run.directions, o.eps)
-  run.atol, run.rtol = o.atol or 1e-5, o.rtol or 1e-3
+  local s, o = run.s, run.options
+  if o.method == "complex" then
+    run.columns = jacobian.complex_step(s, run.directions)
+  elseif o.method == "auto" and not s.reason then
+    -- fn did its work on plain tensors before: what fails now is the complex step
+    local ok, result = pcall(jacobian.complex_step, s, run.directions)
+    run.columns = ok and result
+    run.reason = not ok and tostring(result):gsub("^%S-:%d+: ", "", 1) or nil
+  else
+    run.reason = o.method == "auto" and s.reason or nil
+  end
+  run.method = run.columns and "complex" or "numeric"
+  run.columns = run.columns or jacobian.differences(s, run.directions, o.eps)
+  run.atol = o.atol or run.method == "complex" and 1e-10 or 1e-5
+  run.rtol = o.rtol or run.method == "complex" and 1e-9 or 1e-3
 end
 
 -- Whether two backward passes give the same, along one random vector for each result.
@@ -349,7 +366,8 @@ end
 ---
 --- fn gets the inputs as they are in the list, tensors or not, and gives tensors, or tables of
 --- them; integer results are skipped. It may find its inputs by itself, too, as a module does
---- its parameters: gradcheck(function() return net(x) end, net:parameters()).
+--- its parameters: gradcheck(function() return net(x) end, net:parameters()). Most calls are
+--- under nyx.no_grad; gradients that fn takes itself come from nyx.func.grad.
 ---
 --- Checked are, in this order: that fn gives the same twice and leaves its inputs alone; that
 --- backward gives the same twice, within nondet_tol (0); every element of every output
@@ -359,7 +377,12 @@ end
 --- of each output stand for all elements, for large inputs; a single wrong element may then
 --- drown.
 ---
---- The derivatives are central differences of step eps (1e-6), atol 1e-5, rtol 1e-3.
+--- The derivatives are found by the method "complex", the complex step, which is exact to
+--- rounding (atol 1e-10, rtol 1e-9): fn is computed with complex numbers, from the text of an
+--- elementwise op's value and the op itself where it is linear or a product. Or by "numeric",
+--- central differences of step eps (1e-6; atol 1e-5, rtol 1e-3). "auto" (default) tries the
+--- complex step, and takes differences where an op has no rule for it, an element is read
+--- (item), or something is not float64; the report says why.
 ---@param fn function
 ---@param inputs any[]
 ---@param options? nyx.GradcheckOptions
@@ -449,6 +472,7 @@ function M.gradgradcheck(fn, inputs, grad_outputs, options)
   local chosen, grads = read_grad_outputs(first, grad_outputs)
   if #chosen == 0 then check.fail("%s: no output of fn has a gradient", name) end
   local s = { name = name, fn = gradient_function(first, chosen), strict = true,
+    reason = "gradients are not computed with complex numbers",
     args = { n = args.n + #chosen, unpack(args, 1, args.n) }, checked = {}, input = {},
     output = function(i) return "the gradient by " .. labels[i] end }
   for i, argument in ipairs(checked) do s.checked[i], s.input[i] = argument, labels[i] end

@@ -61,8 +61,12 @@ local others = {
     "their names become numbers. At a kink the value is what backward gives; x / x counts as 1" },
   gradcheck = { "differentiation", "nyx.gradcheck(fn, inputs, {eps, atol, rtol, method, " ..
     "forward, batched, fast, nondet_tol, raise_exception}): whether the gradients of " ..
-    "fn(unpack(inputs)) by the float64 inputs that require one are its derivatives. True and a " ..
-    "report, or an error that names the output, the input and the elements" },
+    "fn(unpack(inputs)) by the float64 inputs that require one are its derivatives: by the " ..
+    "complex step (method \"complex\": rtol 1e-9, atol 1e-10), by central differences " ..
+    "(\"numeric\": eps 1e-6, rtol 1e-3, atol 1e-5), or the first where it can be (\"auto\"); " ..
+    "forward, batched: forward mode and vmap too; fast: along random directions. True and a " ..
+    "report, or an error (raise_exception = false: false and a message) that names the output, " ..
+    "the input and the elements" },
   gradgradcheck = { "differentiation", "nyx.gradgradcheck(fn, inputs, grad_outputs, options): " ..
     "nyx.gradcheck of the gradients of fn, by inputs and grad_outputs (a list; random when left " ..
     "out)" },

@@ -1,5 +1,6 @@
-/* Every op of the table, forward and backward, with every allocation failing in turn: the
- * call reports it, leaks nothing and leaves its inputs as they were. The calls come from
+/* Every op of the table, forward and backward, and rows with complex numbers, with every
+ * allocation failing in turn: the call reports it, leaks nothing and leaves its inputs as
+ * they were. The calls come from
  * what ops say of themselves. Read next: cases.h. */
 #include <nyx/nyx.h>
 
@@ -36,6 +37,31 @@ static nyx_status once(cases_sample *s) {
   return status;
 }
 
+/* One call at a complex level. */
+static nyx_status once_complex(cases_sample *s) {
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL}, *in[CASES_INPUTS] = {NULL};
+  nyx_tensor *part[2] = {NULL};
+  nyx_level level;
+  nyx_status status = nyx_complex_begin(ctx, &level);
+  if (status != NYX_OK) return status;
+  for (int i = 0; i < s->n && status == NYX_OK; i++) {
+    if (nyx_tensor_dtype(s->in[i]) == NYX_FLOAT64)
+      status = nyx_complex_lift(ctx, level, s->in[i], s->in[i], &in[i]);
+    else
+      in[i] = nyx_tensor_retain(s->in[i]);
+  }
+  if (status == NYX_OK) status = nyx_apply(ctx, s->op, in, s->n, s->attr, out);
+  if (status == NYX_OK)
+    status = nyx_complex_lower(ctx, level, out[0], &part[0], &part[1]);
+  nyx_transform_end(ctx, level);
+  for (int i = 0; i < s->n; i++) nyx_tensor_release(in[i]);
+  for (int i = 0; i < NYX_MAX_OUTPUTS; i++) nyx_tensor_release(out[i]);
+  for (int i = 0; i < 2; i++) nyx_tensor_release(part[i]);
+  return status;
+}
+
+static nyx_status (*call)(cases_sample *s) = once;
+
 /* Fails the first, the second, ... allocation until the call has all that it needs. */
 static void every_failure(cases_sample *s) {
   const nyx_op *op = s->op;
@@ -49,14 +75,14 @@ static void every_failure(cases_sample *s) {
     if (nyx_tensor_dtype(s->in[i]) == NYX_FLOAT64 && nyx_tensor_numel(s->in[i]) > 0)
       first[i] = *(double *)nyx_tensor_data(s->in[i]);
   }
-  nyx_status status = once(s); /* opens what is opened once */
+  nyx_status status = call(s); /* opens what is opened once */
   CHECK_AT(status == NYX_OK, "the call itself", ": %s %.*s: %s", op->name, length, text,
            nyx_context_error(ctx));
   bool updates = op->updates || strstr(op->name, "_step") != NULL;
   for (int n = 0; status == NYX_OK && n < 2000; n++) {
     size_t before = live();
     nyx_memory_fail_after(n);
-    nyx_status failing = once(s);
+    nyx_status failing = call(s);
     nyx_memory_fail_after(-1);
     size_t leaked = live() - before;
     CHECK_AT(leaked == 0, "nothing leaks", ": %s %.*s, allocation %d: %zu bytes",
@@ -118,6 +144,14 @@ static void rows_and_reductions(void) {
   }
 }
 
+static void complex_rows(void) {
+  call = once_complex;
+  for (int i = 0; i < nyx_op_count(); i++)
+    if (nyx_op_at(i)->kind == NYX_OP_ELEMENTWISE)
+      cases_of_row(ctx, nyx_op_at(i), &options, every_failure);
+  call = once;
+}
+
 static void in_place_ops(void) {
   cases_of_all(ctx, &options, in_place);
 }
@@ -126,6 +160,7 @@ int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(rows_and_reductions);
   RUN(structural_ops);
+  RUN(complex_rows);
   RUN(in_place_ops);
   nyx_context_free(ctx);
   return check_done();

@@ -1,6 +1,7 @@
-/* Transforms from C: duals, batches and gradients nested in one another, what they
- * refuse, changes in place, and every allocation failing in turn. The ops under them are
- * spec/op/transform_spec.lua. Read next: core/include/nyx/transform.h, tensors.h. */
+/* Transforms from C: duals, complex numbers, batches and gradients nested in one another,
+ * what they refuse, changes in place, and every allocation failing in turn. The ops under
+ * them are spec/op/transform_spec.lua. Read next: core/include/nyx/transform.h,
+ * tensors.h. */
 #include <nyx/transform.h>
 
 #include "tensors.h"
@@ -132,6 +133,147 @@ static void changes_in_place_change_tangents(void) {
   nyx_tensor_release(plain);
   nyx_tensor_release(x);
   nyx_tensor_release(v);
+  CHECK_INT(live(), before);
+}
+
+/* Complex numbers */
+
+#define STEP 0x1p-66
+
+static nyx_tensor *complex_number(nyx_level level, nyx_tensor *real, nyx_tensor *v) {
+  nyx_tensor *h = make(NYX_FLOAT64, 0, NULL, VALUES(STEP)), *out;
+  nyx_tensor *imaginary = eat(ID(mul), keep(v), h);
+  must(nyx_complex_lift(ctx, level, real, imaginary, &out));
+  nyx_tensor_release(imaginary);
+  return out;
+}
+
+/* The imaginary part of t, which is released, over STEP; the real part is checked. */
+static void derivative_is(nyx_level level, nyx_tensor *t, int n, const double *value,
+                          const double *derivative) {
+  nyx_tensor *real, *imaginary;
+  must(nyx_complex_lower(ctx, level, t, &real, &imaginary));
+  for (int i = 0; i < n; i++) {
+    CHECK_NEAR(read(real)[i], value[i], 1e-15 * fabs(value[i]));
+    CHECK_NEAR(read(imaginary)[i] / STEP, derivative[i], 1e-14 * fabs(derivative[i]));
+  }
+  nyx_tensor_release(real);
+  nyx_tensor_release(imaginary);
+  nyx_tensor_release(t);
+}
+
+static void the_complex_step_differentiates(void) {
+  size_t before = live();
+  nyx_level level;
+  nyx_tensor *x = vector(2, VALUES(-2, 3)), *v = vector(2, VALUES(1, 10));
+  nyx_tensor *w = make(NYX_FLOAT64, SHAPE(2, 2), VALUES(1, 2, 3, 4));
+  must(nyx_complex_begin(ctx, &level));
+  nyx_tensor *z = complex_number(level, x, v), *three = vector(1, VALUES(3));
+  derivative_is(level, cube(keep(z)), 2, VALUES(-8, 27), VALUES(12, 270));
+  derivative_is(level, eat(ID(pow), keep(z), three), 2, VALUES(-8, 27), VALUES(12, 270));
+  derivative_is(level, eat(ID(matmul), keep(w), keep(z)), 2, VALUES(4, 6),
+                VALUES(21, 43));
+  derivative_is(level, eat(ID(sum), keep(z), NULL), 1, VALUES(1), VALUES(11));
+  derivative_is(level, eat(ID(atan), keep(z), NULL), 2, VALUES(atan(-2), atan(3)),
+                VALUES(0.2, 1));
+  derivative_is(level, eat(ID(relu), keep(z), NULL), 2, VALUES(0, 3), VALUES(0, 10));
+  nyx_tensor *plain; /* what is no float has no imaginary part */
+  nyx_tensor *below = eat(ID(lt), keep(z), keep(x));
+  CHECK(!nyx_tensor_is_lifted(below));
+  must(nyx_tensor_detach(ctx, z, &plain)); /* a change of history, not of the value */
+  derivative_is(level, plain, 2, VALUES(-2, 3), VALUES(1, 10));
+  nyx_transform_end(ctx, level);
+  nyx_tensor *all[] = {x, v, w, z, below};
+  for (int i = 0; i < 5; i++) nyx_tensor_release(all[i]);
+  CHECK_INT(live(), before);
+}
+
+static void complex_numbers_change_in_place(void) {
+  size_t before = live();
+  nyx_level level;
+  nyx_tensor *x = vector(2, VALUES(2, 3)), *v = vector(2, VALUES(1, 10));
+  must(nyx_complex_begin(ctx, &level));
+  nyx_tensor *z = complex_number(level, x, v), *plain = vector(2, VALUES(5, 7));
+  nyx_tensor *out[1] = {plain};
+  must(nyx_apply(ctx, nyx__op(ID(mul)), (nyx_tensor *[]){plain, z}, 2, NULL, out));
+  derivative_is(level, plain, 2, VALUES(10, 21), VALUES(5, 70)); /* is complex now */
+  nyx_tensor_release(z);
+  nyx_transform_end(ctx, level);
+  CHECK(holds(keep(x), SHAPE(2), VALUES(2, 3)));
+  nyx_tensor_release(x);
+  nyx_tensor_release(v);
+  CHECK_INT(live(), before);
+}
+
+/* Both parts are recorded like any tensor: the gradient of d/dx sin(x) is -sin(x). And
+ * a level of duals, or of batches, outside of complex numbers and inside. */
+static void complex_numbers_nest(void) {
+  size_t before = live();
+  nyx_level level, other;
+  nyx_tensor *x = vector(2, VALUES(0.5, 2)), *one = vector(2, VALUES(1, 1));
+  nyx_tensor *real, *imaginary, *g;
+  must(nyx_tensor_set_requires_grad(ctx, x, true));
+  must(nyx_complex_begin(ctx, &level));
+  nyx_tensor *z = complex_number(level, x, one);
+  nyx_tensor *s = eat(ID(sin), z, NULL);
+  must(nyx_complex_lower(ctx, level, s, &real, &imaginary));
+  nyx_transform_end(ctx, level);
+  must(nyx_gradients(ctx, imaginary, one, &x, 1, NULL, &g));
+  CHECK_NEAR(read(g)[0] / STEP, -sin(0.5), 1e-15);
+  CHECK_NEAR(read(g)[1] / STEP, -sin(2), 1e-15);
+  nyx_tensor *recorded[] = {real, imaginary, s, g};
+  for (int i = 0; i < 4; i++) nyx_tensor_release(recorded[i]);
+  must(nyx_tensor_set_requires_grad(ctx, x, false));
+  for (int outside = 0; outside < 2; outside++) { /* the tangent of d/dx x^3 is 6 x */
+    must(outside ? nyx_dual_begin(ctx, &other) : nyx_complex_begin(ctx, &level));
+    must(outside ? nyx_complex_begin(ctx, &level) : nyx_dual_begin(ctx, &other));
+    nyx_tensor *a = outside ? dual(other, x, one) : complex_number(level, x, one);
+    nyx_tensor *b = outside ? complex_number(level, a, one) : dual(other, a, one);
+    nyx_tensor *y = cube(b), *tangent;
+    nyx_tensor_release(a);
+    must(nyx_complex_lower(ctx, level, y, &real, &imaginary));
+    must(nyx_dual_lower(ctx, other, imaginary, &g, &tangent));
+    CHECK_NEAR(read(g)[1] / STEP, 12, 1e-13);
+    CHECK_NEAR(read(tangent)[1] / STEP, 12, 1e-13);
+    nyx_tensor *all[] = {y, real, imaginary, g, tangent};
+    for (int i = 0; i < 5; i++) nyx_tensor_release(all[i]);
+    nyx_transform_end(ctx, outside ? other : level);
+  }
+  nyx_tensor_release(x);
+  nyx_tensor_release(one);
+  CHECK_INT(live(), before);
+}
+
+static void what_the_complex_step_refuses(void) {
+  size_t before = live();
+  nyx_level level;
+  nyx_tensor *x = vector(2, VALUES(1, 2)), *w = vector(2, VALUES(3, 4)), *g = NULL;
+  nyx_tensor *half = make(NYX_FLOAT32, SHAPE(2), VALUES(1, 2)), *a, *b, *out = NULL;
+  must(nyx_tensor_set_requires_grad(ctx, w, true));
+  must(nyx_complex_begin(ctx, &level));
+  nyx_tensor *z = complex_number(level, x, x);
+  CHECK_STATUS(nyx_dual_lift(ctx, level, x, x, &out), NYX_ERR_STATE); /* another kind */
+  CHECK_STATUS(nyx_dual_lower(ctx, level, z, &a, &b), NYX_ERR_STATE);
+  CHECK_STATUS(nyx_complex_lift(ctx, level, half, half, &out), NYX_ERR_DTYPE);
+  CHECK_STATUS(nyx_complex_lift(ctx, level, x, half, &out), NYX_ERR_SHAPE);
+  CHECK(out == NULL);
+  const nyx_value dim = NYX_I(0), dtype = NYX_I(NYX_FLOAT32);
+  CHECK(fails(ID(softmax), z, NULL, NULL, &dim, NYX_ERR_UNSUPPORTED,
+              "op 'softmax' has no rule"));
+  CHECK(fails(ID(cast), z, NULL, NULL, &dtype, NYX_ERR_DTYPE, "expected float64"));
+  double value[2];
+  CHECK_STATUS(nyx_tensor_read(ctx, z, NYX_FLOAT64, value, sizeof value), NYX_ERR_STATE);
+  CHECK_CONTAINS(nyx_context_error(ctx), "complex step");
+  nyx_tensor *y = eat(ID(sum), eat(ID(mul), keep(w), keep(z)), NULL);
+  CHECK_STATUS(nyx_tensor_item(ctx, y, value), NYX_ERR_STATE);
+  CHECK_STATUS(nyx_gradients(ctx, y, NULL, &w, 1, NULL, &g), NYX_ERR_UNSUPPORTED);
+  CHECK_CONTAINS(nyx_context_error(ctx), "complex step");
+  CHECK_STATUS(nyx_backward_run(ctx, y, NULL, NULL), NYX_ERR_STATE);
+  CHECK(g == NULL && nyx_tensor_grad(w) == NULL);
+  nyx_transform_end(ctx, level);
+  CHECK_STATUS(nyx_complex_lower(ctx, level, z, &a, &b), NYX_ERR_STATE);
+  nyx_tensor *all[] = {x, w, half, z, y};
+  for (int i = 0; i < 5; i++) nyx_tensor_release(all[i]);
   CHECK_INT(live(), before);
 }
 
@@ -456,6 +598,43 @@ static nyx_status written(nyx_tensor *x, nyx_tensor *v, nyx_tensor **result) {
   return status;
 }
 
+/* Rows of one, two and three inputs, a product and a linear op at a complex level, what
+ * comes out written in place. */
+static nyx_status complex_ops(nyx_tensor *x, nyx_tensor *v, nyx_tensor **result) {
+  nyx_level level;
+  nyx_tensor *t[8] = {NULL}, *out[1], *last[2] = {NULL};
+  *result = NULL;
+  nyx_status status = nyx_complex_begin(ctx, &level);
+  if (status != NYX_OK) return status;
+  status = nyx_complex_lift(ctx, level, x, x, &t[0]);
+  if (status == NYX_OK) status = nyx__apply1(ctx, ID(gelu), t[0], NULL, &t[1]);
+  if (status == NYX_OK) status = nyx__apply2(ctx, ID(atan2), t[1], v, NULL, &t[2]);
+  if (status == NYX_OK) status = nyx__apply2(ctx, ID(pow), t[0], t[2], NULL, &t[3]);
+  nyx_tensor *where[] = {t[3], t[2], v};
+  if (status == NYX_OK) status = nyx__applyn(ctx, ID(where), where, 3, NULL, &t[4]);
+  if (status == NYX_OK) status = nyx__apply2(ctx, ID(matmul), t[4], t[3], NULL, &t[5]);
+  nyx_tensor *linear[] = {x, x, t[2]};
+  if (status == NYX_OK) status = nyx__apply1(ctx, ID(sum), t[5], NULL, &t[6]);
+  if (status == NYX_OK) {
+    out[0] = t[5];
+    status = nyx_apply(ctx, nyx__op(ID(mul)), (nyx_tensor *[]){t[5], t[6]}, 2, NULL, out);
+  }
+  if (status == NYX_OK) {
+    const nyx_value first[] = {NYX_I(0), NYX_I(0)};
+    status = nyx__apply1(ctx, ID(select), t[2], first, &linear[2]);
+    if (status == NYX_OK) {
+      status = nyx__applyn(ctx, ID(linear), linear, 3, NULL, &t[7]);
+      nyx_tensor_release(linear[2]);
+    }
+  }
+  if (status == NYX_OK) status = nyx__apply2(ctx, ID(add), t[5], t[7], NULL, &last[0]);
+  if (status == NYX_OK) status = nyx_complex_lower(ctx, level, last[0], &last[1], result);
+  nyx_transform_end(ctx, level);
+  for (int i = 0; i < 8; i++) nyx_tensor_release(t[i]);
+  for (int i = 0; i < 2; i++) nyx_tensor_release(last[i]);
+  return status;
+}
+
 static nyx_status twice_forward_of(nyx_tensor *x, nyx_tensor *v, nyx_tensor **out) {
   return twice_forward(v, x, out);
 }
@@ -542,11 +721,38 @@ static void functions_at_levels(void) {
   nyx_tensor_release(v);
 }
 
+/* The gradient of a function of the host takes no part in imaginary parts. */
+static void functions_leave_complex_numbers(void) {
+  size_t before = live();
+  nyx_level level;
+  nyx_tensor *x = vector(2, VALUES(2, 3)), *v = vector(2, VALUES(1, 10));
+  const nyx_function f = {"cube", cube_backward, NULL, free_payload};
+  must(nyx_complex_begin(ctx, &level));
+  freed = 0;
+  for (int recorded = 0; recorded < 2; recorded++) {
+    must(nyx_tensor_set_requires_grad(ctx, x, recorded));
+    nyx_tensor *z = complex_number(level, x, v);
+    nyx_context_set_grad_enabled(ctx, false);
+    nyx_tensor *y = cube(keep(z)), *saved[] = {z, y};
+    nyx_context_set_grad_enabled(ctx, true);
+    nyx_status status = nyx_record_function(ctx, &f, &z, 1, &y, 1, saved, 2);
+    CHECK_INT(status, recorded ? NYX_ERR_UNSUPPORTED : NYX_OK);
+    CHECK_INT(freed, recorded + 1);
+    derivative_is(level, y, 2, VALUES(8, 27), VALUES(12, 270));
+    nyx_tensor_release(z);
+  }
+  nyx_transform_end(ctx, level);
+  nyx_tensor_release(x);
+  nyx_tensor_release(v);
+  CHECK_INT(live(), before);
+}
+
 static void every_allocation_fails(void) {
-  const job jobs[] = {per_entry_of, products, written, twice_forward_of, cubes_of};
+  const job jobs[] = {per_entry_of,     products, written,
+                      twice_forward_of, cubes_of, complex_ops};
   nyx_tensor *x = make(NYX_FLOAT64, SHAPE(2, 2), VALUES(1, 2, 3, 4));
   nyx_tensor *v = vector(2, VALUES(1, 10)), *expected = NULL, *got = NULL;
-  for (int k = 0; k < 5; k++) {
+  for (int k = 0; k < 6; k++) {
     must(jobs[k](x, v, &expected)); /* opens what is opened once */
     nyx_status status = NYX_ERR_MEMORY;
     int n = 0;
@@ -577,6 +783,10 @@ int main(void) {
   RUN(a_dual_has_value_and_tangent);
   RUN(duals_of_duals_are_second_derivatives);
   RUN(changes_in_place_change_tangents);
+  RUN(the_complex_step_differentiates);
+  RUN(complex_numbers_change_in_place);
+  RUN(complex_numbers_nest);
+  RUN(what_the_complex_step_refuses);
   RUN(a_batch_has_entries);
   RUN(batches_nest);
   RUN(entries_change_in_place);
@@ -589,6 +799,7 @@ int main(void) {
   RUN(what_a_batch_refuses);
   RUN(lifted_tensors_may_be_dropped);
   RUN(functions_at_levels);
+  RUN(functions_leave_complex_numbers);
   RUN(every_allocation_fails);
   nyx_context_free(ctx);
   return check_done();

@@ -90,8 +90,8 @@ describe("docs/add-an-op.md", function()
     local output = spec("spec/op/op_spec.lua")
     assert.is_nil(output:find("SKIP", 1, true), output)
     for _, what in ipairs { "float32 equals the oracle", "float64 equals the oracle",
-      "float16 equals the oracle", "writes in place", "finite differences of order 1",
-      "finite differences of order 2" } do
+      "float16 equals the oracle", "writes in place", "has the gradient of order 1",
+      "has the gradient of order 2" } do
       assert.is_truthy(output:find(name .. "[^\n]*" .. what), what .. ":\n" .. output)
     end
   end)

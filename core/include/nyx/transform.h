@@ -1,7 +1,7 @@
-/* Transforms of functions of tensors: forward-mode differentiation and vectorisation over
- * a batch. A transform opens a level, lifts tensors to it, runs the function (any code
- * that applies ops), takes the results off the level and closes it. Levels nest, and with
- * nyx_gradients in any order. */
+/* Transforms of functions of tensors: forward-mode differentiation, the complex step, and
+ * vectorisation over a batch. A transform opens a level, lifts tensors to it, runs the
+ * function (any code that applies ops), takes the results off the level and closes it.
+ * Levels nest, and with nyx_gradients in any order. */
 #ifndef NYX_TRANSFORM_H
 #define NYX_TRANSFORM_H
 
@@ -10,9 +10,10 @@
 /* Names a level of a context; later ones are greater. 0 is none. */
 typedef int64_t nyx_level;
 
-/* Opens a level, for duals or for batches of `size` entries. At most 16 are open. Close
- * them in the opposite order; tensors still lifted then can no longer be used. */
+/* Opens a level: for duals, complex numbers, or batches of `size` entries. At most 16 are
+ * open. Close them in the opposite order; what is still lifted then cannot be used. */
 NYX_API NYX_MUST_CHECK nyx_status nyx_dual_begin(nyx_context *ctx, nyx_level *level);
+NYX_API NYX_MUST_CHECK nyx_status nyx_complex_begin(nyx_context *ctx, nyx_level *level);
 NYX_API NYX_MUST_CHECK nyx_status nyx_batch_begin(nyx_context *ctx, int64_t size,
                                                   nyx_level *level);
 NYX_API void nyx_transform_end(nyx_context *ctx, nyx_level level);
@@ -25,6 +26,20 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level leve
 NYX_API NYX_MUST_CHECK nyx_status nyx_dual_lower(nyx_context *ctx, nyx_level level,
                                                  nyx_tensor *t, nyx_tensor **value,
                                                  nyx_tensor **tangent);
+/* The number real + i imaginary, of one shape, both float64. With imaginary = h v and h
+ * so small (1e-20) that its square vanishes beside 1, the imaginary part of f's result is
+ * h times the derivative of f along v, to the last digits and found without any gradient:
+ * elementwise rows compute the text of their value with complex numbers, linear ops and
+ * products are applied to both parts. Real parts are what ops give without the level;
+ * they alone decide comparisons. Other ops, reading elements, and gradients fail. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_complex_lift(nyx_context *ctx, nyx_level level,
+                                                   nyx_tensor *real,
+                                                   nyx_tensor *imaginary,
+                                                   nyx_tensor **out);
+/* The parts of t; *imaginary NULL: zero. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_complex_lower(nyx_context *ctx, nyx_level level,
+                                                    nyx_tensor *t, nyx_tensor **real,
+                                                    nyx_tensor **imaginary);
 /* The entries of t along dimension `dim` (of the size of the level), one by one. */
 NYX_API NYX_MUST_CHECK nyx_status nyx_batch_lift(nyx_context *ctx, nyx_level level,
                                                  nyx_tensor *t, int64_t dim,
@@ -44,8 +59,8 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_transform_variable(nyx_context *ctx, nyx_t
 NYX_API NYX_MUST_CHECK nyx_status nyx_transform_result(nyx_context *ctx, nyx_tensor *t,
                                                        nyx_tensor *const *variables,
                                                        int n, nyx_tensor **out);
-/* Whether ops are recorded, as nyx_context_set_grad_enabled, but in inference mode too: for
- * the function that is differentiated. */
+/* Whether ops are recorded, as nyx_context_set_grad_enabled, but in inference mode too:
+ * for the function that is differentiated. */
 NYX_API void nyx_transform_set_recording(nyx_context *ctx, bool on);
 /* How many levels are open. */
 NYX_API int nyx_transform_depth(const nyx_context *ctx);

@@ -150,16 +150,24 @@ function M.differences(s, directions, eps)
   return columns
 end
 
--- The second parts of results at a level, times scale, where they are floats; false: zero.
-local function second_parts(s, level, argument, lifted, scale)
-  local column = {}
-  for j, y in ipairs(subject.call(s, { argument }, { lifted }, nyx.no_grad)) do
-    local _, part = lift.parts(level, y)
-    local list = part and values(part) or false
-    for k = 1, list and scale and #list or 0 do list[k] = list[k] * scale end
-    column[j] = list
+-- By levels of pairs, made by raise(level, x, vector): the second parts of results that
+-- lower(level, y) gives, as lists; false: zero.
+local function by_levels(s, directions, open, raise, lower)
+  local columns = {}
+  for i, argument in ipairs(s.checked) do
+    local x = subject.copy(s.args[argument])
+    columns[i] = {}
+    each_vector(directions[i], x, function(a, vector)
+      columns[i][a] = open(function(level)
+        local column, lifted = {}, raise(level, x, vector)
+        for j, y in ipairs(subject.call(s, { argument }, { lifted }, nyx.no_grad)) do
+          column[j] = lower(level, y)
+        end
+        return column
+      end)
+    end)
   end
-  return column
+  return columns
 end
 
 --- By forward mode.
@@ -167,17 +175,26 @@ end
 ---@param directions nyx.gradcheck.Axis[][] of every input
 ---@return table columns
 function M.forward(s, directions)
-  local columns = {}
-  for i, argument in ipairs(s.checked) do
-    local x = s.args[argument]:detach()
-    columns[i] = {}
-    each_vector(directions[i], x, function(a, vector)
-      columns[i][a] = lift.dual_level(function(level)
-        return second_parts(s, level, argument, lift.dual(level, x, vector))
-      end)
-    end)
-  end
-  return columns
+  return by_levels(s, directions, lift.dual_level, lift.dual, function(level, y)
+    local _, tangent = lift.parts(level, y)
+    return tangent and values(tangent) or false
+  end)
+end
+
+-- The step: about 1e-20, and a power of two, which costs no digit to divide by.
+local STEP = 2 ^ -66
+
+--- By the complex step.
+---@param s nyx.gradcheck.Subject
+---@param directions nyx.gradcheck.Axis[][] of every input
+---@return table columns
+function M.complex_step(s, directions)
+  return by_levels(s, directions, lift.complex_level, function(level, x, vector)
+    return lift.complex(level, x, vector * STEP)
+  end, function(level, y)
+    local _, imaginary = lift.complex_parts(level, y)
+    return imaginary and values(imaginary / STEP) or false
+  end)
 end
 
 -- ---------------------------------------------------------------- rows
