@@ -97,6 +97,7 @@ static void push_inputs(lua_State *L, const nyx_op *op) {
     lua_setfield(L, -2, "name");
     set_bool(L, "optional", !op->variadic && i >= op->min_in);
     set_bool(L, "positions", i < 32 && (op->index_in & NYX_SAVE(i)) != 0);
+    set_bool(L, "state", i < 32 && (op->state_in & NYX_SAVE(i)) != 0);
     lua_rawseti(L, -2, i + 1);
     p += length;
     p += strspn(p, " ");
@@ -162,6 +163,7 @@ static void push_op(lua_State *L, const nyx_op *op) {
   set_bool(L, "variadic", op->variadic);
   set_bool(L, "updates", op->updates);
   set_bool(L, "differentiable", op->gradient != NULL);
+  set_bool(L, "no_gradient", op->no_gradient);
   push_dtypes(L, op->dtypes);
   lua_setfield(L, -2, "dtypes");
   push_inputs(L, op);

@@ -321,8 +321,7 @@ static nyx_status prepare_record(application *a) {
     wanted |= c->in[i]->requires_grad;
   }
   if (a->target) NYX_TRY(nyx__view_current(c->ctx, a->target));
-  if (wanted && c->op->no_gradient)
-    return nyx__error(c->ctx, GRAD_REFUSED);
+  if (wanted && c->op->no_gradient) return nyx__error(c->ctx, GRAD_REFUSED);
   a->record = wanted && c->op->gradient != NULL;
   if (a->target) NYX_TRY(check_change(a));
   for (int i = 0; a->record && i < c->n_in; i++)

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../device/cpu/cpu.h"
 #include "../device/device.h"
 #include "../grad/graph.h"
 #include "../transform/lift.h"
@@ -18,6 +19,7 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
                               nyx_storage **out) {
   bool few = bytes <= FEW_BYTES && device == nyx__cpu();
   size_t room = few ? STORAGE_ROOM + bytes : sizeof(nyx_storage);
+  if (few) NYX_TRY(nyx__cpu_path_check(ctx)); /* as the device does */
   nyx_storage *s = nyx_memory_alloc(room);
   if (!s) return nyx__no_memory(ctx, room);
   void *data = (char *)s + STORAGE_ROOM;

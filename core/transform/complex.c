@@ -86,6 +86,7 @@ static const struct {
     /* the integral that defines erf, along the way from x to x + i g */
     {NYX__OP_erf, "K(1.12837916709551257390) * nyx_exp(-(x * x)) * g"},
     {NYX__OP_erfc, "K(-1.12837916709551257390) * nyx_exp(-(x * x)) * g"},
+    {NYX__OP_ndtr, "K(0.39894228040143267794) * nyx_exp(K(-0.5) * x * x) * g"},
 };
 
 static nyx_tensor *part(const nyx__pair *in, int i, int n, nyx_tensor *zero) {

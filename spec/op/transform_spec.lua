@@ -111,6 +111,12 @@ local function check_forward(op, call, f, args)
     end
   end
   if #floats == 0 then return end
+  if op.no_gradient then
+    local ok, message = pcall(func.jvp, f, args, tangents)
+    assert.is_false(ok)
+    assert.matches("requires a gradient, which this op does not give", message, 1, true)
+    return
+  end
   local values, derivative = func.jvp(f, args, tangents)
   same(values, f(unpack(args)), 1e-12, call.text .. ": values of duals")
   local weights = {}
@@ -186,6 +192,16 @@ local function entries_of(op, call, args, mapped)
   return batched, entries
 end
 
+-- Whether an input that the op updates is the same for all entries, which is refused.
+local function shares_state(op, call, mapped)
+  local state = {}
+  for _, input in ipairs(op.inputs) do state[input.name] = input.state end
+  for i, input in ipairs(call.inputs) do
+    if state[input.name] and not mapped[i] then return true end
+  end
+  return false
+end
+
 local function check_batch(op, call, f, args)
   local choices = { {} }
   for i = 1, #args do
@@ -212,7 +228,11 @@ local function check_batch(op, call, f, args)
       table.sort(list)
       return list
     end)(), " ")
-    if shapes then
+    if shares_state(op, call, mapped) then
+      local ok, message = pcall(func.vmap(f, { in_dims = in_dims }), unpack(batched))
+      assert.is_false(ok, what)
+      assert.matches("the same for all entries of a vmap", message, 1, true)
+    elseif shapes then
       for k = 1, #expected do expected[k] = nyx.stack(expected[k], 1) end
       local got = func.vmap(f, { in_dims = in_dims })(unpack(batched))
       same(got, expected, 1e-12, what)
