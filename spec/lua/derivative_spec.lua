@@ -300,20 +300,23 @@ describe("an expression", function()
       end
       local expected = by_lua(text, xs)
       local simple, f = nyx.derivative(text, { order = 0 })
-      if sane(expected) then
+      -- Where a gradient is large, the last digits of what comes before are seen in the value.
+      local gradients, good = {}, sane(expected)
+      for i = 1, 3 do
+        local g = good and expected.requires_grad and nyx.grad(expected:sum(), xs[i],
+          { retain_graph = true }) or nil
+        gradients[i] = zeros_unless(g, xs[i])
+        good = good and sane(gradients[i])
+      end
+      if good then
         assert.equal(simple, (nyx.derivative(simple, { order = 0 })))
         local y = f(unpack(xs)):detach() + nyx.zeros(4, { dtype = "float64" })
         assert.is_nil(mismatch(y, expected, 1e-7), text .. " as " .. simple)
         for i, by in ipairs(variables) do
-          local g = expected.requires_grad and nyx.grad(expected:sum(), xs[i],
-            { retain_graph = true }) or nil
-          g = zeros_unless(g, xs[i])
           local derived, d = nyx.derivative(text, { by = by })
-          if sane(g) then
-            local got = d(unpack(xs)):detach() + nyx.zeros(4, { dtype = "float64" })
-            assert.is_nil(mismatch(got, g, 1e-7), text .. " by " .. by .. ": " .. derived)
-            compared = compared + 1
-          end
+          local got = d(unpack(xs)):detach() + nyx.zeros(4, { dtype = "float64" })
+          assert.is_nil(mismatch(got, gradients[i], 1e-7), text .. " by " .. by .. ": " .. derived)
+          compared = compared + 1
         end
       end
     end
