@@ -214,29 +214,35 @@ static int recording(lua_State *L) {
 }
 
 /* Runs fn(level, ...) for the function at 1, under a guard that closes the level. */
-static int with_level(lua_State *L, nyx__lua *s, const char *function, int64_t size) {
+static int with_level(lua_State *L, nyx__lua *s, const char *function, int64_t size,
+                      nyx_randomness randomness) {
   guard *g = enter(L, s, function);
   g->active = false;
   nyx__lua_try(L, s,
                size < 0 ? nyx_dual_begin(s->ctx, &g->level)
                         : nyx_batch_begin(s->ctx, size, &g->level));
   g->active = true;
+  if (size >= 0) nyx__lua_try(L, s, nyx_batch_randomness(s->ctx, g->level, randomness));
   lua_pushnumber(L, (lua_Number)g->level);
   lua_insert(L, 3);
   return run_guarded(L, g);
 }
 
-/* nyx.lift: dual_level(fn, ...) and batch_level(size, fn, ...) give fn(level, ...). */
+/* nyx.lift: dual_level(fn, ...) and batch_level(size, randomness, fn, ...) give fn(level,
+ * ...). */
 static int dual_level(lua_State *L) {
-  return with_level(L, nyx__lua_state(L), "jvp", -1);
+  return with_level(L, nyx__lua_state(L), "jvp", -1, NYX_RANDOMNESS_ERROR);
 }
 static int batch_level(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
+  static const char *const names[] = {"error", "different", "same", NULL};
   double size = lua_tonumber(L, 1);
   if (!lua_isnumber(L, 1) || size < 0)
     nyx__lua_bad_argument(L, s, 1, "vmap", "size", "number");
+  nyx_randomness randomness = (nyx_randomness)luaL_checkoption(L, 2, NULL, names);
+  lua_remove(L, 2);
   lua_remove(L, 1);
-  return with_level(L, s, "vmap", (int64_t)size);
+  return with_level(L, s, "vmap", (int64_t)size, randomness);
 }
 
 /* nyx.scope(fn, ...): fn(...), after which every tensor made inside is released, except

@@ -107,6 +107,15 @@ static int is_lifted(lua_State *L) {
   return 1;
 }
 
+/* has_level(level, t): whether t is lifted to that level. */
+static int has_level(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_level level = level_at(L, s, 1, "has_level");
+  lua_pushboolean(L, nyx_tensor_has_level(nyx__lua_check(L, s, 2, "has_level"), level));
+  return 1;
+}
+
 const luaL_Reg nyx__lua_lift_functions[] = {
-    {"dual", dual},         {"parts", parts},   {"entries", entries},     {"join", join},
-    {"variable", variable}, {"result", result}, {"is_lifted", is_lifted}, {NULL, NULL}};
+    {"has_level", has_level}, {"dual", dual},           {"parts", parts},
+    {"entries", entries},     {"join", join},           {"variable", variable},
+    {"result", result},       {"is_lifted", is_lifted}, {NULL, NULL}};

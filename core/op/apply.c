@@ -321,8 +321,7 @@ static nyx_status prepare_record(application *a) {
     wanted |= c->in[i]->requires_grad;
   }
   if (a->target) NYX_TRY(nyx__view_current(c->ctx, a->target));
-  if (wanted && c->op->no_gradient)
-    return nyx__error(c->ctx, GRAD_REFUSED);
+  if (wanted && c->op->no_gradient) return nyx__error(c->ctx, GRAD_REFUSED);
   a->record = wanted && c->op->gradient != NULL;
   if (a->target) NYX_TRY(check_change(a));
   for (int i = 0; a->record && i < c->n_in; i++)
@@ -350,6 +349,7 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
     if (c->n_out != 1) return nyx__error(c->ctx, OUT_COUNT);
     NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
   }
+  if (c->op->random && c->ctx->n_levels) NYX_TRY(nyx__random_level(c->ctx, &level));
   if (level) return nyx__apply_lifted(c, level, a->target);
   NYX_TRY(prepare_record(a));
   return allocate_and_launch(a);
