@@ -118,13 +118,18 @@ end
 
 -- ---------------------------------------------------------------- the call
 
--- Results as what a node can hold: tensors of their own, without history.
-local function own_results(results, arguments)
+-- Results as what a node can hold: tensors of their own, without history. One that takes the
+-- place of a tensor in `constant` is there, too.
+local function own_results(results, arguments, constant)
   local seen = {}
   for k = 1, results.n do
     local t = results[k]
     if nyx.is_tensor(t) then
-      if t.requires_grad or holds(arguments, t) or holds(seen, t) then t = t:detach() end
+      if t.requires_grad or holds(arguments, t) or holds(seen, t) then
+        local own = t:detach()
+        if holds(constant, t) then constant[#constant + 1] = own end
+        t = own
+      end
       results[k] = t
       seen[#seen + 1] = t
     end
@@ -154,8 +159,8 @@ function Function:apply(...)
     wanted = wanted or ctx.needs_input_grad[i]
   end
   local results = pack(nyx.no_grad(self.forward, ctx, ...))
-  own_results(results, arguments)
   local saved, constant = ctx[SAVED] or { n = 0 }, ctx[CONSTANT] or {}
+  own_results(results, arguments, constant)
   ctx[SAVED], ctx[CONSTANT] = nil, nil
   if wanted then
     local outputs, specs = {}, { n = results.n }

@@ -354,6 +354,22 @@ describe("amp.GradScaler", function()
     assert.matches("'scale' is number %-1", message_of(scaler.update, scaler, -1))
   end)
 
+  it("never shrinks to zero, and scales tables with names", function()
+    local scaler, w, optimizer = parts { init_scale = 2 ^ -120 }
+    for _ = 1, 10 do
+      w.grad = nyx.full({ 2 }, math.huge)
+      scaler:step(optimizer)
+      scaler:update()
+    end
+    assert.are.equal(2 ^ -126, scaler:get_scale())
+    scaler = amp.GradScaler { init_scale = 4 }
+    local losses = scaler:scale { loss = nyx.ones(1), [2] = nyx.ones(1) }
+    assert.are.equal(4, losses.loss:item())
+    assert.are.equal(4, losses[2]:item())
+    assert.matches("'loss' is string 'x', expected a tensor",
+      message_of(scaler.scale, scaler, { name = "x" }))
+  end)
+
   it("does nothing when disabled", function()
     local scaler, w, optimizer = parts { enabled = false }
     scaler:scale(w:sum()):backward()

@@ -417,6 +417,21 @@ describe("nyx.Function", function()
     close({ -1, 1 }, x.grad)
   end)
 
+  it("may say so of an argument that it gives back", function()
+    local Stop = nyx.Function("stop", {
+      forward = function(ctx, x, y)
+        ctx:mark_non_differentiable(x)
+        return x, x * y
+      end,
+      backward = function(_, _, g) return g, g end,
+    })
+    local x, y = leaf { 1, 2 }, leaf { 3, 4 }
+    local same, product = Stop(x, y)
+    assert.is_false(same.requires_grad)
+    assert.is_true(product.requires_grad)
+    assert.is_true(x.requires_grad)
+  end)
+
   it("may give its argument, and the same tensor twice", function()
     local Reverse = nyx.Function("reverse", {
       forward = function(_, x) return x end,
