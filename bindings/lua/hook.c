@@ -63,6 +63,7 @@ static int add_hook(lua_State *L, const char *function, registrar add,
   *handle = NULL;
   lua_getfield(L, LUA_REGISTRYINDEX, HANDLE_KEY);
   lua_setmetatable(L, -2);
+  nyx__lua_keep(L, s, 2);
   nyx_hook hook = {.call = call, .free = nyx__lua_callback_free};
   hook.arg = nyx__lua_callback(L, s, 2);
   nyx_status status = add(s->ctx, t, &hook, handle);

@@ -24,15 +24,19 @@ local SAVED, CONSTANT, NAME = {}, {}, {} -- keys of a context that are nobody's 
 local Context = {}
 Context.__index = Context
 
---- Keeps tensors for backward, where `saved_tensors` gives them. Fields of ctx can hold
+--- Keeps tensors (or nil) for backward, where `saved_tensors` gives them. Fields of ctx can hold
 --- tensors too, but not results: they hold ctx in turn, a cycle that only backward breaks.
----@param ... nyx.Tensor
+---@param ... nyx.Tensor?
 function Context:save_for_backward(...)
   local saved = pack(...)
+  saved.tensors, saved.places = {}, {}
   for i = 1, saved.n do
-    if not nyx.is_tensor(saved[i]) then
-      check.fail("%s: save_for_backward got %s, expected tensors; keep other values in fields "
-        .. "of ctx", self[NAME], check.describe(saved[i]))
+    if nyx.is_tensor(saved[i]) then
+      saved.tensors[#saved.tensors + 1] = saved[i]
+      saved.places[#saved.places + 1] = i
+    elseif saved[i] ~= nil then
+      check.fail("%s: save_for_backward got %s, expected tensors or nil; keep other values in "
+        .. "fields of ctx", self[NAME], check.describe(saved[i]))
     end
   end
   self[SAVED] = saved
@@ -95,9 +99,12 @@ local function check_gradients(name, given, inputs, needs)
 end
 
 -- The gradient that C calls. `inputs[i]`: whether argument i was a tensor; `specs[k]`: what
--- result k is.
-local function gradient_of(self, ctx, inputs, specs)
-  return function(saved, grads, needs)
+-- result k is; `kept`: what save_for_backward got.
+local function gradient_of(self, ctx, inputs, specs, kept)
+  local count, places = kept.n, kept.places
+  return function(tensors, grads, needs)
+    local saved = { n = count }
+    for k, i in ipairs(places) do saved[i] = tensors[k] end
     for k = 1, specs.n do
       local spec = specs[k]
       if spec and not grads[k] then
@@ -106,7 +113,6 @@ local function gradient_of(self, ctx, inputs, specs)
         grads[k] = nil
       end
     end
-    saved.n = #saved
     -- Backward may run itself again, through another pass over its graph.
     local outer_saved, outer_needs = ctx[SAVED], ctx.needs_input_grad
     ctx[SAVED], ctx.needs_input_grad = saved, needs
@@ -159,7 +165,8 @@ function Function:apply(...)
     wanted = wanted or ctx.needs_input_grad[i]
   end
   local results = pack(nyx.no_grad(self.forward, ctx, ...))
-  local saved, constant = ctx[SAVED] or { n = 0 }, ctx[CONSTANT] or {}
+  local saved = ctx[SAVED] or { n = 0, tensors = {}, places = {} }
+  local constant = ctx[CONSTANT] or {}
   own_results(results, arguments, constant)
   ctx[SAVED], ctx[CONSTANT] = nil, nil
   if wanted then
@@ -170,8 +177,8 @@ function Function:apply(...)
       outputs[k] = ours and t or false
       specs[k] = ours and { shape = t.shape, dtype = t.dtype, device = t.device }
     end
-    system.record_function(self.name, inputs, n, outputs, results.n, saved, saved.n,
-      gradient_of(self, ctx, is_input, specs))
+    system.record_function(self.name, inputs, n, outputs, results.n, saved.tensors,
+      #saved.tensors, gradient_of(self, ctx, is_input, specs, saved), ctx)
   end
   return unpack(results, 1, results.n)
 end
@@ -207,8 +214,8 @@ function M.Function(name, definition)
   check.type("Function", "name", name, "string")
   check.type("Function", "definition", definition, "table")
   check.options("Function", definition, "forward backward")
-  check.type("Function", "forward", definition.forward, "function")
-  check.type("Function", "backward", definition.backward, "function")
+  check.callable("Function", "forward", definition.forward)
+  check.callable("Function", "backward", definition.backward)
   return setmetatable({ name = name, forward = definition.forward,
     backward = definition.backward }, Function)
 end
