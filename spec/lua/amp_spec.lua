@@ -121,6 +121,8 @@ describe("nyx.autocast", function()
     assert.matches("fn", message_of(nyx.autocast, 3))
     assert.matches("fn", message_of(nyx.autocast, { dtype = "float16" }))
     assert.is_false(nyx.is_autocast_enabled())
+    assert.matches("bad argument #2 'fn' to 'autocast' %(function expected, got number 3%)",
+      message_of(nyx.autocast, { dtype = "bfloat16" }, 3))
   end)
 
   it("runs modules as functions", function()
@@ -260,6 +262,10 @@ describe("the random state", function()
     for _, bad in ipairs { "", "zz", 3, state .. "0", ("x"):rep(33) } do
       assert.matches("set_rng_state", message_of(nyx.set_rng_state, bad))
     end
+    assert.matches("bad argument #1 'state' to 'set_rng_state'",
+      message_of(nyx.set_rng_state, "-000000000000001:0000000000000001"))
+    assert.matches("bad argument #1 'state'",
+      message_of(nyx.set_rng_state, "0x00000000000001:0000000000000001"))
   end)
 end)
 
