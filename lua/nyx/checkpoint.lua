@@ -4,7 +4,7 @@
 -- Read next: custom.lua, core/grad/boundary.c, nn/container.lua (checkpoint_sequential).
 local nyx = require "nyx.core"
 local check = require "nyx.check"
-local tensor_tree = require "nyx.tensor_tree"
+local trees = require "nyx.tree"
 
 local unpack = unpack or table.unpack
 local system = nyx.system
@@ -122,7 +122,7 @@ end
 local function run(f, own, leaves)
   local since = system.graph_now()
   local results = pack(f(unpack(own, 1, own.n)))
-  local tensors, roots = tensor_tree.leaves(NAME, results), {}
+  local tensors, roots = trees.leaves(results, nil, NAME), {}
   for _, t in ipairs(tensors) do
     if t.requires_grad then roots[#roots + 1] = t end
   end
@@ -302,7 +302,7 @@ local function first_run(f, args)
     if t.requires_grad then recorded[#recorded + 1] = k end
     if t.requires_grad or holds(leaves, t) then tensors[k] = t:detach() end
   end
-  if #tensors > 0 then results = tensor_tree.rebuild(NAME, results, tensors) end
+  if #tensors > 0 then results = trees.rebuild(results, tensors, NAME) end
   return { results = results, tensors = tensors, recorded = recorded,
     captured = any and captured or nil }
 end

@@ -5,7 +5,7 @@
 local check = require "nyx.check"
 local functional = require "nyx.func.functional_call"
 local nyx = require "nyx"
-local tensor_tree = require "nyx.tensor_tree"
+local trees = require "nyx.tree"
 local vmap = require "nyx.func.vmap"
 
 local lift = nyx.lift
@@ -43,31 +43,31 @@ end
 -- Arguments with variables in the chosen places; gives all the variables as a list, and the
 -- chosen arguments as they are before the function can write into them.
 local function variables_of(where, args, argnums)
-  local inputs, list, trees = { n = args.n, unpack(args, 1, args.n) }, {}, {}
+  local inputs, list, given = { n = args.n, unpack(args, 1, args.n) }, {}, {}
   for k, i in ipairs(argnums) do
     local found = #list
-    trees[k] = tensor_tree.map(where, args[i], itself)
-    inputs[i] = tensor_tree.map(where, args[i], function(t)
+    given[k] = trees.map(args[i], itself, where)
+    inputs[i] = trees.map(args[i], function(t)
       local variable = lift.variable(t)
       list[#list + 1] = variable
       return variable
-    end)
+    end, where)
     if #list == found then
       check.fail("%s: argument %d is %s, expected a tensor or a table of tensors", where, i,
         check.describe(args[i]))
     end
   end
-  return inputs, list, trees
+  return inputs, list, given
 end
 
 -- Gradients as the arguments had them: zeros where the result does not depend on one.
-local function as_arguments(where, trees, single, list, grads)
+local function as_arguments(where, given, single, list, grads)
   local at, results = 0, {}
-  for k, tree in ipairs(trees) do
-    results[k] = tensor_tree.map(where, tree, function()
+  for k, tree in ipairs(given) do
+    results[k] = trees.map(tree, function()
       at = at + 1
       return grads[at] or nyx.zeros_like(list[at]:detach())
-    end)
+    end, where)
   end
   if single then return results[1] end
   return results
@@ -79,7 +79,7 @@ local function grad_and_value(where, f, options)
   return function(...)
     local args = pack(...)
     local argnums, single = read_argnums(where, options.argnums, args.n)
-    local inputs, list, trees = variables_of(where, args, argnums)
+    local inputs, list, given = variables_of(where, args, argnums)
     local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
     local value = out[1]
     if not is_tensor(value) then
@@ -93,11 +93,11 @@ local function grad_and_value(where, f, options)
     local grads = {}
     if value.requires_grad then
       for i = 1, out.n do
-        out[i] = tensor_tree.map(where, out[i], function(t) return lift.result(t, list) end)
+        out[i] = trees.map(out[i], function(t) return lift.result(t, list) end, where)
       end
       grads = nyx.grad(value, list, { create_graph = "needed" })
     end
-    return as_arguments(where, trees, single, list, grads), out
+    return as_arguments(where, given, single, list, grads), out
   end, options
 end
 
@@ -148,23 +148,23 @@ function M.vjp(f, ...)
   local args = pack(...)
   local argnums = {}
   for i = 1, args.n do
-    if #tensor_tree.leaves(where, args[i]) > 0 then argnums[#argnums + 1] = i end
+    if #trees.leaves(args[i], nil, where) > 0 then argnums[#argnums + 1] = i end
   end
-  local inputs, list, trees = variables_of(where, args, argnums)
+  local inputs, list, given = variables_of(where, args, argnums)
   local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
-  local first = tensor_tree.map(where, out[1], itself)
-  local outs = tensor_tree.leaves(where, first)
+  local first = trees.map(out[1], itself, where)
+  local outs = trees.leaves(first, nil, where)
   if #outs == 0 then
     check.fail("%s: the function returned %s, expected a tensor or a table of tensors", where,
       check.describe(first))
   end
   local function pullback(v)
-    local seeds = tensor_tree.leaves(where, v)
+    local seeds = trees.leaves(v, nil, where)
     if #seeds ~= #outs then
       check.fail("%s: the pullback got %d tensors, expected %d, one for each result", where,
         #seeds, #outs)
     end
-    tensor_tree.matched(where, "what the pullback got", v, first, "the result")
+    trees.matched(where, "what the pullback got", v, first, "the result")
     local total = {}
     for k, result in ipairs(outs) do
       if result.requires_grad then
@@ -175,10 +175,10 @@ function M.vjp(f, ...)
         end
       end
     end
-    return unpack(as_arguments(where, trees, false, list, total), 1, #argnums)
+    return unpack(as_arguments(where, given, false, list, total), 1, #argnums)
   end
   for i = 1, out.n do
-    out[i] = tensor_tree.map(where, out[i], function(t) return lift.result(t, list) end)
+    out[i] = trees.map(out[i], function(t) return lift.result(t, list) end, where)
   end
   return out[1], pullback, unpack(out, 2, out.n)
 end
@@ -193,15 +193,15 @@ end
 
 -- The tree of an argument with duals in place of its tensors.
 local function dual_of(level, i, primal, tangent)
-  if tangent == nil then return tensor_tree.map("func.jvp", primal, itself) end
-  local along, leaves = tensor_tree.matched("func.jvp", ("the tangent of argument %d"):format(i),
+  if tangent == nil then return trees.map(primal, itself, "func.jvp") end
+  local along, leaves = trees.matched("func.jvp", ("the tangent of argument %d"):format(i),
     tangent, primal, "the argument")
   local duals = {}
   for k, leaf in ipairs(leaves) do
     check_tangent(i, along[k], leaf)
     duals[k] = lift.dual(level, leaf, along[k])
   end
-  return tensor_tree.rebuild("func.jvp", primal, duals)
+  return trees.rebuild(primal, duals, "func.jvp")
 end
 
 -- Runs f on duals; gives the values and the tangents (zeros where nothing reached), as trees.
@@ -210,7 +210,7 @@ local function run_duals(level, f, primals, tangents)
   for i = 1, primals.n do args[i] = dual_of(level, i, primals[i], tangents[i]) end
   local out = pack(f(unpack(args, 1, primals.n)))
   local first = out[1]
-  local leaves = tensor_tree.leaves(where, first)
+  local leaves = trees.leaves(first, nil, where)
   if #leaves == 0 then
     check.fail("%s: the function returned %s, expected a tensor or a table of tensors", where,
       check.describe(first))
@@ -222,9 +222,9 @@ local function run_duals(level, f, primals, tangents)
     derivatives[k] = tangent or nyx.zeros_like(value)
   end
   for i = 2, out.n do
-    out[i] = tensor_tree.map(where, out[i], function(t) return (lift.parts(level, t)) end)
+    out[i] = trees.map(out[i], function(t) return (lift.parts(level, t)) end, where)
   end
-  return tensor_tree.rebuild(where, first, values), tensor_tree.rebuild(where, first, derivatives),
+  return trees.rebuild(first, values, where), trees.rebuild(first, derivatives, where),
     unpack(out, 2, out.n)
 end
 
@@ -264,13 +264,13 @@ end
 function M.linearize(f, ...)
   check.callable("func.linearize", "f", f)
   local args, state = pack(...), nyx.get_rng_state()
-  local trees = {}
-  for i = 1, args.n do trees[i] = tensor_tree.map("func.linearize", args[i], itself) end
+  local primals = {}
+  for i = 1, args.n do primals[i] = trees.map(args[i], itself, "func.linearize") end
   local result = f(...)
   return result, function(...)
     local now = nyx.get_rng_state()
     nyx.set_rng_state(state)
-    local _, derivative = M.jvp(f, trees, { ... })
+    local _, derivative = M.jvp(f, primals, { ... })
     nyx.set_rng_state(now)
     return derivative
   end
@@ -291,7 +291,7 @@ end
 
 -- The tensors of what f returned first.
 local function results_of(y)
-  local list = tensor_tree.leaves("func.jacobian", y)
+  local list = trees.leaves(y, nil, "func.jacobian")
   if #list == 0 then
     check.fail("func.jacobian: the function returned %s, expected a tensor or a table of tensors",
       check.describe(y))
@@ -301,7 +301,7 @@ end
 
 -- Reverse mode: one row of the Jacobian per element of the result, all at once.
 local function reverse(f, args, argnums, single, chunk)
-  local inputs, list, trees = variables_of("func.jacobian", args, argnums)
+  local inputs, list, given = variables_of("func.jacobian", args, argnums)
   local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
   local results = results_of(out[1])
   local blocks = {} -- one for each tensor of the result, as the arguments are
@@ -325,9 +325,9 @@ local function reverse(f, args, argnums, single, chunk)
       jacobians[i] = rows[i] and rows[i]:reshape(shape)
         or nyx.zeros(shape, { dtype = y.dtype }):to(y.device)
     end
-    blocks[k] = as_arguments("func.jacobian", trees, single, list, jacobians)
+    blocks[k] = as_arguments("func.jacobian", given, single, list, jacobians)
   end
-  return tensor_tree.rebuild("func.jacobian", out[1], blocks), out
+  return trees.rebuild(out[1], blocks, "func.jacobian"), out
 end
 
 -- Forward mode: one column per element of leaf l of argument i. Gives the columns of all
@@ -339,7 +339,7 @@ local function columns_of(f, args, i, leaves, l, chunk)
     for m, leaf in ipairs(leaves) do now[m] = leaf end
     now[l] = t
     local all = { unpack(args, 1, args.n) }
-    all[i] = tensor_tree.rebuild(where, args[i], now)
+    all[i] = trees.rebuild(args[i], now, where)
     local returned = pack(f(unpack(all, 1, args.n)))
     results_of(returned[1])
     return unpack(returned, 1, returned.n)
@@ -347,7 +347,7 @@ local function columns_of(f, args, i, leaves, l, chunk)
   local push = vmap.vmap(function(v)
     local got = pack(M.jvp(along, { leaves[l] }, { v }))
     first, out = got[1], { n = got.n - 1, got[1], unpack(got, 3, got.n) }
-    return tensor_tree.leaves(where, got[2])
+    return trees.leaves(got[2], nil, where)
   end, { out_dims = -1, chunk_size = chunk, randomness = "same" })
   return push(basis_of(leaves[l])), first, out
 end
@@ -357,7 +357,7 @@ local function forward(f, args, argnums, single, chunk)
   local columns = {} -- by result: the arguments' trees of blocks
   local state = nyx.get_rng_state() -- f runs more than once, and is one function
   for at, i in ipairs(argnums) do
-    local leaves = tensor_tree.leaves(where, args[i])
+    local leaves = trees.leaves(args[i], nil, where)
     if #leaves == 0 then
       check.fail("%s: argument %d is %s, expected a tensor or a table of tensors", where, i,
         check.describe(args[i]))
@@ -376,24 +376,24 @@ local function forward(f, args, argnums, single, chunk)
     end
     for k, block in ipairs(blocks) do
       columns[k] = columns[k] or {}
-      columns[k][at] = tensor_tree.rebuild(where, args[i], block)
+      columns[k][at] = trees.rebuild(args[i], block, where)
     end
   end
   if single then
     for k = 1, #columns do columns[k] = columns[k][1] end
   end
-  return tensor_tree.rebuild(where, first, columns), out
+  return trees.rebuild(first, columns, where), out
 end
 
 -- The mode that needs fewer passes. f runs once more, on the same random numbers.
 local function cheaper_mode(where, f, args, argnums)
   local inputs, outputs, state = 0, 0, nyx.get_rng_state()
   for _, i in ipairs(argnums) do
-    for _, t in ipairs(tensor_tree.leaves(where, args[i])) do inputs = inputs + t:numel() end
+    for _, t in ipairs(trees.leaves(args[i], nil, where)) do inputs = inputs + t:numel() end
   end
   local y = nyx.no_grad(f, unpack(args, 1, args.n))
   nyx.set_rng_state(state)
-  for _, t in ipairs(tensor_tree.leaves(where, y)) do outputs = outputs + t:numel() end
+  for _, t in ipairs(trees.leaves(y, nil, where)) do outputs = outputs + t:numel() end
   return inputs < outputs and "forward" or "reverse"
 end
 
@@ -465,7 +465,7 @@ function M.hvp(f, primals, tangents)
   check.type(where, "tangents", tangents, "table")
   local argnums = {}
   for i = 1, #primals do
-    if #tensor_tree.leaves(where, primals[i]) > 0 then argnums[#argnums + 1] = i end
+    if #trees.leaves(primals[i], nil, where) > 0 then argnums[#argnums + 1] = i end
   end
   if #argnums == 0 then
     check.fail("%s: none of the primals is a tensor or a table of tensors", where)

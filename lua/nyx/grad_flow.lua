@@ -2,7 +2,7 @@
 -- bars in the terminal. Read next: lua/nyx/train/progress.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
-local tensor_tree = require "nyx.tensor_tree"
+local trees = require "nyx.tree"
 
 local system = nyx.system
 
@@ -76,7 +76,7 @@ local function each(model, fn)
     check.fail("grad_flow: 'model' is %s, expected a module or a table of tensors",
       check.describe(model))
   end
-  for _, name in ipairs(tensor_tree.keys(model)) do
+  for _, name in ipairs(trees.keys(model)) do
     fn(tostring(name), check.tensor("grad_flow", tostring(name), model[name]))
   end
 end

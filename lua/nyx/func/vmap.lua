@@ -2,7 +2,7 @@
 -- Read next: ../func.lua, core/transform/batch.c.
 local check = require "nyx.check"
 local nyx = require "nyx"
-local tensor_tree = require "nyx.tensor_tree"
+local trees = require "nyx.tree"
 
 local lift = nyx.lift
 local is_tensor = nyx.is_tensor
@@ -63,7 +63,7 @@ local function read_dims(tree, dim, what, dims)
         end
       end
     end
-    for _, key in ipairs(tensor_tree.keys(tree)) do
+    for _, key in ipairs(trees.keys(tree)) do
       local inner = dim
       if type(dim) == "table" then inner = dim[key] or false end
       local name = ("%s[%s]"):format(what.tree, tostring(key))
@@ -100,7 +100,7 @@ local function read_arguments(args, in_dims)
   local list, size = { n = args.n }, nil
   for i = 1, args.n do
     local what = { option = "in_dims", tree = "argument " .. i, more = 0 }
-    local leaves = tensor_tree.leaves(WHERE, args[i])
+    local leaves = trees.leaves(args[i], nil, WHERE)
     local dim = choice_for("in_dims", in_dims, i, args.n, "got")
     if #leaves == 0 and type(in_dims) == "table" and dim then
       check.fail("%s: in_dims maps argument %d, which is %s; expected a tensor, or false there",
@@ -150,7 +150,7 @@ local function join(level, results, out_dims)
   local joined = { n = results.n, dims = all }
   for i = 1, results.n do
     local what = { option = "out_dims", tree = "result " .. i, more = 1 }
-    local leaves = tensor_tree.leaves(WHERE, results[i])
+    local leaves = trees.leaves(results[i], nil, WHERE)
     local dims = read_dims(results[i], choice_for("out_dims", out_dims, i, results.n, "gave"), what)
     for k, t in ipairs(leaves) do
       if dims[k] then
@@ -160,7 +160,7 @@ local function join(level, results, out_dims)
           .. "expected a dimension", WHERE, i)
       end
     end
-    joined[i], all[i] = tensor_tree.rebuild(WHERE, results[i], leaves), dims
+    joined[i], all[i] = trees.rebuild(results[i], leaves, WHERE), dims
   end
   return joined
 end
@@ -169,13 +169,13 @@ local function join_chunks(chunks)
   local joined = { n = chunks[1].n }
   for i = 1, joined.n do
     local lists, parts = {}, {}
-    for c, chunk in ipairs(chunks) do lists[c] = tensor_tree.leaves(WHERE, chunk[i]) end
+    for c, chunk in ipairs(chunks) do lists[c] = trees.leaves(chunk[i], nil, WHERE) end
     for k, first in ipairs(lists[1]) do
       local dim, column = chunks[1].dims[i][k], {}
       for c = 1, #lists do column[c] = lists[c][k] end
       parts[k] = dim and nyx.cat(column, dim) or first
     end
-    joined[i] = tensor_tree.rebuild(WHERE, chunks[1][i], parts)
+    joined[i] = trees.rebuild(chunks[1][i], parts, WHERE)
   end
   return joined
 end
@@ -185,8 +185,8 @@ end
 local function run_entries(level, f, arguments, out_dims)
   local mapped = {}
   for i, argument in ipairs(arguments) do
-    mapped[i] = tensor_tree.rebuild(WHERE, argument.tree,
-      replaced(argument, function(t, dim) return lift.entries(level, t, dim) end))
+    local entries = replaced(argument, function(t, dim) return lift.entries(level, t, dim) end)
+    mapped[i] = trees.rebuild(argument.tree, entries, WHERE)
   end
   return join(level, pack(f(unpack(mapped, 1, arguments.n))), out_dims)
 end

@@ -1,6 +1,7 @@
--- Trees of tensors: a tensor, or a plain table whose values are trees; what is neither (numbers,
--- modules and other tables with a metatable) is carried along. nyx.func takes and gives them
--- as arguments and results, nyx.checkpoint as results.
+-- Trees: a tensor, or a plain table whose values are trees; what is neither (numbers, modules and
+-- other tables with a metatable) is carried along. What functions of tensors take and give,
+-- for what transforms, checks and checkpoints them. `where` is the function that messages name.
+-- Read next: func.lua, checkpoint.lua.
 local check = require "nyx.check"
 local nyx = require "nyx.core"
 
@@ -17,7 +18,7 @@ end
 local function check_depth(where, depth)
   if depth > DEEPEST then
     check.fail("%s: a table is nested more than %d deep; expected a tree of tensors: does it "
-      .. "contain itself?", where, DEEPEST)
+      .. "contain itself?", where or "nyx", DEEPEST)
   end
 end
 
@@ -41,54 +42,61 @@ function M.keys(tree)
 end
 
 --- A copy of the tree with fn(tensor) in place of every tensor, called in a fixed order.
----@param where string the function that messages name
 ---@param tree any
 ---@param fn fun(t: nyx.Tensor): any
----@param depth? integer
+---@param where? string
 ---@return any
-function M.map(where, tree, fn, depth)
-  if is_tensor(tree) then return fn(tree) end
-  if not is_branch(tree) then return tree end
-  depth = (depth or 0) + 1
-  check_depth(where, depth)
-  local result = {}
-  for _, key in ipairs(M.keys(tree)) do result[key] = M.map(where, tree[key], fn, depth) end
-  return result
+function M.map(tree, fn, where)
+  local function walk(part, depth)
+    if is_tensor(part) then return fn(part) end
+    if not is_branch(part) then return part end
+    check_depth(where, depth)
+    local result = {}
+    for _, key in ipairs(M.keys(part)) do result[key] = walk(part[key], depth + 1) end
+    return result
+  end
+  return walk(tree, 1)
 end
 
 local function path_of(key)
   return type(key) == "string" and "." .. key or ("[%s]"):format(tostring(key))
 end
 
---- The tensors of a tree in the order of `map`, and where each lies, such as ".layers[2]".
----@param where string
----@param tree any
----@return nyx.Tensor[] list, string[] paths
-function M.leaves(where, tree)
-  local list, paths = {}, {}
+-- Calls fn(tensor, path) for the tensors of a tree in the order of `map`.
+local function visit(tree, fn, where)
   local function walk(part, path, depth)
     if is_tensor(part) then
-      list[#list + 1], paths[#paths + 1] = part, path
+      fn(part, path)
     elseif is_branch(part) then
       check_depth(where, depth)
       for _, key in ipairs(M.keys(part)) do walk(part[key], path .. path_of(key), depth + 1) end
     end
   end
   walk(tree, "", 1)
-  return list, paths
+end
+
+--- The tensors of a tree, in the order of `map`.
+---@param tree any
+---@param list? nyx.Tensor[] to append to
+---@param where? string
+---@return nyx.Tensor[]
+function M.leaves(tree, list, where)
+  list = list or {}
+  visit(tree, function(t) list[#list + 1] = t end, where)
+  return list
 end
 
 --- A copy of the tree with the tensors of a list, in the order of `leaves`, in their places.
----@param where string
 ---@param tree any
 ---@param list any[]
+---@param where? string
 ---@return any
-function M.rebuild(where, tree, list)
+function M.rebuild(tree, list, where)
   local at = 0
-  return M.map(where, tree, function()
+  return M.map(tree, function()
     at = at + 1
     return list[at]
-  end)
+  end, where)
 end
 
 --- The tensors of a tree that has to have its tensors where `like` has them; else an error
@@ -100,8 +108,11 @@ end
 ---@param other string what `like` is called: "the argument"
 ---@return nyx.Tensor[] list, nyx.Tensor[] of_like
 function M.matched(where, what, tree, like, other)
-  local list, paths = M.leaves(where, tree)
-  local of_like, wanted = M.leaves(where, like)
+  local list, paths, of_like, wanted = {}, {}, {}, {}
+  visit(tree, function(t, path) list[#list + 1], paths[#paths + 1] = t, path end, where)
+  visit(like, function(t, path)
+    of_like[#of_like + 1], wanted[#wanted + 1] = t, path
+  end, where)
   local known = {}
   for _, path in ipairs(wanted) do known[path] = true end
   for k = 1, math.max(#paths, #wanted) do
