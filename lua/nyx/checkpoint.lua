@@ -64,7 +64,7 @@ end
 -- fn(...) as it was when `state` was noted. Parameters are cast anew inside: the casts
 -- belong to the function's own graph.
 local function replay(state, fn, ...)
-  local now = nyx.get_rng_state()
+  local now = state.random and nyx.get_rng_state()
   if state.random then nyx.set_rng_state(state.random) end
   depth = depth + 1
   local results = pack(pcall(nyx.autocast, state.autocast, nyx.enable_grad, surrounded, state, fn,
@@ -76,9 +76,9 @@ local function replay(state, fn, ...)
   return unpack(results, 2, results.n)
 end
 
-local function state_now()
-  return { random = nyx.get_rng_state(), autocast = system.autocast_mode(),
-    surroundings = surroundings }
+local function state_now(without_random)
+  return { random = not without_random and nyx.get_rng_state() or nil,
+    autocast = system.autocast_mode(), surroundings = surroundings }
 end
 
 --- fn(...), recorded, leaving no trace: random numbers come again, statistics stay.
@@ -307,16 +307,7 @@ local function first_run(f, args)
     captured = any and captured or nil }
 end
 
---- f(...), which keeps only its arguments for the backward pass and runs again there, with
---- the same random numbers and the same mixed precision. The gradients are the same, those
---- of parameters that f uses included; they can be differentiated again. Results may be tensors
---- and tables of them. Tensors made inside
---- are released as by nyx.scope, except the results; tensors that f takes from outside have to
---- outlive the backward pass.
----@param f fun(...): any
----@param ... any
----@return any ... what f gives
-function M.checkpoint(f, ...)
+local function run_first(without_random, f, ...)
   if not check.is_callable(f) then
     check.fail("checkpoint: 'f' is %s, expected a function or a module", check.describe(f))
   end
@@ -328,12 +319,33 @@ function M.checkpoint(f, ...)
     check.fail("checkpoint: %d tensors as arguments, at most %d are allowed; hand them over in "
       .. "a table", tensors, MOST / 2)
   end
-  local state = state_now()
+  local state = state_now(without_random)
   system.forget_casts()
   local first = nyx.scope(first_run, f, args)
   system.forget_casts()
   if first.captured then record(f, args, state, first) end
   return unpack(first.results, 1, first.results.n)
+end
+
+--- f(...), which keeps only its arguments for the backward pass and runs again there, with
+--- the same random numbers and the same mixed precision. The gradients are the same, those
+--- of parameters that f uses included; they can be differentiated again. Results may be tensors
+--- and tables of them. Tensors made inside are released as by nyx.scope, except the results;
+--- tensors that f takes from outside have to outlive the backward pass.
+--- nyx.checkpoint({preserve_rng_state = false}, f, ...) leaves the random numbers alone: an f
+--- that draws some draws others the second time.
+---
+--- The graph holds f until backward has run or the results are gone. An f that holds one of its
+--- own results is a cycle that the collector does not see: it goes when backward has run.
+---@param f fun(...): any
+---@param ... any
+---@return any ... what f gives
+function M.checkpoint(f, ...)
+  if type(f) == "table" and not getmetatable(f) then
+    local options = check.options("checkpoint", f, "preserve_rng_state")
+    return run_first(options.preserve_rng_state == false, ...)
+  end
+  return run_first(false, f, ...)
 end
 
 return M

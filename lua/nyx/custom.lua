@@ -124,6 +124,25 @@ end
 
 -- ---------------------------------------------------------------- the call
 
+-- The versions of arguments whose gradient is recorded, and an error where forward changed one:
+-- its history would go on as if nothing had happened.
+local function versions_of(arguments, enabled)
+  local versions = {}
+  for k, t in ipairs(arguments) do
+    versions[k] = enabled and t.requires_grad and system.tensor_version(t)
+  end
+  return versions
+end
+
+local function check_unchanged(name, arguments, versions)
+  for k, t in ipairs(arguments) do
+    if versions[k] and system.tensor_version(t) ~= versions[k] then
+      check.fail("%s: forward changed an argument in place, tensor %d of those it got, which "
+        .. "requires a gradient; change a copy, x:clone(), and give that", name, k)
+    end
+  end
+end
+
 -- Results as what a node can hold: tensors of their own, without history. One that takes the
 -- place of a tensor in `constant` is there, too.
 local function own_results(results, arguments, constant)
@@ -164,7 +183,9 @@ function Function:apply(...)
     ctx.needs_input_grad[i] = tensor and (lifted or enabled and value.requires_grad)
     wanted = wanted or ctx.needs_input_grad[i]
   end
+  local versions = versions_of(arguments, enabled)
   local results = pack(nyx.no_grad(self.forward, ctx, ...))
+  check_unchanged(self.name, arguments, versions)
   local saved = ctx[SAVED] or { n = 0, tensors = {}, places = {} }
   local constant = ctx[CONSTANT] or {}
   own_results(results, arguments, constant)
@@ -189,6 +210,17 @@ function Function:__tostring()
   return ("nyx.Function (%s)"):format(self.name)
 end
 
+-- A backward that says so rather than give a gradient of the gradient.
+local function once(name, backward)
+  return function(...)
+    if nyx.is_grad_enabled() then
+      check.fail("%s: backward is once_differentiable, it has no gradient of its own; leave out "
+        .. "create_graph, or write backward with ops and without once_differentiable", name)
+    end
+    return backward(...)
+  end
+end
+
 --- Makes a function with a gradient of its own.
 ---
 ---     local Exp = nyx.Function("exp", {
@@ -206,18 +238,23 @@ end
 ---
 --- backward gets a gradient for every result (nil for those that are no tensors) and gives
 --- one for every argument, nil for those that are no tensors. Written with ops, it can be
---- differentiated again.
+--- differentiated again; with `once_differentiable` it says that it cannot, which is an error
+--- under create_graph. forward may not change arguments that require gradients.
+---
+--- A field of ctx that holds a result, or a closure that does, is a cycle through the graph that
+--- the collector does not see: it goes when backward has run. ctx:save_for_backward is free of it.
 ---@param name string what it is called in messages and x.grad_fn.name
----@param definition {forward: function, backward: function}
+---@param definition {forward: function, backward: function, once_differentiable: boolean?}
 ---@return nyx.Function
 function M.Function(name, definition)
   check.type("Function", "name", name, "string")
   check.type("Function", "definition", definition, "table")
-  check.options("Function", definition, "forward backward")
+  check.options("Function", definition, "forward backward once_differentiable")
   check.callable("Function", "forward", definition.forward)
   check.callable("Function", "backward", definition.backward)
-  return setmetatable({ name = name, forward = definition.forward,
-    backward = definition.backward }, Function)
+  local backward = definition.backward
+  if definition.once_differentiable then backward = once(name, backward) end
+  return setmetatable({ name = name, forward = definition.forward, backward = backward }, Function)
 end
 
 return M

@@ -168,6 +168,21 @@ describe("nyx.checkpoint", function()
     assert.is_true(same(p.grad, outer:detach() * 2))
   end)
 
+  it("leaves random numbers alone where asked to", function()
+    local x, draws = randn(2), {}
+    local y = nyx.checkpoint({ preserve_rng_state = false }, function(a)
+      draws[#draws + 1] = nyx.rand(1):item()
+      return a:exp()
+    end, x)
+    y:sum():backward()
+    assert.are.equal(2, #draws)
+    assert.are_not.equal(draws[1], draws[2])
+    assert.is_true(same(x.grad, x:exp():detach()))
+    assert.matches("checkpoint: unknown option 'rng'; known: preserve_rng_state",
+      message_of(nyx.checkpoint, { rng = 1 }, print))
+    assert.matches("checkpoint: 'f' is nil", message_of(nyx.checkpoint, {}))
+  end)
+
   it("is the function itself where nothing is recorded", function()
     local x = randn(3)
     local y = nyx.no_grad(nyx.checkpoint, function(a) return a * 2 end, x)

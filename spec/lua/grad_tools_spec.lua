@@ -576,6 +576,37 @@ describe("nyx.Function", function()
     close(2, y.grad)
   end)
 
+  it("refuses a forward that changes what is recorded", function()
+    local Double = nyx.Function("double", {
+      forward = function(_, x, buffer)
+        buffer:add_(1)
+        x:mul_(2)
+        return x
+      end,
+      backward = function(_, g) return g * 2 end,
+    })
+    local x, buffer = leaf { 1 }, nyx.zeros(1)
+    fails("double: forward changed an argument in place, tensor 1 of those it got",
+      function() Double(x * 1, buffer) end)
+    nyx.no_grad(Double.apply, Double, x, buffer)
+    close(2, x:detach())
+  end)
+
+  it("may have a gradient without a gradient", function()
+    local Cube = nyx.Function("cube", {
+      forward = function(ctx, x)
+        ctx:save_for_backward(x)
+        return x * x * x
+      end,
+      backward = function(ctx, g) return g * 3 * ctx:saved_tensors():detach():square() end,
+      once_differentiable = true,
+    })
+    local x = leaf { 2 }
+    close(12, nyx.grad(Cube(x):sum(), x))
+    fails("cube: backward is once_differentiable, it has no gradient of its own",
+      function() nyx.grad(Cube(x):sum(), x, { create_graph = true }) end)
+  end)
+
   it("names gradients and saved tensors that were released", function()
     local Bad = nyx.Function("bad", {
       forward = function(_, x) return x * 2 end,
