@@ -74,7 +74,11 @@ static int add_hook(lua_State *L, const char *function, registrar add,
 
 /* x:register_hook(function(grad) ... end): the function gets the gradient of x in a
  * backward pass, before it is handed on or added to x.grad, and may give another. Gives a
- * handle with handle:remove(). */
+ * handle with handle:remove(). The function is a reference in the registry as long as x
+ * or the graph lives, where the collector does not see that it hangs from x: one that
+ * uses x itself is never collected unless it is removed. (A function kept by x's userdata
+ * would be; but that has to hand it on when it goes before the tensor, in its finalizer,
+ * and what the function uses has been finalised in the same collection.) */
 static int register_hook(lua_State *L) {
   return add_hook(L, "register_hook", nyx_tensor_register_hook, call_hook);
 }
