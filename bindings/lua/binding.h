@@ -38,6 +38,8 @@ typedef struct nyx__lua {
   nyx__box **scope; /* the list for new ones: a scope's, or &boxes */
 
   struct nyx__home *home; /* callback.c: Lua functions that the core calls; NULL: none */
+  int callbacks;          /* how many of them run now, one inside the other */
+  bool too_deep;          /* they were too many: the error is on its way out */
   bool failed_with;       /* such a function raised a value that is no string */
   nyx_anomaly anomaly;
   bool watching;      /* anomaly mode is on: `running` is kept up to date */
@@ -211,6 +213,10 @@ extern const luaL_Reg nyx__lua_profiler_functions[]; /* nyx.system */
  * set(s, before), which comes also after an error; gives how many results it pushed. */
 int nyx__lua_with(lua_State *L, nyx__lua *s, const char *function,
                   void (*set)(nyx__lua *s, intptr_t value), intptr_t on, intptr_t before);
+
+/* scope.c: tensors made in scopes that the value at index holds (tables and functions)
+ * outlive them: for what the core keeps. */
+void nyx__lua_keep(lua_State *L, nyx__lua *s, int index);
 
 /* context.c: mixed precision, the random state, the edge of a graph */
 

@@ -14,6 +14,7 @@
 #define THREAD_KEY "nyx.callbacks" /* registry: the Lua thread */
 #define VALUE_KEY "nyx.raised"     /* registry: a raised value that is no string */
 #define VALUE_TEXT "(error object is a %s value)"
+#define MAX_DEPTH 60 /* callbacks inside one another; C's stack has room for more */
 
 /* What callbacks share; it outlives the Lua state until the last one is freed. */
 typedef struct nyx__home {
@@ -117,19 +118,42 @@ static int invoke(lua_State *L) {
   return 0;
 }
 
+#if LUA_VERSION_NUM >= 502
+/* Notes where an error came from: the traceback of who called backward ends there, as
+ * another Lua thread runs here. The nyx program shows both. */
+static int note_traceback(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TSTRING) return 1;
+  luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  lua_setfield(L, LUA_REGISTRYINDEX, NYX_LUA_TRACEBACK_KEY);
+  lua_settop(L, 1);
+  return 1;
+}
+#endif
+
 /* invoke under protection. */
 static int protect(lua_State *L, invocation *i) {
 #if LUA_VERSION_NUM < 502
   return lua_cpcall(L, invoke, i); /* pushing a function may fail there */
 #else
+  lua_pushcfunction(L, note_traceback);
   lua_pushcfunction(L, invoke);
   lua_pushlightuserdata(L, i);
-  return lua_pcall(L, 1, 0, 0);
+  return lua_pcall(L, 1, 0, -3);
 #endif
+}
+
+static nyx_status too_deep(nyx__lua *s) {
+  s->too_deep = true;
+  return nyx_context_fail(s->ctx, NYX_ERR_STATE,
+                          "hooks and backward functions run inside one another more than "
+                          "%d deep; does one start itself again?",
+                          MAX_DEPTH);
 }
 
 /* The value at the top of the stack becomes the message. */
 static nyx_status report(lua_State *L, nyx__lua *s, int failed) {
+  if (s->too_deep)
+    return too_deep(s); /* each of them would add its line to the message */
   if (failed == LUA_ERRMEM)
     return nyx_context_fail(s->ctx, NYX_ERR_MEMORY, "Lua is out of memory");
   if (lua_type(L, -1) == LUA_TSTRING)
@@ -155,16 +179,20 @@ nyx_status nyx__lua_callback_run(nyx_context *ctx, const nyx__callback *callback
     return nyx_context_fail(ctx, NYX_ERR_STATE,
                             "a Lua function of this graph belongs to another context");
   int top = lua_gettop(L);
+  if (s->callbacks >= MAX_DEPTH) return too_deep(s);
   if (!lua_checkstack(L, LUA_MINSTACK))
     return nyx_context_fail(ctx, NYX_ERR_MEMORY, "Lua is out of stack");
   lua_State *running = s->running;
   bool allocating = s->allocating;
   s->allocating = false;
   invocation i = {.s = s, .ref = callback->ref, .body = body, .job = job};
+  s->callbacks++;
   int failed = protect(L, &i);
+  s->callbacks--;
   s->allocating = allocating;
   if (s->watching && running && s->running != running) nyx__lua_watch(running, s);
   nyx_status status = failed ? report(L, s, failed) : NYX_OK;
+  if (!failed || !s->callbacks) s->too_deep = false;
   lua_settop(L, top);
   return status;
 }

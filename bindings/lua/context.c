@@ -69,6 +69,12 @@ static int autocast(lua_State *L) {
   nyx_autocast_mode mode = {.enabled = true, .dtype = NYX_BFLOAT16};
   if (is_options(L)) {
     mode = read_mode(L, s);
+    bool callable = lua_type(L, 2) == LUA_TFUNCTION;
+    if (!callable && luaL_getmetafield(L, 2, "__call")) {
+      callable = true;
+      lua_pop(L, 1);
+    }
+    if (!callable) nyx__lua_bad_argument(L, s, 2, "autocast", "fn", "function");
     lua_remove(L, 1);
   }
   return nyx__lua_with(L, s, "autocast", set_autocast, pack(mode),
@@ -112,10 +118,11 @@ static int get_rng_state(lua_State *L) {
 static int set_rng_state(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_random_state state;
-  const char *text = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : "";
-  char end;
-  if (strlen(text) != 33 ||
-      sscanf(text, "%16" SCNx64 ":%16" SCNx64 "%c", &state.seed, &state.next, &end) != 2)
+  size_t length = 0;
+  const char *text = lua_type(L, 1) == LUA_TSTRING ? lua_tolstring(L, 1, &length) : "";
+  bool fits = length == 33 && text[16] == ':' && strspn(text, "0123456789abcdef") == 16 &&
+              strspn(text + 17, "0123456789abcdef") == 16;
+  if (!fits || sscanf(text, "%" SCNx64 ":%" SCNx64, &state.seed, &state.next) != 2)
     nyx__lua_bad_argument(L, s, 1, "set_rng_state", "state", "string of get_rng_state");
   nyx_context_set_random_state(s->ctx, state);
   return 0;

@@ -5,7 +5,7 @@
 
 /* The tensors of the table at `index`, 1..n, to t; NULL for what is none. */
 static int read_tensors(lua_State *L, nyx__lua *s, int index, int count, const char *name,
-                        nyx_tensor **t) {
+                        const char *what, nyx_tensor **t) {
   luaL_checktype(L, index, LUA_TTABLE);
   int n = (int)luaL_checkinteger(L, count);
   if (n > NYX_MAX_INPUTS)
@@ -14,7 +14,10 @@ static int read_tensors(lua_State *L, nyx__lua *s, int index, int count, const c
   for (int i = 0; i < n; i++) {
     lua_rawgeti(L, index, i + 1);
     const nyx__box *box = nyx__lua_box(L, s, -1);
-    t[i] = box ? nyx__lua_check(L, s, lua_gettop(L), name) : NULL;
+    if (box && !box->t)
+      nyx__lua_fail(L, "%s: %s %d is a released tensor; keep it until then", name, what,
+                    i + 1);
+    t[i] = box ? box->t : NULL;
     lua_pop(L, 1);
   }
   return n;
@@ -62,8 +65,10 @@ static void run_gradient(lua_State *L, nyx__lua *s, void *arg) {
     if (!b->need[i]) continue;
     lua_rawgeti(L, -1, i + 1);
     const nyx__box *box = nyx__lua_box(L, s, -1);
-    if (box)
-      b->grad_in[i] = nyx_tensor_retain(nyx__lua_check(L, s, lua_gettop(L), b->op->name));
+    if (box && !box->t)
+      nyx__lua_fail(L, "%s: backward gave a released tensor as gradient %d", b->op->name,
+                    i + 1);
+    if (box) b->grad_in[i] = nyx_tensor_retain(box->t);
     lua_pop(L, 1);
   }
   drop_given(L, s);
@@ -74,21 +79,26 @@ static nyx_status gradient(nyx_backward *b) {
                                b);
 }
 
-/* nyx.system.record_function(name, inputs, n, outputs, n_out, saved, n_saved, gradient):
- * lists of tensors, with false for what is none. */
+/* nyx.system.record_function(name, inputs, n, outputs, n_out, saved, n_saved, gradient,
+ * holder): lists of tensors, with false for what is none. Tensors that `holder` (nil:
+ * none) holds outlive the scope they were made in. */
 static int record_function(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   const char *name = luaL_checkstring(L, 1);
   nyx_tensor *in[NYX_MAX_INPUTS], *out[NYX_MAX_INPUTS], *saved[NYX_MAX_INPUTS];
   luaL_checktype(L, 8, LUA_TFUNCTION);
-  int n = read_tensors(L, s, 2, 3, name, in), n_out = read_tensors(L, s, 4, 5, name, out);
-  int n_saved = read_tensors(L, s, 6, 7, name, saved);
+  int n = read_tensors(L, s, 2, 3, name, "argument", in);
+  int n_out = read_tensors(L, s, 4, 5, name, "result", out);
+  int n_saved = read_tensors(L, s, 6, 7, name, "saved tensor", saved);
+  if (!lua_isnoneornil(L, 9)) nyx__lua_keep(L, s, 9);
   nyx_function function = {.name = name,
                            .backward = gradient,
                            .payload = nyx__lua_callback(L, s, 8),
                            .free = nyx__lua_callback_free};
-  nyx__lua_try(L, s,
-               nyx_record_function(s->ctx, &function, in, n, out, n_out, saved, n_saved));
+  nyx_status status =
+      nyx_record_function(s->ctx, &function, in, n, out, n_out, saved, n_saved);
+  nyx__lua_callbacks_sweep(L, s); /* it goes at once where nothing is recorded */
+  nyx__lua_try(L, s, status);
   return 0;
 }
 

@@ -173,4 +173,12 @@ static int tensor_id(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg nyx__lua_graph_functions[] = {{"tensor_id", tensor_id}, {NULL, NULL}};
+/* nyx.system.tensor_version(x): a number that changes when x is changed in place. */
+static int tensor_version(lua_State *L) {
+  const nyx_tensor *t = nyx__lua_check(L, nyx__lua_state(L), 1, "tensor_version");
+  lua_pushinteger(L, (lua_Integer)nyx_tensor_version(t));
+  return 1;
+}
+
+const luaL_Reg nyx__lua_graph_functions[] = {
+    {"tensor_id", tensor_id}, {"tensor_version", tensor_version}, {NULL, NULL}};

@@ -63,17 +63,25 @@ static int add_hook(lua_State *L, const char *function, registrar add,
   *handle = NULL;
   lua_getfield(L, LUA_REGISTRYINDEX, HANDLE_KEY);
   lua_setmetatable(L, -2);
+  nyx__lua_keep(L, s, 2);
   nyx_hook hook = {.call = call, .free = nyx__lua_callback_free};
   hook.arg = nyx__lua_callback(L, s, 2);
   nyx_status status = add(s->ctx, t, &hook, handle);
-  if (status != NYX_OK) nyx__lua_callback_free(hook.arg);
+  if (status != NYX_OK) {
+    nyx__lua_callback_free(hook.arg);
+    nyx__lua_callbacks_sweep(L, s);
+  }
   nyx__lua_try(L, s, status);
   return 1;
 }
 
 /* x:register_hook(function(grad) ... end): the function gets the gradient of x in a
  * backward pass, before it is handed on or added to x.grad, and may give another. Gives a
- * handle with handle:remove(). */
+ * handle with handle:remove(). The function is a reference in the registry as long as x
+ * or the graph lives, where the collector does not see that it hangs from x: one that
+ * uses x itself is never collected unless it is removed. (A function kept by x's userdata
+ * would be; but that has to hand it on when it goes before the tensor, in its finalizer,
+ * and what the function uses has been finalised in the same collection.) */
 static int register_hook(lua_State *L) {
   return add_hook(L, "register_hook", nyx_tensor_register_hook, call_hook);
 }

@@ -33,6 +33,11 @@ typedef struct nyx_lua_functions {
 
 #define NYX_LUA_KEY "nyx.functions"
 
+/* Registry: message and traceback of the last error in a hook or a backward function,
+ * which run on a Lua thread of their own (Lua 5.4); for programs that print tracebacks.
+ */
+#define NYX_LUA_TRACEBACK_KEY "nyx.traceback"
+
 /* NULL before `require "nyx"`. */
 static inline const nyx_lua_functions *nyx_lua_loaded(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, NYX_LUA_KEY);

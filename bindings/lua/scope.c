@@ -67,20 +67,43 @@ static guard *push_guard(lua_State *L, nyx__lua *s) {
 
 #define MAX_DEPTH 1000
 
-/* Lets every tensor in the list `from` (NULL: in any) that is reachable from the value at
- * the top of the stack escape to the list `to`. `seen` is the stack index of a table of
- * what was visited. */
-static void escape(lua_State *L, nyx__lua *s, int seen, nyx__box **from, nyx__box **to,
-                   int depth) {
+/* A walk through values: every tensor in the list `from` (NULL: in any) that is reachable
+ * moves to the list `to`. */
+typedef struct walk {
+  nyx__lua *s;
+  nyx__box **from, **to;
+  int seen;     /* stack index of a table of what was visited */
+  bool modules; /* what belongs to everybody is in it */
+} walk;
+
+/* Marks the global table and the modules that are loaded as visited: a function that uses
+ * them does not hold what is in them. */
+static void pass_modules(lua_State *L, walk *w) {
+  w->modules = true;
+  luaL_checkstack(L, 6, "scope");
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  if (lua_type(L, -1) == LUA_TTABLE) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      lua_pushvalue(L, -1);
+      lua_pushboolean(L, 1);
+      lua_rawset(L, w->seen);
+    }
+  }
+  lua_pop(L, 1);
+}
+
+/* From the value at the top of the stack. */
+static void escape(lua_State *L, walk *w, int depth) {
   int value = lua_gettop(L), type = lua_type(L, value);
   if (type == LUA_TUSERDATA) {
-    nyx__box *box = nyx__lua_box(L, s, value);
-    if (box && box->link && (!from || box->list == from)) nyx__lua_link(box, to);
+    nyx__box *box = nyx__lua_box(L, w->s, value);
+    if (box && box->link && (!w->from || box->list == w->from)) nyx__lua_link(box, w->to);
     return;
   }
   if (type != LUA_TTABLE && (type != LUA_TFUNCTION || lua_iscfunction(L, value))) return;
+  if (type == LUA_TFUNCTION && !w->modules) pass_modules(L, w);
   lua_pushvalue(L, value);
-  lua_rawget(L, seen);
+  lua_rawget(L, w->seen);
   bool visited = lua_toboolean(L, -1);
   lua_pop(L, 1);
   if (visited) return;
@@ -88,19 +111,19 @@ static void escape(lua_State *L, nyx__lua *s, int seen, nyx__box **from, nyx__bo
     nyx__lua_fail(L, "scope: the result is nested more than %d deep", MAX_DEPTH);
   lua_pushvalue(L, value);
   lua_pushboolean(L, 1);
-  lua_rawset(L, seen);
+  lua_rawset(L, w->seen);
   luaL_checkstack(L, 8, "scope");
   if (type == LUA_TFUNCTION) {
     for (int i = 1; lua_getupvalue(L, value, i); i++) {
-      escape(L, s, seen, from, to, depth + 1);
+      escape(L, w, depth + 1);
       lua_pop(L, 1);
     }
     return;
   }
   for (lua_pushnil(L); lua_next(L, value); lua_pop(L, 1)) {
-    escape(L, s, seen, from, to, depth + 1);
+    escape(L, w, depth + 1);
     lua_pushvalue(L, -2);
-    escape(L, s, seen, from, to, depth + 1);
+    escape(L, w, depth + 1);
     lua_pop(L, 1);
   }
 }
@@ -110,12 +133,20 @@ static void escape_results(lua_State *L, nyx__lua *s, int first, nyx__box **from
   int last = lua_gettop(L);
   luaL_checkstack(L, 8, "scope");
   lua_newtable(L);
+  walk w = {.s = s, .from = from, .to = to, .seen = last + 1};
   for (int i = first; i <= last; i++) {
     lua_pushvalue(L, i);
-    escape(L, s, last + 1, from, to, 0);
+    escape(L, &w, 0);
     lua_pop(L, 1);
   }
   lua_settop(L, last);
+}
+
+void nyx__lua_keep(lua_State *L, nyx__lua *s, int index) {
+  if (s->scope == &s->boxes) return; /* no scope is open */
+  lua_pushvalue(L, index);
+  escape_results(L, s, lua_gettop(L), NULL, &s->boxes);
+  lua_pop(L, 1);
 }
 
 /* ------------------------------------------------------------------ the call */
@@ -216,32 +247,38 @@ static int recording(lua_State *L) {
 /* Runs fn(level, ...) for the function at 1, under a guard that closes the level. `begin`
  * opens it; NULL: a batch. */
 static int with_level(lua_State *L, nyx__lua *s, const char *function,
-                      nyx_status (*begin)(nyx_context *, nyx_level *), int64_t size) {
+                      nyx_status (*begin)(nyx_context *, nyx_level *), int64_t size,
+                      nyx_randomness randomness) {
   guard *g = enter(L, s, function);
   g->active = false;
   nyx__lua_try(
       L, s, begin ? begin(s->ctx, &g->level) : nyx_batch_begin(s->ctx, size, &g->level));
   g->active = true;
+  if (!begin) nyx__lua_try(L, s, nyx_batch_randomness(s->ctx, g->level, randomness));
   lua_pushnumber(L, (lua_Number)g->level);
   lua_insert(L, 3);
   return run_guarded(L, g);
 }
 
-/* nyx.lift: dual_level(fn, ...), complex_level(fn, ...) and batch_level(size, fn, ...)
- * give fn(level, ...). */
+/* nyx.lift: dual_level(fn, ...), complex_level(fn, ...) and batch_level(size, randomness,
+ * fn, ...) give fn(level, ...). */
 static int dual_level(lua_State *L) {
-  return with_level(L, nyx__lua_state(L), "jvp", nyx_dual_begin, 0);
+  return with_level(L, nyx__lua_state(L), "jvp", nyx_dual_begin, 0, NYX_RANDOMNESS_ERROR);
 }
 static int complex_level(lua_State *L) {
-  return with_level(L, nyx__lua_state(L), "complex step", nyx_complex_begin, 0);
+  return with_level(L, nyx__lua_state(L), "complex step", nyx_complex_begin, 0,
+                    NYX_RANDOMNESS_ERROR);
 }
 static int batch_level(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
+  static const char *const names[] = {"error", "different", "same", NULL};
   double size = lua_tonumber(L, 1);
   if (!lua_isnumber(L, 1) || size < 0)
     nyx__lua_bad_argument(L, s, 1, "vmap", "size", "number");
+  nyx_randomness randomness = (nyx_randomness)luaL_checkoption(L, 2, NULL, names);
+  lua_remove(L, 2);
   lua_remove(L, 1);
-  return with_level(L, s, "vmap", NULL, (int64_t)size);
+  return with_level(L, s, "vmap", NULL, (int64_t)size, randomness);
 }
 
 /* nyx.scope(fn, ...): fn(...), after which every tensor made inside is released, except

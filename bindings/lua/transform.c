@@ -131,6 +131,14 @@ static int is_lifted(lua_State *L) {
   return 1;
 }
 
+/* has_level(level, t): whether t is lifted to that level. */
+static int has_level(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_level level = level_at(L, s, 1, "has_level");
+  lua_pushboolean(L, nyx_tensor_has_level(nyx__lua_check(L, s, 2, "has_level"), level));
+  return 1;
+}
+
 /* exchange(a, b): the userdata exchange their tensors, so that whoever holds one, such as
  * a module its parameter, finds the other there. */
 static int exchange(lua_State *L) {
@@ -157,4 +165,5 @@ const luaL_Reg nyx__lua_lift_functions[] = {{"dual", dual},
                                             {"complex", complex_number},
                                             {"complex_parts", complex_parts},
                                             {"exchange", exchange},
+                                            {"has_level", has_level},
                                             {NULL, NULL}};

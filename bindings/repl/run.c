@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../lua/nyx_lua.h"
 #include "repl.h"
 
 #if defined _POSIX_TIMERS && _POSIX_TIMERS > 0
@@ -87,6 +88,25 @@ static void on_interrupt(int signal_number) {
 
 /* ---- calls */
 
+/* Appends the traceback of the hook or backward function that the message at index 1 came
+ * from, if that is where it came from, to the text at the top of the stack. */
+static void add_inner_traceback(lua_State *L) {
+  const char *message = lua_tostring(L, 1);
+  lua_getfield(L, LUA_REGISTRYINDEX, NYX_LUA_TRACEBACK_KEY);
+  const char *inner = lua_tostring(L, -1);
+  const char *trace = inner ? strstr(inner, "\nstack traceback:") : NULL;
+  size_t n = trace ? (size_t)(trace - inner) : 0, length = message ? strlen(message) : 0;
+  bool same = trace && n <= length && memcmp(message + length - n, inner, n) == 0;
+  if (same) {
+    lua_pushfstring(L, "%s\nin a hook or backward function, %s", lua_tostring(L, -2),
+                    trace + 1);
+    lua_replace(L, -3);
+  }
+  lua_pop(L, 1);
+  lua_pushnil(L);
+  lua_setfield(L, LUA_REGISTRYINDEX, NYX_LUA_TRACEBACK_KEY);
+}
+
 /* Turns an error value into a message with a traceback. */
 static int add_traceback(lua_State *L) {
   if (interrupts) poke_every(0);
@@ -97,6 +117,7 @@ static int add_traceback(lua_State *L) {
     message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
   luaL_traceback(L, L, message, 1);
+  add_inner_traceback(L);
   return 1;
 }
 

@@ -36,7 +36,9 @@ struct nyx_context {
   int64_t last_level;
   struct {
     int64_t id, size; /* size: entries of a batch; or NYX__DUAL, NYX__COMPLEX */
+    int randomness;   /* nyx_randomness */
   } levels[NYX_MAX_LEVELS];
+  int64_t drawing; /* a random op draws for the entries of this level; 0: none */
 };
 
 /* Formats ctx->error as "where: message" and returns status. ctx may be NULL. */

@@ -349,6 +349,7 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
     if (c->n_out != 1) return nyx__error(c->ctx, OUT_COUNT);
     NYX_TRY(check_target(c->ctx, a->target, &c->spec[0]));
   }
+  if (c->op->random && c->ctx->n_levels) NYX_TRY(nyx__random_level(c->ctx, &level));
   if (level) return nyx__apply_lifted(c, level, a->target);
   NYX_TRY(prepare_record(a));
   return allocate_and_launch(a);

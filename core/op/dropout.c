@@ -68,6 +68,7 @@ static const nyx_attr mask_attrs[] = {{.name = "p",
 const nyx_op nyx__op_dropout_mask = {
     .name = "dropout_mask",
     .group = "random",
+    .random = true,
     .doc = "a tensor like x of random zeros, with probability p, and 1 / (1 - p)",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,

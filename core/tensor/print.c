@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../device/device.h"
+#include "../transform/lift.h"
 #include "tensor.h"
 
 typedef union cell {
@@ -340,6 +341,20 @@ static void add_blocks(printer *p) {
   }
 }
 
+/* Inside a transform the elements shown are not all there is to a tensor. */
+static void add_levels(printer *p) {
+  bool tangent = false;
+  for (const nyx_tensor *t = p->t; t->lift; t = t->lift->value) {
+    if (t->lift->batch) {
+      add_text(p, ", the first of ");
+      add_int(p, t->lift->value->shape[0]);
+      add_text(p, " entries of a batch");
+    }
+    tangent |= !t->lift->batch;
+  }
+  if (tangent) add_text(p, ", with a tangent");
+}
+
 static void add_last_line(printer *p) {
   nyx_tensor *t = p->t;
   add_text(p, "[");
@@ -351,6 +366,7 @@ static void add_last_line(printer *p) {
     add_text(p, nyx_device_name(t->storage->device));
   }
   if (nyx_tensor_requires_grad(t)) add_text(p, ", requires_grad");
+  add_levels(p);
   add_text(p, "]");
 }
 

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "../device/device.h"
+
 /* The shape that in[i] has for one entry. */
 static int entry_ndim(const nyx_batch *b, int i) {
   return b->in[i]->ndim - b->batched[i];
@@ -120,14 +122,17 @@ static nyx_status stack(nyx_context *ctx, nyx_tensor *const *part, int64_t n,
   return NYX_OK;
 }
 
-/* One entry after the other; the results of all are held until they are stacked. */
-static nyx_status one_by_one(nyx_batch *b) {
+/* One entry after the other; the results of all are held until they are stacked. `same`:
+ * every entry draws the same random numbers. */
+static nyx_status one_by_one(nyx_batch *b, bool same) {
   size_t bytes = (size_t)(b->size * b->n_out + 1) * sizeof(nyx_tensor *);
   nyx_tensor **part = nyx_memory_alloc_zeroed(bytes);
   if (!part) return nyx__no_memory(b->ctx, bytes);
   nyx_status status = NYX_OK;
+  const nyx_random_state random = nyx_context_random_state(b->ctx);
   for (int64_t e = 0; status == NYX_OK && e < b->size; e++) {
     nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+    if (same) nyx_context_set_random_state(b->ctx, random);
     status = one_entry(b, e, out);
     for (int k = 0; k < NYX_MAX_OUTPUTS; k++) {
       if (k < b->n_out && status == NYX_OK)
@@ -144,9 +149,9 @@ static nyx_status one_by_one(nyx_batch *b) {
 }
 
 static nyx_device *device_of(const nyx_batch *b) {
-  int i = 0;
-  while (!b->batched[i]) i++;
-  return b->in[i]->storage->device;
+  for (int i = 0; i < b->n_in; i++)
+    if (b->batched[i]) return b->in[i]->storage->device;
+  return b->n_in && b->in[0] ? b->in[0]->storage->device : nyx__cpu();
 }
 
 /* An empty batch: no entry says what the results are, the op's shapes do. */
@@ -166,7 +171,64 @@ static nyx_status no_entries(nyx_batch *b) {
 }
 
 nyx_status nyx__batch_each(nyx_batch *b) {
-  return b->size == 0 ? no_entries(b) : one_by_one(b);
+  return b->size == 0 ? no_entries(b) : one_by_one(b, false);
+}
+
+/* Random numbers. Levels are done from the innermost out: one where all entries draw the
+ * same has nothing to do unless an input differs between them. */
+
+static int place_of(const nyx_context *ctx, nyx_level level) {
+  int i = 0;
+  while (i < ctx->n_levels - 1 && ctx->levels[i].id != level) i++;
+  return i;
+}
+
+nyx_status nyx__random_level(nyx_context *ctx, nyx_level *level) {
+  for (int i = ctx->n_levels - 1; i >= 0; i--) {
+    nyx_level id = ctx->levels[i].id;
+    if (ctx->levels[i].size < 0 || (ctx->drawing && id >= ctx->drawing)) continue;
+    if (id < *level) return NYX_OK; /* what is above comes off first */
+    if (ctx->levels[i].randomness == NYX_RANDOMNESS_ERROR)
+      return nyx__error(ctx, BATCH_RANDOM);
+    bool same = ctx->levels[i].randomness == NYX_RANDOMNESS_SAME;
+    if (same && id > *level) continue;
+    *level = id;
+    return NYX_OK;
+  }
+  return NYX_OK;
+}
+
+/* An op that makes its result from a shape, for all entries at once. */
+static nyx_status draw_shape(nyx_batch *b, int at) {
+  nyx_value attr[NYX_MAX_ATTRS];
+  int64_t shape[NYX_MAX_DIMS] = {b->size};
+  int n = b->attr[at].n;
+  if (n + 1 > NYX_MAX_DIMS) return nyx__error(b->ctx, NDIM_RANGE, n + 1, NYX_MAX_DIMS);
+  memcpy(attr, b->attr, (size_t)b->op->n_attrs * sizeof *attr);
+  if (n) memcpy(shape + 1, attr[at].list, (size_t)n * sizeof *shape);
+  attr[at] = NYX_LIST(shape, n + 1);
+  return nyx__batch_apply(b, b->in, attr);
+}
+
+static nyx_status draw(nyx_batch *b, nyx_level level, bool any) {
+  nyx_context *ctx = b->ctx;
+  const nyx_op *op = b->op;
+  bool same = ctx->levels[place_of(ctx, level)].randomness == NYX_RANDOMNESS_SAME;
+  int shape = 0;
+  while (shape < op->n_attrs && strcmp(op->attrs[shape].name, "shape") != 0) shape++;
+  int64_t outer = ctx->drawing;
+  ctx->drawing = level;
+  nyx_status status;
+  if (b->size == 0)
+    status = no_entries(b);
+  else if (any && !same && op->batch)
+    status = op->batch(b);
+  else if (!any && !same && shape < op->n_attrs)
+    status = draw_shape(b, shape);
+  else
+    status = one_by_one(b, same);
+  ctx->drawing = outer;
+  return status;
 }
 
 /* A row converts inside its kernel, by the dtype and by whether an input has dimensions:
@@ -204,14 +266,17 @@ nyx_status nyx__apply_batch(nyx_call *c, nyx_level level) {
     if (batched[i]) b.size = in[i]->shape[0];
     any |= batched[i];
   }
-  if (!any) { /* only what is written to is lifted */
+  if (!any && !c->op->random) { /* only what is written to is lifted */
     return nyx_apply(c->ctx, c->op, c->in, c->n_in, c->attr, c->out);
   }
   for (int i = 0; i < c->n_in; i++) /* one memory cannot remember what all entries do */
     if (c->in[i] && !batched[i] && c->op->state_in & NYX_SAVE(i))
       return nyx__error(c->ctx, BATCH_WRITE);
   nyx_status status;
-  if (c->op->kind == NYX_OP_ELEMENTWISE)
+  if (!any) b.size = c->ctx->levels[place_of(c->ctx, level)].size;
+  if (c->op->random)
+    status = draw(&b, level, any);
+  else if (c->op->kind == NYX_OP_ELEMENTWISE)
     status = row(&b, c->dtype);
   else
     status = c->op->batch ? c->op->batch(&b) : nyx__batch_each(&b);

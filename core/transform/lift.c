@@ -16,6 +16,7 @@ static nyx_status begin(nyx_context *ctx, int64_t size, nyx_level *level) {
     return nyx__error(ctx, LEVEL_COUNT, NYX_MAX_LEVELS);
   *level = ctx->last_level = atomic_fetch_add(&latest, 1) + 1;
   ctx->levels[ctx->n_levels].id = *level;
+  ctx->levels[ctx->n_levels].randomness = NYX_RANDOMNESS_ERROR;
   ctx->levels[ctx->n_levels++].size = size;
   return NYX_OK;
 }
@@ -45,6 +46,20 @@ static nyx_status size_of(nyx_context *ctx, nyx_level level, int64_t *size) {
     return NYX_OK;
   }
   return nyx__error(ctx, LEVEL_CLOSED);
+}
+
+nyx_status nyx_batch_randomness(nyx_context *ctx, nyx_level level,
+                                nyx_randomness randomness) {
+  for (int i = 0; i < ctx->n_levels; i++) {
+    if (ctx->levels[i].id != level) continue;
+    ctx->levels[i].randomness = randomness;
+    return NYX_OK;
+  }
+  return nyx__error(ctx, LEVEL_CLOSED);
+}
+
+bool nyx_tensor_has_level(const nyx_tensor *t, nyx_level level) {
+  return nyx__has_level(t, level);
 }
 
 bool nyx_tensor_is_lifted(const nyx_tensor *t) {

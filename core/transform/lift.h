@@ -86,6 +86,10 @@ nyx_status nyx__tangents(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__imaginary_parts(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__apply_batch(nyx_call *c, nyx_level level) NYX_MUST_CHECK;
 
+/* batch.c: the level that a random op is to be applied at, given the highest one of its
+ * inputs in *level. */
+nyx_status nyx__random_level(nyx_context *ctx, nyx_level *level) NYX_MUST_CHECK;
+
 /* reverse.c: nyx_gradients where the root or an input is lifted, or the seed is a dual. A
  * seed that is only a batch goes through the pass as it is. */
 bool nyx__lifted_pass(const nyx_tensor *root, const nyx_tensor *seed,

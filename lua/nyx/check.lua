@@ -47,6 +47,26 @@ function M.type(where, name, value, expected)
   return value
 end
 
+--- Whether a value can be called: a function, or a table such as a module.
+---@param value any
+---@return boolean
+function M.is_callable(value)
+  local meta = type(value) ~= "function" and getmetatable(value)
+  return type(value) == "function" or type(meta) == "table" and meta.__call ~= nil
+end
+
+--- Checks for a function or what can be called like one.
+---@param where string
+---@param name string
+---@param value any
+---@return any value
+function M.callable(where, name, value)
+  if not M.is_callable(value) then
+    M.fail("%s: '%s' is %s, expected a function of tensors", where, name, M.describe(value))
+  end
+  return value
+end
+
 --- Checks for an integer of at least `low`.
 ---@param where string
 ---@param name string

@@ -4,6 +4,7 @@
 -- Read next: custom.lua, core/grad/boundary.c, nn/container.lua (checkpoint_sequential).
 local nyx = require "nyx.core"
 local check = require "nyx.check"
+local trees = require "nyx.tree"
 
 local unpack = unpack or table.unpack
 local system = nyx.system
@@ -28,22 +29,56 @@ function M.recomputing()
   return depth > 0
 end
 
+-- What has to be so again around a function that runs again: a function of it and its
+-- arguments; nil: nothing.
+local surroundings = nil
+
+-- fn(...) while `around` is what surrounds checkpoints.
+local function within(around, fn, ...)
+  local outer = surroundings
+  surroundings = around
+  local results = pack(pcall(fn, ...))
+  surroundings = outer
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, results.n)
+end
+
+--- around(fn, ...), which calls fn(...), here and around the second run of every checkpoint
+--- inside: how nyx.func.functional_call has its parameters in place for both.
+---@param around fun(fn: function, ...): any
+---@param fn function
+---@param ... any
+---@return any ...
+function M.surround(around, fn, ...)
+  local outer = surroundings
+  local function both(f, ...) return outer(around, f, ...) end
+  return within(outer and both or around, around, fn, ...)
+end
+
+local function surrounded(state, fn, ...)
+  local around = state.surroundings
+  if around then return within(around, around, fn, ...) end
+  return within(nil, fn, ...)
+end
+
 -- fn(...) as it was when `state` was noted. Parameters are cast anew inside: the casts
 -- belong to the function's own graph.
 local function replay(state, fn, ...)
-  local now = nyx.get_rng_state()
-  nyx.set_rng_state(state.random)
+  local now = state.random and nyx.get_rng_state()
+  if state.random then nyx.set_rng_state(state.random) end
   depth = depth + 1
-  local results = pack(pcall(nyx.autocast, state.autocast, nyx.enable_grad, fn, ...))
+  local results = pack(pcall(nyx.autocast, state.autocast, nyx.enable_grad, surrounded, state, fn,
+    ...))
   depth = depth - 1
-  nyx.set_rng_state(now)
+  if state.random then nyx.set_rng_state(now) end
   system.forget_casts()
   if not results[1] then error(results[2], 0) end
   return unpack(results, 2, results.n)
 end
 
-local function state_now()
-  return { random = nyx.get_rng_state(), autocast = system.autocast_mode() }
+local function state_now(without_random)
+  return { random = not without_random and nyx.get_rng_state() or nil,
+    autocast = system.autocast_mode(), surroundings = surroundings }
 end
 
 --- fn(...), recorded, leaving no trace: random numbers come again, statistics stay.
@@ -82,18 +117,16 @@ local function own_arguments(args, create)
   return own, leaves
 end
 
--- The results of a run, those that have a gradient, and what besides the arguments they
--- depend on.
+-- The results of a run and the tensors in them, tables included; whether some have a gradient,
+-- and what besides the arguments they depend on.
 local function run(f, own, leaves)
   local since = system.graph_now()
   local results = pack(f(unpack(own, 1, own.n)))
-  local roots = {}
-  for k = 1, results.n do
-    if nyx.is_tensor(results[k]) and results[k].requires_grad then
-      roots[#roots + 1] = results[k]
-    end
+  local tensors, roots = trees.leaves(results, nil, NAME), {}
+  for _, t in ipairs(tensors) do
+    if t.requires_grad then roots[#roots + 1] = t end
   end
-  return results, roots, system.graph_inputs(roots, since, leaves)
+  return results, tensors, #roots > 0, system.graph_inputs(roots, since, leaves)
 end
 
 -- ---------------------------------------------------------------- the gradient
@@ -116,21 +149,20 @@ end
 -- then node.captured.
 local function recompute(node, args, grads, needs, create)
   local own, leaves = own_arguments(args, create)
-  local results, _, captured
+  local results, captured, _
   if create then
-    results, _, captured = run(node.f, own, leaves)
+    _, results, _, captured = run(node.f, own, leaves)
   else -- what the graph does not need goes before its gradients come
-    results, _, captured = nyx.scope(run, node.f, own, leaves)
+    _, results, _, captured = nyx.scope(run, node.f, own, leaves)
   end
-  if results.n ~= node.results then different("gave another number of results") end
+  if #results ~= node.results then different("gave another number of results") end
   if #captured ~= #node.captured then different("used other variables") end
   local outputs, seeds = {}, {}
-  for k = 1, node.results do
+  for k, place in ipairs(node.recorded) do
     if grads[k] then
-      if not (nyx.is_tensor(results[k]) and results[k].requires_grad) then
-        different(("gave a result %d without gradient"):format(k))
-      end
-      outputs[#outputs + 1], seeds[#seeds + 1] = results[k], grads[k]
+      local y = results[place]
+      if not y.requires_grad then different(("gave a result %d without gradient"):format(place)) end
+      outputs[#outputs + 1], seeds[#seeds + 1] = y, grads[k]
     end
   end
   local wanted, at = {}, {}
@@ -174,7 +206,7 @@ local function gradients(node, saved, grads, needs)
   local list = nyx.scope(replay, node.state, recompute, node, args, grads, needs, false)
   list.given = #node.inputs + #node.captured
   for i = 1, #saved do saved[i]:release() end
-  for k = 1, node.results do
+  for k = 1, #node.recorded do
     if grads[k] then grads[k]:release() end
   end
   return list
@@ -209,11 +241,15 @@ local function saved_of(args)
   return saved, slots, rest
 end
 
-local function record(f, args, state, results, captured)
+-- Records the results of `first` (first_run): `tensors`, of which those at the places `recorded`
+-- have a gradient.
+local function record(f, args, state, first)
+  local captured, outputs = first.captured, {}
   nyx.keep(captured) -- a scope around the call may end before the backward pass
+  for k, place in ipairs(first.recorded) do outputs[k] = first.tensors[place] end
   local saved, slots, rest = saved_of(args)
   local node = { f = f, state = state, args = rest, slots = slots, inputs = {},
-    captured = captured, results = results.n }
+    captured = captured, results = #first.tensors, recorded = first.recorded }
   local tensors, links = {}, {}
   for i = 1, args.n do
     if slots[i] and args[i].requires_grad then
@@ -236,7 +272,7 @@ local function record(f, args, state, results, captured)
       from = from + count
     end
   end
-  system.record_function(NAME, tensors, #tensors, results, results.n, saved, #saved,
+  system.record_function(NAME, tensors, #tensors, outputs, #outputs, saved, #saved,
     function(values, grads, needs)
       if #links == 0 then return gradients(node, values, grads, needs) end
       local wanted = {}
@@ -256,34 +292,23 @@ local function record(f, args, state, results, captured)
     end)
 end
 
--- f(...) with its graph, which is gone when this returns: plain results, which of them have
--- a gradient, and what f used besides its arguments.
+-- f(...) with its graph, which is gone when this returns: plain results, the tensors in them,
+-- at which places of that list some have a gradient, and what f used besides its arguments.
 local function first_run(f, args)
   local own, leaves = own_arguments(args, false)
-  local results, roots, captured = run(f, own, leaves)
-  local recorded = { n = results.n }
-  for k = 1, results.n do
-    local t = results[k]
-    recorded[k] = false
-    if nyx.is_tensor(t) and (t.requires_grad or holds(leaves, t)) then
-      results[k] = t:detach()
-      recorded[k] = t.requires_grad and results[k]
-    end
+  local results, tensors, any, captured = run(f, own, leaves)
+  local recorded = {}
+  for k, t in ipairs(tensors) do
+    if t.requires_grad then recorded[#recorded + 1] = k end
+    if t.requires_grad or holds(leaves, t) then tensors[k] = t:detach() end
   end
-  return results, recorded, #roots > 0 and captured
+  if #tensors > 0 then results = trees.rebuild(results, tensors, NAME) end
+  return { results = results, tensors = tensors, recorded = recorded,
+    captured = any and captured or nil }
 end
 
---- f(...), which keeps only its arguments for the backward pass and runs again there, with
---- the same random numbers and the same mixed precision. The gradients are the same, those
---- of parameters that f uses included; they can be differentiated again. Tensors made inside
---- are released as by nyx.scope, except the results; tensors that f takes from outside have to
---- outlive the backward pass.
----@param f fun(...): any
----@param ... any
----@return any ... what f gives
-function M.checkpoint(f, ...)
-  local meta = type(f) ~= "function" and getmetatable(f)
-  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+local function run_first(without_random, f, ...)
+  if not check.is_callable(f) then
     check.fail("checkpoint: 'f' is %s, expected a function or a module", check.describe(f))
   end
   if not nyx.is_grad_enabled() or system.in_transform() then return f(...) end
@@ -294,12 +319,33 @@ function M.checkpoint(f, ...)
     check.fail("checkpoint: %d tensors as arguments, at most %d are allowed; hand them over in "
       .. "a table", tensors, MOST / 2)
   end
-  local state = state_now()
+  local state = state_now(without_random)
   system.forget_casts()
-  local results, recorded, captured = nyx.scope(first_run, f, args)
+  local first = nyx.scope(first_run, f, args)
   system.forget_casts()
-  if captured then record(f, args, state, recorded, captured) end
-  return unpack(results, 1, results.n)
+  if first.captured then record(f, args, state, first) end
+  return unpack(first.results, 1, first.results.n)
+end
+
+--- f(...), which keeps only its arguments for the backward pass and runs again there, with
+--- the same random numbers and the same mixed precision. The gradients are the same, those
+--- of parameters that f uses included; they can be differentiated again. Results may be tensors
+--- and tables of them. Tensors made inside are released as by nyx.scope, except the results;
+--- tensors that f takes from outside have to outlive the backward pass.
+--- nyx.checkpoint({preserve_rng_state = false}, f, ...) leaves the random numbers alone: an f
+--- that draws some draws others the second time.
+---
+--- The graph holds f until backward has run or the results are gone. An f that holds one of its
+--- own results is a cycle that the collector does not see: it goes when backward has run.
+---@param f fun(...): any
+---@param ... any
+---@return any ... what f gives
+function M.checkpoint(f, ...)
+  if type(f) == "table" and not getmetatable(f) then
+    local options = check.options("checkpoint", f, "preserve_rng_state")
+    return run_first(options.preserve_rng_state == false, ...)
+  end
+  return run_first(false, f, ...)
 end
 
 return M

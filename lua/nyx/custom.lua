@@ -24,15 +24,19 @@ local SAVED, CONSTANT, NAME = {}, {}, {} -- keys of a context that are nobody's 
 local Context = {}
 Context.__index = Context
 
---- Keeps tensors for backward, where `saved_tensors` gives them. Fields of ctx can hold
+--- Keeps tensors (or nil) for backward, where `saved_tensors` gives them. Fields of ctx can hold
 --- tensors too, but not results: they hold ctx in turn, a cycle that only backward breaks.
----@param ... nyx.Tensor
+---@param ... nyx.Tensor?
 function Context:save_for_backward(...)
   local saved = pack(...)
+  saved.tensors, saved.places = {}, {}
   for i = 1, saved.n do
-    if not nyx.is_tensor(saved[i]) then
-      check.fail("%s: save_for_backward got %s, expected tensors; keep other values in fields "
-        .. "of ctx", self[NAME], check.describe(saved[i]))
+    if nyx.is_tensor(saved[i]) then
+      saved.tensors[#saved.tensors + 1] = saved[i]
+      saved.places[#saved.places + 1] = i
+    elseif saved[i] ~= nil then
+      check.fail("%s: save_for_backward got %s, expected tensors or nil; keep other values in "
+        .. "fields of ctx", self[NAME], check.describe(saved[i]))
     end
   end
   self[SAVED] = saved
@@ -95,9 +99,12 @@ local function check_gradients(name, given, inputs, needs)
 end
 
 -- The gradient that C calls. `inputs[i]`: whether argument i was a tensor; `specs[k]`: what
--- result k is.
-local function gradient_of(self, ctx, inputs, specs)
-  return function(saved, grads, needs)
+-- result k is; `kept`: what save_for_backward got.
+local function gradient_of(self, ctx, inputs, specs, kept)
+  local count, places = kept.n, kept.places
+  return function(tensors, grads, needs)
+    local saved = { n = count }
+    for k, i in ipairs(places) do saved[i] = tensors[k] end
     for k = 1, specs.n do
       local spec = specs[k]
       if spec and not grads[k] then
@@ -106,7 +113,6 @@ local function gradient_of(self, ctx, inputs, specs)
         grads[k] = nil
       end
     end
-    saved.n = #saved
     -- Backward may run itself again, through another pass over its graph.
     local outer_saved, outer_needs = ctx[SAVED], ctx.needs_input_grad
     ctx[SAVED], ctx.needs_input_grad = saved, needs
@@ -118,13 +124,37 @@ end
 
 -- ---------------------------------------------------------------- the call
 
--- Results as what a node can hold: tensors of their own, without history.
-local function own_results(results, arguments)
+-- The versions of arguments whose gradient is recorded, and an error where forward changed one:
+-- its history would go on as if nothing had happened.
+local function versions_of(arguments, enabled)
+  local versions = {}
+  for k, t in ipairs(arguments) do
+    versions[k] = enabled and t.requires_grad and system.tensor_version(t)
+  end
+  return versions
+end
+
+local function check_unchanged(name, arguments, versions)
+  for k, t in ipairs(arguments) do
+    if versions[k] and system.tensor_version(t) ~= versions[k] then
+      check.fail("%s: forward changed an argument in place, tensor %d of those it got, which "
+        .. "requires a gradient; change a copy, x:clone(), and give that", name, k)
+    end
+  end
+end
+
+-- Results as what a node can hold: tensors of their own, without history. One that takes the
+-- place of a tensor in `constant` is there, too.
+local function own_results(results, arguments, constant)
   local seen = {}
   for k = 1, results.n do
     local t = results[k]
     if nyx.is_tensor(t) then
-      if t.requires_grad or holds(arguments, t) or holds(seen, t) then t = t:detach() end
+      if t.requires_grad or holds(arguments, t) or holds(seen, t) then
+        local own = t:detach()
+        if holds(constant, t) then constant[#constant + 1] = own end
+        t = own
+      end
       results[k] = t
       seen[#seen + 1] = t
     end
@@ -153,9 +183,12 @@ function Function:apply(...)
     ctx.needs_input_grad[i] = tensor and (lifted or enabled and value.requires_grad)
     wanted = wanted or ctx.needs_input_grad[i]
   end
+  local versions = versions_of(arguments, enabled)
   local results = pack(nyx.no_grad(self.forward, ctx, ...))
-  own_results(results, arguments)
-  local saved, constant = ctx[SAVED] or { n = 0 }, ctx[CONSTANT] or {}
+  check_unchanged(self.name, arguments, versions)
+  local saved = ctx[SAVED] or { n = 0, tensors = {}, places = {} }
+  local constant = ctx[CONSTANT] or {}
+  own_results(results, arguments, constant)
   ctx[SAVED], ctx[CONSTANT] = nil, nil
   if wanted then
     local outputs, specs = {}, { n = results.n }
@@ -165,8 +198,8 @@ function Function:apply(...)
       outputs[k] = ours and t or false
       specs[k] = ours and { shape = t.shape, dtype = t.dtype, device = t.device }
     end
-    system.record_function(self.name, inputs, n, outputs, results.n, saved, saved.n,
-      gradient_of(self, ctx, is_input, specs))
+    system.record_function(self.name, inputs, n, outputs, results.n, saved.tensors,
+      #saved.tensors, gradient_of(self, ctx, is_input, specs, saved), ctx)
   end
   return unpack(results, 1, results.n)
 end
@@ -175,6 +208,17 @@ Function.__call = Function.apply
 
 function Function:__tostring()
   return ("nyx.Function (%s)"):format(self.name)
+end
+
+-- A backward that says so rather than give a gradient of the gradient.
+local function once(name, backward)
+  return function(...)
+    if nyx.is_grad_enabled() then
+      check.fail("%s: backward is once_differentiable, it has no gradient of its own; leave out "
+        .. "create_graph, or write backward with ops and without once_differentiable", name)
+    end
+    return backward(...)
+  end
 end
 
 --- Makes a function with a gradient of its own.
@@ -194,18 +238,23 @@ end
 ---
 --- backward gets a gradient for every result (nil for those that are no tensors) and gives
 --- one for every argument, nil for those that are no tensors. Written with ops, it can be
---- differentiated again.
+--- differentiated again; with `once_differentiable` it says that it cannot, which is an error
+--- under create_graph. forward may not change arguments that require gradients.
+---
+--- A field of ctx that holds a result, or a closure that does, is a cycle through the graph that
+--- the collector does not see: it goes when backward has run. ctx:save_for_backward is free of it.
 ---@param name string what it is called in messages and x.grad_fn.name
----@param definition {forward: function, backward: function}
+---@param definition {forward: function, backward: function, once_differentiable: boolean?}
 ---@return nyx.Function
 function M.Function(name, definition)
   check.type("Function", "name", name, "string")
   check.type("Function", "definition", definition, "table")
-  check.options("Function", definition, "forward backward")
-  check.type("Function", "forward", definition.forward, "function")
-  check.type("Function", "backward", definition.backward, "function")
-  return setmetatable({ name = name, forward = definition.forward,
-    backward = definition.backward }, Function)
+  check.options("Function", definition, "forward backward once_differentiable")
+  check.callable("Function", "forward", definition.forward)
+  check.callable("Function", "backward", definition.backward)
+  local backward = definition.backward
+  if definition.once_differentiable then backward = once(name, backward) end
+  return setmetatable({ name = name, forward = definition.forward, backward = backward }, Function)
 end
 
 return M

@@ -1,82 +1,85 @@
 -- nyx.func: functions that transform functions of tensors, as torch.func has them: gradients,
 -- forward mode, Jacobians, Hessians, vectorisation. They take and give Lua functions and
 -- combine in any order. Arguments and results may be tensors or tables of tensors.
--- Read next: core/include/nyx/transform.h, bindings/lua/transform.c.
+-- Read next: func/vmap.lua, func/functional_call.lua, core/include/nyx/transform.h.
 local check = require "nyx.check"
+local functional = require "nyx.func.functional_call"
 local nyx = require "nyx"
 local trees = require "nyx.tree"
+local vmap = require "nyx.func.vmap"
 
 local lift = nyx.lift
 local is_tensor = nyx.is_tensor
-local map_tree, leaves_of, rebuild = trees.map, trees.leaves, trees.rebuild
 local unpack = table.unpack or unpack
 
 ---@class nyx.func
-local M = {}
+local M = { vmap = vmap.vmap, functional_call = functional.functional_call,
+  stack_module_state = functional.stack_module_state }
 
 local function pack(...) return { n = select("#", ...), ... } end
 
--- Functions and what can be called like one (modules).
-local function check_function(where, f)
-  local meta = getmetatable(f)
-  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
-    check.fail("%s: 'f' is %s, expected a function of tensors", where, check.describe(f))
-  end
-  return f
-end
+local function itself(value) return value end
 
--- Which arguments a transform is about: a number, or a list of numbers.
+-- Which arguments a transform is about: a number, or a list of numbers; -1 is the last one.
 local function read_argnums(where, argnums, count)
   local single = argnums == nil or type(argnums) == "number"
-  local list = single and { argnums or 1 } or check.type(where, "argnums", argnums, "table")
-  for _, i in ipairs(list) do
-    check.integer(where, "argnums", i)
-    if i > count then
+  local given = single and { argnums or 1 } or check.type(where, "argnums", argnums, "table")
+  local list, seen = {}, {}
+  for k, i in ipairs(given) do
+    if type(i) ~= "number" or i % 1 ~= 0 or i == 0 then
+      check.fail("%s: 'argnums' has %s, expected positions of arguments, from 1 or from -1 "
+        .. "backwards", where, check.describe(i))
+    end
+    list[k] = i < 0 and count + 1 + i or i
+    if list[k] < 1 or list[k] > count then
       check.fail("%s: argnums names argument %d, the function got %d", where, i, count)
     end
+    if seen[list[k]] then check.fail("%s: argnums names argument %d twice", where, list[k]) end
+    seen[list[k]] = true
   end
   return list, single
 end
 
 -- Arguments with variables in the chosen places; gives all the variables as a list, and the
--- arguments by number.
+-- chosen arguments as they are before the function can write into them.
 local function variables_of(where, args, argnums)
-  local inputs, list = { n = args.n, unpack(args, 1, args.n) }, {}
-  for _, i in ipairs(argnums) do
+  local inputs, list, given = { n = args.n, unpack(args, 1, args.n) }, {}, {}
+  for k, i in ipairs(argnums) do
     local found = #list
-    inputs[i] = map_tree(args[i], function(t)
+    given[k] = trees.map(args[i], itself, where)
+    inputs[i] = trees.map(args[i], function(t)
       local variable = lift.variable(t)
       list[#list + 1] = variable
       return variable
-    end)
+    end, where)
     if #list == found then
       check.fail("%s: argument %d is %s, expected a tensor or a table of tensors", where, i,
         check.describe(args[i]))
     end
   end
-  return inputs, list
+  return inputs, list, given
 end
 
 -- Gradients as the arguments had them: zeros where the result does not depend on one.
-local function as_arguments(inputs, argnums, single, list, grads)
-  local by_variable, results = {}, {}
-  for i, variable in ipairs(list) do
-    by_variable[variable] = grads[i] or nyx.zeros_like(variable:detach())
-  end
-  for k, i in ipairs(argnums) do
-    results[k] = map_tree(inputs[i], function(t) return by_variable[t] end)
+local function as_arguments(where, given, single, list, grads)
+  local at, results = 0, {}
+  for k, tree in ipairs(given) do
+    results[k] = trees.map(tree, function()
+      at = at + 1
+      return grads[at] or nyx.zeros_like(list[at]:detach())
+    end, where)
   end
   if single then return results[1] end
   return results
 end
 
 local function grad_and_value(where, f, options)
-  check_function(where, f)
+  check.callable(where, "f", f)
   options = check.options(where, options, "argnums has_aux")
   return function(...)
     local args = pack(...)
     local argnums, single = read_argnums(where, options.argnums, args.n)
-    local inputs, list = variables_of(where, args, argnums)
+    local inputs, list, given = variables_of(where, args, argnums)
     local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
     local value = out[1]
     if not is_tensor(value) then
@@ -90,18 +93,20 @@ local function grad_and_value(where, f, options)
     local grads = {}
     if value.requires_grad then
       for i = 1, out.n do
-        out[i] = map_tree(out[i], function(t) return lift.result(t, list) end)
+        out[i] = trees.map(out[i], function(t) return lift.result(t, list) end, where)
       end
       grads = nyx.grad(value, list, { create_graph = "needed" })
     end
-    return as_arguments(inputs, argnums, single, list, grads), out
+    return as_arguments(where, given, single, list, grads), out
   end, options
 end
 
 --- grad(f) is the function that gives the gradient of f, which returns a tensor with one
 --- element. `argnums` says by which argument, or a list of them (default 1); an argument may
 --- be a table of tensors, and the gradient is one of the same form. With `has_aux` f returns
---- (loss, aux), grad(f) the gradient and aux.
+--- (loss, aux), grad(f) the gradient and aux. What f captures from outside may require
+--- gradients; f should not change it in place: the change would stay, with the history that it
+--- has inside.
 ---@param f function
 ---@param options? {argnums: integer|integer[], has_aux: boolean}
 ---@return function
@@ -132,30 +137,34 @@ end
 
 --- vjp(f, ...) applies f and gives its result and a function: given v, shaped as the result,
 --- it returns the products v^T J with the Jacobian by each of the arguments. It may be called
---- more than once. For results that are tables of tensors v is such a table.
+--- more than once. For results that are tables of tensors v is such a table. Further results of
+--- f are passed on, as values, behind the function.
 ---@param f function
 ---@param ... any
----@return any result, function pullback
+---@return any result, function pullback, any ...
 function M.vjp(f, ...)
-  check_function("func.vjp", f)
+  local where = "func.vjp"
+  check.callable(where, "f", f)
   local args = pack(...)
   local argnums = {}
   for i = 1, args.n do
-    if #leaves_of(args[i]) > 0 then argnums[#argnums + 1] = i end
+    if #trees.leaves(args[i], nil, where) > 0 then argnums[#argnums + 1] = i end
   end
-  local inputs, list = variables_of("func.vjp", args, argnums)
-  local out = lift.recording(f, unpack(inputs, 1, inputs.n))
-  local outs = leaves_of(out)
+  local inputs, list, given = variables_of(where, args, argnums)
+  local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
+  local first = trees.map(out[1], itself, where)
+  local outs = trees.leaves(first, nil, where)
   if #outs == 0 then
-    check.fail("func.vjp: the function returned %s, expected a tensor or a table of tensors",
-      check.describe(out))
+    check.fail("%s: the function returned %s, expected a tensor or a table of tensors", where,
+      check.describe(first))
   end
   local function pullback(v)
-    local seeds = leaves_of(v)
+    local seeds = trees.leaves(v, nil, where)
     if #seeds ~= #outs then
-      check.fail("func.vjp: the pullback got %d tensors, expected %d, one for each result",
+      check.fail("%s: the pullback got %d tensors, expected %d, one for each result", where,
         #seeds, #outs)
     end
+    trees.matched(where, "what the pullback got", v, first, "the result")
     local total = {}
     for k, result in ipairs(outs) do
       if result.requires_grad then
@@ -166,44 +175,57 @@ function M.vjp(f, ...)
         end
       end
     end
-    return unpack(as_arguments(inputs, argnums, false, list, total), 1, #argnums)
+    return unpack(as_arguments(where, given, false, list, total), 1, #argnums)
   end
-  local plain = map_tree(out, function(t) return lift.result(t, list) end)
-  return plain, pullback
+  for i = 1, out.n do
+    out[i] = trees.map(out[i], function(t) return lift.result(t, list) end, where)
+  end
+  return out[1], pullback, unpack(out, 2, out.n)
+end
+
+local function check_tangent(i, tangent, x)
+  local got, wanted = table.concat(tangent.shape, "x"), table.concat(x.shape, "x")
+  if got ~= wanted or tangent.dtype ~= x.dtype then
+    check.fail("func.jvp: the tangent of argument %d has shape (%s) and dtype %s, expected (%s) "
+      .. "and %s as the argument", i, got, tangent.dtype, wanted, x.dtype)
+  end
+end
+
+-- The tree of an argument with duals in place of its tensors.
+local function dual_of(level, i, primal, tangent)
+  if tangent == nil then return trees.map(primal, itself, "func.jvp") end
+  local along, leaves = trees.matched("func.jvp", ("the tangent of argument %d"):format(i),
+    tangent, primal, "the argument")
+  local duals = {}
+  for k, leaf in ipairs(leaves) do
+    check_tangent(i, along[k], leaf)
+    duals[k] = lift.dual(level, leaf, along[k])
+  end
+  return trees.rebuild(primal, duals, "func.jvp")
 end
 
 -- Runs f on duals; gives the values and the tangents (zeros where nothing reached), as trees.
 local function run_duals(level, f, primals, tangents)
-  local args = {}
-  for i = 1, primals.n do
-    local tangent_leaves = leaves_of(tangents[i])
-    local primal_leaves = leaves_of(primals[i])
-    if tangents[i] ~= nil and #tangent_leaves ~= #primal_leaves then
-      check.fail("func.jvp: argument %d has %d tensors and %d tangents", i, #primal_leaves,
-        #tangent_leaves)
-    end
-    local duals = {}
-    for k, leaf in ipairs(primal_leaves) do
-      duals[k] = tangents[i] ~= nil and lift.dual(level, leaf, tangent_leaves[k]) or leaf
-    end
-    args[i] = rebuild(primals[i], duals)
-  end
+  local where, args = "func.jvp", {}
+  for i = 1, primals.n do args[i] = dual_of(level, i, primals[i], tangents[i]) end
   local out = pack(f(unpack(args, 1, primals.n)))
   local first = out[1]
-  if #leaves_of(first) == 0 then
-    check.fail("func.jvp: the function returned %s, expected a tensor or a table of tensors",
+  local leaves = trees.leaves(first, nil, where)
+  if #leaves == 0 then
+    check.fail("%s: the function returned %s, expected a tensor or a table of tensors", where,
       check.describe(first))
   end
   local values, derivatives = {}, {}
-  for k, leaf in ipairs(leaves_of(first)) do
+  for k, leaf in ipairs(leaves) do
     local value, tangent = lift.parts(level, leaf)
     values[k] = value
     derivatives[k] = tangent or nyx.zeros_like(value)
   end
   for i = 2, out.n do
-    out[i] = map_tree(out[i], function(t) return (lift.parts(level, t)) end)
+    out[i] = trees.map(out[i], function(t) return (lift.parts(level, t)) end, where)
   end
-  return rebuild(first, values), rebuild(first, derivatives), unpack(out, 2, out.n)
+  return trees.rebuild(first, values, where), trees.rebuild(first, derivatives, where),
+    unpack(out, 2, out.n)
 end
 
 --- jvp(f, primals, tangents) applies f to the arguments in the list `primals` and gives its
@@ -215,7 +237,7 @@ end
 ---@param tangents any[]
 ---@return any result, any derivative
 function M.jvp(f, primals, tangents)
-  check_function("func.jvp", f)
+  check.callable("func.jvp", "f", f)
   if is_tensor(primals) then primals = { primals } end
   if is_tensor(tangents) then tangents = { tangents } end
   check.type("func.jvp", "primals", primals, "table")
@@ -233,159 +255,24 @@ function M.jvp(f, primals, tangents)
   return lift.dual_level(run_duals, f, given, along)
 end
 
--- in_dims for one argument: a dimension for all its tensors, a tree of dimensions, or false.
-local function map_in(level, tree, dim, size_only)
-  if dim == nil then dim = 1 end
-  if type(dim) == "table" and not is_tensor(tree) then
-    check.type("func.vmap", "argument", tree, "table")
-    local result = {}
-    for key, value in pairs(tree) do
-      local inner = dim[key]
-      if inner == nil then inner = false end
-      result[key] = map_in(level, value, inner, size_only)
-    end
-    return result
-  end
-  if not dim then return tree end
-  return map_tree(tree, function(t) return lift.entries(level, t, dim) end)
-end
-
--- The first mapped tensor's size along its dimension.
-local function find_size(tree, dim)
-  if dim == nil then dim = 1 end
-  if not dim then return nil end
-  if is_tensor(tree) then
-    local shape = tree.shape
-    local at = dim < 0 and #shape + 1 + dim or dim
-    if at < 1 or at > #shape then
-      check.fail("func.vmap: in_dims names dimension %s of %s", tostring(dim),
-        check.describe(tree))
-    end
-    return shape[at]
-  end
-  if type(tree) ~= "table" or getmetatable(tree) then return nil end
-  for key, value in pairs(tree) do
-    local inner = dim
-    if type(dim) == "table" then
-      inner = dim[key]
-      if inner == nil then inner = false end
-    end
-    local size = find_size(value, inner)
-    if size then return size end
-  end
-end
-
-local function join_results(level, out, out_dims)
-  local results = { n = out.n }
-  for i = 1, out.n do
-    local dim = type(out_dims) == "table" and out_dims[i] or type(out_dims) == "number" and out_dims
-    results[i] = map_tree(out[i], function(t) return lift.join(level, t, dim or 1) end)
-  end
-  return results
-end
-
-local function run_entries(level, f, args, in_dims, out_dims)
-  local mapped = {}
-  for i = 1, args.n do
-    local dim = in_dims
-    if type(in_dims) == "table" then
-      dim = in_dims[i]
-      if dim == nil then dim = false end
-    end
-    mapped[i] = map_in(level, args[i], dim)
-  end
-  return join_results(level, pack(f(unpack(mapped, 1, args.n))), out_dims)
-end
-
--- The mapped arguments cut to entries first..last.
-local function cut(args, in_dims, first, count)
-  local function narrow(tree, dim)
-    if dim == nil then dim = 1 end
-    if not dim then return tree end
-    if is_tensor(tree) then return tree:narrow(dim, first, count) end
-    if type(tree) ~= "table" or getmetatable(tree) then return tree end
-    local result = {}
-    for key, value in pairs(tree) do
-      local inner = dim
-      if type(dim) == "table" then
-        inner = dim[key]
-        if inner == nil then inner = false end
-      end
-      result[key] = narrow(value, inner)
-    end
-    return result
-  end
-  local result = { n = args.n }
-  for i = 1, args.n do
-    local dim = in_dims
-    if type(in_dims) == "table" then
-      dim = in_dims[i]
-      if dim == nil then dim = false end
-    end
-    result[i] = narrow(args[i], dim)
-  end
-  return result
-end
-
-local function join_chunks(chunks, out_dims)
-  local joined = { n = chunks[1].n }
-  for i = 1, joined.n do
-    local dim = type(out_dims) == "table" and out_dims[i] or type(out_dims) == "number" and out_dims
-    local lists = {}
-    for k, chunk in ipairs(chunks) do lists[k] = leaves_of(chunk[i]) end
-    local parts = {}
-    for leaf = 1, #lists[1] do
-      local column = {}
-      for k = 1, #lists do column[k] = lists[k][leaf] end
-      parts[leaf] = nyx.cat(column, dim or 1)
-    end
-    joined[i] = rebuild(chunks[1][i], parts)
-  end
-  return joined
-end
-
---- vmap(f) is f over a batch: f is written for one entry, vmap(f) takes tensors with a further
---- dimension and gives results with one, computed for all entries at once. `in_dims` says
---- which dimension of each argument is the batch: a number for all (default 1), or a list with
---- a number, false (the same for all entries) or a table like the argument; `out_dims` where
---- it goes in the results (default 1). `chunk_size` entries at a time bound the memory. Ops
---- without a batching rule run entry by entry. Random numbers differ between entries where
---- the op has a mapped input, and are the same for all otherwise.
+--- linearize(f, ...) gives f's result and the function of tangents, one for each argument
+--- (false: zero), that gives the derivative along them. Each call runs f again, on the same
+--- arguments and with the same random numbers.
 ---@param f function
----@param options? {in_dims: any, out_dims: any, chunk_size: integer}
----@return function
-function M.vmap(f, options)
-  check_function("func.vmap", f)
-  options = check.options("func.vmap", options, "in_dims out_dims chunk_size")
-  local in_dims, out_dims, chunk = options.in_dims, options.out_dims, options.chunk_size
-  if chunk then check.integer("func.vmap", "chunk_size", chunk) end
-  return function(...)
-    local args = pack(...)
-    local size
-    for i = 1, args.n do
-      local dim = in_dims
-      if type(in_dims) == "table" then
-        dim = in_dims[i]
-        if dim == nil then dim = false end
-      end
-      size = size or find_size(args[i], dim)
-    end
-    if not size then
-      check.fail("func.vmap: no argument has a mapped dimension; see in_dims")
-    end
-    local results
-    if chunk and chunk < size then
-      local chunks = {}
-      for first = 1, size, chunk do
-        local count = math.min(chunk, size - first + 1)
-        chunks[#chunks + 1] = lift.batch_level(count, run_entries, f,
-          cut(args, in_dims, first, count), in_dims, out_dims)
-      end
-      results = join_chunks(chunks, out_dims)
-    else
-      results = lift.batch_level(size, run_entries, f, args, in_dims, out_dims)
-    end
-    return unpack(results, 1, results.n)
+---@param ... any
+---@return any result, function push
+function M.linearize(f, ...)
+  check.callable("func.linearize", "f", f)
+  local args, state = pack(...), nyx.get_rng_state()
+  local primals = {}
+  for i = 1, args.n do primals[i] = trees.map(args[i], itself, "func.linearize") end
+  local result = f(...)
+  return result, function(...)
+    local now = nyx.get_rng_state()
+    nyx.set_rng_state(state)
+    local _, derivative = M.jvp(f, primals, { ... })
+    nyx.set_rng_state(now)
+    return derivative
   end
 end
 
@@ -404,7 +291,7 @@ end
 
 -- The tensors of what f returned first.
 local function results_of(y)
-  local list = leaves_of(y)
+  local list = trees.leaves(y, nil, "func.jacobian")
   if #list == 0 then
     check.fail("func.jacobian: the function returned %s, expected a tensor or a table of tensors",
       check.describe(y))
@@ -414,14 +301,14 @@ end
 
 -- Reverse mode: one row of the Jacobian per element of the result, all at once.
 local function reverse(f, args, argnums, single, chunk)
-  local inputs, list = variables_of("func.jacobian", args, argnums)
+  local inputs, list, given = variables_of("func.jacobian", args, argnums)
   local out = pack(lift.recording(f, unpack(inputs, 1, inputs.n)))
   local results = results_of(out[1])
   local blocks = {} -- one for each tensor of the result, as the arguments are
   for k, y in ipairs(results) do
     local rows = {}
     if y.requires_grad and y:numel() > 0 then
-      local pull = M.vmap(function(v)
+      local pull = vmap.vmap(function(v)
         local grads = nyx.grad(y, list,
           { gradient = v, retain_graph = true, create_graph = "needed" })
         local result = {}
@@ -429,7 +316,7 @@ local function reverse(f, args, argnums, single, chunk)
           result[i] = grads[i] or nyx.zeros_like(variable:detach())
         end
         return result
-      end, { chunk_size = chunk })
+      end, { chunk_size = chunk, randomness = "same" })
       rows = pull(basis_of(y))
     end
     local jacobians = {}
@@ -438,42 +325,49 @@ local function reverse(f, args, argnums, single, chunk)
       jacobians[i] = rows[i] and rows[i]:reshape(shape)
         or nyx.zeros(shape, { dtype = y.dtype }):to(y.device)
     end
-    blocks[k] = as_arguments(inputs, argnums, single, list, jacobians)
+    blocks[k] = as_arguments("func.jacobian", given, single, list, jacobians)
   end
-  return rebuild(out[1], blocks), out
+  return trees.rebuild(out[1], blocks, "func.jacobian"), out
 end
 
--- Forward mode: one column per element of the arguments.
+-- Forward mode: one column per element of leaf l of argument i. Gives the columns of all
+-- results, what f returned first, and all it returned.
+local function columns_of(f, args, i, leaves, l, chunk)
+  local where, first, out = "func.jacobian", nil, nil
+  local function along(t)
+    local now = {}
+    for m, leaf in ipairs(leaves) do now[m] = leaf end
+    now[l] = t
+    local all = { unpack(args, 1, args.n) }
+    all[i] = trees.rebuild(args[i], now, where)
+    local returned = pack(f(unpack(all, 1, args.n)))
+    results_of(returned[1])
+    return unpack(returned, 1, returned.n)
+  end
+  local push = vmap.vmap(function(v)
+    local got = pack(M.jvp(along, { leaves[l] }, { v }))
+    first, out = got[1], { n = got.n - 1, got[1], unpack(got, 3, got.n) }
+    return trees.leaves(got[2], nil, where)
+  end, { out_dims = -1, chunk_size = chunk, randomness = "same" })
+  return push(basis_of(leaves[l])), first, out
+end
+
 local function forward(f, args, argnums, single, chunk)
-  local first, out -- what f returned first, and all
+  local where, first, out = "func.jacobian", nil, nil
   local columns = {} -- by result: the arguments' trees of blocks
+  local state = nyx.get_rng_state() -- f runs more than once, and is one function
   for at, i in ipairs(argnums) do
-    local leaves = leaves_of(args[i])
+    local leaves = trees.leaves(args[i], nil, where)
     if #leaves == 0 then
-      check.fail("func.jacobian: argument %d is %s, expected a tensor or a table of tensors", i,
+      check.fail("%s: argument %d is %s, expected a tensor or a table of tensors", where, i,
         check.describe(args[i]))
     end
     local blocks = {}
     for l, x in ipairs(leaves) do
-      local push = M.vmap(function(v)
-        local function along(t)
-          local now = {}
-          for m, leaf in ipairs(leaves) do now[m] = leaf end
-          now[l] = t
-          local all = { unpack(args, 1, args.n) }
-          all[i] = rebuild(args[i], now)
-          local returned = pack(f(unpack(all, 1, args.n)))
-          results_of(returned[1])
-          return unpack(returned, 1, returned.n)
-        end
-        local got = pack(M.jvp(along, { x }, { v }))
-        first = first or got[1]
-        if not out then
-          out = { n = got.n - 1, got[1], unpack(got, 3, got.n) }
-        end
-        return leaves_of(got[2])
-      end, { out_dims = -1, chunk_size = chunk })
-      for k, column in ipairs(push(basis_of(x))) do
+      nyx.set_rng_state(state)
+      local list
+      list, first, out = columns_of(f, args, i, leaves, l, chunk)
+      for k, column in ipairs(list) do
         local shape = {}
         for d = 1, #column.shape - 1 do shape[d] = column.shape[d] end
         blocks[k] = blocks[k] or {}
@@ -482,31 +376,35 @@ local function forward(f, args, argnums, single, chunk)
     end
     for k, block in ipairs(blocks) do
       columns[k] = columns[k] or {}
-      columns[k][at] = rebuild(args[i], block)
+      columns[k][at] = trees.rebuild(args[i], block, where)
     end
   end
   if single then
     for k = 1, #columns do columns[k] = columns[k][1] end
   end
-  return rebuild(first, columns), out
+  return trees.rebuild(first, columns, where), out
+end
+
+-- The mode that needs fewer passes. f runs once more, on the same random numbers.
+local function cheaper_mode(where, f, args, argnums)
+  local inputs, outputs, state = 0, 0, nyx.get_rng_state()
+  for _, i in ipairs(argnums) do
+    for _, t in ipairs(trees.leaves(args[i], nil, where)) do inputs = inputs + t:numel() end
+  end
+  local y = nyx.no_grad(f, unpack(args, 1, args.n))
+  nyx.set_rng_state(state)
+  for _, t in ipairs(trees.leaves(y, nil, where)) do outputs = outputs + t:numel() end
+  return inputs < outputs and "forward" or "reverse"
 end
 
 local function jacobian_by(where, f, options, choose)
-  check_function(where, f)
+  check.callable(where, "f", f)
   options = check.options(where, options, "argnums has_aux mode chunk_size")
   local mode = options.mode and check.choice(where, "mode", options.mode, "reverse forward")
   return function(...)
     local args = pack(...)
     local argnums, single = read_argnums(where, options.argnums, args.n)
-    local way = mode or choose
-    if not way then -- fewer passes
-      local inputs, outputs = 0, 0
-      for _, i in ipairs(argnums) do
-        for _, t in ipairs(leaves_of(args[i])) do inputs = inputs + t:numel() end
-      end
-      for _, t in ipairs(leaves_of((nyx.no_grad(f, ...)))) do outputs = outputs + t:numel() end
-      way = inputs < outputs and "forward" or "reverse"
-    end
+    local way = mode or choose or cheaper_mode(where, f, args, argnums)
     local run = way == "forward" and forward or reverse
     local result, out = run(f, args, argnums, single, options.chunk_size)
     if options.has_aux then return result, unpack(out, 2, out.n) end
@@ -544,7 +442,7 @@ function M.jacfwd(f, options) return jacobian_by("func.jacfwd", f, options, "for
 ---@param options? {argnums: integer|integer[], chunk_size: integer}
 ---@return function
 function M.hessian(f, options)
-  check_function("func.hessian", f)
+  check.callable("func.hessian", "f", f)
   options = check.options("func.hessian", options, "argnums chunk_size")
   return M.jacfwd(M.jacrev(f, options), options)
 end
@@ -552,67 +450,36 @@ end
 --- hvp(f, primals, tangents) gives the value of f, which returns a tensor with one element,
 --- and the product of its Hessian by the first argument with tangents[1] (Pearlmutter 1994:
 --- forward over reverse mode, without the matrix). With several arguments each has a tangent
---- (false: zero), and the products by all arguments come as a list.
+--- (false: zero), and the products by all arguments come as a list (false for those that are
+--- no tensors).
 ---@param f function
 ---@param primals any[]
 ---@param tangents any[]
 ---@return nyx.Tensor value, any product
 function M.hvp(f, primals, tangents)
-  check_function("func.hvp", f)
+  local where = "func.hvp"
+  check.callable(where, "f", f)
   if is_tensor(primals) then primals = { primals } end
   if is_tensor(tangents) then tangents = { tangents } end
-  check.type("func.hvp", "primals", primals, "table")
-  check.type("func.hvp", "tangents", tangents, "table")
+  check.type(where, "primals", primals, "table")
+  check.type(where, "tangents", tangents, "table")
   local argnums = {}
-  for i = 1, #primals do argnums[i] = i end
-  if #primals == 1 then argnums = 1 end
-  local both = M.value_and_grad(f, { argnums = argnums })
+  for i = 1, #primals do
+    if #trees.leaves(primals[i], nil, where) > 0 then argnums[#argnums + 1] = i end
+  end
+  if #argnums == 0 then
+    check.fail("%s: none of the primals is a tensor or a table of tensors", where)
+  end
+  local both = grad_and_value(where, f, { argnums = argnums })
   local result, derivative = M.jvp(function(...)
-    local value, grads = both(...)
-    return { value = value, grads = grads }
+    local grads, out = both(...)
+    return { value = out[1], grads = grads }
   end, primals, tangents)
-  return result.value, derivative.grads
-end
-
---- functional_call(module, parameters, ...): module(...) with the tensors of the table
---- `parameters` ("layer.weight" -> tensor) in place of its own, which stay as they are: what
---- makes gradients, vmap and jvp by a module's parameters possible.
----@param module nyx.nn.Module
----@param parameters table<string, nyx.Tensor>
----@param ... any
----@return any ...
-function M.functional_call(module, parameters, ...)
-  local where = "func.functional_call"
-  check.type(where, "module", module, "table")
-  check.type(where, "parameters", parameters, "table")
-  local places = {}
-  for name, value in pairs(parameters) do
-    check.tensor(where, tostring(name), value)
-    local owner = module
-    for part in name:gmatch("([^.]+)%.") do
-      owner = type(owner) == "table" and (rawget(owner, tonumber(part) or part)
-        or rawget(owner, part)) or nil
-    end
-    local key = name:match("[^.]+$")
-    if type(owner) == "table" and rawget(owner, key) == nil then key = tonumber(key) or key end
-    local old = type(owner) == "table" and rawget(owner, key) or nil
-    if not is_tensor(old) then
-      check.fail("%s: the module has no parameter or buffer '%s'", where, name)
-    end
-    if table.concat(old.shape, "x") ~= table.concat(value.shape, "x") then
-      check.fail("%s: '%s' is %s, the module's is %s", where, name, check.describe(value),
-        check.describe(old))
-    end
-    places[#places + 1] = { owner = owner, key = key, old = old, new = value }
-  end
-  local function put(which)
-    for _, place in ipairs(places) do rawset(place.owner, place.key, place[which]) end
-  end
-  put "new"
-  local result = pack(pcall(module, ...))
-  put "old"
-  if not result[1] then error(result[2], 0) end
-  return unpack(result, 2, result.n)
+  local products = {}
+  for i = 1, #primals do products[i] = false end
+  for k, i in ipairs(argnums) do products[i] = derivative.grads[k] end
+  if #primals == 1 then products = products[1] end
+  return result.value, products
 end
 
 return M

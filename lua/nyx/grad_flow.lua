@@ -2,6 +2,7 @@
 -- bars in the terminal. Read next: lua/nyx/train/progress.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
+local trees = require "nyx.tree"
 
 local system = nyx.system
 
@@ -75,13 +76,7 @@ local function each(model, fn)
     check.fail("grad_flow: 'model' is %s, expected a module or a table of tensors",
       check.describe(model))
   end
-  local names = {}
-  for name in pairs(model) do names[#names + 1] = name end
-  table.sort(names, function(a, b)
-    if type(a) ~= type(b) then return type(a) == "number" end
-    return a < b
-  end)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(trees.keys(model)) do
     fn(tostring(name), check.tensor("grad_flow", tostring(name), model[name]))
   end
 end

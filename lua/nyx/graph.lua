@@ -156,14 +156,13 @@ end
 
 -- ---------------------------------------------------------------- files
 
-local function write(where, path, text)
+-- true, or nil and why not.
+local function write(path, text)
   local file, message = io.open(path, "wb")
-  if file then
-    local ok
-    ok, message = file:write(text)
-    if not file:close() or not ok then file = nil end
-  end
-  if not file then check.fail("%s: cannot write '%s': %s", where, path, tostring(message)) end
+  if not file then return nil, message end
+  local written, reason = file:write(text)
+  if not file:close() or not written then return nil, ("%s: %s"):format(path, tostring(reason)) end
+  return true
 end
 
 local function shell(text)
@@ -182,12 +181,29 @@ end
 
 local pictures = { svg = true, png = true, pdf = true }
 
+-- Has Graphviz draw the text: true, or nil and why not.
+local function draw(program, kind, text, path)
+  local source, made = path .. ".dot.part", path .. ".part"
+  local ok, reason = write(source, text)
+  if not ok then return nil, (reason:gsub(source:gsub("%p", "%%%0"), (path:gsub("%%", "%%%%")))) end
+  local function file(name) return shell(name:sub(1, 1) == "-" and "./" .. name or name) end
+  local message, status = run(("%s -T%s %s -o %s"):format(program, kind, file(source), file(made)))
+  os.remove(source)
+  ok, reason = false, message
+  if status == 0 then ok, reason = os.rename(made, path) end
+  if ok then return true end
+  os.remove(made)
+  return nil, ("%s: dot could not make it: %s"):format(path, tostring(reason))
+end
+
 --- Writes the graph under y to a file: text (.dot, .gv), or a picture (.svg, .png, .pdf),
 --- which Graphviz' program `dot` makes. Options as for graph.dot, and program, what to call
---- instead of "dot".
+--- instead of "dot". true, or nil and a message when it cannot be written or drawn.
 ---@param y nyx.Tensor|nyx.Tensor[]
 ---@param path string
 ---@param options? {names: table, saved: boolean, program: string}
+---@return true? written
+---@return string? message
 function M.save(y, path, options)
   local where = "graph.save"
   check.type(where, "path", path, "string")
@@ -197,24 +213,14 @@ function M.save(y, path, options)
     check.fail("%s: '%s' ends in '%s', expected .dot, .gv, .svg, .png or .pdf", where, path, kind)
   end
   local text = M.dot(y, { names = options.names, saved = options.saved })
-  if not pictures[kind] then return write(where, path, text) end
+  if not pictures[kind] then return write(path, text) end
   local program = shell(options.program or "dot")
   if select(2, run("command -v " .. program .. " >/dev/null")) ~= 0 then
-    check.fail("%s: a .%s file needs Graphviz' program 'dot', which is not here; install it "
+    return nil, ("%s: a .%s file needs Graphviz' program 'dot', which is not here; install it "
       .. "(apt install graphviz, dnf install graphviz, brew install graphviz), or save a .dot "
-      .. "file, which needs nothing", where, kind)
+      .. "file, which needs nothing"):format(path, kind)
   end
-  local source, made = path .. ".dot.part", path .. ".part"
-  write(where, source, text)
-  local message, status = run(("%s -T%s %s -o %s"):format(program, kind, shell(source),
-    shell(made)))
-  os.remove(source)
-  local ok, reason = false, message
-  if status == 0 then ok, reason = os.rename(made, path) end
-  if not ok then
-    os.remove(made)
-    check.fail("%s: dot could not make '%s': %s", where, path, tostring(reason))
-  end
+  return draw(program, kind, text, path)
 end
 
 return M

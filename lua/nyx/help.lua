@@ -5,6 +5,7 @@
 local nyx = require "nyx"
 local composites = require("nyx.tensor").docs
 local layers = require "nyx.texts"
+local trees = require "nyx.tree"
 
 local M = {}
 
@@ -85,9 +86,42 @@ local others = {
     "are computed in float32; float64 stays. Run forward and loss inside, backward outside" },
   is_autocast_enabled = { "differentiation", "nyx.is_autocast_enabled(): whether nyx.autocast " ..
     "is in effect" },
-  checkpoint = { "differentiation", "nyx.checkpoint(f, ...): f(...), which keeps only its " ..
+  checkpoint = { "differentiation", "nyx.checkpoint(f, ...), " ..
+    "nyx.checkpoint({preserve_rng_state}, f, ...): f(...), which keeps only its " ..
     "arguments for the backward pass and runs again there, with the same random numbers; " ..
-    "tensors made inside are released as by nyx.scope" },
+    "tensors made inside are released as by nyx.scope. The graph holds f until backward has run" },
+  register_hook = { "differentiation", "x:register_hook(fn): calls fn(gradient) when a backward " ..
+    "pass has the gradient of x, before it goes on or into x.grad; a tensor that fn gives takes " ..
+    "its place. Gives a handle; handle:remove() takes the hook away. As long as x lives, so " ..
+    "does fn: one that uses x itself is never collected unless it is removed; let it use " ..
+    "x:detach()" },
+  register_post_accumulate_grad_hook = { "differentiation",
+    "x:register_post_accumulate_grad_hook(fn): calls fn(x) when a backward pass has added to " ..
+    "x.grad, of a leaf x; gives a handle as register_hook. fn gets x: it need not hold it" },
+  retain_grad = { "differentiation", "x:retain_grad(): lets backward fill x.grad though x is no " ..
+    "leaf; gives x" },
+  retains_grad = { "differentiation", "x.retains_grad: whether x:retain_grad() was called" },
+  Function = { "differentiation", "nyx.Function(name, {forward, backward, " ..
+    "once_differentiable}): a function with a gradient of its own. forward(ctx, ...) computes " ..
+    "without recording, backward(ctx, ...) gets a gradient for each result and gives one for " ..
+    "each argument, nil for what is no tensor. ctx: save_for_backward saved_tensors " ..
+    "mark_non_differentiable needs_input_grad, and fields of your own" },
+  save_for_backward = { "differentiation", "ctx:save_for_backward(...): in a nyx.Function's " ..
+    "forward, keeps tensors (or nil) for backward; it is an error when one is changed meanwhile" },
+  saved_tensors = { "differentiation", "ctx:saved_tensors(): in a nyx.Function's backward, what " ..
+    "ctx:save_for_backward got" },
+  mark_non_differentiable = { "differentiation", "ctx:mark_non_differentiable(...): in a " ..
+    "nyx.Function's forward, says that these results have no gradient" },
+  detect_anomaly = { "differentiation", "nyx.detect_anomaly(fn, ...): fn(...), where a backward " ..
+    "pass fails at the first gradient with a nan, naming the op and the line it was applied at. " ..
+    "Forward and backward belong inside; slow" },
+  set_anomaly_enabled = { "differentiation", "nyx.set_anomaly_enabled(on): turns the search for " ..
+    "nan of nyx.detect_anomaly on or off" },
+  is_anomaly_enabled = { "differentiation", "nyx.is_anomaly_enabled(): whether backward passes " ..
+    "look for nan" },
+  profile_backward = { "differentiation", "nyx.profile_backward(fn, ...): fn(...), and a report " ..
+    "of what its backward passes took, before fn's results: rows {name, calls, seconds, " ..
+    "bytes}, the slowest first; printed, a table" },
   scope = { "memory", "nyx.scope(fn, ...): fn(...), then releases every tensor made inside that " ..
     "is not in its results (tables and closures included) and not given to nyx.keep" },
   keep = { "memory", "nyx.keep(...): lets tensors, or tables of them, outlive nyx.scope" },
@@ -335,7 +369,8 @@ function M.text(what)
   local op = nyx.op(name) or name:sub(-1) == "_" and nyx.op(name:sub(1, -2)) or nil
   local doc = others[name] or composites[name]
   local layer = layer_text(what)
-  if layer and (not (doc or op) or what:find(".", 1, true)) then doc = layer end
+  local is_dotted = what:gsub("^%s*nyx%.", ""):find(".", 1, true)
+  if layer and (is_dotted or not (doc or op)) then doc = layer end
   if doc then return wrap(doc[2], "", 88) .. "\n  [" .. doc[1] .. "]" end
   if op then return op_text(op) end
   local group = overview((what:gsub("^nyx%.", "")))
@@ -349,7 +384,41 @@ local annotation_types = { int = "integer", float = "number", bool = "boolean",
   ints = "integer|integer[]", dim = "integer", dims = "integer|integer[]", index = "integer",
   string = "string", dtype = "string" }
 
---- Declarations of all ops for the Lua language server, the text of a file to give it.
+local field_types = { shape = "integer[]", ndim = "integer", dtype = "string", device = "string",
+  requires_grad = "boolean", is_leaf = "boolean", grad_fn = "nyx.Node?", grad = "nyx.Tensor?",
+  retains_grad = "boolean" }
+
+-- "fn, {dtype, enabled}, ..." as parameters of a declaration; a table in braces is options.
+local function parameters_of(text)
+  local list = {}
+  for part in (text:gsub("%b{}", "options") .. ","):gmatch("%s*([^,]*),") do
+    local name = part:match("^[%a_][%w_]*$") or part == "..." and part
+    if name then
+      list[#list + 1] = name == "options" and "options?: table"
+        or name == "..." and "...: any" or name .. "?: any"
+    end
+  end
+  return list
+end
+
+-- The declaration of something with a help text, and whether tensors have it.
+local function declaration(name, text)
+  local first = text:gsub("%s+", " ")
+  local self, called, arguments = first:match("^([%a_]+)([.:])" .. name .. "(%b())")
+  if arguments then
+    local list = parameters_of(arguments:sub(2, -2))
+    local method = called == ":"
+    if method then table.insert(list, 1, "self: nyx.Tensor") end
+    if not (self == "nyx" and not method or self == "x" and method) then return nil end
+    return ("---@field %s fun(%s): any %s"):format(name, table.concat(list, ", "), first), method
+  end
+  if first:find("^x%." .. name .. ":") then
+    return ("---@field %s %s %s"):format(name, field_types[name] or "any", first), true
+  end
+end
+
+--- Declarations of all ops, and of what else nyx.* and tensors have, for the Lua language
+--- server: the text of a file to give it.
 ---@return string
 function M.annotations()
   local methods, functions = { "---@meta", "", "---@class nyx.Tensor" }, { "", "---@class nyx" }
@@ -372,6 +441,16 @@ function M.annotations()
       methods[#methods + 1] = (text:gsub("fun%([%w_]+:", "fun(self:", 1))
     end
   end
+  for _, docs in ipairs { composites, others } do
+    for _, name in ipairs(trees.keys(docs)) do
+      local text, of_tensor = declaration(name, docs[name][2])
+      if text and not nyx.op(name) then
+        local list = of_tensor and methods or functions
+        list[#list + 1] = text
+      end
+    end
+  end
+  methods[#methods + 1] = "---@field grad nyx.Tensor? what backward added up in a leaf"
   return table.concat(methods, "\n") .. "\n" .. table.concat(functions, "\n") .. "\n"
 end
 

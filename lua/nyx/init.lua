@@ -9,6 +9,7 @@
 ---@field optim nyx.optim
 ---@field data nyx.data
 ---@field train nyx.train
+---@field func nyx.func
 local nyx = require "nyx.core"
 
 if package.loaded["nyx"] == nyx then return nyx end
@@ -23,7 +24,7 @@ local elsewhere = { save = "io", load = "io", help = "help", Function = "custom"
   derivative = "derivative", gradcheck = "gradcheck", gradgradcheck = "gradcheck" }
 -- What the REPL completes besides what is loaded.
 local names = { nn = true, optim = true, data = true, train = true, show = true, amp = true,
-  graph = true }
+  graph = true, func = true }
 for name in pairs(elsewhere) do names[name] = true end
 
 local function module_exists(name)

@@ -106,6 +106,8 @@ add("nyx.nn.utils", {
   clip_grad_norm_ = "nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, " ..
     "{error_if_nonfinite}): scales all gradients together so that their norm (2) is at most " ..
     "max_norm; gives the norm before",
+  get_total_norm = "nn.utils.get_total_norm(tensors, norm_type): the norm (2) of all tensors " ..
+    "together",
   normalize_grad_ = "nn.utils.normalize_grad_(parameters, {norm_type, eps}): divides all " ..
     "gradients together by their norm (2); gives the norm before",
   centralize_grad_ = "nn.utils.centralize_grad_(parameters): subtracts from each gradient with " ..
@@ -158,7 +160,40 @@ add("nyx.graph", {
     "for Graphviz. names: a table from names to tensors, or a module; saved: tell how much " ..
     "memory every op holds",
   save = "graph.save(y, path, {names, saved, program}): writes the graph as text (.dot, .gv) " ..
-    "or, with Graphviz, draws it (.svg, .png, .pdf)",
+    "or, with Graphviz, draws it (.svg, .png, .pdf); true, or nil and a message",
+})
+
+add("nyx.func", {
+  grad = "func.grad(f, {argnums, has_aux}): the function that gives the gradient of f, which " ..
+    "returns a tensor with one element, by its first argument, by argument argnums (-1: the " ..
+    "last) or a list of them; arguments may be tables of tensors. With has_aux, f's further " ..
+    "results come behind it",
+  value_and_grad = "func.value_and_grad(f, {argnums, has_aux}): the function that gives f's " ..
+    "value and its gradient",
+  vjp = "func.vjp(f, ...): f's result, and a function of v that gives v^T J by each argument; " ..
+    "then f's further results",
+  jvp = "func.jvp(f, primals, tangents): f's result at the arguments in a list, and its " ..
+    "derivative along tangents (false: zero), in forward mode; then f's further results",
+  linearize = "func.linearize(f, ...): f's result, and a function of tangents that gives the " ..
+    "derivative along them",
+  vmap = "func.vmap(f, {in_dims, out_dims, chunk_size, randomness}): f, written for one entry, " ..
+    "over a batch. in_dims and out_dims: the dimension (1) of the entries, false for what is " ..
+    "the same for all, or a list of these; chunk_size: entries at a time; randomness: whether " ..
+    "random ops, dropout too, are an \"error\" (unless told otherwise), draw \"different\" " ..
+    "numbers for each entry, or the \"same\" for all",
+  jacobian = "func.jacobian(f, {argnums, mode, has_aux, chunk_size}): the function that gives " ..
+    "f's Jacobian, (result's shape, argument's shape), in the cheaper mode or \"reverse\" or " ..
+    "\"forward\"",
+  jacrev = "func.jacrev(f, {argnums, has_aux, chunk_size}): the Jacobian in reverse mode",
+  jacfwd = "func.jacfwd(f, {argnums, has_aux, chunk_size}): the Jacobian in forward mode",
+  hessian = "func.hessian(f, {argnums, chunk_size}): the function that gives the matrix of f's " ..
+    "second derivatives",
+  hvp = "func.hvp(f, primals, tangents): f's value and the product of its Hessian with the " ..
+    "tangents, without the matrix (Pearlmutter 1994)",
+  functional_call = "func.functional_call(module, parameters, ...): module(...) with the " ..
+    "tensors of a table from names to tensors in place of its own",
+  stack_module_state = "func.stack_module_state(models): the parameters and the buffers of " ..
+    "models of one kind, stacked by name, to vmap a functional_call over",
 })
 
 add("nyx.data", {

@@ -344,6 +344,42 @@ static void entries_change_in_place(void) {
   CHECK_INT(live(), before);
 }
 
+/* Two random numbers for three entries: whether each draws its own, and all the same. */
+static nyx_status draw(nyx_randomness randomness, bool *own, bool *same) {
+  nyx_level level;
+  nyx_tensor *numbers = NULL, *all = NULL;
+  const int64_t two[1] = {2};
+  const nyx_value attrs[] = {NYX_LIST(two, 1), NYX_NONE};
+  must(nyx_batch_begin(ctx, 3, &level));
+  must(nyx_batch_randomness(ctx, level, randomness));
+  nyx_status status = nyx__applyn(ctx, ID(rand), NULL, 0, attrs, &numbers);
+  if (status == NYX_OK) {
+    must(nyx_batch_lower(ctx, level, numbers, 0, &all));
+    CHECK_INT(nyx_tensor_ndim(all), 2);
+    const float *v = (const float *)nyx_tensor_data(all);
+    ptrdiff_t step = (ptrdiff_t)nyx_tensor_stride(all)[0];
+    *own = v[0] != v[step] && v[0] != v[2 * step] && v[0] != v[1];
+    *same = v[0] == v[step] && v[1] == v[step + 1] && v[1] == v[2 * step + 1];
+  }
+  nyx_tensor_release(numbers);
+  nyx_tensor_release(all);
+  nyx_transform_end(ctx, level);
+  return status;
+}
+
+static void random_numbers_of_entries(void) {
+  size_t before = live();
+  bool own = false, same = false;
+  CHECK_INT(draw(NYX_RANDOMNESS_ERROR, &own, &same), NYX_ERR_STATE);
+  CHECK(strstr(nyx_context_error(ctx), "rand: a random op inside vmap"));
+  CHECK_INT(draw(NYX_RANDOMNESS_DIFFERENT, &own, &same), NYX_OK);
+  CHECK(own && !same);
+  CHECK_INT(draw(NYX_RANDOMNESS_SAME, &own, &same), NYX_OK);
+  CHECK(same && !own);
+  CHECK_INT(nyx_batch_randomness(ctx, 12345, NYX_RANDOMNESS_SAME), NYX_ERR_STATE);
+  CHECK_INT(live(), before);
+}
+
 /* Gradients inside */
 
 /* The gradient of sum(x^3) for every entry of a batch: 3 x^2. NULL: a call failed. */
@@ -790,6 +826,7 @@ int main(void) {
   RUN(a_batch_has_entries);
   RUN(batches_nest);
   RUN(entries_change_in_place);
+  RUN(random_numbers_of_entries);
   RUN(gradients_of_entries);
   RUN(derivatives_of_gradients_of_entries);
   RUN(second_derivatives_of_softmax);

@@ -17,9 +17,38 @@ describe("help", function()
         end
       end
     end
-    for _, name in ipairs { "nn", "optim", "data", "train", "show" } do look(name, nyx[name]) end
+    for _, name in ipairs { "nn", "optim", "data", "train", "show", "func", "amp", "graph" } do
+      look(name, nyx[name])
+    end
     table.sort(missing)
     assert.equal("", table.concat(missing, " "))
+  end)
+
+  it("has a text for every function of nyx and every method and field of tensors", function()
+    local internal = " blas cpu_path fail find initial_seed memory_fail_after memory_reset_peak "
+      .. "memory_trim set_home set_index is_floating_point shares storage_offset touch "
+    local missing = {}
+    local function look(names, prefix)
+      for name, value in pairs(names) do
+        local wanted = type(value) == "function" or prefix == "x:"
+        if wanted and not internal:find(" " .. name .. " ", 1, true)
+          and not help.text(prefix .. name) then
+          missing[#missing + 1] = prefix .. name
+        end
+      end
+    end
+    local functions = {}
+    for name, value in next, nyx do functions[name] = value end
+    look(functions, "nyx.")
+    look(getmetatable(nyx.zeros(1)).__names(nyx.zeros(1)), "x:")
+    for _, name in ipairs { "Function", "profile_backward", "save_for_backward" } do
+      if not help.text(name) then missing[#missing + 1] = name end
+    end
+    table.sort(missing)
+    assert.equal("", table.concat(missing, " "))
+    assert.is_truthy(help.text("func.grad"):find("argnums", 1, true))
+    assert.is_truthy(help.text("vmap"):find("in_dims", 1, true))
+    assert.is_truthy(help.text("nyx.grad"):find("nyx.grad(y, inputs", 1, true))
   end)
 
   it("has no text for what does not exist", function()
@@ -80,6 +109,16 @@ describe("help", function()
   it("writes declarations for the language server", function()
     local text = help.annotations()
     assert.is_truthy(text:find("---@field matmul fun", 1, true))
+    local tensor, functions = text:match("^(.-)\n%-%-%-@class nyx\n(.*)$")
+    for _, name in ipairs { "register_hook", "retain_grad", "backward", "detach", "split" } do
+      assert.is_truthy(tensor:find("---@field " .. name .. " fun(self: nyx.Tensor", 1, true), name)
+    end
+    for _, line in ipairs { "retains_grad boolean", "shape integer[]", "grad nyx.Tensor?" } do
+      assert.is_truthy(tensor:find("---@field " .. line, 1, true), line)
+    end
+    for _, name in ipairs { "detect_anomaly", "autocast", "Function", "checkpoint", "grad" } do
+      assert.is_truthy(functions:find("---@field " .. name .. " fun(", 1, true), name)
+    end
   end)
 end)
 
@@ -94,7 +133,7 @@ describe("completion", function()
 
   it("of nyx has the modules that are not loaded yet", function()
     local names = getmetatable(nyx).__names
-    for _, name in ipairs { "nn", "optim", "data", "train", "save", "load" } do
+    for _, name in ipairs { "nn", "optim", "data", "train", "func", "save", "load" } do
       assert.is_true(names[name], name)
       assert.is_not_nil(nyx[name])
     end

@@ -121,6 +121,8 @@ describe("nyx.autocast", function()
     assert.matches("fn", message_of(nyx.autocast, 3))
     assert.matches("fn", message_of(nyx.autocast, { dtype = "float16" }))
     assert.is_false(nyx.is_autocast_enabled())
+    assert.matches("bad argument #2 'fn' to 'autocast' %(function expected, got number 3%)",
+      message_of(nyx.autocast, { dtype = "bfloat16" }, 3))
   end)
 
   it("runs modules as functions", function()
@@ -260,6 +262,10 @@ describe("the random state", function()
     for _, bad in ipairs { "", "zz", 3, state .. "0", ("x"):rep(33) } do
       assert.matches("set_rng_state", message_of(nyx.set_rng_state, bad))
     end
+    assert.matches("bad argument #1 'state' to 'set_rng_state'",
+      message_of(nyx.set_rng_state, "-000000000000001:0000000000000001"))
+    assert.matches("bad argument #1 'state'",
+      message_of(nyx.set_rng_state, "0x00000000000001:0000000000000001"))
   end)
 end)
 
@@ -352,6 +358,22 @@ describe("amp.GradScaler", function()
     scaler:update(8)
     assert.are.equal(8, scaler:get_scale())
     assert.matches("'scale' is number %-1", message_of(scaler.update, scaler, -1))
+  end)
+
+  it("never shrinks to zero, and scales tables with names", function()
+    local scaler, w, optimizer = parts { init_scale = 2 ^ -120 }
+    for _ = 1, 10 do
+      w.grad = nyx.full({ 2 }, math.huge)
+      scaler:step(optimizer)
+      scaler:update()
+    end
+    assert.are.equal(2 ^ -126, scaler:get_scale())
+    scaler = amp.GradScaler { init_scale = 4 }
+    local losses = scaler:scale { loss = nyx.ones(1), [2] = nyx.ones(1) }
+    assert.are.equal(4, losses.loss:item())
+    assert.are.equal(4, losses[2]:item())
+    assert.matches("'loss' is string 'x', expected a tensor",
+      message_of(scaler.scale, scaler, { name = "x" }))
   end)
 
   it("does nothing when disabled", function()

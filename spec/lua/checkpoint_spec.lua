@@ -148,6 +148,41 @@ describe("nyx.checkpoint", function()
     assert.is_nil((nyx.checkpoint(function() end, x)))
   end)
 
+  it("reaches the tensors in tables among its results", function()
+    local function block(x)
+      return { hidden = x * 3, deep = { x * x, x }, kept = "text" }, x:exp()
+    end
+    local x = randn(3)
+    local function loss(r, e) return (r.hidden * r.deep[1] + r.deep[2] * e):sum() end
+    local got, e = nyx.checkpoint(block, x)
+    assert.are.equal("text", got.kept)
+    for _, t in ipairs { got.hidden, got.deep[1], got.deep[2], e } do
+      assert.are.equal("checkpoint", t.grad_fn.name)
+    end
+    all_same(gradients(loss(block(x)), { x }), gradients(loss(got, e), { x }))
+    -- behind another op, and one result of several
+    local outer, p = randn(3), randn(3)
+    local r = nyx.checkpoint(function(h) return { y = h * p, z = h } end, outer * 2)
+    r.y:sum():backward()
+    assert.is_true(same(outer.grad, p.detach(p) * 2))
+    assert.is_true(same(p.grad, outer:detach() * 2))
+  end)
+
+  it("leaves random numbers alone where asked to", function()
+    local x, draws = randn(2), {}
+    local y = nyx.checkpoint({ preserve_rng_state = false }, function(a)
+      draws[#draws + 1] = nyx.rand(1):item()
+      return a:exp()
+    end, x)
+    y:sum():backward()
+    assert.are.equal(2, #draws)
+    assert.are_not.equal(draws[1], draws[2])
+    assert.is_true(same(x.grad, x:exp():detach()))
+    assert.matches("checkpoint: unknown option 'rng'; known: preserve_rng_state",
+      message_of(nyx.checkpoint, { rng = 1 }, print))
+    assert.matches("checkpoint: 'f' is nil", message_of(nyx.checkpoint, {}))
+  end)
+
   it("is the function itself where nothing is recorded", function()
     local x = randn(3)
     local y = nyx.no_grad(nyx.checkpoint, function(a) return a * 2 end, x)
@@ -434,6 +469,18 @@ describe("nn.checkpoint_sequential", function()
       message_of(run, net, x, { segments = 5 }))
     assert.matches("a budget of 1 bytes is too small", message_of(run, net, x, { budget = 1 }))
     assert.matches("unknown option 'parts'", message_of(run, net, x, { parts = 1 }))
+    assert.matches("got 'segments' and 'budget', expected one of",
+      message_of(run, net, x, { segments = 2, budget = 1e9 }))
+    local function plan(...) return message_of(run, net, x, { plan = { segments = { ... } } }) end
+    assert.matches("the segments of 'plan' end at layer 0, expected 4", plan())
+    assert.matches("end at layer 3, expected 4", plan({ first = 1, last = 3, checkpoint = true }))
+    assert.matches("'plan.segments%[2%]' is layers 4 to 4, expected the segments to cover layers "
+      .. "1 to 4 in order; the next one is 3",
+      plan({ first = 1, last = 2 }, { first = 4, last = 4 }))
+    assert.matches("'plan.segments%[1%]' is layers 1 to 5", plan({ first = 1, last = 5 }))
+    assert.matches("'plan.segments%[1%].last' is nil, expected an integer", plan({ first = 1 }))
+    assert.matches("'plan.segments%[1%]' is number 3, expected a table", plan(3))
+    assert.matches("'plan' is boolean false", message_of(run, net, x, { plan = false }))
     assert.matches("layers%[1%].kept", message_of(nn.plan_checkpoints, { {} }, 1))
   end)
 

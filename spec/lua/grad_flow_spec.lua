@@ -135,6 +135,7 @@ describe("grad_flow", function()
     end
     fails("'model' is number 3", 3)
     fails("'a' is number 1", { a = 1 })
+    fails("'true' is number 1", { [true] = 1, [false] = with { 1 } })
     fails("unknown option", nn.ReLU(), { layer = true })
     fails("'columns' is string 'wide'", nn.ReLU(), { columns = "wide" })
   end)

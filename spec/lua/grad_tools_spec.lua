@@ -187,6 +187,36 @@ describe("hooks", function()
     assert.is_truthy(message:find("yield", 1, true), message)
   end)
 
+  it("cannot run themselves without end", function()
+    local x = leaf { 1 }
+    local y = (x * 2):exp():sum()
+    local handle = x:register_hook(function() y:backward { retain_graph = true } end)
+    local message = fails("run inside one another more than 60 deep; does one start itself again",
+      function() y:backward { retain_graph = true } end)
+    assert.is_true(#message < 300, message)
+    handle:remove()
+    y:backward()
+    close(2 * math.exp(2), x.grad)
+  end)
+
+  it("keep what they use, also when it was made in a scope or a checkpoint", function()
+    local x = leaf { 2 }
+    local y = nyx.scope(function()
+      local h, factor = x * 1, { nyx.full({ 1 }, 5, { dtype = "float64" }) }
+      h:register_hook(function(g) return g * factor[1] end)
+      return h:sum()
+    end)
+    y:backward()
+    close(5, x.grad)
+    x.grad = nil
+    nyx.checkpoint(function(a)
+      local h, factor = a * 1, nyx.full({ 1 }, 7, { dtype = "float64" })
+      h:register_hook(function(g) return g * factor end)
+      return h:sum()
+    end, x):backward()
+    close(7, x.grad)
+  end)
+
   it("run from coroutines that are gone, and run coroutines", function()
     local x, seen = leaf { 1 }, {}
     coroutine.wrap(function()
@@ -279,6 +309,13 @@ describe("hooks", function()
       y:sum():backward()
     end
     with_the_graph()
+    assert.equal(0, count())
+    local function with_a_view() -- the way out for a hook that uses its own tensor
+      local x = leaf { 1 }
+      local inner, values = hook(), x:detach()
+      x:register_hook(function(g) return inner() or g * values end)
+    end
+    with_a_view()
     assert.equal(0, count())
     local function with_the_handle(x)
       x:register_hook(hook()):remove()
@@ -417,6 +454,21 @@ describe("nyx.Function", function()
     close({ -1, 1 }, x.grad)
   end)
 
+  it("may say so of an argument that it gives back", function()
+    local Stop = nyx.Function("stop", {
+      forward = function(ctx, x, y)
+        ctx:mark_non_differentiable(x)
+        return x, x * y
+      end,
+      backward = function(_, _, g) return g, g end,
+    })
+    local x, y = leaf { 1, 2 }, leaf { 3, 4 }
+    local same, product = Stop(x, y)
+    assert.is_false(same.requires_grad)
+    assert.is_true(product.requires_grad)
+    assert.is_true(x.requires_grad)
+  end)
+
   it("may give its argument, and the same tensor twice", function()
     local Reverse = nyx.Function("reverse", {
       forward = function(_, x) return x end,
@@ -493,6 +545,96 @@ describe("nyx.Function", function()
       nyx.Function("zero", { forward = f.forward, backward = function() end })(x):sum():backward()
     end)
     f(x):sum():backward() -- nil is zero
+  end)
+
+  it("keeps the fields of ctx through a scope and a checkpoint", function()
+    local Scale = nyx.Function("scale", {
+      forward = function(ctx, x)
+        ctx.kept = { x * 3 }
+        return x * x
+      end,
+      backward = function(ctx, g) return g * ctx.kept[1] end,
+    })
+    local x = leaf { 2 }
+    nyx.scope(function() return Scale(x):sum() end):backward()
+    close(6, x.grad)
+    x.grad = nil
+    nyx.checkpoint(function(a) return Scale(a):sum() end, x):backward()
+    close(6, x.grad)
+  end)
+
+  it("saves nil in its place, and may be made of what can be called", function()
+    local backward = setmetatable({}, { __call = function(_, ctx, g)
+      local x, none, y = ctx:saved_tensors()
+      assert.is_nil(none)
+      assert.equal(3, select("#", ctx:saved_tensors()))
+      return g * y, nil, g * x
+    end })
+    local Mul = nyx.Function("mul_some", {
+      forward = function(ctx, x, bias, y)
+        ctx:save_for_backward(x, bias, y)
+        return x * y
+      end,
+      backward = backward,
+    })
+    local x, y = leaf { 2 }, leaf { 5 }
+    Mul(x, nil, y):sum():backward()
+    close(5, x.grad)
+    close(2, y.grad)
+  end)
+
+  it("refuses a forward that changes what is recorded", function()
+    local Double = nyx.Function("double", {
+      forward = function(_, x, buffer)
+        buffer:add_(1)
+        x:mul_(2)
+        return x
+      end,
+      backward = function(_, g) return g * 2 end,
+    })
+    local x, buffer = leaf { 1 }, nyx.zeros(1)
+    fails("double: forward changed an argument in place, tensor 1 of those it got",
+      function() Double(x * 1, buffer) end)
+    nyx.no_grad(Double.apply, Double, x, buffer)
+    close(2, x:detach())
+  end)
+
+  it("may have a gradient without a gradient", function()
+    local Cube = nyx.Function("cube", {
+      forward = function(ctx, x)
+        ctx:save_for_backward(x)
+        return x * x * x
+      end,
+      backward = function(ctx, g) return g * 3 * ctx:saved_tensors():detach():square() end,
+      once_differentiable = true,
+    })
+    local x = leaf { 2 }
+    close(12, nyx.grad(Cube(x):sum(), x))
+    fails("cube: backward is once_differentiable, it has no gradient of its own",
+      function() nyx.grad(Cube(x):sum(), x, { create_graph = true }) end)
+  end)
+
+  it("names gradients and saved tensors that were released", function()
+    local Bad = nyx.Function("bad", {
+      forward = function(_, x) return x * 2 end,
+      backward = function(_, g)
+        local r = g * 2
+        r:release()
+        return r
+      end,
+    })
+    fails("bad: backward gave a released tensor as gradient 1",
+      function() Bad(leaf { 1 }):sum():backward() end)
+    local Gone = nyx.Function("gone", {
+      forward = function(ctx, x)
+        local y = x * 2
+        ctx:save_for_backward(x, y)
+        y:release()
+        return x * 1
+      end,
+      backward = function(_, g) return g end,
+    })
+    fails("gone: saved tensor 2 is a released tensor", function() Gone(leaf { 1 }) end)
   end)
 
   it("checks what it is made of", function()

@@ -155,7 +155,7 @@ describe("graph.save", function()
   end)
 
   it("writes text", function()
-    nyx.graph.save(y, base .. ".dot")
+    assert.is_true(nyx.graph.save(y, base .. ".dot"))
     assert.equal(nyx.graph.dot(y), read(base .. ".dot"))
   end)
 
@@ -168,16 +168,27 @@ describe("graph.save", function()
     assert.equal("\137PNG", read(base .. ".png"):sub(1, 4))
     nyx.graph.save(y, base .. " it's.svg", { names = { ['"<&>\\'] = w } })
     assert.matches("&lt;&amp;&gt;", read(base .. " it's.svg"))
+    local here = "-nyx graph spec.svg" -- not an option
+    assert(nyx.graph.save(y, here))
+    assert.matches("<svg", read(here))
+    os.remove(here)
     assert.is_nil(read(base .. ".svg.part"))
     assert.is_nil(read(base .. ".svg.dot.part"))
   end)
 
   it("says what is missing", function()
-    fails("install it.*apt install graphviz.*%.dot", nyx.graph.save, y, base .. ".svg",
-      { program = "nyx-has-no-dot" })
-    fails("dot could not make", nyx.graph.save, y, base .. ".svg", { program = "false" })
+    local function gives(pattern, path, options)
+      local ok, message = nyx.graph.save(y, path, options)
+      assert.is_nil(ok)
+      assert.matches(pattern, message)
+      return message
+    end
+    gives("install it.*apt install graphviz.*%.dot", base .. ".svg", { program = "nyx-has-no-dot" })
+    gives("dot could not make", base .. ".svg", { program = "false" })
     assert.is_nil(read(base .. ".svg"))
     fails("expected .dot, .gv, .svg", nyx.graph.save, y, base .. ".jpg")
-    fails("cannot write", nyx.graph.save, y, base .. ".none/x.dot")
+    gives("/x.dot: No such file", base .. ".none/x.dot")
+    assert.equal(base .. ".none/x.svg: No such file or directory",
+      gives("No such file", base .. ".none/x.svg", { program = "true" }))
   end)
 end)

@@ -40,6 +40,40 @@ describe("clip_grad_norm_", function()
   end)
 end)
 
+describe("nn.utils", function()
+  local nn = nyx.nn
+
+  it("takes modules, and no tables that are no lists", function()
+    local m = nn.Linear(2, 1, { bias = false })
+    local function fill(a, b) m.weight.grad = nyx.tensor { { a, b } } end
+    fill(30, 40)
+    assert.are.equal(50, utils.clip_grad_norm_(m, 5):item())
+    assert.is_true(math.abs(m.weight.grad[1][1]:item() - 3) < 1e-5)
+    fill(30, 40)
+    utils.clip_grad_value_(m, 1)
+    close({ 1, 1 }, m.weight.grad)
+    m.weight.grad = nil
+    utils.pcgrad({ (m.weight * 2):sum() }, m)
+    close({ 2, 2 }, m.weight.grad)
+    assert.are.same({ 2 }, utils.parameters_to_vector(m).shape)
+    for _, name in ipairs { "clip_grad_norm_", "clip_grad_value_" } do
+      assert.matches(name .. ": 'parameters' has the key 'w', expected a list of tensors, a tensor",
+        message_of(utils[name], { w = m.weight }, 1))
+    end
+    assert.matches("has the key '3'", message_of(utils.normalize_grad_, { [3] = m.weight }))
+  end)
+
+  it("measures all tensors together, half types in float32", function()
+    close({ 5 }, utils.get_total_norm { parameter { 3, 0 }, parameter { 4 } })
+    close({ 7 }, utils.get_total_norm({ parameter { 3, 0 }, parameter { -4 } }, 1))
+    close({ 0 }, utils.get_total_norm {})
+    local half = nyx.full({ 4 }, 60000, { dtype = "float16" })
+    local norm = utils.get_total_norm(half)
+    assert.are.equal("float32", norm.dtype)
+    assert.is_true(math.abs(norm:item() - half[1]:item() * 2) < 1)
+  end)
+end)
+
 describe("normalize_grad_", function()
   it("divides all gradients by their common norm", function()
     local a, b, c = parameter({ 0, 0 }, { 2, 0 }), parameter({ 0 }, { 3 }), parameter { 0 }
@@ -62,6 +96,14 @@ describe("normalize_grad_", function()
     utils.normalize_grad_(p, { eps = 5 })
     close({ 0.3, 0.4 }, p.grad)
     close({ 0 }, utils.normalize_grad_ {})
+    local half = nyx.zeros({ 2 }, { dtype = "float16", requires_grad = true })
+    half.grad = nyx.zeros({ 2 }, { dtype = "float16" })
+    utils.normalize_grad_(half)
+    close({ 0, 0 }, half.grad)
+    half.grad = nyx.tensor({ 3, 4 }, { dtype = "float16" })
+    utils.normalize_grad_(half)
+    assert.are.equal("float16", half.grad.dtype)
+    assert.is_true(math.abs(half.grad[1]:item() - 0.6) < 1e-3)
     assert.matches("'eps' is number %-1", message_of(utils.normalize_grad_, p, { eps = -1 }))
     assert.matches("parameters", message_of(utils.normalize_grad_, 3))
   end)
@@ -171,6 +213,19 @@ describe("pcgrad", function()
     utils.pcgrad({ (shared + v):sum(), (shared * -2):sum() }, { u, v })
     close({ -1 }, u.grad)
     close({ 2 }, v.grad)
+  end)
+
+  it("gives every parameter a gradient of its own", function()
+    local a, b = parameter { 1, 2 }, parameter { 3, 4 }
+    utils.pcgrad({ (a + b):sum() }, { a, b })
+    assert.is_false(a.grad:shares(b.grad))
+    a.grad:mul_(10)
+    close({ 10, 10 }, a.grad)
+    close({ 1, 1 }, b.grad)
+    utils.clip_grad_norm_({ a, b }, 0.5) -- writes into them
+    local c = parameter { { 1, 2 }, { 3, 4 } }
+    utils.pcgrad({ c:sum() }, { c })
+    assert.is_true(c.grad:is_contiguous())
   end)
 
   it("checks its arguments", function()

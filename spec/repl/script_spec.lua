@@ -72,6 +72,30 @@ describe("nyx", function()
     assert.matches(script .. ":2: in main chunk", err, 1, true)
   end)
 
+  it("shows where a hook or a backward function failed", function()
+    write [[
+local nyx = require "nyx"
+local x = nyx.ones(2, { requires_grad = true })
+local function inner() error "in the hook" end
+x:register_hook(function()
+  inner()
+end)
+x:sum():backward()]]
+    local _, err, code = run("$NYX " .. script)
+    assert.are.equal(1, code)
+    assert.matches("in a hook or backward function, stack traceback:", err, 1, true)
+    assert.matches(script .. ":5: in function <", err, 1, true)
+    assert.matches(script .. ":7: in main chunk", err, 1, true)
+    write [[
+local nyx = require "nyx"
+local x = nyx.ones(2, { requires_grad = true })
+x:register_hook(function() error "caught" end)
+pcall(x.backward, x:sum())
+error "another"]]
+    _, err = run("$NYX " .. script)
+    assert.is_nil(err:find("in a hook", 1, true))
+  end)
+
   it("reports an error of Nyx at the script's line", function()
     write 'local nyx = require "nyx"\nlocal x = nyx.ones(4, 3)\nprint(x:matmul(nyx.ones(5, 2)))'
     local _, err, code = run("$NYX " .. script)

@@ -18,6 +18,16 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_batch_begin(nyx_context *ctx, int64_t size
                                                   nyx_level *level);
 NYX_API void nyx_transform_end(nyx_context *ctx, nyx_level level);
 
+/* What random ops draw while a batch is open: nothing, they fail (what a batch begins
+ * with); numbers of its own for every entry; or the same for all entries. */
+typedef enum nyx_randomness {
+  NYX_RANDOMNESS_ERROR,
+  NYX_RANDOMNESS_DIFFERENT,
+  NYX_RANDOMNESS_SAME
+} nyx_randomness;
+NYX_API NYX_MUST_CHECK nyx_status nyx_batch_randomness(nyx_context *ctx, nyx_level level,
+                                                       nyx_randomness randomness);
+
 /* A dual of value and tangent (of the same shape, dtype and device). */
 NYX_API NYX_MUST_CHECK nyx_status nyx_dual_lift(nyx_context *ctx, nyx_level level,
                                                 nyx_tensor *value, nyx_tensor *tangent,
@@ -64,7 +74,8 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_transform_result(nyx_context *ctx, nyx_ten
 NYX_API void nyx_transform_set_recording(nyx_context *ctx, bool on);
 /* How many levels are open. */
 NYX_API int nyx_transform_depth(const nyx_context *ctx);
-/* Whether t is lifted to a level. */
+/* Whether t is lifted to a level, and to this one. */
 NYX_API bool nyx_tensor_is_lifted(const nyx_tensor *t);
+NYX_API bool nyx_tensor_has_level(const nyx_tensor *t, nyx_level level);
 
 #endif

@@ -7,6 +7,7 @@ local nyx = require "nyx"
 local M = {}
 
 local LARGEST = 2 ^ 127 * (2 - 2 ^ -23) -- the greatest float32
+local SMALLEST = 2 ^ -126 -- whose inverse is a float32, too
 
 --- Micikevicius et al.: "Mixed Precision Training", 2018. The numbers are PyTorch's.
 ---
@@ -59,13 +60,13 @@ function GradScaler:init(options)
   self.optimizers = {}
 end
 
---- The loss (or a list of losses) times the scale.
----@param loss nyx.Tensor|nyx.Tensor[]
----@return nyx.Tensor|nyx.Tensor[]
+--- The loss (or a table of losses) times the scale.
+---@param loss nyx.Tensor|table<any, nyx.Tensor>
+---@return nyx.Tensor|table<any, nyx.Tensor>
 function GradScaler:scale(loss)
   if type(loss) == "table" and not getmetatable(loss) then
     local scaled = {}
-    for i = 1, #loss do scaled[i] = self:scale(loss[i]) end
+    for key, value in pairs(loss) do scaled[key] = self:scale(value) end
     return scaled
   end
   check.tensor("amp.GradScaler: scale", "loss", loss)
@@ -166,7 +167,8 @@ function GradScaler:update(scale)
       fail("update", "no gradients were looked at since the last one; call step(optimizer) first")
     end
     if found then
-      self.scale_now, self.growth_tracker = self.scale_now * self.backoff_factor, 0
+      self.scale_now = math.max(self.scale_now * self.backoff_factor, SMALLEST)
+      self.growth_tracker = 0
     else
       self.growth_tracker = self.growth_tracker + 1
       if self.growth_tracker == self.growth_interval then

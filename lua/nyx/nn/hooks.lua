@@ -70,10 +70,14 @@ end
 
 -- ---------------------------------------------------------------- backward
 
+local function spec_of(t)
+  return ("shape (%s), dtype %s on %s"):format(table.concat(t.shape, "x"), t.dtype, t.device)
+end
+
 -- grads (1..n) with what a hook gave put in their place.
 local function replaced(where, grads, given)
   if given == nil then return grads end
-  if nyx.is_tensor(given) and grads.n == 1 then return { n = 1, given } end
+  if nyx.is_tensor(given) and grads.n == 1 then given = { given } end
   if type(given) ~= "table" then
     check.fail("%s: a hook gave %s, expected a list of gradients or nothing", where,
       check.describe(given))
@@ -86,6 +90,9 @@ local function replaced(where, grads, given)
         check.describe(result[i]), i)
     elseif result[i] ~= nil and grads[i] == nil then
       check.fail("%s: a hook gave a gradient for number %d, which has none", where, i)
+    elseif result[i] ~= nil and spec_of(result[i]) ~= spec_of(grads[i]) then
+      check.fail("%s: a hook gave gradient %d of %s, expected %s", where, i, spec_of(result[i]),
+        spec_of(grads[i]))
     end
   end
   return result

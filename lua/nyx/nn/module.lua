@@ -316,11 +316,18 @@ local function state_names(self, prefix, out, above)
     if kinds[key] == "module" then
       if is_module(value) then state_names(value, prefix .. key .. ".", out, above) end
     elseif value ~= nil then
-      out[#out + 1] = { name = prefix .. key, tensor = value }
+      out[#out + 1] = { name = prefix .. key, tensor = value, owner = self, key = key }
     end
   end
   above[self] = nil
   return out
+end
+
+--- Where parameters and buffers lie: every field that holds one, under each of its names.
+---@param self nyx.nn.Module
+---@return {name: string, tensor: nyx.Tensor, owner: nyx.nn.Module, key: string|integer}[]
+function Module.state_places(self)
+  return state_names(self, "", {}, {})
 end
 
 local function shape_text(tensor)
@@ -339,7 +346,7 @@ function Module:load_state_dict(state, options)
   local missing, unexpected, wrong = {}, {}, {}
   local own, known, reached = {}, {}, {}
   walk(self, "state", function(_, tensor) reached[tensor] = false end, "")
-  for _, entry in ipairs(state_names(self, "", {}, {})) do
+  for _, entry in ipairs(Module.state_places(self)) do
     known[entry.name] = true
     local source = state[entry.name]
     if source ~= nil then

@@ -202,6 +202,30 @@ local function equal_segments(n, count)
   return { segments = list }
 end
 
+-- A plan that somebody made: its segments have to cover layers 1..n in order.
+local function check_plan(where, plan, n)
+  check.type(where, "plan", plan, "table")
+  check.type(where, "plan.segments", plan.segments, "table")
+  local next_layer = 1
+  for k, segment in ipairs(plan.segments) do
+    local name = ("plan.segments[%d]"):format(k)
+    check.type(where, name, segment, "table")
+    check.integer(where, name .. ".first", segment.first)
+    check.integer(where, name .. ".last", segment.last)
+    check.type(where, name .. ".checkpoint", segment.checkpoint or false, "boolean")
+    if segment.first ~= next_layer or segment.last < segment.first or segment.last > n then
+      check.fail("%s: '%s' is layers %d to %d, expected the segments to cover layers 1 to %d in "
+        .. "order; the next one is %d", where, name, segment.first, segment.last, n, next_layer)
+    end
+    next_layer = segment.last + 1
+  end
+  if next_layer ~= n + 1 then
+    check.fail("%s: the segments of 'plan' end at layer %d, expected %d, the last", where,
+      next_layer - 1, n)
+  end
+  return plan
+end
+
 local plans = setmetatable({}, { __mode = "k" }) -- by module, then by what it was made for
 
 local function plan_for(seq, x, budget)
@@ -252,9 +276,16 @@ function M.checkpoint_sequential(seq, x, options)
   check.tensor(where, "x", x)
   options = check.options(where, options, "segments budget plan")
   local plan = options.plan
-  if plan then
-    check.type(where, "plan", plan, "table")
-    check.type(where, "plan.segments", plan.segments, "table")
+  local given = {}
+  for _, name in ipairs { "segments", "budget", "plan" } do
+    if options[name] ~= nil then given[#given + 1] = "'" .. name .. "'" end
+  end
+  if #given > 1 then
+    check.fail("%s: got %s, expected one of 'segments', 'budget' and 'plan'", where,
+      table.concat(given, " and "))
+  end
+  if plan ~= nil then
+    check_plan(where, plan, #seq)
   elseif options.budget then
     check.number(where, "budget", options.budget, 0)
     if nyx.is_grad_enabled() then plan = plan_for(seq, x, options.budget) end

@@ -1,13 +1,23 @@
 -- nn.utils: what is done to the gradients and parameters of a whole model.
 local check = require "nyx.check"
+local Module = require "nyx.nn.module"
 local nyx = require "nyx"
 
 local M = {}
 
+-- Parameters as a list: of a tensor, a list of tensors, or a module.
 local function list_of(where, parameters)
   if nyx.is_tensor(parameters) then return { parameters } end
+  if Module.is_module(parameters) then return parameters:parameters() end
   check.type(where, "parameters", parameters, "table")
-  for i = 1, #parameters do check.tensor(where, ("parameters[%d]"):format(i), parameters[i]) end
+  local n = #parameters
+  for key in pairs(parameters) do
+    if type(key) ~= "number" or key < 1 or key > n or key % 1 ~= 0 then
+      check.fail("%s: 'parameters' has the key '%s', expected a list of tensors, a tensor or a "
+        .. "module", where, tostring(key))
+    end
+  end
+  for i = 1, n do check.tensor(where, ("parameters[%d]"):format(i), parameters[i]) end
   return parameters
 end
 
@@ -18,16 +28,30 @@ local function gradients_of(parameters)
   return grads
 end
 
--- The norm of all tensors together, as of one vector.
+local halves = { float16 = true, bfloat16 = true }
+
+-- The norm of all tensors together, as of one vector; in float32 at least.
 local function total_norm(tensors, norm_type)
   local norms = {}
-  for i, t in ipairs(tensors) do norms[i] = t:norm(norm_type) end
+  for i, t in ipairs(tensors) do norms[i] = (halves[t.dtype] and t:float() or t):norm(norm_type) end
   return nyx.stack(norms):norm(norm_type)
+end
+
+--- The norm of all tensors of a list together, as of one vector.
+---@param tensors nyx.Tensor[]|nyx.Tensor
+---@param norm_type? number default 2
+---@return nyx.Tensor norm
+function M.get_total_norm(tensors, norm_type)
+  local where = "nn.utils.get_total_norm"
+  tensors = list_of(where, tensors)
+  norm_type = check.number(where, "norm_type", norm_type or 2)
+  if #tensors == 0 then return nyx.zeros({}) end
+  return total_norm(tensors, norm_type)
 end
 
 --- Scales all gradients together so that their norm, as of one vector, is at most `max_norm`.
 --- Gives the norm before.
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@param max_norm number
 ---@param norm_type? number default 2
 ---@param options? {error_if_nonfinite: boolean} also in place of norm_type, which may be named
@@ -54,7 +78,7 @@ function M.clip_grad_norm_(parameters, max_norm, norm_type, options)
 end
 
 --- Clamps every element of the gradients to -value..value.
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@param value number
 function M.clip_grad_value_(parameters, value)
   local where = "nn.utils.clip_grad_value_"
@@ -70,7 +94,7 @@ end
 
 --- Divides all gradients together by their norm, as of one vector, plus eps: only their
 --- direction is left. Gives the norm before.
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@param options? {norm_type: number, eps: number} 2, 1e-12
 ---@return nyx.Tensor norm
 function M.normalize_grad_(parameters, options)
@@ -83,7 +107,8 @@ function M.normalize_grad_(parameters, options)
     local grads = gradients_of(parameters)
     if #grads == 0 then return nyx.zeros({}) end
     local total = total_norm(grads, norm_type)
-    for _, grad in ipairs(grads) do grad:div_(total + eps) end
+    local divisor = nyx.where(total:gt(0), total + eps, 1)
+    for _, grad in ipairs(grads) do grad:div_(divisor) end
     return total
   end)
 end
@@ -91,7 +116,7 @@ end
 --- Subtracts from every gradient with more than one dimension its mean over all dimensions
 --- but the first, so that each output's weights get a gradient of mean zero (Yong et al.:
 --- "Gradient Centralization", 2020).
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 function M.centralize_grad_(parameters)
   parameters = list_of("nn.utils.centralize_grad_", parameters)
   nyx.no_grad(function()
@@ -108,7 +133,7 @@ end
 --- Adds normal noise of variance eta / (1 + step)^gamma to every gradient (Neelakantan et al.:
 --- "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015). Gives the
 --- standard deviation.
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@param options {step: integer, eta: number, gamma: number} step counts from 0; 0.01, 0.55
 ---@return number deviation
 function M.add_grad_noise_(parameters, options)
@@ -168,7 +193,7 @@ end
 --- oppose the gradients of the others, taken one after the other in random order (Yu et al.:
 --- "Gradient Surgery for Multi-Task Learning", 2020). Clear the gradients before.
 ---@param losses nyx.Tensor[] of one element each
----@param parameters nyx.Tensor[]|nyx.Tensor
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@param options? {retain_graph: boolean, shuffle: boolean} shuffle = false: in order
 ---@return boolean[][] conflicts [i][j]: whether loss i was projected off that of loss j
 function M.pcgrad(losses, parameters, options)
@@ -197,7 +222,8 @@ function M.pcgrad(losses, parameters, options)
       local sum = parameter.grad
       for i = 1, #projected do
         local part = projected[i][p]
-        if part then sum = sum and sum + part or part end
+        -- a gradient of its own: a part may be a view, or that of another parameter too
+        if part then sum = sum and sum + part or part:clone() end
       end
       if sum then parameter.grad = sum end
     end
@@ -206,7 +232,7 @@ function M.pcgrad(losses, parameters, options)
 end
 
 --- All elements of all parameters as one vector, which stays connected to them.
----@param parameters nyx.Tensor[]
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 ---@return nyx.Tensor
 function M.parameters_to_vector(parameters)
   local rows = {}
@@ -218,7 +244,7 @@ end
 
 --- Writes a vector back into parameters, in order.
 ---@param vector nyx.Tensor
----@param parameters nyx.Tensor[]
+---@param parameters nyx.Tensor[]|nyx.Tensor|nyx.nn.Module
 function M.vector_to_parameters(vector, parameters)
   local where = "nn.utils.vector_to_parameters"
   check.tensor(where, "vector", vector)
