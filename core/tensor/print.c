@@ -343,16 +343,18 @@ static void add_blocks(printer *p) {
 
 /* Inside a transform the elements shown are not all there is to a tensor. */
 static void add_levels(printer *p) {
-  bool tangent = false;
+  bool tangent = false, imaginary = false;
   for (const nyx_tensor *t = p->t; t->lift; t = t->lift->value) {
     if (t->lift->batch) {
       add_text(p, ", the first of ");
       add_int(p, t->lift->value->shape[0]);
       add_text(p, " entries of a batch");
     }
-    tangent |= !t->lift->batch;
+    imaginary |= t->lift->is_complex;
+    tangent |= !t->lift->batch && !t->lift->is_complex;
   }
   if (tangent) add_text(p, ", with a tangent");
+  if (imaginary) add_text(p, ", with an imaginary part");
 }
 
 static void add_last_line(printer *p) {

@@ -329,14 +329,17 @@ NYX_FN T nyx_erf(T x) {
   T far = K(1) - nyx__scale(nyx__exp_of(r), n);
   return nyx__flip(nyx_select(nyx_lt(size, K(1)), nyx_fma(size, p, size), far), x);
 }
-/* e^-t^2 times a polynomial in (t - 4) / (t + 4) over 1 + 2t, t = |x|. t^2 is the exact
- * square of the upper half of t, and a rest. */
-NYX_FN T nyx_erfc(T x) {
-  T t = nyx__min_or(K(10.1), nyx_abs(x));
+/* e^-(s t^2) = 2^n e^r for s = 1 or 1/2. t^2 is the exact square of the upper half of t,
+ * and a rest. */
+NYX_FN T nyx__minus_square(T t, float s, T *n) {
   T upper = (T)((I)t & KI(~0xfff)), rest = (t - upper) * (t + upper);
-  T n = nyx_fma(t * t, K(-NYX_LOG2_E), K(NYX_TO_INT)) - K(NYX_TO_INT);
-  T r = nyx_fma(n, K(-NYX_LN2_HIGH), -(upper * upper));
-  r = nyx_fma(n, K(-NYX_LN2_LOW), r) - rest;
+  *n = nyx_fma(t * t, K(-NYX_LOG2_E) * K(s), K(NYX_TO_INT)) - K(NYX_TO_INT);
+  T r = nyx_fma(*n, K(-NYX_LN2_HIGH), -(upper * upper * K(s)));
+  return nyx_fma(*n, K(-NYX_LN2_LOW), r) - rest * K(s);
+}
+/* e^-t^2 times a polynomial in (t - 4) / (t + 4) over 1 + 2t, t = |x|. */
+NYX_FN T nyx_erfc(T x) {
+  T t = nyx__min_or(K(10.1), nyx_abs(x)), n, r = nyx__minus_square(t, 1, &n);
   T u = (t - K(4)) / (t + K(4));
   T p = nyx__poly8(u, 0x1.477220p-10f, 0x1.0655a2p-7f, -0x1.f10088p-7f, 0x1.29359ap-5f,
                    -0x1.12449ep-4f, 0x1.801f6ap-4f, -0x1.9d7aa2p-4f, 0x1.16f054p-4f);
@@ -346,8 +349,19 @@ NYX_FN T nyx_erfc(T x) {
   T value = nyx__scale(nyx__exp_of(r) * (p / nyx_fma(t, K(2), K(1))), n);
   return nyx_select(nyx_lt(x, K(0)), K(2) - value, value);
 }
-/* e^-(t R(t)) / 2 for t = |x| to 6.5, as erfc has it from there. One polynomial serves both
- * sides: the lower tail keeps its digits, which 1 + erf would lose. */
+/* The lower tail of the normal distribution from t = 6.5 on: e^-(t^2 / 2) / t times a
+ * polynomial in 1 / t^2. */
+NYX_FN T nyx__ndtr_far(T t) {
+  t = nyx__min_or(K(14.5), t);
+  T n, r = nyx__minus_square(t, 0.5f, &n), inverse = K(1) / t, u = inverse * inverse;
+  T p = nyx_fma(u, K(0x1.819cccp+4f), K(-0x1.64ac4ap+2f));
+  p = nyx_fma(p, u, K(0x1.312a06p+0f));
+  p = nyx_fma(p, u, K(-0x1.987d66p-2f));
+  p = nyx_fma(p, u, K(0x1.988450p-2f));
+  return nyx__scale(nyx__exp_of(r) * (p * inverse), n);
+}
+/* e^-(t R(t)) / 2 for t = |x| to 6.5. One polynomial serves both sides: the lower tail
+ * keeps its digits, which 1 + erf would lose. */
 NYX_FN T nyx_ndtr(T x) {
   T t = nyx_abs(x), near = nyx__min_or(K(6.5), t);
   T p = nyx__poly8(near, -0x1.71fe04p-30f, 0x1.c995c8p-25f, -0x1.f2cb74p-21f,
@@ -359,8 +373,7 @@ NYX_FN T nyx_ndtr(T x) {
   T n, r = nyx__exp_reduce(-(near * p), &n);
   T tail = nyx__scale(nyx__exp_of(r), n - K(1));
   M far = nyx_gt(t, K(6.5));
-  if (nyx__any(far))
-    tail = nyx_select(far, K(0.5) * nyx_erfc(t * K(0x1.6a09e6p-1)), tail);
+  if (nyx__any(far)) tail = nyx_select(far, nyx__ndtr_far(t), tail);
   T value = nyx_select(nyx_lt(x, K(0)), tail, K(1) - tail);
   return nyx_select(nyx_isnan(x), x, value);
 }

@@ -57,14 +57,16 @@ function M.images(images, options)
   local colour = options.colour
   if colour == nil then colour = system.terminal("stdout") end
   local low, high = options.low, options.high
-  local first, last = math.huge, -math.huge
+  local first, last, shown = math.huge, -math.huge, {}
   for i, entry in ipairs(images) do
     check.type("show.images", ("images[%d]"):format(i), entry, "table")
     local image = check.tensor("show.images", ("image %d"):format(i), entry[1])
+    if image.dtype == "bool" then image = image:to "uint8" end -- black and white
     if image:dim() ~= 2 then
       check.fail("show.images: image %d has shape (%s), expected (height, width)", i,
         table.concat(image.shape, "x"))
     end
+    shown[i] = image
     first = math.min(first, image:min():item())
     last = math.max(last, image:max():item())
   end
@@ -72,7 +74,7 @@ function M.images(images, options)
   if high <= low or high ~= high then high = low + 1 end
   local columns, height = {}, 0
   for i, entry in ipairs(images) do
-    local image = entry[1]
+    local image = shown[i]
     columns[i] = {
       lines = (colour and half_blocks or shade_blocks)(image, low, high),
       width = image:size(2) * (colour and 1 or 2),

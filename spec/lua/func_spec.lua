@@ -352,6 +352,10 @@ describe("func.vmap", function()
       return a
     end, { T { 1 } }, { T { 1 } })
     assert(text:find(", with a tangent]", 1, true), text)
+    nyx.lift.complex_level(function(level)
+      text = tostring(nyx.lift.complex(level, T { 1 }, T { 2 }))
+    end)
+    assert(text:find("size 1, with an imaginary part]", 1, true), text)
   end)
 
   it("says what is wrong with in_dims and out_dims", function()

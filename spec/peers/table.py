@@ -160,7 +160,7 @@ PEERS = {
     # elementwise
     "where": lambda x, y, z: torch.where(x != 0, y, z),
     "erfc": torch.erfc,
-    "ndtr": torch.special.ndtr,
+    "ndtr": lambda x: 0.5 * torch.erfc(x * -(0.5**0.5)),  # torch.special.ndtr(-7.5) has 3 digits
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "smooth_l1": lambda x, y, beta=1.0: F.smooth_l1_loss(*torch.broadcast_tensors(x, y), reduction="none", beta=beta),
