@@ -160,17 +160,26 @@ static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
   switch (rows) {
 #define CASE(n)                                                                          \
-  case n: TYPED(tile_of)(n, job); break;
-    CASE(1)
-    CASE(2) CASE(3) CASE(4)
+  case n: TYPED(tile_of)(n, job); break
+    CASE(1);
+    CASE(2);
+    CASE(3);
+    CASE(4);
 #if TILE_ROWS > 4
-        CASE(5) CASE(6)
+    CASE(5);
+    CASE(6);
 #endif
 #if TILE_ROWS > 6
-            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+    CASE(7);
+    CASE(8);
+    CASE(9);
+    CASE(10);
+    CASE(11);
+    CASE(12);
 #endif
 #if TILE_ROWS > 12
-                CASE(13) CASE(14)
+    CASE(13);
+    CASE(14);
 #endif
 #undef CASE
   }
