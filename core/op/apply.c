@@ -321,8 +321,7 @@ static nyx_status prepare_record(application *a) {
     wanted |= c->in[i]->requires_grad;
   }
   if (a->target) NYX_TRY(nyx__view_current(c->ctx, a->target));
-  if (wanted && c->op->no_gradient)
-    return nyx__error(c->ctx, GRAD_REFUSED);
+  if (wanted && c->op->no_gradient) return nyx__error(c->ctx, GRAD_REFUSED);
   a->record = wanted && c->op->gradient != NULL;
   if (a->target) NYX_TRY(check_change(a));
   for (int i = 0; a->record && i < c->n_in; i++)
@@ -363,6 +362,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   a.c.in = a.in;
   a.c.attr = a.attr;
   a.c.payload = NULL;
+  a.c.found = NULL;
   a.c.n_out = op->n_out;
   a.n_converted = 0;
   a.target = outputs[0];
@@ -376,6 +376,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   if (status == NYX_OK && a.target)
     nyx_tensor_release(a.c.out[0]); /* outputs[0] keeps the reference it had */
   for (int i = 0; i < a.n_converted; i++) nyx_tensor_release(a.converted[i]);
+  nyx_memory_free(a.c.found);
   if (status == NYX_OK)
     for (int i = 0; i < a.c.n_out; i++) outputs[i] = a.c.out[i];
   ctx->where = where;
