@@ -363,6 +363,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   a.c.in = a.in;
   a.c.attr = a.attr;
   a.c.payload = NULL;
+  a.c.found = NULL;
   a.c.n_out = op->n_out;
   a.n_converted = 0;
   a.target = outputs[0];
@@ -376,6 +377,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   if (status == NYX_OK && a.target)
     nyx_tensor_release(a.c.out[0]); /* outputs[0] keeps the reference it had */
   for (int i = 0; i < a.n_converted; i++) nyx_tensor_release(a.converted[i]);
+  nyx_memory_free(a.c.found);
   if (status == NYX_OK)
     for (int i = 0; i < a.c.n_out; i++) outputs[i] = a.c.out[i];
   ctx->where = where;

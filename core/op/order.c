@@ -1,11 +1,20 @@
 /* Sorting rows by keys: insertion for short ones, else a radix sort from the least
- * significant byte that skips bytes all keys have in common. Keys of up to 32 bits travel
- * in one word with their position. Read next: order.h, sort.c. */
+ * significant digit. Digits only cover the range the keys are in. Where that fits 32
+ * bits, keys travel in one word with their position. Long rows are counted and moved in
+ * blocks by several threads; the order of equal elements makes the result the only one.
+ * Read next: order.h, sort.c. */
 #include "order.h"
 
+#include <nyx/parallel.h>
 #include <string.h>
 
-enum { SHORT = 48 }; /* rows up to this length sort by insertion */
+enum {
+  SHORT = 48,       /* rows up to this length sort by insertion */
+  FEW = 4096,       /* below, digits of 8 bits cost less than the counts of larger ones */
+  BLOCK = 1 << 15,  /* elements one thread does at least */
+  MOST_BLOCKS = 16, /* each has counts of its own */
+  DIGIT = 11 /* bits: as many places to write to as the second cache has lines for */
+};
 
 /* The bits of a float as an unsigned number in its order: `sign` is the sign bit, `inf`
  * the bits of infinity, `top` all bits. */
@@ -44,39 +53,113 @@ void nyx__order_keys(nyx_dtype dtype, const void *from, int64_t stride, int64_t 
   }
 }
 
-/* A key with its position, for keys of 64 bits and rows too long for 32-bit positions. */
-typedef struct pair {
-  uint64_t key;
-  int64_t at;
-} pair;
+nyx__order_bits nyx__order_bits_of(const nyx__order *o) {
+  uint64_t top = nyx__order_top_key(o->dtype), sign = top / 2 + 1;
+  bool plain = o->dtype == NYX_UINT8 || o->dtype == NYX_BOOL;
+  bool is_float = nyx_dtype_is_float(o->dtype);
+  return (nyx__order_bits){.least = o->least,
+                           .flip = o->down ? top : 0,
+                           .sign = sign,
+                           .set = plain ? 0 : sign,
+                           .clear = plain      ? 0
+                                    : is_float ? top
+                                               : sign};
+}
 
-static bool is_narrow(nyx_dtype dtype, int64_t n) {
-  return nyx_dtype_size(dtype) <= 4 && n <= UINT32_MAX;
+/* How a row of n is cut. */
+static int64_t blocks_of(int64_t n) {
+  int64_t blocks = n / BLOCK;
+  return blocks < 1 ? 1 : blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS;
+}
+static int digit_of(int64_t n) {
+  return n < FEW ? 8 : DIGIT;
 }
 
 size_t nyx__order_scratch(nyx_dtype dtype, int64_t n) {
-  return (size_t)n * 2 * (is_narrow(dtype, n) ? sizeof(uint64_t) : sizeof(pair));
+  bool narrow = nyx_dtype_size(dtype) <= 4 && n <= UINT32_MAX;
+  int64_t tables = blocks_of(n) > 8 ? blocks_of(n) : 8; /* of blocks, or of digits */
+  size_t counts = n > SHORT ? (size_t)tables * sizeof(int64_t) << digit_of(n) : 0;
+  return (size_t)n * 2 * (narrow ? sizeof(uint64_t) : sizeof(nyx__order_entry)) + counts;
 }
 
-/* One pass for each byte of the key that is not the same in all: `word(e)` is the key. */
+typedef struct radix_job {
+  const void *a;
+  void *b;
+  int64_t n, blocks;
+  int shift, digit;
+  int64_t *count; /* of each block; then where its next element of a digit goes */
+} radix_job;
+
+/* Where block i begins. */
+static int64_t block_start(const radix_job *j, int64_t i) {
+  return j->n / j->blocks * i + (i < j->n % j->blocks ? i : j->n % j->blocks);
+}
+
+/* Counts become places: those of a digit follow each other block by block. */
+static void place_digits(const radix_job *j) {
+  int64_t total = 0;
+  for (int64_t v = 0; v >> j->digit == 0; v++)
+    for (int64_t i = 0; i < j->blocks; i++) {
+      int64_t *c = &j->count[(i << j->digit) + v], here = *c;
+      *c = total;
+      total += here;
+    }
+}
+
+/* `word(e)` is the key of an element. */
 #define RADIX(name, T, word)                                                             \
-  static T *radix_##name(T *a, T *b, int64_t n, int shift, int bytes) {                  \
-    int64_t count[8][256];                                                               \
-    memset(count, 0, (size_t)bytes * sizeof count[0]);                                   \
+  static void count_##name(void *arg, int64_t begin, int64_t end) {                      \
+    const radix_job *j = arg;                                                            \
+    const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const T *a = j->a;                                                                   \
+    for (int64_t b = begin; b < end; b++) {                                              \
+      int64_t *c = j->count + (b << j->digit), last = block_start(j, b + 1);             \
+      memset(c, 0, sizeof *c << j->digit);                                               \
+      for (int64_t i = block_start(j, b); i < last; i++)                                 \
+        c[word(a[i]) >> j->shift & mask]++;                                              \
+    }                                                                                    \
+  }                                                                                      \
+  static void move_##name(void *arg, int64_t begin, int64_t end) {                       \
+    const radix_job *j = arg;                                                            \
+    const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const T *restrict a = j->a;                                                          \
+    T *restrict to = j->b;                                                               \
+    for (int64_t b = begin; b < end; b++) {                                              \
+      int64_t *restrict c = j->count + (b << j->digit), last = block_start(j, b + 1);    \
+      for (int64_t i = block_start(j, b); i < last; i++)                                 \
+        to[c[word(a[i]) >> j->shift & mask]++] = a[i];                                   \
+    }                                                                                    \
+  }                                                                                      \
+  /* All digits at once, for rows that one thread does. */                               \
+  static void count_all_##name(const T *a, int64_t n, int shift, int digit, int passes,  \
+                               int64_t *count) {                                         \
+    const uint64_t mask = (UINT64_C(1) << digit) - 1;                                    \
+    memset(count, 0, (sizeof *count << digit) * (size_t)passes);                         \
     for (int64_t i = 0; i < n; i++) {                                                    \
       uint64_t w = word(a[i]) >> shift;                                                  \
-      for (int k = 0; k < bytes; k++, w >>= 8) count[k][w & 255]++;                      \
+      for (int k = 0; k < passes; k++, w >>= digit)                                      \
+        count[((int64_t)k << digit) + (int64_t)(w & mask)]++;                            \
     }                                                                                    \
-    for (int k = 0; k < bytes; k++) {                                                    \
-      int64_t *c = count[k], total = 0;                                                  \
-      int at = shift + 8 * k;                                                            \
-      if (c[word(a[0]) >> at & 255] == n) continue;                                      \
-      for (int v = 0; v < 256; v++) {                                                    \
-        int64_t here = c[v];                                                             \
-        c[v] = total;                                                                    \
-        total += here;                                                                   \
+  }                                                                                      \
+  /* By `bits` bits of the keys from `shift` on. Returns a or b, where the result is. */ \
+  static T *radix_##name(T *a, T *b, int64_t n, int shift, int bits, int64_t *count) {   \
+    int most = digit_of(n), passes = (bits + most - 1) / most;                           \
+    int digit = passes ? (bits + passes - 1) / passes : 0;                               \
+    int64_t blocks = blocks_of(n);                                                       \
+    if (blocks == 1) count_all_##name(a, n, shift, digit, passes, count);                \
+    for (int k = 0; k < passes; k++, shift += digit) {                                   \
+      radix_job j = {a, b, n, blocks, shift, digit, count};                              \
+      if (blocks == 1) {                                                                 \
+        j.count += (int64_t)k << digit;                                                  \
+        int64_t first = (int64_t)(word(a[0]) >> shift & ((UINT64_C(1) << digit) - 1));   \
+        if (j.count[first] == n) continue;                                               \
+        place_digits(&j);                                                                \
+        move_##name(&j, 0, 1);                                                           \
+      } else {                                                                           \
+        nyx_parallel_for(blocks, 1, count_##name, &j);                                   \
+        place_digits(&j);                                                                \
+        nyx_parallel_for(blocks, 1, move_##name, &j);                                    \
       }                                                                                  \
-      for (int64_t i = 0; i < n; i++) b[c[word(a[i]) >> at & 255]++] = a[i];             \
       T *swap = a;                                                                       \
       a = b;                                                                             \
       b = swap;                                                                          \
@@ -92,45 +175,119 @@ size_t nyx__order_scratch(nyx_dtype dtype, int64_t n) {
     }                                                                                    \
   }
 #define WORD_OF_NARROW(e) (e)
-#define WORD_OF_PAIR(e) ((e).key)
+#define WORD_OF_ENTRY(e) ((e).key)
 RADIX(narrow, uint64_t, WORD_OF_NARROW)
-RADIX(pair, pair, WORD_OF_PAIR)
+RADIX(entry, nyx__order_entry, WORD_OF_ENTRY)
 
-const int64_t *nyx__order_sort(nyx_dtype dtype, const void *from, int64_t stride,
-                               int64_t n, bool down, void *scratch) {
-  int bytes = nyx__order_width(dtype);
-  if (is_narrow(dtype, n)) {
-    uint64_t *a = scratch;
-    nyx__order_keys(dtype, from, stride, n, down, a);
-    for (int64_t i = 0; i < n; i++) a[i] = a[i] << 32 | (uint64_t)i;
-    if (n <= SHORT)
-      insertion_narrow(a, n);
-    else
-      a = radix_narrow(a, a + n, n, 32, bytes);
-    for (int64_t i = 0; i < n; i++) a[i] &= UINT32_MAX;
-    return (const int64_t *)(const void *)a;
+/* Keys of a row, and what they have in common. */
+typedef struct key_job {
+  nyx_dtype dtype;
+  const char *from;
+  int64_t stride, n, blocks;
+  bool down;
+  uint64_t *key;
+  uint64_t zero, nan; /* keys several elements share, or what no key is */
+  struct {
+    uint64_t least, most;
+    bool exact;
+  } of[MOST_BLOCKS];
+} key_job;
+
+static void key_range(void *arg, int64_t begin, int64_t end) {
+  key_job *j = arg;
+  const radix_job cut = {.n = j->n, .blocks = j->blocks};
+  int64_t step = j->stride * (int64_t)nyx_dtype_size(j->dtype);
+  for (int64_t b = begin; b < end; b++) {
+    int64_t first = block_start(&cut, b), n = block_start(&cut, b + 1) - first;
+    uint64_t least = UINT64_MAX, most = 0, *key = j->key + first;
+    int64_t shared = 0;
+    nyx__order_keys(j->dtype, j->from + first * step, j->stride, n, j->down, key);
+    for (int64_t i = 0; i < n; i++) {
+      least = key[i] < least ? key[i] : least;
+      most = key[i] > most ? key[i] : most;
+      shared += (key[i] == j->zero) | (key[i] == j->nan);
+    }
+    j->of[b].least = least;
+    j->of[b].most = most;
+    j->of[b].exact = shared == 0;
   }
-  pair *a = scratch;
-  uint64_t *key = (uint64_t *)(void *)(a + n);
-  nyx__order_keys(dtype, from, stride, n, down, key);
-  for (int64_t i = 0; i < n; i++) a[i] = (pair){.key = key[i], .at = i};
+}
+
+/* The keys of 0 and of a NaN, which stand for more than one pattern of bits. */
+static void shared_keys(key_job *j) {
+  uint64_t top = nyx__order_top_key(j->dtype), flip = j->down ? top : 0;
+  bool is_float = nyx_dtype_is_float(j->dtype);
+  j->zero = is_float ? (top / 2 + 1) ^ flip : UINT64_MAX;
+  j->nan = is_float ? top ^ flip : UINT64_MAX;
+}
+
+/* Where a word with the position is too small. */
+static void sort_entries(nyx__order *o, uint64_t *key, int bits, void *scratch) {
+  int64_t n = o->n;
+  nyx__order_entry *a = scratch;
+  for (int64_t i = 0; i < n; i++) a[i] = (nyx__order_entry){key[i] - o->least, i};
   if (n <= SHORT)
-    insertion_pair(a, n);
+    insertion_entry(a, n);
   else
-    a = radix_pair(a, a + n, n, 0, bytes);
-  int64_t *at = scratch; /* never ahead of what is read, wherever a is */
-  for (int64_t i = 0; i < n; i++) at[i] = a[i].at;
-  return at;
+    a = radix_entry(a, a + n, n, 0, bits, (int64_t *)(void *)(a + 2 * n));
+  o->entries = a;
+}
+
+/* The keys of o's row, and what they have in common. Short rows of few digits do without
+ * the latter. Returns how many bits the keys have above the least. */
+static int find_keys(nyx__order *o, const void *from, int64_t stride, uint64_t *key) {
+  key_job j = {.dtype = o->dtype,
+               .from = from,
+               .stride = stride,
+               .n = o->n,
+               .blocks = blocks_of(o->n),
+               .down = o->down,
+               .key = key};
+  if (o->n < FEW && nyx_dtype_size(o->dtype) <= 4) {
+    nyx__order_keys(o->dtype, from, stride, o->n, o->down, key);
+    return 8 * (int)nyx_dtype_size(o->dtype);
+  }
+  shared_keys(&j);
+  nyx_parallel_for(j.blocks, 1, key_range, &j);
+  uint64_t least = j.of[0].least, most = j.of[0].most;
+  o->exact = true;
+  for (int64_t b = 0; b < j.blocks; b++) {
+    if (j.of[b].least < least) least = j.of[b].least;
+    if (j.of[b].most > most) most = j.of[b].most;
+    o->exact = o->exact && j.of[b].exact;
+  }
+  o->least = most >= least ? least : 0; /* of no keys */
+  return most > least ? 64 - __builtin_clzll(most - least) : 0;
+}
+
+nyx__order nyx__order_sort(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
+                           bool down, void *scratch) {
+  nyx__order o = {.n = n, .dtype = dtype, .down = down};
+  bool wide = nyx_dtype_size(dtype) > 4 || n > UINT32_MAX;
+  uint64_t *a = scratch, *key = wide ? a + 2 * n : a;
+  int bits = find_keys(&o, from, stride, key);
+  if (bits > 32 || n > UINT32_MAX) {
+    sort_entries(&o, key, bits, scratch);
+    return o;
+  }
+  for (int64_t i = 0; i < n; i++) a[i] = (key[i] - o.least) << 32 | (uint64_t)i;
+  int64_t *count = (int64_t *)(void *)(a + (wide ? 4 : 2) * n);
+  if (n <= SHORT)
+    insertion_narrow(a, n);
+  else
+    a = radix_narrow(a, a + n, n, 32, bits, count);
+  o.words = a;
+  return o;
 }
 
 /* Whether a comes after b; positions decide between equal keys. */
-static inline bool after(pair a, pair b) {
+static inline bool after(nyx__order_entry a, nyx__order_entry b) {
   return a.key > b.key || (a.key == b.key && a.at > b.at);
 }
 
 /* Restores a heap (the last in order on top) below its top. */
-static void sift(pair *heap, int64_t k) {
-  pair moved = heap[0];
+static void sift(nyx__order_entry *heap, int64_t k) {
+  nyx__order_entry moved = heap[0];
   int64_t i = 0;
   for (int64_t child = 1; child < k; child = 2 * i + 1) {
     if (child + 1 < k && after(heap[child + 1], heap[child])) child++;
@@ -142,30 +299,30 @@ static void sift(pair *heap, int64_t k) {
 }
 
 /* Keeps the first k seen so far in a heap. For large k sorting everything is faster. */
-const int64_t *nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride,
-                              int64_t n, int64_t k, bool down, void *scratch) {
+nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
+                          int64_t k, bool down, void *scratch) {
   if (n <= SHORT || k > n / 16)
     return nyx__order_sort(dtype, from, stride, n, down, scratch);
   uint64_t *key = scratch; /* the heap needs 2 k more words: k <= n / 16 */
-  pair *heap = (pair *)(void *)(key + (n + n % 2));
+  nyx__order_entry *heap = (nyx__order_entry *)(void *)(key + (n + n % 2));
   nyx__order_keys(dtype, from, stride, n, down, key);
   for (int64_t i = 0; i < k; i++) { /* the last k elements from the front: a heap of k */
     int64_t at = i;
-    pair p = {.key = key[i], .at = i};
+    nyx__order_entry p = {.key = key[i], .at = i};
     for (; at > 0 && after(p, heap[(at - 1) / 2]); at = (at - 1) / 2)
       heap[at] = heap[(at - 1) / 2];
     heap[at] = p;
   }
   for (int64_t i = k; k > 0 && i < n; i++) {
     if (key[i] >= heap[0].key) continue;
-    heap[0] = (pair){.key = key[i], .at = i};
+    heap[0] = (nyx__order_entry){.key = key[i], .at = i};
     sift(heap, k);
   }
-  int64_t *at = scratch;
-  for (int64_t left = k; left > 0; left--) {
-    at[left - 1] = heap[0].at;
+  for (int64_t left = k; left > 1; left--) {
+    nyx__order_entry last = heap[0];
     heap[0] = heap[left - 1];
     sift(heap, left - 1);
+    heap[left - 1] = last;
   }
-  return at;
+  return (nyx__order){.n = k, .dtype = dtype, .down = down, .entries = heap};
 }

@@ -29,16 +29,45 @@ static int64_t row_start(const nyx_tensor *x, int dim, int64_t row) {
   return offset;
 }
 
-static void pick(size_t item, const char *from, int64_t stride, const int64_t *at,
-                 int64_t n, char *to, int64_t to_stride) {
-#define PICK(T)                                                                          \
-  for (int64_t i = 0; i < n; i++)                                                        \
-  ((T *)(void *)to)[i * to_stride] = ((const T *)(const void *)from)[at[i] * stride]
+/* The first k elements of an order, from their keys or from where they are in the row,
+ * and their positions. `to` may be NULL. */
+#define WRITE(T, list, key_of, at_of)                                                    \
+  for (int64_t i = 0; i < k && to; i++)                                                  \
+    ((T *)to)[i * step] = o->exact ? (T)nyx__order_value(&bits, key_of(list[i]))         \
+                                   : ((const T *)from)[at_of(list[i]) * stride];         \
+  for (int64_t i = 0; i < k; i++) index[i * step] = at_of(list[i]) + base
+#define WRITE_LIST(T)                                                                    \
+  if (o->words) {                                                                        \
+    WRITE(T, o->words, WORD_KEY, WORD_AT);                                               \
+  } else {                                                                               \
+    WRITE(T, o->entries, ENTRY_KEY, ENTRY_AT);                                           \
+  }
+#define WRITER(T)                                                                        \
+  static void write_##T(const nyx__order *o, const void *from, int64_t stride,           \
+                        int64_t k, void *to, int64_t *index, int64_t step,               \
+                        int64_t base) {                                                  \
+    const nyx__order_bits bits = nyx__order_bits_of(o);                                  \
+    WRITE_LIST(T)                                                                        \
+  }
+#define WORD_KEY(w) ((w) >> 32)
+#define WORD_AT(w) ((int64_t)((w)&UINT32_MAX))
+#define ENTRY_KEY(e) ((e).key)
+#define ENTRY_AT(e) ((e).at)
+WRITER(uint8_t)
+WRITER(uint16_t)
+WRITER(uint32_t)
+WRITER(uint64_t)
+
+typedef void (*row_writer)(const nyx__order *o, const void *from, int64_t stride,
+                           int64_t k, void *to, int64_t *index, int64_t step,
+                           int64_t base);
+
+static row_writer writer_of(size_t item) {
   switch (item) {
-    case 1: PICK(uint8_t); break;
-    case 2: PICK(uint16_t); break;
-    case 4: PICK(uint32_t); break;
-    default: PICK(uint64_t); break;
+    case 1: return write_uint8_t;
+    case 2: return write_uint16_t;
+    case 4: return write_uint32_t;
+    default: return write_uint64_t;
   }
 }
 
@@ -52,17 +81,16 @@ static void row_range(void *arg, int64_t begin, int64_t end) {
   }
   size_t item = nyx_dtype_size(x->dtype);
   int64_t stride = x->ndim ? x->stride[j->dim] : 1;
+  const row_writer write = writer_of(item);
   for (int64_t row = begin; row < end; row++) {
     const char *from =
         (const char *)nyx__data(x) + row_start(x, j->dim, row) * (int64_t)item;
     int64_t to = row / j->inner * j->k * j->inner + row % j->inner;
-    const int64_t *at =
+    const nyx__order o =
         nyx__order_top(x->dtype, from, stride, j->n, j->k, j->down, scratch);
-    if (j->values)
-      pick(item, from, stride, at, j->k, (char *)nyx__data(j->values) + (size_t)to * item,
-           j->inner);
-    int64_t *index = (int64_t *)nyx__data(j->indices) + to;
-    for (int64_t i = 0; i < j->k; i++) index[i * j->inner] = at[i] + j->base;
+    char *values = j->values ? (char *)nyx__data(j->values) + (size_t)to * item : NULL;
+    write(&o, from, stride, j->k, values, (int64_t *)nyx__data(j->indices) + to, j->inner,
+          j->base);
   }
   nyx_memory_free(scratch);
 }
@@ -260,36 +288,79 @@ const nyx_op nyx__op_topk = {
 
 /* unique */
 
-/* The elements of x (contiguous) in order: *at the positions, *rank how many different
- * elements come before; both in *block, for nyx_memory_free. */
-static nyx_status rank(nyx_context *ctx, const nyx_tensor *x, void **block,
-                       const int64_t **at, int64_t **ranks, int64_t *count) {
-  size_t scratch = nyx__order_scratch(x->dtype, x->numel);
-  size_t words = (size_t)x->numel * sizeof(int64_t), bytes = scratch + 2 * words;
-  *block = nyx_memory_alloc(bytes);
-  if (!*block) return nyx__no_memory(ctx, bytes);
-  uint64_t *key = (uint64_t *)(void *)((char *)*block + scratch);
-  *ranks = (int64_t *)(void *)(key + x->numel);
-  nyx__order_keys(x->dtype, nyx__data(x), 1, x->numel, false, key);
-  *at = nyx__order_sort(x->dtype, nyx__data(x), 1, x->numel, false, *block);
-  *count = 0;
-  for (int64_t i = 0; i < x->numel; i++) {
-    if (i == 0 || key[(*at)[i]] != key[(*at)[i - 1]]) ++*count;
-    (*ranks)[i] = *count - 1;
+/* What infer found out and the kernel writes down: an order; or, where keys are close to
+ * each other, by key less `least` how many different ones come before. */
+typedef struct unique_found {
+  nyx__order order;
+  uint64_t least;
+  int64_t *rank; /* NULL: by order */
+} unique_found;
+
+enum { KEYS = 1024 }; /* made at a time */
+
+static void unique_range(const nyx_tensor *x, uint64_t *least, uint64_t *most) {
+  uint64_t key[KEYS];
+  *least = UINT64_MAX, *most = 0;
+  for (int64_t i = 0, n; i < x->numel; i += n) {
+    n = x->numel - i < KEYS ? x->numel - i : KEYS;
+    nyx__order_keys(x->dtype,
+                    (const char *)nyx__data(x) + (size_t)i * nyx_dtype_size(x->dtype), 1,
+                    n, false, key);
+    for (int64_t k = 0; k < n; k++) {
+      *least = key[k] < *least ? key[k] : *least;
+      *most = key[k] > *most ? key[k] : *most;
+    }
   }
+}
+
+/* Marks what occurs, then numbers it. */
+static int64_t rank_keys(const nyx_tensor *x, unique_found *f, int64_t span) {
+  uint64_t key[KEYS];
+  int64_t count = 0;
+  memset(f->rank, 0, (size_t)span * sizeof *f->rank);
+  for (int64_t i = 0, n; i < x->numel; i += n) {
+    n = x->numel - i < KEYS ? x->numel - i : KEYS;
+    nyx__order_keys(x->dtype,
+                    (const char *)nyx__data(x) + (size_t)i * nyx_dtype_size(x->dtype), 1,
+                    n, false, key);
+    for (int64_t k = 0; k < n; k++) f->rank[key[k] - f->least] = 1;
+  }
+  for (int64_t i = 0; i < span; i++) {
+    int64_t here = f->rank[i];
+    f->rank[i] = count;
+    count += here;
+  }
+  return count;
+}
+
+static nyx_status find_unique(nyx_call *c, const nyx_tensor *x, int64_t *count) {
+  uint64_t least, most;
+  unique_range(x, &least, &most);
+  bool close = x->numel > 0 && most - least < 4 * (uint64_t)x->numel;
+  int64_t span = close ? (int64_t)(most - least) + 1 : 0;
+  size_t bytes =
+      close ? (size_t)span * sizeof(int64_t) : nyx__order_scratch(x->dtype, x->numel);
+  unique_found *f = c->found = nyx_memory_alloc(sizeof *f + bytes);
+  if (!f) return nyx__no_memory(c->ctx, sizeof *f + bytes);
+  *f = (unique_found){.least = least, .rank = close ? (int64_t *)(void *)(f + 1) : NULL};
+  *count = 0;
+  if (close) {
+    *count = rank_keys(x, f, span);
+    return NYX_OK;
+  }
+  f->order = nyx__order_sort(x->dtype, nyx__data(x), 1, x->numel, false, f + 1);
+  for (int64_t i = 0; i < x->numel; i++)
+    *count += i == 0 || nyx__order_key(&f->order, i) != nyx__order_key(&f->order, i - 1);
   return NYX_OK;
 }
 
 static nyx_status unique_infer(nyx_call *c) {
   nyx_tensor *x;
-  void *block;
-  const int64_t *at;
-  int64_t *ranks, count = 0;
+  int64_t count = 0;
   if (c->device != nyx__cpu())
     return nyx__error(c->ctx, UNSUPPORTED, nyx_device_name(c->device));
   NYX_TRY(nyx__contiguous(c->ctx, c->in[0], &x));
-  nyx_status status = rank(c->ctx, x, &block, &at, &ranks, &count);
-  nyx_memory_free(block);
+  nyx_status status = find_unique(c, x, &count);
   nyx_tensor_release(x);
   NYX_TRY(status);
   nyx__spec(&c->spec[0], c->dtype, 1, &count);
@@ -298,29 +369,53 @@ static nyx_status unique_infer(nyx_call *c) {
   return NYX_OK;
 }
 
+/* Where results go. */
+typedef struct unique_target {
+  const char *from;
+  char *to;
+  size_t item;
+  int64_t *inverse, *counts, base;
+} unique_target;
+
+static void write_one(const unique_target *t, int64_t at, int64_t rank) {
+  if (t->counts[rank]++ == 0)
+    memcpy(t->to + (size_t)rank * t->item, t->from + (size_t)at * t->item, t->item);
+  t->inverse[at] = rank + t->base;
+}
+
+static void write_ranked(const nyx_tensor *x, const unique_found *f,
+                         const unique_target *t) {
+  uint64_t key[KEYS];
+  for (int64_t i = 0, n; i < x->numel; i += n) {
+    n = x->numel - i < KEYS ? x->numel - i : KEYS;
+    nyx__order_keys(x->dtype, t->from + (size_t)i * t->item, 1, n, false, key);
+    for (int64_t k = 0; k < n; k++) write_one(t, i + k, f->rank[key[k] - f->least]);
+  }
+}
+
 static nyx_status unique_cpu(nyx_call *c) {
+  const unique_found *f = c->found;
   nyx_tensor *x;
-  void *block;
-  const int64_t *at;
-  int64_t *ranks, count = 0;
   NYX_TRY(nyx__contiguous(c->ctx, c->in[0], &x));
-  nyx_status status = rank(c->ctx, x, &block, &at, &ranks, &count);
-  if (status == NYX_OK) {
-    size_t item = nyx_dtype_size(x->dtype);
-    const char *from = nyx__data(x);
-    char *to = nyx__data(c->out[0]);
-    int64_t *inverse = nyx__data(c->out[1]), *counts = nyx__data(c->out[2]);
-    memset(counts, 0, (size_t)count * sizeof *counts);
+  const unique_target t = {.from = nyx__data(x),
+                           .to = nyx__data(c->out[0]),
+                           .item = nyx_dtype_size(x->dtype),
+                           .inverse = nyx__data(c->out[1]),
+                           .counts = nyx__data(c->out[2]),
+                           .base = c->ctx->index_base};
+  memset(t.counts, 0, (size_t)c->out[2]->numel * sizeof *t.counts);
+  if (f->rank) {
+    write_ranked(x, f, &t);
+  } else {
+    int64_t rank = -1;
     for (int64_t i = 0; i < x->numel; i++) {
-      int64_t r = ranks[i];
-      if (counts[r]++ == 0)
-        memcpy(to + (size_t)r * item, from + (size_t)at[i] * item, item);
-      inverse[at[i]] = r + c->ctx->index_base;
+      if (i == 0 || nyx__order_key(&f->order, i) != nyx__order_key(&f->order, i - 1))
+        rank++;
+      write_one(&t, nyx__order_at(&f->order, i), rank);
     }
   }
-  nyx_memory_free(block);
   nyx_tensor_release(x);
-  return status;
+  return NYX_OK;
 }
 
 const nyx_op nyx__op_unique = {

@@ -1,17 +1,23 @@
-/* var and std, in two passes over rows of contiguous elements. Long rows are worked on in
- * pieces of fixed size, whose moments are merged in order, so that results do not depend
- * on the number of threads. Read next: softmax.h (rows), kernels/cpu/softmax.h (moments).
+/* var and std. Rows of contiguous elements take two passes, columns of contiguous rows
+ * two passes over a few rows at a time. What is long is worked on in pieces of fixed
+ * size, whose moments are merged in order, so that results do not depend on the number of
+ * threads. Read next: softmax.h (rows), kernels/cpu/softmax.h (moments).
  */
 #include <math.h>
 #include <nyx/parallel.h>
 
+#include "../device/cpu/sides.h"
 #include "../grad/graph.h"
 #include "kernels/cpu/softmax.h"
 #include "reduce.h"
 #include "softmax.h"
 
-#define PIECE 32768 /* elements of a row that one task takes */
-#define GRAIN 16384 /* elements of short rows that one task takes */
+#define PIECE 32768     /* elements of a row that one task takes */
+#define GRAIN 16384     /* elements of short rows that one task takes */
+#define PIECE_ROWS 1024 /* the same down columns, of which one task takes COLUMNS */
+#define COLUMNS 256
+#define NEAR_ROWS 32  /* gone over twice: of COLUMNS they fit the second cache */
+#define MIN_COLUMNS 8 /* fewer are copied into rows */
 
 enum { ATTR_DIM, ATTR_CORRECTION, ATTR_KEEPDIM, ATTRS };
 
@@ -22,9 +28,9 @@ typedef struct moments {
 
 typedef struct variance_job {
   const nyx_softmax_kernel *kernel;
-  bool root;   /* std */
-  size_t size; /* of an element */
-  int64_t rows, n, pieces;
+  bool root;                       /* std */
+  size_t size;                     /* of an element */
+  int64_t rows, n, length, pieces; /* n elements in pieces of `length` */
   double divisor;
   const char *x;
   char *y;
@@ -49,26 +55,26 @@ static void do_rows(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static int64_t piece_length(const variance_job *j, int64_t piece) {
-  int64_t left = j->n - piece * PIECE;
-  return left < PIECE ? left : PIECE;
+static int64_t length_of(const variance_job *j, int64_t piece) {
+  int64_t left = j->n - piece * j->length;
+  return left < j->length ? left : j->length;
 }
 
 static void do_pieces(void *arg, int64_t begin, int64_t end) {
   const variance_job *j = arg;
   for (int64_t i = begin; i < end; i++) {
-    int64_t piece = i % j->pieces, at = i / j->pieces * j->n + piece * PIECE;
-    j->kernel->moments(j->x + (size_t)at * j->size, piece_length(j, piece),
+    int64_t piece = i % j->pieces, at = i / j->pieces * j->n + piece * j->length;
+    j->kernel->moments(j->x + (size_t)at * j->size, length_of(j, piece),
                        &j->parts[i].mean, &j->parts[i].squares);
   }
 }
 
-/* The sum of squares of a whole row: Chan, Golub and LeVeque, "Updating Formulae and a
+/* The sum of squares of all pieces: Chan, Golub and LeVeque, "Updating Formulae and a
  * Pairwise Algorithm for Computing Sample Variances" (1979). */
 static double merged(const variance_job *j, const moments *part) {
-  double mean = part[0].mean, squares = part[0].squares, n = (double)PIECE;
+  double mean = part[0].mean, squares = part[0].squares, n = (double)j->length;
   for (int64_t i = 1; i < j->pieces; i++) {
-    double more = (double)piece_length(j, i), all = n + more;
+    double more = (double)length_of(j, i), all = n + more;
     double apart = part[i].mean - mean;
     squares += part[i].squares + apart * apart * (n * more / all);
     mean += apart * (more / all);
@@ -93,6 +99,64 @@ static nyx_status variances(nyx_context *ctx, variance_job *j) {
   return NYX_OK;
 }
 
+/* Columns */
+
+typedef struct column_job {
+  variance_job to; /* rows: of the result; pieces of PIECE_ROWS elements */
+  side kept;
+  int64_t inner, blocks, step; /* columns side by side, in blocks; from row to row */
+} column_job;
+
+static void do_columns(void *arg, int64_t begin, int64_t end) {
+  const column_job *j = arg;
+  const variance_job *to = &j->to;
+  for (int64_t task = begin; task < end; task++) {
+    double mean[COLUMNS], squares[COLUMNS];
+    int64_t piece = task % to->pieces, block = task / to->pieces;
+    int64_t column = block % j->blocks * COLUMNS, left = j->inner - column;
+    int64_t first = block / j->blocks * j->inner + column;
+    int64_t width = left < COLUMNS ? left : COLUMNS, n = length_of(to, piece);
+    const char *x =
+        to->x +
+        (size_t)(place(&j->kept, first) + piece * to->length * j->step) * to->size;
+    for (int64_t r = 0; r < n; r += NEAR_ROWS)
+      to->kernel->column_moments(x + (size_t)(r * j->step) * to->size, j->step,
+                                 n - r < NEAR_ROWS ? n - r : NEAR_ROWS, width, r, mean,
+                                 squares);
+    for (int64_t i = 0; i < width; i++)
+      if (to->parts)
+        to->parts[(first + i) * to->pieces + piece] = (moments){mean[i], squares[i]};
+      else
+        write_row(to, first + i, squares[i]);
+  }
+}
+
+static nyx_status column_variances(nyx_context *ctx, column_job *j) {
+  variance_job *to = &j->to;
+  int64_t width = j->inner < COLUMNS ? j->inner : COLUMNS;
+  int64_t tasks = to->rows / j->inner * j->blocks * to->pieces;
+  if (to->pieces > 1) {
+    size_t bytes = (size_t)(to->rows * to->pieces) * sizeof(moments);
+    if (!(to->parts = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  }
+  nyx_parallel_for(tasks, GRAIN / (width * length_of(to, 0)) + 1, do_columns, j);
+  for (int64_t r = 0; to->parts && r < to->rows; r++)
+    write_row(to, r, merged(to, to->parts + r * to->pieces));
+  nyx_memory_free(to->parts);
+  return NYX_OK;
+}
+
+/* Whether x, of the compute type, is columns as it lies; then in j how. */
+static bool as_columns(const nyx_tensor *x, uint32_t dims, column_job *j) {
+  side reduced = side_of(x, dims, true, true);
+  j->kept = side_of(x, dims, false, false);
+  j->inner = inner_size(&j->kept);
+  j->step = inner_stride(&reduced);
+  j->blocks = (j->inner + COLUMNS - 1) / COLUMNS;
+  return reduced.n == 1 && j->kept.count > 0 && reduced.count > 0 && j->kept.n > 0 &&
+         inner_stride(&j->kept) == 1 && j->inner >= MIN_COLUMNS && j->step != 1;
+}
+
 /* n - correction, 0 where that is negative. */
 static double divisor_of(int64_t n, double correction) {
   double left = (double)n - correction;
@@ -101,11 +165,13 @@ static double divisor_of(int64_t n, double correction) {
 
 static nyx_status run(nyx_call *c, bool root) {
   nyx_context *ctx = c->ctx;
-  nyx_tensor *in, *out, *target = c->out[0], *x = c->in[0];
+  nyx_tensor *in = NULL, *out, *target = c->out[0], *x = c->in[0];
   nyx_dtype compute = nyx__compute_dtype(c->dtype);
   uint32_t dims;
+  column_job columns;
   NYX_TRY(nyx__reduce_dims(ctx, NYX_ATTR_DIMS, &c->attr[ATTR_DIM], x->ndim, &dims));
-  NYX_TRY(nyx__float_rows(ctx, x, dims, compute, &in));
+  bool down = x->dtype == compute && as_columns(x, dims, &columns);
+  if (!down) NYX_TRY(nyx__float_rows(ctx, x, dims, compute, &in));
   nyx_status status = NYX_OK;
   if (target->dtype == compute)
     out = nyx_tensor_retain(target);
@@ -118,11 +184,13 @@ static nyx_status run(nyx_call *c, bool root) {
                       .size = nyx_dtype_size(compute),
                       .rows = target->numel,
                       .n = n,
-                      .pieces = (n + PIECE - 1) / PIECE,
+                      .length = down ? PIECE_ROWS : PIECE,
                       .divisor = divisor_of(n, c->attr[ATTR_CORRECTION].f),
-                      .x = nyx__data(in),
+                      .x = nyx__data(down ? x : in),
                       .y = nyx__data(out)};
-    status = variances(ctx, &j);
+    j.pieces = (n + j.length - 1) / j.length;
+    columns.to = j;
+    status = down ? column_variances(ctx, &columns) : variances(ctx, &j);
     if (status == NYX_OK && out != target) status = nyx__copy_into(ctx, out, target);
     nyx_tensor_release(out);
   }

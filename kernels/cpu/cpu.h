@@ -18,6 +18,7 @@ struct nyx_elementwise_kernels; /* elementwise.h */
 struct nyx_reduce_kernels;      /* reduce.h */
 struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
+struct nyx_move_kernels;    /* move.h */
 struct nyx_softmax_kernels; /* softmax.h */
 struct nyx_norm_kernels;    /* norm.h */
 struct nyx_optim_kernels;   /* optim.h; path.c: .optim = &NYX_PATH(optim) */
@@ -27,6 +28,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_elementwise_kernels *elementwise;
   const struct nyx_reduce_kernels *reduce;
   const struct nyx_gemm_kernels *gemm;
+  const struct nyx_move_kernels *move;
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;
   const struct nyx_optim_kernels *optim;

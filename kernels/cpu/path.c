@@ -2,6 +2,7 @@
  * Read next: cpu.h, core/device/cpu/path.c. */
 #include "elementwise.h"
 #include "gemm.h"
+#include "move.h"
 #include "norm.h"
 #include "optim.h"
 #include "reduce.h"
@@ -14,6 +15,7 @@ extern const nyx_elementwise_kernels NYX_PATH(elementwise);
 extern const nyx_reduce_kernels NYX_PATH(reduce);
 extern const nyx_gemm_kernels NYX_PATH(gemm);
 extern const nyx_softmax_kernels NYX_PATH(softmax);
+extern const nyx_move_kernels NYX_PATH(move);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
@@ -23,6 +25,7 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .elementwise = &NYX_PATH(elementwise),
     .reduce = &NYX_PATH(reduce),
     .gemm = &NYX_PATH(gemm),
+    .move = &NYX_PATH(move),
     .softmax = &NYX_PATH(softmax),
     .norm = &NYX_PATH(norm),
     .optim = &NYX_PATH(optim),

@@ -26,6 +26,10 @@ typedef struct nyx_softmax_kernel {
                                void *y);
   /* *mean of x and the sum of (x - *mean)^2, in two passes, corrected */
   void (*moments)(const void *x, int64_t n, double *mean, double *squares);
+  /* The same for `width` columns, of rows `step` elements apart: `rows` rows more, after
+   * the `before` ones that are in mean and squares. */
+  void (*column_moments)(const void *x, int64_t step, int64_t rows, int64_t width,
+                         int64_t before, double *mean, double *squares);
 } nyx_softmax_kernel;
 
 typedef struct nyx_softmax_kernels {

@@ -245,6 +245,65 @@ static void moments(const void *from, int64_t n, double *mean, double *squares) 
   if (n == 0) *squares = 0;
 }
 
+#define MOMENT_VECTORS 4 /* side by side: a cache line or four of each row */
+
+/* The moments of `rows` elements, of which `off` are off from center by `sum`, go into
+ * those of `before`: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm
+ * for Computing Sample Variances" (1979). */
+static void merge_moments(int64_t n, int64_t rows, int64_t before, const S *center,
+                          const S *sum, const S *square, double *mean, double *squares) {
+  const double more = 1 / (double)rows, share = (double)rows / (double)(rows + before);
+  const double weight = (double)before * share;
+  for (int64_t i = 0; i < n && before == 0; i++) mean[i] = squares[i] = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double rest = (double)sum[i] * more, apart = (double)center[i] + rest - mean[i];
+    double own = (double)square[i] - (double)sum[i] * rest;
+    mean[i] += apart * share;
+    squares[i] += own + apart * (apart * weight); /* 0 of the first, however large */
+  }
+}
+
+/* Twice over the same rows, which are few enough to be near the second time. */
+static void column_moments(const void *from, int64_t step, int64_t rows, int64_t width,
+                           int64_t before, double *mean, double *squares) {
+  const T count = K(rows);
+  for (int64_t c = 0; c < width; c += MOMENT_VECTORS * NYX_LANES) {
+    const S *x = (const S *)from + c;
+    int64_t n =
+        width - c < MOMENT_VECTORS * NYX_LANES ? width - c : MOMENT_VECTORS * NYX_LANES;
+    T center[MOMENT_VECTORS], sum[MOMENT_VECTORS], square[MOMENT_VECTORS];
+    for (int k = 0; k < MOMENT_VECTORS; k++) center[k] = sum[k] = square[k] = K(0);
+    if (n == MOMENT_VECTORS * NYX_LANES) {
+      for (int64_t r = 0; r < rows; r++)
+        for (int k = 0; k < MOMENT_VECTORS; k++) {
+          __builtin_prefetch(x + (rows + r) * step + k * NYX_LANES);
+          center[k] += nyx__load(x + r * step + k * NYX_LANES);
+        }
+      for (int k = 0; k < MOMENT_VECTORS; k++) center[k] /= count;
+      for (int64_t r = 0; r < rows; r++)
+        for (int k = 0; k < MOMENT_VECTORS; k++) {
+          T d = nyx__load(x + r * step + k * NYX_LANES) - center[k];
+          sum[k] += d;
+          square[k] = nyx_fma(d, d, square[k]);
+        }
+    } else {
+      for (int k = 0; k * NYX_LANES < n; k++) {
+        int64_t part = n - k * NYX_LANES < NYX_LANES ? n - k * NYX_LANES : NYX_LANES;
+        const S *at = x + k * NYX_LANES;
+        for (int64_t r = 0; r < rows; r++) center[k] += load_lanes(at + r * step, part);
+        center[k] /= count;
+        for (int64_t r = 0; r < rows; r++) {
+          T d = load_lanes(at + r * step, part) - center[k];
+          sum[k] += d;
+          square[k] = nyx_fma(d, d, square[k]);
+        }
+      }
+    }
+    merge_moments(n, rows, before, (const S *)center, (const S *)sum, (const S *)square,
+                  mean + c, squares + c);
+  }
+}
+
 extern const nyx_softmax_kernel SOFTMAX_KERNEL;
 const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .exp_sum = exp_sum,
@@ -255,4 +314,5 @@ const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
     .moments = moments,
+    .column_moments = column_moments,
 };

@@ -10,6 +10,7 @@
 #include "core/device/cpu/cpu.h"
 #include "core/tensor/tensor.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/move.h"
 
 static nyx_context *ctx;
 
@@ -174,6 +175,53 @@ static void large_shapes(void) {
   }
 }
 
+/* Both sides of the limits of tiles, panels and of what is written past the caches. */
+static void turned_shapes(void) {
+  static const int64_t shapes[][2] = {{16, 64},   {17, 65},    {513, 127},  {1030, 66},
+                                      {64, 1031}, {1023, 515}, {1100, 1030}};
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_UINT8};
+  for (int round = 0; round < 4 * 7 * 2; round++) {
+    nyx_dtype one = dtypes[round % 4];
+    const nyx_dtype dtype[4] = {one, one, one, one};
+    const int layout[4] = {TRANSPOSED, round % 3 ? PLAIN : TRANSPOSED, PLAIN,
+                           round % 5 ? PLAIN : TRANSPOSED};
+    compare(ids[round / 28], 2, shapes[round / 4 % 7], dtype, layout);
+  }
+}
+
+/* Kernels of every path: blocks of all shapes around the squares that are turned in
+ * registers; and bytes from and to any address. */
+static void moves_on(const nyx_cpu_kernels *k) {
+  enum { MOST = 67, STEP = 71 };
+  static char src[MOST * STEP * 8 + 300], dst[MOST * STEP * 8 + 300];
+  for (size_t i = 0; i < sizeof src; i++) src[i] = (char)random_bits();
+  for (int size = 0; size < 4; size++) {
+    size_t item = (size_t)1 << size;
+    for (int round = 0; round < 200; round++) {
+      int64_t rows = below(MOST + 1), cols = below(MOST + 1), bad = 0;
+      memset(dst, 0, sizeof dst);
+      k->move->transpose[size](rows, cols, src, STEP, dst, STEP);
+      for (int64_t r = 0; r < MOST; r++)
+        for (int64_t c = 0; c < STEP; c++) {
+          const char zero[8] = {0}, *from = src + (size_t)(c * STEP + r) * item;
+          bool inside = r < rows && c < cols;
+          bad += memcmp(dst + (size_t)(r * STEP + c) * item, inside ? from : zero, item);
+        }
+      CHECK_AT(bad == 0, k->name, ": %d x %d of %d bytes", (int)rows, (int)cols,
+               (int)item);
+    }
+  }
+  for (int round = 0; round < 500; round++) {
+    int64_t n = below(300), from = below(70), to = 1 + below(70);
+    memset(dst, 1, sizeof dst);
+    k->move->stream(n, src + from, dst + to);
+    k->move->drain();
+    CHECK_AT(memcmp(src + from, dst + to, (size_t)n) == 0 && dst[to - 1] == 1 &&
+                 dst[to + n] == 1,
+             k->name, ": %d bytes from %d to %d", (int)n, (int)from, (int)to);
+  }
+}
+
 /* Adding to itself, through views of every kind. */
 static void in_place(void) {
   for (int round = 0; round < 2000; round++) {
@@ -324,6 +372,7 @@ static void conversions(void) {
     if (!k) continue;
     conversions_on(k);
     halves_on(k);
+    moves_on(k);
   }
 }
 
@@ -332,8 +381,10 @@ int main(void) {
   RUN(conversions);
   RUN(small_shapes);
   RUN(large_shapes);
+  RUN(turned_shapes);
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(large_shapes);
+  RUN(turned_shapes);
   RUN(in_place);
   nyx_context_free(ctx);
   return check_done();

@@ -317,6 +317,59 @@ static void special_values(void) {
   }
 }
 
+/* Variances down columns: widths around vectors and blocks, heights around the rows gone
+ * over twice and the pieces, values far from 0, numbers that are none. */
+static void variance_down(int64_t rows, int64_t columns, nyx_dtype dtype) {
+  int64_t n = 2 * rows * columns;
+  double *v = malloc((size_t)n * sizeof *v), *want = malloc((size_t)(2 * columns) * 8);
+  double *one = malloc((size_t)rows * sizeof *one), mean;
+  for (int64_t i = 0; i < n; i++) v[i] = 1000 + (double)(next() % 4096) / 256;
+  v[columns + 1] = INFINITY;
+  v[columns + 2] = NAN;
+  for (int64_t c = 0; c < 2 * columns; c++) {
+    const double *from = v + c / columns * rows * columns + c % columns;
+    for (int64_t r = 0; r < rows; r++) one[r] = from[r * columns];
+    want[c] = squares(one, rows, &mean) / (double)(rows - 1);
+  }
+  nyx_tensor *x = make(dtype, SHAPE(2, rows, columns), v), *first = NULL;
+  for (int threads = 1; threads < 4; threads++) {
+    must(nyx_parallel_set_threads(threads));
+    nyx_tensor *y = apply(ID(var), x, NULL, NULL, ATTRS(LIST(1), NYX_NONE, NYX_NONE));
+    const double *got = read(y);
+    for (int64_t c = 0; c < 2 * columns; c++)
+      if (!CHECK_AT(isfinite(want[c]) ? fabs(got[c] - want[c]) <= 1e-6 * want[c]
+                                      : isnan(got[c]),
+                    "var", ": column %d of %d x %d: %g, expected %g", (int)c, (int)rows,
+                    (int)columns, got[c], want[c]))
+        break;
+    if (first)
+      CHECK(memcmp(nyx_tensor_data(first), nyx_tensor_data(y),
+                   (size_t)(2 * columns) * nyx_dtype_size(dtype)) == 0);
+    nyx_tensor_release(first);
+    first = y;
+  }
+  must(nyx_parallel_set_threads(0));
+  nyx_tensor_release(first);
+  nyx_tensor_release(x);
+  free(one);
+  free(want);
+  free(v);
+}
+
+static void variances_down(void) {
+  static const int64_t rows[] = {2, 31, 33, 1024, 1057, 2100};
+  static const int64_t columns[] = {8, 9, 64, 67, 256, 259};
+  for (int i = 0; i < 6; i++)
+    for (int k = 0; k < 6; k++)
+      variance_down(rows[i], columns[k], (i + k) % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
+  double large[40 * 8], zero[8] = {0};
+  for (int i = 0; i < 40 * 8; i++) large[i] = 0x1p664; /* its square is infinite */
+  nyx_tensor *x = make(NYX_FLOAT64, SHAPE(40, 8), large);
+  CHECK(holds(apply(ID(var), x, NULL, NULL, ATTRS(LIST(0), NYX_NONE, NYX_NONE)), SHAPE(8),
+              zero));
+  nyx_tensor_release(x);
+}
+
 /* Positions down columns, in several parts of rows: the first of equals, the first nan.
  */
 static void positions_in_columns(void) {
@@ -557,6 +610,7 @@ static void run(void) {
   RUN(long_sums);
   RUN(same_for_any_threads);
   RUN(special_values);
+  RUN(variances_down);
   RUN(positions_in_columns);
   RUN(positions_count_from_the_base);
   RUN(of_nothing);

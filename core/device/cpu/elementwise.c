@@ -6,11 +6,14 @@
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "../../../kernels/cpu/move.h"
 #include "cpu.h"
 
 #define MAX_IN 5
 #define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
-#define TILE_ROWS 16            /* of 4 bytes fill a cache line */
+#define TILE_COLS 64            /* and as many rows as fill a buffer */
+#define PANEL_ROWS 512          /* done across before going further down: page tables */
+#define STREAM_BYTES (4 << 20)  /* results of tiles from here on go past the caches */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 
 /* A tensor as the loops see it. Strides are in elements. */
@@ -39,6 +42,9 @@ typedef struct plan {
   int n_in;            /* inputs the text uses; slot[i] is the place of in[i] for fn */
   int slot[MAX_IN];
   operand in[MAX_IN], out;
+  bool copies;  /* fn only copies: a gathered tile is the result */
+  bool streams; /* tiles of a result that is too large for the caches */
+  const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
   nyx_scatter_fn scatter;
   int ndim; /* at least 1; 2 for tiles */
@@ -46,7 +52,7 @@ typedef struct plan {
   int64_t n;
   cut cut;
   int64_t block;                    /* most elements of a block */
-  int64_t tile_cols;                /* of a tile that is not at the edge */
+  int64_t tile_rows;                /* of a tile that is not at the edge */
   int64_t tiles_down, tiles_across; /* tiles of the last two dimensions */
 } plan;
 
@@ -99,8 +105,8 @@ static int64_t run_length(const plan *p, const int64_t *at, int64_t n) {
 
 /* Rows and columns between tensors and buffers */
 
-/* Elements of `item` bytes, strides in elements. `down`: column by column, for tensors
- * whose memory runs down the columns; the other side is a buffer. */
+/* Elements of `item` bytes, strides in elements. One side has its rows in order, or both
+ * have; `down`: the memory of the other runs down the columns. */
 #define MOVE(type)                                                                       \
   for (int64_t i = 0; i < outer; i++) {                                                  \
     const type *restrict s = (const type *)src + i * src_outer;                          \
@@ -112,18 +118,28 @@ static int64_t run_length(const plan *p, const int64_t *at, int64_t n) {
     else                                                                                 \
       for (int64_t j = 0; j < inner; j++) d[j * dst_inner] = s[j * src_inner];           \
   }
-static void move(int64_t item, bool down, int64_t rows, int64_t cols, const void *src,
-                 int64_t src_down, int64_t src_right, void *dst, int64_t dst_down,
-                 int64_t dst_right) {
+static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t cols,
+                 const void *src, int64_t src_down, int64_t src_right, void *dst,
+                 int64_t dst_down, int64_t dst_right) {
+  const nyx_transpose_fn *transpose = p->move->transpose;
+  int size = item == 8 ? 3 : item == 4 ? 2 : item == 2 ? 1 : 0;
+  if (src_down == 1 && dst_right == 1) {
+    transpose[size](rows, cols, src, src_right, dst, dst_down);
+    return;
+  }
+  if (dst_down == 1 && src_right == 1) {
+    transpose[size](cols, rows, src, src_down, dst, dst_right);
+    return;
+  }
   int64_t outer = down ? cols : rows, inner = down ? rows : cols;
   int64_t src_outer = down ? src_right : src_down,
           src_inner = down ? src_down : src_right;
   int64_t dst_outer = down ? dst_right : dst_down,
           dst_inner = down ? dst_down : dst_right;
-  switch (item) {
-    case 1: MOVE(uint8_t) break;
-    case 2: MOVE(uint16_t) break;
-    case 4: MOVE(uint32_t) break;
+  switch (size) {
+    case 0: MOVE(uint8_t) break;
+    case 1: MOVE(uint16_t) break;
+    case 2: MOVE(uint32_t) break;
     default: MOVE(uint64_t)
   }
 }
@@ -132,16 +148,15 @@ static void move(int64_t item, bool down, int64_t rows, int64_t cols, const void
 static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
-  if (rows == 1) {
+  if (o->ready && (rows > 1 || p->copies)) {
+    move(p, p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
+  } else if (rows == 1) {
     o->gather(cols, src, right, dst);
-  } else if (o->ready) {
-    move(p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
   } else if (down < right) {
-    _Alignas(64) char line[BLOCK_BYTES];
-    for (int64_t j = 0; j < cols; j++) {
-      o->gather(rows, src + j * right * o->item, down, line);
-      move(p->item, true, rows, 1, line, 1, 1, dst + j * p->item, cols, 1);
-    }
+    _Alignas(64) char turned[BLOCK_BYTES];
+    for (int64_t j = 0; j < cols; j++)
+      o->gather(rows, src + j * right * o->item, down, turned + j * rows * p->item);
+    move(p, p->item, true, rows, cols, turned, 1, rows, dst, cols, 1);
   } else {
     for (int64_t i = 0; i < rows; i++)
       o->gather(cols, src + i * down * o->item, right, dst + i * cols * p->item);
@@ -154,13 +169,12 @@ static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
   const operand *o = &p->out;
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
   if (o->ready) {
-    move(o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
+    move(p, o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
   } else if (rows > 1 && down < right) {
-    _Alignas(64) char line[BLOCK_BYTES];
-    for (int64_t j = 0; j < cols; j++) {
-      move(p->item, true, rows, 1, src + j * p->item, cols, 1, line, 1, 1);
-      p->scatter(rows, line, dst + j * right * o->item, down);
-    }
+    _Alignas(64) char turned[BLOCK_BYTES];
+    move(p, p->item, true, rows, cols, src, cols, 1, turned, 1, rows);
+    for (int64_t j = 0; j < cols; j++)
+      p->scatter(rows, turned + j * rows * p->item, dst + j * right * o->item, down);
   } else {
     for (int64_t i = 0; i < rows; i++)
       p->scatter(cols, src + i * cols * p->item, dst + i * down * o->item, right);
@@ -234,20 +248,55 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
 
 /* Tiles */
 
+/* Asks for the rows of the tile below: they are too far apart for anything to guess. */
+static void fetch_rows(const char *at, int64_t step, int64_t rows, int64_t bytes) {
+  for (int64_t i = rows; i < 2 * rows; i++)
+    for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(at + i * step + k);
+}
+
+/* Where fn writes a tile. */
+typedef struct tile_target {
+  char *to;
+  int64_t step; /* bytes from row to row */
+  bool dense;
+} tile_target;
+
+static tile_target target_of(const plan *p, buffers *b, char *target, int64_t cols) {
+  const int last = p->ndim - 1;
+  bool direct = p->out.ready && p->out.stride[last] == 1 && !p->streams;
+  if (direct) return (tile_target){target, p->out.stride[last - 1] * p->out.item, false};
+  return (tile_target){b->out, cols * p->result_item, true};
+}
+
+/* From fn's buffer to the output. */
+static void finish_tile(const plan *p, buffers *b, int64_t rows, int64_t cols,
+                        const char *from, char *target) {
+  const operand *o = &p->out;
+  const int last = p->ndim - 1;
+  if (!p->streams) {
+    scatter(p, rows, cols, from == b->out ? widened(p, rows * cols, b) : from, target);
+    return;
+  }
+  for (int64_t i = 0; i < rows; i++)
+    p->move->stream(cols * o->item, from + i * cols * o->item,
+                    target + i * o->stride[last - 1] * o->item);
+}
+
 static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
                      int64_t cols) {
-  const operand *o = &p->out;
   const int last = p->ndim - 1;
   const char *from[MAX_IN];
   const void *in[MAX_IN];
   int64_t step[MAX_IN]; /* bytes from row to row */
-  char *target = address(p, o, at);
-  bool direct = o->ready && o->stride[last] == 1, dense = !direct;
+  char *target = address(p, &p->out, at);
+  tile_target t = target_of(p, b, target, cols);
+  bool dense = t.dense;
   for (int k = 0; k < p->n_in; k++) {
     const operand *x = &p->in[k];
     from[k] = address(p, x, at);
     step[k] = x->stride[last - 1] * x->item;
     if (x->ready && x->stride[last] == 1) {
+      fetch_rows(from[k], step[k], rows, cols * x->item);
       dense = false;
       continue;
     }
@@ -255,15 +304,32 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
     from[k] = b->in[k];
     step[k] = cols * p->item;
   }
-  char *to = direct ? target : b->out;
-  int64_t to_step = direct ? o->stride[last - 1] * o->item : cols * p->result_item;
+  if (dense && p->copies) {
+    finish_tile(p, b, rows, cols, from[0], target);
+    return;
+  }
   int64_t calls = dense ? 1 : rows, n = dense ? rows * cols : cols;
   for (int64_t i = 0; i < calls; i++) {
     for (int k = 0; k < MAX_IN; k++) in[k] = b->in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = from[k] + i * step[k];
-    p->fn(n, in, to + i * to_step, p->attr);
+    p->fn(n, in, t.to + i * t.step, p->attr);
   }
-  if (!direct) scatter(p, rows, cols, widened(p, rows * cols, b), target);
+  if (t.dense) finish_tile(p, b, rows, cols, b->out, target);
+}
+
+/* The first element of tile t. Down first: the next tile has the memory next to this
+ * one's. But only so far that the pages of both sides are still known when it goes on
+ * across. */
+static void tile_position(const plan *p, int64_t t, int64_t *at) {
+  const int last = p->ndim - 1;
+  int64_t high = PANEL_ROWS / p->tile_rows, plane = p->tiles_down * p->tiles_across;
+  int64_t rest = t / plane, inside = t % plane;
+  int64_t panel = inside / (high * p->tiles_across), first = panel * high;
+  if (high > p->tiles_down - first) high = p->tiles_down - first;
+  inside -= first * p->tiles_across;
+  at[last - 1] = (first + inside % high) * p->tile_rows;
+  at[last] = inside / high * TILE_COLS;
+  for (int d = last - 2; d >= 0; rest /= p->shape[d--]) at[d] = rest % p->shape[d];
 }
 
 static void run_tiles(void *arg, int64_t begin, int64_t end) {
@@ -272,16 +338,12 @@ static void run_tiles(void *arg, int64_t begin, int64_t end) {
   int64_t at[NYX_MAX_DIMS] = {0};
   buffers b;
   for (int64_t t = begin; t < end; t++) {
-    /* Down first: the next tile has the memory next to this one's. */
-    int64_t rest = t / p->tiles_down;
-    at[last - 1] = t % p->tiles_down * TILE_ROWS;
-    at[last] = rest % p->tiles_across * p->tile_cols;
-    rest /= p->tiles_across;
-    for (int d = last - 2; d >= 0; rest /= p->shape[d--]) at[d] = rest % p->shape[d];
+    tile_position(p, t, at);
     int64_t rows = p->shape[last - 1] - at[last - 1], cols = p->shape[last] - at[last];
-    run_tile(p, &b, at, rows < TILE_ROWS ? rows : TILE_ROWS,
-             cols < p->tile_cols ? cols : p->tile_cols);
+    run_tile(p, &b, at, rows < p->tile_rows ? rows : p->tile_rows,
+             cols < TILE_COLS ? cols : TILE_COLS);
   }
+  if (p->streams) p->move->drain();
 }
 
 static void run_range(void *arg, int64_t begin, int64_t end) {
@@ -386,9 +448,11 @@ static void lay_out(plan *p) {
       swap(p->shape, across, last - 1);
       swap(p->out.stride, across, last - 1);
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
-      p->tile_cols = most / TILE_ROWS;
-      p->tiles_down = (p->shape[last - 1] + TILE_ROWS - 1) / TILE_ROWS;
-      p->tiles_across = (row + p->tile_cols - 1) / p->tile_cols;
+      p->streams =
+          p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= STREAM_BYTES;
+      p->tile_rows = most / TILE_COLS;
+      p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
+      p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;
       return;
     }
   }
@@ -429,60 +493,78 @@ static void plan_general(plan *p, const nyx_elementwise *job) {
   lay_out(p);
 }
 
-typedef struct copy {
-  char *to;
-  const char *from;
-} copy;
+/* Copies within a dtype keep the bits, and need no kernel: whatever the type, elements of
+ * a size are moved alike. */
+#define COPY(size)                                                                       \
+  static void copy_##size(int64_t n, const void *const *in, void *out,                   \
+                          const double *attr) {                                          \
+    (void)attr;                                                                          \
+    memmove(out, in[0], (size_t)n *(size));                                              \
+  }
+COPY(1)
+COPY(2)
+COPY(4)
+COPY(8)
 
-static void copy_range(void *arg, int64_t begin, int64_t end) {
-  const copy *c = arg;
-  memmove(c->to + begin, c->from + begin, (size_t)(end - begin));
+static bool is_copy(const nyx_elementwise *job) {
+  return job->row->id == NYX_KERNEL_clone && job->part == 0 &&
+         job->in[0]->dtype == job->out->dtype;
 }
 
-/* Copies between tensors of one dtype and geometry need no kernel. */
-static bool copy_bytes(const nyx_elementwise *job) {
-  const nyx_tensor *x = job->in[0], *out = job->out;
-  if (job->row->id != NYX_KERNEL_clone || job->part != 0 || x->dtype != out->dtype ||
-      x->numel != out->numel || !nyx__is_contiguous(x) || !nyx__is_contiguous(out))
-    return false;
-  copy c = {nyx__data(out), nyx__data(x)};
-  nyx_parallel_for(out->numel * (int64_t)nyx_dtype_size(x->dtype), GRAIN_BYTES,
-                   copy_range, &c);
-  return true;
+/* What is computed, and in which type. */
+static void plan_kernel(plan *p, const nyx_elementwise *job) {
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  int compute = compute_index(job->compute);
+  nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
+  p->copies = is_copy(job);
+  p->out.item = (int64_t)nyx_dtype_size(job->out->dtype);
+  if (p->copies) {
+    p->item = p->result_item = p->out.item;
+    p->out.ready = true;
+    p->fn = p->item == 8   ? copy_8
+            : p->item == 4 ? copy_4
+            : p->item == 2 ? copy_2
+                           : copy_1;
+    return;
+  }
+  p->fn = kernels->rows[compute][job->row->id][job->part];
+  p->result_item = (int64_t)nyx_dtype_size(result);
+  p->item = (int64_t)nyx_dtype_size(job->compute);
+  p->out.ready = job->out->dtype == result;
+  p->widen = result == job->compute ? NULL : kernels->gather[result][compute];
+  p->scatter = kernels->scatter[compute][job->out->dtype];
+}
+
+static void plan_operands(plan *p, const nyx_elementwise *job) {
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  p->out.data = nyx__data(job->out);
+  p->n_in = 0;
+  for (int i = 0; i < MAX_IN; i++) {
+    const nyx_tensor *t = job->in[i];
+    if (!t) continue;
+    operand *o = &p->in[p->n_in];
+    o->data = nyx__data(t);
+    o->item = (int64_t)nyx_dtype_size(t->dtype);
+    o->ready = p->copies || t->dtype == job->compute;
+    o->gather = kernels->gather[t->dtype][compute_index(job->compute)];
+    p->slot[p->n_in++] = i;
+  }
 }
 
 nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
                                 const nyx_elementwise *job) {
   (void)dev;
   NYX_TRY(nyx__cpu_path_check(ctx));
-  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
-  int compute = compute_index(job->compute);
-  nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
   plan p;
-  p.fn = kernels->rows[compute][job->row->id][job->part];
   p.n = job->out->numel;
+  p.attr = job->attr;
+  p.move = nyx__cpu_kernels()->move;
+  p.streams = false;
+  plan_kernel(&p, job);
   if (!p.fn)
     return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
-  if (p.n == 0 || copy_bytes(job)) return NYX_OK;
-  p.attr = job->attr;
-  p.result_item = (int64_t)nyx_dtype_size(result);
-  p.item = (int64_t)nyx_dtype_size(job->compute);
-  p.out.data = nyx__data(job->out);
-  p.out.item = (int64_t)nyx_dtype_size(job->out->dtype);
-  p.out.ready = job->out->dtype == result;
-  p.widen = result == job->compute ? NULL : kernels->gather[result][compute];
-  p.scatter = kernels->scatter[compute][job->out->dtype];
-  p.n_in = 0;
-  for (int i = 0; i < MAX_IN; i++) {
-    const nyx_tensor *t = job->in[i];
-    if (!t) continue;
-    operand *o = &p.in[p.n_in];
-    o->data = nyx__data(t);
-    o->item = (int64_t)nyx_dtype_size(t->dtype);
-    o->ready = t->dtype == job->compute;
-    o->gather = kernels->gather[t->dtype][compute];
-    p.slot[p.n_in++] = i;
-  }
+  if (p.n == 0) return NYX_OK;
+  plan_operands(&p, job);
   if (!plan_simple(&p, job)) plan_general(&p, job);
   int64_t blocks = GRAIN_BYTES / p.item / p.block;
   if (p.cut == CUT_TILES) {

@@ -120,6 +120,8 @@ typedef struct nyx_call {
   int n_out;                      /* set by nyx_apply to op->n_out; infer may lower it */
   nyx_spec spec[NYX_MAX_OUTPUTS]; /* filled by infer */
   nyx_tensor *out[NYX_MAX_OUTPUTS]; /* allocated from spec before launch, contiguous */
+  void *found; /* a block that infer of a by_value op leaves for `cpu`, or NULL; nyx_apply
+                * gives it back with nyx_memory_free */
 } nyx_call;
 
 /* One step of the backward pass. `in` and `out` hold what save_in and save_out ask for,

@@ -1,0 +1,92 @@
+/* Transposing blocks of elements of every size; the algorithm is in move_type.h, written
+ * once over a vector type. Compiled once per instruction-set path. */
+#include "move.h"
+
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#define AHEAD_BYTES                                                                      \
+  128 /* down a column, which nothing else guesses: they lie far apart */
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define T uint8_t
+#define TBITS 8
+#define TYPED(name) name##_8
+#include "move_type.h"
+#undef T
+#undef TBITS
+#undef TYPED
+
+#define T uint16_t
+#define TBITS 16
+#define TYPED(name) name##_16
+#include "move_type.h"
+#undef T
+#undef TBITS
+#undef TYPED
+
+#define T uint32_t
+#define TBITS 32
+#define TYPED(name) name##_32
+#include "move_type.h"
+#undef T
+#undef TBITS
+#undef TYPED
+
+#define T uint64_t
+#define TBITS 64
+#define TYPED(name) name##_64
+#include "move_type.h"
+#undef T
+#undef TBITS
+#undef TYPED
+
+#if defined(__AVX512F__)
+#define STREAM(to, from) _mm512_stream_si512((void *)(to), _mm512_loadu_si512(from))
+#elif defined(__AVX2__)
+#define STREAM(to, from)                                                                 \
+  _mm256_stream_si256((void *)(to), _mm256_loadu_si256((const void *)(from)))
+#elif defined(__SSE2__)
+#define STREAM(to, from)                                                                 \
+  _mm_stream_si128((void *)(to), _mm_loadu_si128((const void *)(from)))
+#else
+#define STREAM(to, from) memcpy(to, from, VECTOR_BYTES)
+#endif
+
+static void stream(int64_t bytes, const void *src, void *dst) {
+  const char *from = src;
+  char *to = dst;
+  int64_t head = (int64_t)(-(uintptr_t)to % 64), i;
+  if (head > bytes) head = bytes;
+  if (head) memcpy(to, from, (size_t)head);
+  for (i = head; i + 64 <= bytes; i += 64)
+    for (int k = 0; k < 64; k += VECTOR_BYTES) STREAM(to + i + k, from + i + k);
+  if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
+}
+
+static void drain(void) {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+extern const nyx_move_kernels NYX_PATH(move);
+const nyx_move_kernels NYX_PATH(move) = {
+    .stream = stream,
+    .drain = drain,
+    .transpose = {transpose_8, transpose_16, transpose_32, transpose_64},
+};

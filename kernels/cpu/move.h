@@ -1,0 +1,23 @@
+/* Moving elements without looking at them, on one path: blocks are turned on their way
+ * between two memories, one of which runs down where the other runs right.
+ * Read next: move_type.h, core/device/cpu/elementwise.c (who calls). */
+#ifndef NYX_KERNELS_CPU_MOVE_H
+#define NYX_KERNELS_CPU_MOVE_H
+
+#include "cpu.h"
+
+/* dst[r * dst_step + c] = src[c * src_step + r] for rows x cols elements; steps are in
+ * elements. What follows src's columns is asked for ahead: blocks are best taken down
+ * src's memory one after the other. */
+typedef void (*nyx_transpose_fn)(int64_t rows, int64_t cols, const void *src,
+                                 int64_t src_step, void *dst, int64_t dst_step);
+
+/* Copies past the caches, in whole lines: for what will not stay there anyway, as writing
+ * a line the ordinary way reads it first. drain() before another thread may look. */
+typedef struct nyx_move_kernels {
+  void (*stream)(int64_t bytes, const void *src, void *dst);
+  void (*drain)(void);
+  nyx_transpose_fn transpose[4]; /* elements of 1, 2, 4, 8 bytes */
+} nyx_move_kernels;
+
+#endif
