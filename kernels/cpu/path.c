@@ -1,5 +1,6 @@
 /* The table of one instruction-set path, put together from the kernels of this path.
  * Read next: cpu.h, core/device/cpu/path.c. */
+#include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "norm.h"
@@ -16,6 +17,7 @@ extern const nyx_gemm_kernels NYX_PATH(gemm);
 extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_optim_kernels NYX_PATH(optim);
+extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -26,4 +28,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .softmax = &NYX_PATH(softmax),
     .norm = &NYX_PATH(norm),
     .optim = &NYX_PATH(optim),
+    .depthwise = &NYX_PATH(depthwise),
 };
