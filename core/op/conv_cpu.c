@@ -7,6 +7,7 @@
 
 #include "../linalg/gemm.h"
 #include "conv.h"
+#include "conv_product.h"
 #include "depthwise.h"
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
@@ -355,6 +356,9 @@ nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x
     return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
   }
   conv_run r = start(ctx, v, x, weight, y);
+  if (!r.pointwise && nyx__conv_product_takes(v)) {
+    return nyx__conv_product(ctx, v, x, weight, bias, y);
+  }
   r.bias = bias;
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
@@ -369,6 +373,9 @@ nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
     return nyx__depthwise_input(ctx, v, y, weight, x);
   }
   conv_run r = start(ctx, v, x, weight, y);
+  if (!r.pointwise && nyx__conv_product_takes_input(v)) {
+    return nyx__conv_product_input(ctx, v, y, weight, x);
+  }
   divide_channels(&r);
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *

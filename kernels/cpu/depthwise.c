@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "patches.h"
 #include "vector_bytes.h"
 
 #define BLOCK 4            /* rows of a result that are summed together */

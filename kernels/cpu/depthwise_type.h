@@ -113,16 +113,16 @@ static void TYPED(sum)(const nyx_depthwise *d, const TYPED(sums) * j) {
   }
 }
 
-static TYPED(padding) TYPED(x_padding)(const plan *p) {
+static nyx_row_padding TYPED(x_padding)(const plan *p) {
   const nyx_depthwise *d = p->d;
-  return (TYPED(padding)){d->in[1], d->stride[1], d->pad[1], p->phases, p->phase};
+  return (nyx_row_padding){d->in[1], d->stride[1], d->pad[1], p->phases, p->phase};
 }
 
 /* The padded rows that outputs row..row+rows-1 see. */
 static void TYPED(pad_stripe)(const plan *p, const nyx_depthwise_planes *planes,
                               int64_t row, int64_t rows) {
   const nyx_depthwise *d = p->d;
-  TYPED(padding) g = TYPED(x_padding)(p);
+  nyx_row_padding g = TYPED(x_padding)(p);
   TYPED(pad_rows)
   (&g, planes->x, d->in[0], planes->x_limit, row * d->stride[0] - d->pad[0],
    rows * d->stride[0] + p->extra, (T *)(void *)p->padded, p->pitch);
@@ -259,7 +259,7 @@ static void TYPED(input)(const nyx_depthwise_planes *planes, void *scratch) {
   const nyx_depthwise *d = p->d;
   int64_t first = d->pad[0] / d->stride[0];
   int64_t all = (d->pad[0] + d->in[0] - 1) / d->stride[0] - first + 1;
-  TYPED(padding) g = {d->out[1], 1, p->across, 1, p->phase};
+  nyx_row_padding g = {d->out[1], 1, p->across, 1, p->phase};
   TYPED(order_weights)(p, planes->weight);
   for (int64_t a = 0; a < all; a += p->stripe) {
     int64_t rows = all - a < p->stripe ? all - a : p->stripe;

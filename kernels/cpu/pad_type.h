@@ -2,7 +2,7 @@
  * read instead of the image, so that their loops know no borders. With a stride the
  * columns of a row are split by their remainder (its phases): what one tap reads for
  * neighbouring outputs lies side by side. Included where T, TINT and TYPED are defined;
- * needs vector_bytes.h. */
+ * needs vector_bytes.h and patches.h. */
 
 typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef TINT TYPED(lanes) __attribute__((vector_size(VECTOR_BYTES)));
@@ -83,14 +83,8 @@ static ALWAYS_INLINE void TYPED(copy_step)(T *to, const T *from, int64_t n,
   }
 }
 
-/* How a row is laid out: element q of phase f is column q * step + f - pad of the image,
- * zero outside; phases are `phase` elements apart. */
-typedef struct TYPED(padding) {
-  int64_t width, step, pad, phases, phase;
-} TYPED(padding);
-
 /* Which elements of a phase are inside the image: n from `lo` on, which is `column`. */
-static inline void TYPED(inside)(const TYPED(padding) * g, int64_t f, int64_t *lo,
+static inline void TYPED(inside)(const nyx_row_padding *g, int64_t f, int64_t *lo,
                                  int64_t *column, int64_t *n) {
   int64_t first = f - g->pad;
   *lo = first < 0 ? (g->step - 1 - first) / g->step : 0;
@@ -101,7 +95,7 @@ static inline void TYPED(inside)(const TYPED(padding) * g, int64_t f, int64_t *l
 
 /* Rows first..first+count-1 of a plane of `height` rows, to rows `pitch` apart. The zeros
  * beside the image are there already. */
-static void TYPED(pad_rows)(const TYPED(padding) * g, const T *plane, int64_t height,
+static void TYPED(pad_rows)(const nyx_row_padding *g, const T *plane, int64_t height,
                             const T *limit, int64_t first, int64_t count, T *to,
                             int64_t pitch) {
   int64_t begin = first < 0 ? (-first < count ? -first : count) : 0;

@@ -5,6 +5,7 @@
 #include "gemm.h"
 #include "norm.h"
 #include "optim.h"
+#include "patches.h"
 #include "reduce.h"
 #include "softmax.h"
 
@@ -18,6 +19,7 @@ extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_depthwise_kernels NYX_PATH(depthwise);
+extern const nyx_patches_kernels NYX_PATH(patches);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -29,4 +31,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .norm = &NYX_PATH(norm),
     .optim = &NYX_PATH(optim),
     .depthwise = &NYX_PATH(depthwise),
+    .patches = &NYX_PATH(patches),
 };
