@@ -396,6 +396,9 @@ nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
   if (nyx__depthwise_takes(v, NYX_DEPTHWISE_WEIGHT)) {
     return nyx__depthwise_weight(ctx, v, y, x, weight);
   }
+  if (!r.pointwise && nyx__conv_product_takes_weight(v)) {
+    return nyx__conv_product_weight(ctx, v, y, x, weight);
+  }
   divide_channels(&r);
   plan_tiles(&r);
   int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;

@@ -38,8 +38,7 @@ typedef struct product_run {
   int64_t columns, rows;     /* of a unit, at most */
   int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
   int64_t row_units;         /* divisions of the output channels of a group */
-  bool once;              /* one block of columns: no block of the weight is used again */
-  int64_t unit_rows_of_x; /* padded rows of a channel that a unit needs, at most */
+  bool once; /* one block of columns: no block of the weight is used again */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes, a_bytes;
   atomic_int status;
 } product_run;
@@ -91,8 +90,8 @@ static int64_t row_block(const product_run *r) {
   return r->gemm->block_rows / r->gemm->tile_rows * r->width;
 }
 
-/* Everything but pointers. False: too large, or too small to fill tiles. */
-static bool plan(product_run *r, const nyx__conv *v) {
+/* Sizes. False: too large, or too small to fill tiles. */
+static bool describe(product_run *r, const nyx__conv *v) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   *r = (product_run){
       .v = v,
@@ -121,19 +120,28 @@ static bool plan(product_run *r, const nyx__conv *v) {
                                  .phase = wx->out + (across - 1) / wx->stride};
   r->pitch = r->padding.phases * r->padding.phase;
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
+  return true;
+}
+
+/* The padded rows of `channels` channels; false: too large. */
+static bool plan_padded(product_run *r, int64_t channels) {
+  int64_t rows = rows_needed(r), slack = 4 * r->patches->lanes * r->item;
+  if (rows > LARGEST || r->pitch > SCRATCH_BYTES || rows * r->pitch > SCRATCH_BYTES ||
+      channels * rows * r->pitch * r->item > SCRATCH_BYTES)
+    return false;
+  /* Slack: vectors that begin before the end. */
+  r->padded_bytes = (size_t)(channels * rows * r->pitch * r->item + slack);
+  return true;
+}
+
+static bool plan(product_run *r, const nyx__conv *v) {
+  if (!describe(r, v)) return false;
   r->depth = parts(r->terms, parts(r->terms, r->gemm->depth));
   r->depth = (r->depth + 15) / 16 * 16;
   divide(r);
-  int64_t channels = least((r->depth - 1) / r->taps + 2, r->in_group);
-  r->unit_rows_of_x = rows_needed(r);
-  if (r->unit_rows_of_x > LARGEST || r->pitch > SCRATCH_BYTES ||
-      r->unit_rows_of_x * r->pitch > SCRATCH_BYTES ||
-      channels * r->unit_rows_of_x * r->pitch * r->item > SCRATCH_BYTES)
-    return false;
-  int64_t slack = 4 * r->patches->lanes * r->item; /* vectors that begin before the end */
-  r->padded_bytes =
-      (size_t)(channels * r->unit_rows_of_x * r->pitch * r->item + slack) / 64 * 64 + 64;
-  r->panel_bytes = (size_t)(r->depth * r->columns * r->item + slack);
+  if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
+  r->panel_bytes =
+      (size_t)(r->depth * r->columns * r->item + 4 * r->patches->lanes * r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
   r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
@@ -141,10 +149,13 @@ static bool plan(product_run *r, const nyx__conv *v) {
   return true;
 }
 
+static bool usable(void) {
+  return nyx__cpu_kernels()->gemm->fast || !nyx__blas();
+}
+
 bool nyx__conv_product_takes(const nyx__conv *v) {
   product_run r;
-  if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
-  return plan(&r, v);
+  return usable() && plan(&r, v);
 }
 
 static bool going(product_run *r) {
@@ -206,6 +217,15 @@ static int64_t part_rows(const product_run *r, const image_part *p) {
   return (p->y1 - p->y0 - 1) * r->v->window[0].stride + r->span;
 }
 
+/* How much a channel of a unit takes. */
+static void measure(const product_run *r, unit *u) {
+  u->channel = 0;
+  for (int64_t q = u->q0, next; q < u->q1; q = next) {
+    image_part p = part_at(r, u, q, &next);
+    u->channel += part_rows(r, &p) * r->pitch;
+  }
+}
+
 /* Pads what channels c0..c1-1 of the group have for this unit. */
 static void pad_channels(const product_run *r, const unit *u, int64_t c0, int64_t c1) {
   const nyx__window *wy = &r->v->window[0];
@@ -241,10 +261,11 @@ static void find_offsets(const product_run *r, const unit *u, int64_t first,
   }
 }
 
-/* The vectors of columns q.. of a panel; `base` is where the images' parts begin. */
-static int64_t find_patches(const product_run *r, const unit *u, int64_t q) {
+/* The vectors of some columns from q on; `base` is where the images' parts begin. */
+static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
+                            int64_t columns) {
   const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
-  int64_t end = least(q + r->gemm->tile_cols, u->q1), first = q, base = 0, next, n = 0;
+  int64_t end = least(q + columns, u->q1), first = q, base = 0, next, n = 0;
   for (int64_t at = u->q0; at < end; at = next) {
     image_part p = part_at(r, u, at, &next);
     int64_t origin = p.n * r->positions;
@@ -265,7 +286,7 @@ static void pack_columns(const product_run *r, const unit *u, int64_t depth) {
   int64_t tile = r->gemm->tile_cols;
   for (int64_t q = u->q0; q < u->q1; q += tile) {
     char *panel = u->panels + (q - u->q0) * depth * r->item;
-    int64_t n = find_patches(r, u, q);
+    int64_t n = find_patches(r, u, q, tile);
     if (u->q1 - q < tile) memset(panel, 0, (size_t)(depth * tile * r->item));
     r->patches->pack(u->padded, u->offset, depth, u->patch, n, tile, panel);
   }
@@ -342,7 +363,7 @@ static void run_unit(product_run *r, unit *u) {
 
 /* Unit i: (column block, group, division of the rows). */
 static void find_unit(const product_run *r, int64_t i, unit *u) {
-  int64_t block = i / r->row_units / r->v->groups, next;
+  int64_t block = i / r->row_units / r->v->groups;
   u->o0 = i % r->row_units * r->rows;
   u->o1 = least(u->o0 + r->rows, r->out_group);
   u->group = i / r->row_units % r->v->groups;
@@ -354,15 +375,11 @@ static void find_unit(const product_run *r, int64_t i, unit *u) {
     u->q0 = block * r->columns;
     u->q1 = least(u->q0 + r->columns, r->positions * r->v->images);
   }
-  u->channel = 0;
-  for (int64_t q = u->q0; q < u->q1; q = next) {
-    image_part p = part_at(r, u, q, &next);
-    u->channel += part_rows(r, &p) * r->pitch;
-  }
+  measure(r, u);
 }
 
-static void run_range(void *arg, int64_t begin, int64_t end) {
-  product_run *r = arg;
+/* The scratch of a range of units; false: no memory. Its block is u->padded. */
+static bool take_scratch(product_run *r, unit *u) {
   size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes,
                    r->offset_bytes, r->patch_bytes, r->a_bytes};
   size_t bytes = 0, at[6];
@@ -373,20 +390,35 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
   char *block = nyx_memory_alloc(bytes);
   if (!block) {
     atomic_store(&r->status, NYX_ERR_MEMORY);
-    return;
+    return false;
   }
-  unit u = {.padded = block,
-            .panels = block + at[1],
-            .result = block + at[2],
-            .offset = (int64_t *)(void *)(block + at[3]),
-            .patch = (nyx_patch *)(void *)(block + at[4]),
-            .a = block + at[5]};
-  memset(u.padded, 0, r->padded_bytes); /* beside the images; see pad_type.h */
+  *u = (unit){.padded = block,
+              .panels = block + at[1],
+              .result = block + at[2],
+              .offset = (int64_t *)(void *)(block + at[3]),
+              .patch = (nyx_patch *)(void *)(block + at[4]),
+              .a = block + at[5]};
+  memset(u->padded, 0, r->padded_bytes); /* beside the images; see pad_type.h */
+  return true;
+}
+
+static void run_range(void *arg, int64_t begin, int64_t end) {
+  product_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
   for (int64_t i = begin; i < end && going(r); i++) {
     find_unit(r, i, &u);
     run_unit(r, &u);
   }
-  nyx_memory_free(block);
+  nyx_memory_free(u.padded);
+}
+
+static nyx_status finish(const product_run *r) {
+  switch (atomic_load(&r->status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(r->ctx, INTERRUPTED);
+    default: return nyx__no_memory(r->ctx, r->panel_bytes + r->padded_bytes);
+  }
 }
 
 nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -410,14 +442,10 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   nyx_parallel_for(r.blocks * v->groups * r.row_units, grain > 0 ? grain : 1, run_range,
                    &r);
   nyx_memory_free(r.a);
-  switch (atomic_load(&r.status)) {
-    case NYX_OK: return NYX_OK;
-    case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
-    default: return nyx__no_memory(ctx, r.panel_bytes + r.padded_bytes);
-  }
+  return finish(&r);
 }
 
-/* The adjoint */
+/* The adjoint with respect to the input */
 
 /* With stride 1 the adjoint is the convolution of y by the kernels turned round, inputs
  * and outputs exchanged. */
@@ -440,7 +468,7 @@ bool nyx__conv_product_takes_input(const nyx__conv *v) {
     if (v->window[i].kernel > 64 || v->window[i].dilation > LARGEST) return false;
   nyx__conv t = turned(v);
   product_run r; /* turning a weight that is used once costs more than it gains */
-  return nyx__conv_product_takes(&t) && plan(&r, &t) && !r.once;
+  return usable() && plan(&r, &t) && !r.once;
 }
 
 typedef struct turn_run {
@@ -484,4 +512,162 @@ nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const v
   nyx_status status = nyx__conv_product(ctx, &t, y, r.to, NULL, x);
   nyx_memory_free(r.to);
   return status;
+}
+
+/* The adjoint with respect to the weight: y (output channels x positions) times the
+ * column matrix turned (positions x terms). Positions are summed in blocks of r->columns,
+ * in segments with a partial sum each. */
+
+#define SEGMENTS 16                       /* partial sums, at most */
+#define SEGMENT_BYTES ((int64_t)64 << 20) /* all of them together */
+#define CHUNK_TERMS 512                   /* of a unit */
+
+typedef struct weight_run {
+  product_run p;
+  char *to, *partial;
+  int64_t chunk, chunks;          /* input channels of a unit; units of a group */
+  int64_t blocks, segments, each; /* blocks of positions; of a segment */
+} weight_run;
+
+static bool plan_weight(weight_run *w, const nyx__conv *v) {
+  product_run *r = &w->p;
+  *w = (weight_run){.chunks = 1};
+  if (!describe(r, v)) return false;
+  int64_t tile = r->gemm->tile_cols, all = v->images * r->positions;
+  int64_t most = CHUNK_TERMS / r->taps > 1 ? CHUNK_TERMS / r->taps : 1;
+  w->chunk = parts(r->in_group, parts(r->in_group, most));
+  w->chunks = parts(r->in_group, w->chunk);
+  r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
+  r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);
+  w->blocks = parts(all, r->columns);
+  int64_t bytes = v->out_channels * r->terms * r->item;
+  int64_t segments = least(SEGMENTS / (v->groups * w->chunks) + 1, w->blocks);
+  if (segments > SEGMENT_BYTES / bytes) segments = SEGMENT_BYTES / bytes;
+  if (segments < 1) segments = 1;
+  w->each = parts(w->blocks, segments);
+  w->segments = parts(w->blocks, w->each);
+  if (!plan_padded(r, w->chunk)) return false;
+  int64_t terms = parts(w->chunk * r->taps, tile) * tile, lanes = r->patches->lanes;
+  r->panel_bytes = (size_t)((r->columns * terms + lanes * tile) * r->item);
+  r->offset_bytes = (size_t)terms * sizeof(int64_t);
+  r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
+  r->a_bytes = (size_t)(row_block(r) * r->columns * r->item);
+  return r->panel_bytes <= (size_t)SCRATCH_BYTES;
+}
+
+bool nyx__conv_product_takes_weight(const nyx__conv *v) {
+  weight_run w;
+  return usable() && plan_weight(&w, v);
+}
+
+/* The terms of channels c0.., turned, for all columns of the unit. */
+static void pack_terms(const product_run *r, const unit *u, int64_t terms) {
+  int64_t tile = r->gemm->tile_cols, columns = u->q1 - u->q0;
+  int64_t n = find_patches(r, u, u->q0, columns);
+  for (int64_t t = 0; t < terms; t += tile) {
+    r->patches->pack_turned(u->padded, u->offset + t, least(tile, terms - t), u->patch, n,
+                            tile, u->panels + t * columns * r->item);
+  }
+}
+
+/* Rows row.. of y, of the unit's columns, as panels of A. */
+static void pack_y(const product_run *r, const unit *u, int64_t row, int64_t rows) {
+  int64_t columns = u->q1 - u->q0, next;
+  for (int64_t i = 0; i < rows; i += r->width) {
+    int64_t live = least(r->width, rows - i);
+    for (int64_t q = u->q0; q < u->q1; q = next) {
+      int64_t n = q / r->positions, first = q - n * r->positions;
+      next = least((n + 1) * r->positions, u->q1);
+      const char *from = y_at(r, n, u->group * r->out_group + row + i) + first * r->item;
+      r->gemm->pack_a(from, r->positions, 1, live, live, next - q,
+                      u->a + (i * columns + (q - u->q0) * live) * r->item);
+    }
+  }
+}
+
+/* Adds a block of positions to what channels c0..c1-1 have of the weight at `to`. */
+static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, char *to,
+                         bool add) {
+  int64_t terms = (c1 - c0) * r->taps, block = row_block(r);
+  measure(r, u);
+  pad_channels(r, u, c0, c1);
+  find_offsets(r, u, 0, terms);
+  pack_terms(r, u, terms);
+  for (int64_t row = 0; row < r->out_group; row += block) {
+    int64_t at = (u->group * r->out_group + row) * r->terms + c0 * r->taps;
+    nyx_product p = {.m = least(block, r->out_group - row),
+                     .n = terms,
+                     .k = u->q1 - u->q0,
+                     .c = to + at * r->item,
+                     .ldc = r->terms,
+                     .add = add};
+    pack_y(r, u, row, p.m);
+    r->gemm->block(&p, r->width, u->a, u->panels);
+  }
+}
+
+/* Units are (segment, group, chunk of channels). */
+static void weight_range(void *arg, int64_t begin, int64_t end) {
+  weight_run *w = arg;
+  product_run *r = &w->p;
+  int64_t all = r->v->images * r->positions;
+  int64_t bytes = r->v->out_channels * r->terms * r->item;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t c0 = i % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
+    int64_t segment = i / w->chunks / r->v->groups, first = segment * w->each;
+    int64_t last = least(first + w->each, w->blocks);
+    u.group = i / w->chunks % r->v->groups;
+    for (int64_t b = first; b < last && going(r); b++) {
+      u.q0 = b * r->columns;
+      u.q1 = least(u.q0 + r->columns, all);
+      weight_block(r, &u, c0, c1, w->partial ? w->partial + segment * bytes : w->to,
+                   b > first);
+    }
+  }
+  nyx_memory_free(u.padded);
+}
+
+#define SUM_SEGMENTS(name, T)                                                            \
+  static void name(void *arg, int64_t begin, int64_t end) {                              \
+    const weight_run *w = arg;                                                           \
+    const T *from = (const T *)(const void *)w->partial;                                 \
+    T *to = (T *)(void *)w->to;                                                          \
+    int64_t count = w->p.v->out_channels * w->p.terms;                                   \
+    memcpy(to + begin, from + begin, (size_t)(end - begin) * sizeof(T));                 \
+    for (int64_t s = 1; s < w->segments; s++) {                                          \
+      from += count;                                                                     \
+      for (int64_t q = begin; q < end; q++) to[q] += from[q];                            \
+    }                                                                                    \
+  }
+SUM_SEGMENTS(sum_segments_f32, float)
+SUM_SEGMENTS(sum_segments_f64, double)
+
+nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                    const void *x, void *weight) {
+  weight_run w;
+  plan_weight(&w, v);
+  product_run *r = &w.p;
+  r->ctx = ctx;
+  r->x = x;
+  r->y = (char *)y; /* only read here */
+  w.to = weight;
+  atomic_init(&r->status, NYX_OK);
+  int64_t count = v->out_channels * r->terms;
+  size_t bytes = (size_t)(w.segments * count * r->item);
+  if (w.segments > 1 && !(w.partial = nyx_memory_alloc(bytes))) {
+    return nyx__no_memory(ctx, bytes);
+  }
+  double work =
+      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->out_group;
+  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
+  nyx_parallel_for(w.segments * v->groups * w.chunks, grain > 0 ? grain : 1, weight_range,
+                   &w);
+  if (w.partial && going(r)) {
+    nyx_parallel_for(count, 1 << 15,
+                     v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);
+  }
+  nyx_memory_free(w.partial);
+  return finish(r);
 }

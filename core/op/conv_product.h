@@ -21,4 +21,9 @@ bool nyx__conv_product_takes_input(const nyx__conv *v);
 nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const void *y,
                                    const void *weight, void *x) NYX_MUST_CHECK;
 
+/* The adjoint with respect to the weight; at most 64 MiB of partial sums. */
+bool nyx__conv_product_takes_weight(const nyx__conv *v);
+nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                    const void *x, void *weight) NYX_MUST_CHECK;
+
 #endif

@@ -24,7 +24,7 @@
 #undef TYPED
 
 #define KERNEL(name, T)                                                                  \
-  { VECTOR_BYTES / sizeof(T), pad_##name, pack_##name }
+  { VECTOR_BYTES / sizeof(T), pad_##name, pack_##name, pack_turned_##name }
 
 const nyx_patches_kernels NYX_PATH(patches) = {
     .type = {KERNEL(f32, float), KERNEL(f64, double)}};

@@ -33,6 +33,12 @@ typedef struct nyx_patches_kernel {
    * a vector more than the panel has, at most. */
   void (*pack)(const void *from, const int64_t *offset, int64_t depth,
                const nyx_patch *patches, int64_t count, int64_t columns, void *panel);
+  /* The same block turned: a panel of `columns` terms, of which there are `terms`, with a
+   * row for each of the patches' columns. offset has an entry for each term. Writes up to
+   * lanes - 1 rows more, at most. */
+  void (*pack_turned)(const void *from, const int64_t *offset, int64_t terms,
+                      const nyx_patch *patches, int64_t count, int64_t columns,
+                      void *panel);
 } nyx_patches_kernel;
 
 typedef struct nyx_patches_kernels {

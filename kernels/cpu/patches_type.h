@@ -1,5 +1,6 @@
 /* The loops over one element type T; included by patches.c, once for each. */
 #include "pad_type.h"
+#include "transpose_type.h"
 
 static void TYPED(pad)(const nyx_row_padding *g, const void *plane, int64_t height,
                        const void *limit, int64_t first, int64_t count, void *to) {
@@ -31,6 +32,30 @@ static void TYPED(pack)(const void *from, const int64_t *offset, int64_t depth,
     case 5: TYPED(pack_rows)(5, from, offset, depth, p, columns, panel); break;
     case 6: TYPED(pack_rows)(6, from, offset, depth, p, columns, panel); break;
     default: TYPED(pack_rows)(count, from, offset, depth, patches, columns, panel);
+  }
+}
+
+/* One patch of LANES terms, turned: a vector for each column. */
+static inline void TYPED(turn_patch)(const T *from, const int64_t *offset, int64_t terms,
+                                     T *to, int64_t step) {
+  V row[LANES];
+  if (terms >= LANES) {
+    UNROLL for (int i = 0; i < LANES; i++) row[i] = LOAD(from + offset[i]);
+  } else {
+    UNROLL for (int i = 0; i < LANES; i++) row[i] =
+        i < terms ? LOAD(from + offset[i]) : (V){0};
+  }
+  TYPED(transpose)(row);
+  UNROLL for (int i = 0; i < LANES; i++) STORE(to + i * step, row[i]);
+}
+
+static void TYPED(pack_turned)(const void *from, const int64_t *offset, int64_t terms,
+                               const nyx_patch *patches, int64_t count, int64_t columns,
+                               void *panel) {
+  for (int64_t v = 0; v < count; v++) {
+    T *to = (T *)panel + patches[v].to * columns;
+    for (int64_t i = 0; i < columns; i += LANES) TYPED(turn_patch)
+    ((const T *)from + patches[v].from, offset + i, terms - i, to + i, columns);
   }
 }
 
