@@ -1,11 +1,14 @@
 /* Convolutions on the CPU: tiles of output positions, each gathered into a column matrix
- * that stays in cache, and one matrix product per tile. Depthwise ones go directly. Work
- * is divided by size alone. Read next: conv_type.h (the loops), core/linalg/gemm.c. */
+ * that stays in cache, and one matrix product per tile. Depthwise ones go elsewhere
+ * (depthwise.c). Work is divided by size alone. Read next: conv_type.h (the loops),
+ * core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 
 #include "../linalg/gemm.h"
 #include "conv.h"
+#include "conv_product.h"
+#include "depthwise.h"
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
 #define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
@@ -13,14 +16,11 @@
 #define SEGMENTS 16                      /* partial sums of a weight's adjoint, at most */
 #define SEGMENT_BYTES ((size_t)64 << 20) /* all of them together, at most */
 
-typedef enum depthwise_mode { TO_Y, TO_X, TO_WEIGHT } depthwise_mode;
-
 typedef struct loops {
   void (*gather)(const nyx__conv *v, const void *planes, int64_t channels, int64_t plane,
                  int64_t p0, int64_t p1, void *columns, int64_t ld);
   void (*spread)(const nyx__conv *v, void *planes, int64_t channels, int64_t plane,
                  int64_t p0, int64_t p1, const void *columns, int64_t ld);
-  void (*depthwise)(const nyx__conv *v, void *x, void *w, void *y, depthwise_mode mode);
   void (*fill_rows)(void *to, const void *values, int64_t rows, int64_t n, int64_t ld);
   void (*accumulate)(void *to, const void *from, int64_t n);
 } loops;
@@ -341,52 +341,6 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* Depthwise: units are planes of what is written */
-
-static bool depthwise(const conv_run *r) {
-  return r->in_group == 1 && r->out_group <= 4;
-}
-
-static void depthwise_y(void *arg, int64_t begin, int64_t end) {
-  conv_run *r = arg;
-  int64_t outs = r->v->out_channels;
-  for (int64_t i = begin; i < end && going(r); i++) {
-    int64_t n = i / outs, o = i % outs;
-    char *y = y_plane(r, n, o);
-    if (r->bias) {
-      r->do_->fill_rows(y, r->bias + o * r->item, 1, r->positions, 0);
-    } else {
-      memset(y, 0, (size_t)(r->positions * r->item));
-    }
-    r->do_->depthwise(r->v, x_plane(r, n, o / r->out_group),
-                      r->weight + o * r->taps * r->item, y, TO_Y);
-  }
-}
-
-static void depthwise_x(void *arg, int64_t begin, int64_t end) {
-  conv_run *r = arg;
-  for (int64_t i = begin; i < end && going(r); i++) {
-    int64_t n = i / r->v->in_channels, c = i % r->v->in_channels;
-    memset(x_plane(r, n, c), 0, (size_t)(r->plane * r->item));
-    for (int64_t o = c * r->out_group; o < (c + 1) * r->out_group; o++) {
-      r->do_->depthwise(r->v, x_plane(r, n, c), r->weight + o * r->taps * r->item,
-                        y_plane(r, n, o), TO_X);
-    }
-  }
-}
-
-static void depthwise_weight(void *arg, int64_t begin, int64_t end) {
-  conv_run *r = arg;
-  for (int64_t o = begin; o < end; o++) {
-    char *weight = r->weight + o * r->taps * r->item;
-    memset(weight, 0, (size_t)(r->taps * r->item));
-    for (int64_t n = 0; n < r->v->images && going(r); n++) {
-      r->do_->depthwise(r->v, x_plane(r, n, o / r->out_group), weight, y_plane(r, n, o),
-                        TO_WEIGHT);
-    }
-  }
-}
-
 /* Runs `units` units of about `work` multiplications each. */
 static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) {
   int64_t grain =
@@ -397,13 +351,15 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
 
 nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *weight, const void *bias, void *y) {
-  conv_run r = start(ctx, v, x, weight, y);
-  r.bias = bias;
   if (v->images * v->out_channels == 0) return NYX_OK;
-  if (depthwise(&r)) {
-    return run(&r, v->images * v->out_channels, (double)r.positions * (double)r.taps,
-               depthwise_y);
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_FORWARD)) {
+    return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
   }
+  conv_run r = start(ctx, v, x, weight, y);
+  if (!r.pointwise && nyx__conv_product_takes(v)) {
+    return nyx__conv_product(ctx, v, x, weight, bias, y);
+  }
+  r.bias = bias;
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
                 (double)(r.in_group * r.taps);
@@ -412,11 +368,13 @@ nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x
 
 nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x) {
-  conv_run r = start(ctx, v, x, weight, y);
   if (v->images * v->in_channels == 0) return NYX_OK;
-  if (depthwise(&r)) {
-    double work = (double)r.positions * (double)r.taps * (double)r.out_group;
-    return run(&r, v->images * v->in_channels, work, depthwise_x);
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_INPUT)) {
+    return nyx__depthwise_input(ctx, v, y, weight, x);
+  }
+  conv_run r = start(ctx, v, x, weight, y);
+  if (!r.pointwise && nyx__conv_product_takes_input(v)) {
+    return nyx__conv_product_input(ctx, v, y, weight, x);
   }
   divide_channels(&r);
   plan_tiles(&r);
@@ -435,9 +393,11 @@ nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
     memset(weight, 0, (size_t)(count * r.item));
     return NYX_OK;
   }
-  if (depthwise(&r)) {
-    double work = (double)v->images * (double)r.positions * (double)r.taps;
-    return run(&r, v->out_channels, work, depthwise_weight);
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_WEIGHT)) {
+    return nyx__depthwise_weight(ctx, v, y, x, weight);
+  }
+  if (!r.pointwise && nyx__conv_product_takes_weight(v)) {
+    return nyx__conv_product_weight(ctx, v, y, x, weight);
   }
   divide_channels(&r);
   plan_tiles(&r);

@@ -114,67 +114,6 @@ static void TYPED(spread)(const nyx__conv *v, void *planes, int64_t channels,
   }
 }
 
-/* to[q] += w * from[q * step], or to[q * step] += w * from[q] below. */
-static void TYPED(axpy)(T *restrict to, const T *restrict from, int64_t n, int64_t step,
-                        T w) {
-  if (step == 1) {
-    for (int64_t q = 0; q < n; q++) to[q] += w * from[q];
-  } else {
-    for (int64_t q = 0; q < n; q++) to[q] += w * from[q * step];
-  }
-}
-
-static void TYPED(axpy_spread)(T *restrict to, const T *restrict from, int64_t n,
-                               int64_t step, T w) {
-  if (step == 1) {
-    for (int64_t q = 0; q < n; q++) to[q] += w * from[q];
-  } else {
-    for (int64_t q = 0; q < n; q++) to[q * step] += w * from[q];
-  }
-}
-
-static T TYPED(dot)(const T *a, const T *b, int64_t n, int64_t step) {
-  T sum[8] = {0}; /* in a fixed order that vectorises */
-  int64_t q = 0;
-  if (step == 1) {
-    for (; q + 8 <= n; q += 8) {
-      for (int l = 0; l < 8; l++) sum[l] += a[q + l] * b[q + l];
-    }
-  }
-  for (; q < n; q++) sum[q & 7] += a[q] * b[q * step];
-  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) +
-         ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-}
-
-/* One plane of a depthwise convolution: y and x meet through the kernel of one channel.
- * What the mode names is added to. */
-static void TYPED(depthwise)(const nyx__conv *v, void *x_plane, void *kernel,
-                             void *y_plane, depthwise_mode mode) {
-  T *x = x_plane, *w = kernel, *y = y_plane;
-  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  for (int64_t i = 0; i < wy->kernel; i++) {
-    int64_t y_lo, y_hi;
-    nyx__window_inside(wy, i, &y_lo, &y_hi);
-    for (int64_t j = 0; j < wx->kernel; j++, w++) {
-      int64_t lo, hi;
-      nyx__window_inside(wx, j, &lo, &hi);
-      if (lo == hi) continue;
-      for (int64_t oy = y_lo; oy < y_hi; oy++) {
-        int64_t iy = oy * wy->stride - wy->pad + i * wy->dilation;
-        int64_t ix = lo * wx->stride - wx->pad + j * wx->dilation;
-        T *in = x + iy * wx->in + ix, *out = y + oy * wx->out + lo;
-        if (mode == TO_Y) {
-          TYPED(axpy)(out, in, hi - lo, wx->stride, *w);
-        } else if (mode == TO_X) {
-          TYPED(axpy_spread)(in, out, hi - lo, wx->stride, *w);
-        } else {
-          *w += TYPED(dot)(out, in, hi - lo, wx->stride);
-        }
-      }
-    }
-  }
-}
-
 /* Rows of `n` elements set to one value each, `ld` apart. */
 static void TYPED(fill_rows)(void *to, const void *values, int64_t rows, int64_t n,
                              int64_t ld) {
@@ -191,5 +130,5 @@ static void TYPED(accumulate)(void *to, const void *from, int64_t n) {
   for (int64_t q = 0; q < n; q++) t[q] += f[q];
 }
 
-static const loops TYPED(loops) = {TYPED(gather), TYPED(spread), TYPED(depthwise),
-                                   TYPED(fill_rows), TYPED(accumulate)};
+static const loops TYPED(loops) = {TYPED(gather), TYPED(spread), TYPED(fill_rows),
+                                   TYPED(accumulate)};

@@ -18,10 +18,12 @@ struct nyx_elementwise_kernels; /* elementwise.h */
 struct nyx_reduce_kernels;      /* reduce.h */
 struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
-struct nyx_move_kernels;    /* move.h */
-struct nyx_softmax_kernels; /* softmax.h */
-struct nyx_norm_kernels;    /* norm.h */
-struct nyx_optim_kernels;   /* optim.h; path.c: .optim = &NYX_PATH(optim) */
+struct nyx_move_kernels;      /* move.h */
+struct nyx_softmax_kernels;   /* softmax.h */
+struct nyx_norm_kernels;      /* norm.h */
+struct nyx_optim_kernels;     /* optim.h; path.c: .optim = &NYX_PATH(optim) */
+struct nyx_depthwise_kernels; /* depthwise.h */
+struct nyx_patches_kernels;   /* patches.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name; /* "base", "avx2", "avx512" */
@@ -32,6 +34,8 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;
   const struct nyx_optim_kernels *optim;
+  const struct nyx_depthwise_kernels *depthwise;
+  const struct nyx_patches_kernels *patches;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

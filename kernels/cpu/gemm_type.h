@@ -16,34 +16,7 @@ typedef T TYPED(vecu)
 #define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
-/* Lane l of two vectors: the part of a LANES x LANES transposition that exchanges blocks
- * of `step` lanes. */
-static inline V TYPED(exchange)(V a, V b, int step, bool second) {
-#if defined(__clang__)
-  V r = a;
-  UNROLL for (int l = 0; l < LANES; l++) r[l] =
-      l & step ? b[second ? l : l - step] : a[second ? l + step : l];
-  return r;
-#else
-  TYPED(lanes) from = {0};
-  UNROLL for (int l = 0; l < LANES; l++) from[l] = l & step
-                                                       ? LANES + (second ? l : l - step)
-                                                   : second ? l + step
-                                                            : l;
-  return __builtin_shuffle(a, b, from);
-#endif
-}
-
-static inline void TYPED(transpose)(V row[LANES]) {
-  UNROLL for (int step = 1; step < LANES; step *= 2) {
-    UNROLL for (int i = 0; i < LANES; i++) {
-      if (i & step) continue;
-      V a = row[i], b = row[i + step];
-      row[i] = TYPED(exchange)(a, b, step, false);
-      row[i + step] = TYPED(exchange)(a, b, step, true);
-    }
-  }
-}
+#include "transpose_type.h"
 
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
  * depth, filled up with zeros. */

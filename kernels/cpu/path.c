@@ -1,10 +1,12 @@
 /* The table of one instruction-set path, put together from the kernels of this path.
  * Read next: cpu.h, core/device/cpu/path.c. */
+#include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "move.h"
 #include "norm.h"
 #include "optim.h"
+#include "patches.h"
 #include "reduce.h"
 #include "softmax.h"
 
@@ -18,6 +20,8 @@ extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_move_kernels NYX_PATH(move);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_optim_kernels NYX_PATH(optim);
+extern const nyx_depthwise_kernels NYX_PATH(depthwise);
+extern const nyx_patches_kernels NYX_PATH(patches);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -29,4 +33,6 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .softmax = &NYX_PATH(softmax),
     .norm = &NYX_PATH(norm),
     .optim = &NYX_PATH(optim),
+    .depthwise = &NYX_PATH(depthwise),
+    .patches = &NYX_PATH(patches),
 };

@@ -1,0 +1,673 @@
+/* Dense convolutions as products: y = weight (output channels x terms) times the column
+ * matrix (terms x output positions), terms being (input channel, tap). The weight is
+ * packed once; then each unit of work packs its own columns, block of terms by block of
+ * terms, from rows of the images that it has padded, and multiplies. Units depend on
+ * sizes alone, so results do not depend on the number of threads. Read next:
+ * kernels/cpu/patches.h, kernels/cpu/gemm.h. */
+#include "conv_product.h"
+
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/gemm.h"
+#include "../../kernels/cpu/patches.h"
+#include "../linalg/blas.h"
+
+#define UNITS 16               /* wanted, for threads to share */
+#define UNIT_BYTES 1024        /* a row of a unit's columns, at most */
+#define RESULT_BYTES (1 << 18) /* a unit's result, where it is not written in place */
+#define LEAST_ROWS 112         /* of the weight, where its rows are divided */
+#define LEAST 12               /* output channels and terms that fill tiles well enough */
+#define SCRATCH_BYTES ((int64_t)8 << 20)
+#define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
+#define LARGEST ((int64_t)1 << 24)     /* sizes; below it products of two are in range */
+
+typedef struct product_run {
+  nyx_context *ctx;
+  const nyx__conv *v;
+  const nyx_gemm_kernel *gemm;
+  const nyx_patches_kernel *patches;
+  int64_t item;
+  const char *x, *weight, *bias;
+  char *y, *a; /* a: the packed weight; NULL: units pack what they need */
+  int64_t taps, positions, plane, in_group, out_group, terms;
+  nyx_row_padding padding;
+  int64_t pitch, span;       /* of padded rows; rows that one output row sees */
+  int64_t width, depth;      /* of the panels of A; terms at a time */
+  int64_t columns, rows;     /* of a unit, at most */
+  int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
+  int64_t row_units;         /* divisions of the output channels of a group */
+  bool once; /* one block of columns: no block of the weight is used again */
+  size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes, a_bytes;
+  atomic_int status;
+} product_run;
+
+static int64_t parts(int64_t n, int64_t part) {
+  return (n + part - 1) / part;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+/* Columns for a unit, and how the output channels are divided. */
+static void divide(product_run *r) {
+  const nyx__conv *v = r->v;
+  int64_t tile = r->gemm->tile_cols, count = r->positions * v->images;
+  int64_t waste = parts(r->positions, tile) * tile - r->positions;
+  bool in_place = v->images == 1 || waste <= r->positions / 24;
+  r->rows = r->out_group;
+  r->columns = UNIT_BYTES / r->item / tile * tile;
+  r->once = count <= r->columns;
+  while (!in_place && !r->once && r->columns > 2 * tile &&
+         r->columns * r->rows * r->item > RESULT_BYTES)
+    r->columns = parts(r->columns / 2, tile) * tile;
+  for (;;) {
+    r->per_image = in_place ? parts(r->positions, r->columns) : 0;
+    r->blocks = in_place ? r->per_image * v->images : parts(count, r->columns);
+    if (r->once || r->blocks * v->groups >= UNITS || r->columns <= 2 * tile) break;
+    r->columns = parts(r->columns / 2, tile) * tile;
+  }
+  int64_t wanted = parts(UNITS, r->blocks * v->groups);
+  int64_t panels = parts(r->out_group, r->width), most = LEAST_ROWS / r->width;
+  int64_t units = least(wanted, panels / (most > 0 ? most : 1));
+  r->rows = parts(panels, units > 0 ? units : 1) * r->width;
+  r->row_units = parts(r->out_group, r->rows);
+}
+
+/* The most padded rows that r->columns positions in a row need. */
+static int64_t rows_needed(const product_run *r) {
+  const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  int64_t images =
+      r->per_image ? 1 : least((r->columns - 1) / r->positions + 2, r->v->images);
+  int64_t rows = least((r->columns - 1) / wx->out + 2, images * wy->out) + images;
+  return rows * wy->stride + images * r->span;
+}
+
+/* Rows of the weight that are multiplied together. */
+static int64_t row_block(const product_run *r) {
+  return r->gemm->block_rows / r->gemm->tile_rows * r->width;
+}
+
+/* Sizes. False: too large, or too small to fill tiles. */
+static bool describe(product_run *r, const nyx__conv *v) {
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  *r = (product_run){
+      .v = v,
+      .gemm = &nyx__cpu_kernels()->gemm->type[v->dtype == NYX_FLOAT64],
+      .patches = &nyx__cpu_kernels()->patches->type[v->dtype == NYX_FLOAT64],
+      .item = (int64_t)nyx_dtype_size(v->dtype),
+      .in_group = v->in_channels / v->groups,
+      .out_group = v->out_channels / v->groups};
+  for (int i = 0; i < 2; i++) {
+    const nyx__window *w = &v->window[i];
+    if (w->in > LARGEST || w->out > LARGEST || w->pad > LARGEST || w->kernel > 64 ||
+        w->stride > 64 || w->dilation > LARGEST / 64 || w->in < 1)
+      return false;
+  }
+  r->taps = wy->kernel * wx->kernel;
+  r->positions = wy->out * wx->out;
+  r->plane = wy->in * wx->in;
+  r->terms = r->in_group * r->taps;
+  if (r->out_group < LEAST || r->terms < LEAST) return false;
+  int64_t across = (wx->kernel - 1) * wx->dilation + 1;
+  r->span = (wy->kernel - 1) * wy->dilation + 1;
+  r->padding = (nyx_row_padding){.width = wx->in,
+                                 .step = wx->stride,
+                                 .pad = wx->pad,
+                                 .phases = least(wx->stride, across),
+                                 .phase = wx->out + (across - 1) / wx->stride};
+  r->pitch = r->padding.phases * r->padding.phase;
+  r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
+  return true;
+}
+
+/* The padded rows of `channels` channels; false: too large. */
+static bool plan_padded(product_run *r, int64_t channels) {
+  int64_t rows = rows_needed(r), slack = 4 * r->patches->lanes * r->item;
+  if (rows > LARGEST || r->pitch > SCRATCH_BYTES || rows * r->pitch > SCRATCH_BYTES ||
+      channels * rows * r->pitch * r->item > SCRATCH_BYTES)
+    return false;
+  /* Slack: vectors that begin before the end. */
+  r->padded_bytes = (size_t)(channels * rows * r->pitch * r->item + slack);
+  return true;
+}
+
+static bool plan(product_run *r, const nyx__conv *v) {
+  if (!describe(r, v)) return false;
+  r->depth = parts(r->terms, parts(r->terms, r->gemm->depth));
+  r->depth = (r->depth + 15) / 16 * 16;
+  divide(r);
+  if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
+  r->panel_bytes =
+      (size_t)(r->depth * r->columns * r->item + 4 * r->patches->lanes * r->item);
+  r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
+  r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
+  r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
+  r->a_bytes = r->once ? (size_t)(row_block(r) * r->depth * r->item) : 0;
+  return true;
+}
+
+static bool usable(void) {
+  return nyx__cpu_kernels()->gemm->fast || !nyx__blas();
+}
+
+bool nyx__conv_product_takes(const nyx__conv *v) {
+  product_run r;
+  return usable() && plan(&r, v);
+}
+
+static bool going(product_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
+}
+
+/* The packed weight: groups, blocks of terms, panels. */
+static char *panel_at(const product_run *r, int64_t group, int64_t term, int64_t row) {
+  int64_t depth = least(r->depth, r->terms - term);
+  int64_t at = group * r->out_group * r->terms + term * r->out_group + row * depth;
+  return r->a + at * r->item;
+}
+
+static void pack_rows(const product_run *r, int64_t group, int64_t term, int64_t row,
+                      int64_t rows, char *to) {
+  const char *from =
+      r->weight + ((group * r->out_group + row) * r->terms + term) * r->item;
+  r->gemm->pack_a(from, r->terms, 1, rows, r->width, least(r->depth, r->terms - term),
+                  to);
+}
+
+/* Items are panels: (group, block of terms, panel). */
+static void pack_weight(void *arg, int64_t begin, int64_t end) {
+  const product_run *r = arg;
+  int64_t panels = parts(r->out_group, r->width), blocks = parts(r->terms, r->depth);
+  for (int64_t i = begin; i < end; i++) {
+    int64_t row = i % panels * r->width, term = i / panels % blocks * r->depth;
+    int64_t group = i / panels / blocks;
+    pack_rows(r, group, term, row, least(r->width, r->out_group - row),
+              panel_at(r, group, term, row));
+  }
+}
+
+/* A unit: columns q0..q1-1 of all images' positions, rows o0..o1-1 of a group. */
+typedef struct unit {
+  int64_t group, q0, q1, o0, o1;
+  char *padded, *panels, *result, *a;
+  int64_t *offset;
+  nyx_patch *patch;
+  int64_t channel; /* elements from one padded channel to the next */
+} unit;
+
+/* Part of an image: output rows y0..y1-1 of image n. */
+typedef struct image_part {
+  int64_t n, y0, y1;
+} image_part;
+
+/* The part that begins at column q, and where the next one begins. */
+static image_part part_at(const product_run *r, const unit *u, int64_t q, int64_t *next) {
+  int64_t n = q / r->positions, first = n * r->positions;
+  *next = least(first + r->positions, u->q1);
+  return (image_part){.n = n,
+                      .y0 = (q - first) / r->v->window[1].out,
+                      .y1 = (*next - 1 - first) / r->v->window[1].out + 1};
+}
+
+static int64_t part_rows(const product_run *r, const image_part *p) {
+  return (p->y1 - p->y0 - 1) * r->v->window[0].stride + r->span;
+}
+
+/* How much a channel of a unit takes. */
+static void measure(const product_run *r, unit *u) {
+  u->channel = 0;
+  for (int64_t q = u->q0, next; q < u->q1; q = next) {
+    image_part p = part_at(r, u, q, &next);
+    u->channel += part_rows(r, &p) * r->pitch;
+  }
+}
+
+/* Pads what channels c0..c1-1 of the group have for this unit. */
+static void pad_channels(const product_run *r, const unit *u, int64_t c0, int64_t c1) {
+  const nyx__window *wy = &r->v->window[0];
+  const char *limit = r->x + r->v->images * r->v->in_channels * r->plane * r->item;
+  int64_t next, at = 0;
+  for (int64_t q = u->q0; q < u->q1; q = next) {
+    image_part p = part_at(r, u, q, &next);
+    int64_t rows = part_rows(r, &p);
+    int64_t first = p.n * r->v->in_channels + u->group * r->in_group;
+    for (int64_t c = c0; c < c1; c++) {
+      r->patches->pad(&r->padding, r->x + (first + c) * r->plane * r->item, wy->in, limit,
+                      p.y0 * wy->stride - wy->pad, rows,
+                      u->padded + ((c - c0) * u->channel + at) * r->item);
+    }
+    at += rows * r->pitch;
+  }
+}
+
+/* Where the terms from `first` on read. */
+static void find_offsets(const product_run *r, const unit *u, int64_t first,
+                         int64_t depth) {
+  const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  int64_t t = first % r->taps, c = 0, i = t / wx->kernel, j = t % wx->kernel;
+  for (int64_t l = 0; l < depth; l++) {
+    int64_t column = j * wx->dilation;
+    u->offset[l] = c * u->channel + i * wy->dilation * r->pitch +
+                   column % wx->stride * r->padding.phase + column / wx->stride;
+    if (++j < wx->kernel) continue;
+    j = 0;
+    if (++i < wy->kernel) continue;
+    i = 0;
+    c++;
+  }
+}
+
+/* The vectors of some columns from q on; `base` is where the images' parts begin. */
+static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
+                            int64_t columns) {
+  const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  int64_t end = least(q + columns, u->q1), first = q, base = 0, next, n = 0;
+  for (int64_t at = u->q0; at < end; at = next) {
+    image_part p = part_at(r, u, at, &next);
+    int64_t origin = p.n * r->positions;
+    while (q < least(next, end)) {
+      int64_t y = (q - origin) / wx->out, x = (q - origin) % wx->out;
+      int64_t live = least(wx->out - x, least(next, end) - q);
+      int64_t from = base + (y - p.y0) * wy->stride * r->pitch + x;
+      for (int64_t l = 0; l < live; l += r->patches->lanes)
+        u->patch[n++] = (nyx_patch){from + l, q - first + l};
+      q += live;
+    }
+    base += part_rows(r, &p) * r->pitch;
+  }
+  return n;
+}
+
+static void pack_columns(const product_run *r, const unit *u, int64_t depth) {
+  int64_t tile = r->gemm->tile_cols;
+  for (int64_t q = u->q0; q < u->q1; q += tile) {
+    char *panel = u->panels + (q - u->q0) * depth * r->item;
+    int64_t n = find_patches(r, u, q, tile);
+    if (u->q1 - q < tile) memset(panel, 0, (size_t)(depth * tile * r->item));
+    r->patches->pack(u->padded, u->offset, depth, u->patch, n, tile, panel);
+  }
+}
+
+static void multiply(const product_run *r, const unit *u, int64_t term, int64_t depth,
+                     char *c, int64_t ldc) {
+  int64_t block = row_block(r);
+  for (int64_t row = u->o0; row < u->o1; row += block) {
+    nyx_product p = {.m = least(block, u->o1 - row),
+                     .n = u->q1 - u->q0,
+                     .k = depth,
+                     .c = c + (row - u->o0) * ldc * r->item,
+                     .ldc = ldc,
+                     .add = term > 0};
+    if (r->once) pack_rows(r, u->group, term, row, p.m, u->a);
+    const char *a = r->once ? u->a : panel_at(r, u->group, term, row);
+    r->gemm->block(&p, r->width, a, u->panels);
+  }
+}
+
+static char *y_at(const product_run *r, int64_t n, int64_t channel) {
+  return r->y + (n * r->v->out_channels + channel) * r->positions * r->item;
+}
+
+/* A unit's result to the images it is of. */
+static void spread(const product_run *r, const unit *u) {
+  int64_t columns = u->q1 - u->q0, next;
+  for (int64_t q = u->q0; q < u->q1; q = next) {
+    int64_t n = q / r->positions, first = q - n * r->positions;
+    next = least((n + 1) * r->positions, u->q1);
+    for (int64_t o = u->o0; o < u->o1; o++) {
+      memcpy(y_at(r, n, u->group * r->out_group + o) + first * r->item,
+             u->result + ((o - u->o0) * columns + q - u->q0) * r->item,
+             (size_t)((next - q) * r->item));
+    }
+  }
+}
+
+static void add_bias(const product_run *r, const unit *u, char *c, int64_t ldc) {
+  for (int64_t o = u->o0; o < u->o1; o++, c += ldc * r->item) {
+    int64_t channel = u->group * r->out_group + o;
+    if (r->v->dtype == NYX_FLOAT32) {
+      float b = ((const float *)(const void *)r->bias)[channel],
+            *row = (float *)(void *)c;
+      for (int64_t q = 0; q < u->q1 - u->q0; q++) row[q] += b;
+    } else {
+      double b = ((const double *)(const void *)r->bias)[channel];
+      double *row = (double *)(void *)c;
+      for (int64_t q = 0; q < u->q1 - u->q0; q++) row[q] += b;
+    }
+  }
+}
+
+static void run_unit(product_run *r, unit *u) {
+  char *c = u->result;
+  int64_t ldc = u->q1 - u->q0;
+  if (r->per_image) {
+    int64_t n = u->q0 / r->positions;
+    c = y_at(r, n, u->group * r->out_group + u->o0) +
+        (u->q0 - n * r->positions) * r->item;
+    ldc = r->positions;
+  }
+  for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
+    int64_t depth = least(r->depth, r->terms - term);
+    pad_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
+    find_offsets(r, u, term, depth);
+    pack_columns(r, u, depth);
+    multiply(r, u, term, depth, c, ldc);
+  }
+  if (r->bias) add_bias(r, u, c, ldc);
+  if (!r->per_image) spread(r, u);
+}
+
+/* Unit i: (column block, group, division of the rows). */
+static void find_unit(const product_run *r, int64_t i, unit *u) {
+  int64_t block = i / r->row_units / r->v->groups;
+  u->o0 = i % r->row_units * r->rows;
+  u->o1 = least(u->o0 + r->rows, r->out_group);
+  u->group = i / r->row_units % r->v->groups;
+  if (r->per_image) {
+    int64_t first = block / r->per_image * r->positions;
+    u->q0 = first + block % r->per_image * r->columns;
+    u->q1 = least(u->q0 + r->columns, first + r->positions);
+  } else {
+    u->q0 = block * r->columns;
+    u->q1 = least(u->q0 + r->columns, r->positions * r->v->images);
+  }
+  measure(r, u);
+}
+
+/* The scratch of a range of units; false: no memory. Its block is u->padded. */
+static bool take_scratch(product_run *r, unit *u) {
+  size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes,
+                   r->offset_bytes, r->patch_bytes, r->a_bytes};
+  size_t bytes = 0, at[6];
+  for (int i = 0; i < 6; i++) {
+    at[i] = bytes;
+    bytes += (part[i] + 63) / 64 * 64;
+  }
+  char *block = nyx_memory_alloc(bytes);
+  if (!block) {
+    atomic_store(&r->status, NYX_ERR_MEMORY);
+    return false;
+  }
+  *u = (unit){.padded = block,
+              .panels = block + at[1],
+              .result = block + at[2],
+              .offset = (int64_t *)(void *)(block + at[3]),
+              .patch = (nyx_patch *)(void *)(block + at[4]),
+              .a = block + at[5]};
+  memset(u->padded, 0, r->padded_bytes); /* beside the images; see pad_type.h */
+  return true;
+}
+
+static void run_range(void *arg, int64_t begin, int64_t end) {
+  product_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    find_unit(r, i, &u);
+    run_unit(r, &u);
+  }
+  nyx_memory_free(u.padded);
+}
+
+static nyx_status finish(const product_run *r) {
+  switch (atomic_load(&r->status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(r->ctx, INTERRUPTED);
+    default: return nyx__no_memory(r->ctx, r->panel_bytes + r->padded_bytes);
+  }
+}
+
+nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
+                             const void *weight, const void *bias, void *y) {
+  product_run r;
+  plan(&r, v);
+  r.ctx = ctx;
+  r.x = x;
+  r.weight = weight;
+  r.bias = bias;
+  r.y = y;
+  atomic_init(&r.status, NYX_OK);
+  size_t bytes = (size_t)(v->out_channels * r.terms * r.item);
+  if (!r.once) {
+    if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+    int64_t panels = parts(r.out_group, r.width) * parts(r.terms, r.depth) * v->groups;
+    nyx_parallel_for(panels, 8, pack_weight, &r);
+  }
+  double work = (double)(r.columns * r.rows) * (double)r.terms;
+  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
+  nyx_parallel_for(r.blocks * v->groups * r.row_units, grain > 0 ? grain : 1, run_range,
+                   &r);
+  nyx_memory_free(r.a);
+  return finish(&r);
+}
+
+/* The adjoint with respect to the input */
+
+/* With stride 1 the adjoint is the convolution of y by the kernels turned round, inputs
+ * and outputs exchanged. */
+static nyx__conv turned(const nyx__conv *v) {
+  nyx__conv t = *v;
+  t.in_channels = v->out_channels;
+  t.out_channels = v->in_channels;
+  for (int i = 0; i < 2; i++) {
+    nyx__window *w = &t.window[i];
+    w->in = v->window[i].out;
+    w->out = v->window[i].in;
+    w->pad = (w->kernel - 1) * w->dilation - v->window[i].pad;
+  }
+  return t;
+}
+
+bool nyx__conv_product_takes_input(const nyx__conv *v) {
+  if (v->window[0].stride != 1 || v->window[1].stride != 1) return false;
+  for (int i = 0; i < 2; i++)
+    if (v->window[i].kernel > 64 || v->window[i].dilation > LARGEST) return false;
+  nyx__conv t = turned(v);
+  product_run r; /* turning a weight that is used once costs more than it gains */
+  return usable() && plan(&r, &t) && !r.once;
+}
+
+typedef struct turn_run {
+  const nyx__conv *v;
+  const char *from;
+  char *to;
+} turn_run;
+
+/* Items are (group, input channel): its kernels of all output channels in a row, each
+ * read from its end. */
+#define TURN(name, T)                                                                    \
+  static void name(void *arg, int64_t begin, int64_t end) {                              \
+    const turn_run *r = arg;                                                             \
+    const nyx__conv *v = r->v;                                                           \
+    int64_t taps = v->window[0].kernel * v->window[1].kernel;                            \
+    int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;        \
+    for (int64_t i = begin; i < end; i++) {                                              \
+      const T *from = (const T *)(const void *)r->from;                                  \
+      T *to = (T *)(void *)r->to + i * outs * taps;                                      \
+      from += (i / ins * outs * ins + i % ins) * taps;                                   \
+      for (int64_t o = 0; o < outs; o++, to += taps, from += ins * taps)                 \
+        for (int64_t t = 0; t < taps; t++) to[t] = from[taps - 1 - t];                   \
+    }                                                                                    \
+  }
+TURN(turn_f32, float)
+TURN(turn_f64, double)
+
+nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                   const void *weight, void *x) {
+  nyx__conv t = turned(v);
+  int64_t taps = v->window[0].kernel * v->window[1].kernel;
+  int64_t count = v->out_channels * (v->in_channels / v->groups) * taps;
+  size_t bytes = (size_t)count * nyx_dtype_size(v->dtype);
+  turn_run r = {.v = v, .from = weight, .to = nyx_memory_alloc(bytes)};
+  if (!r.to) return nyx__no_memory(ctx, bytes);
+  int64_t grain = RANGE_WORK / 8 / (double)(count / v->in_channels + 1) < 1
+                      ? 1
+                      : (int64_t)(RANGE_WORK / 8) / (count / v->in_channels + 1);
+  nyx_parallel_for(v->in_channels, grain, v->dtype == NYX_FLOAT32 ? turn_f32 : turn_f64,
+                   &r);
+  nyx_status status = nyx__conv_product(ctx, &t, y, r.to, NULL, x);
+  nyx_memory_free(r.to);
+  return status;
+}
+
+/* The adjoint with respect to the weight: y (output channels x positions) times the
+ * column matrix turned (positions x terms). Positions are summed in blocks of r->columns,
+ * in segments with a partial sum each. */
+
+#define SEGMENTS 16                       /* partial sums, at most */
+#define SEGMENT_BYTES ((int64_t)64 << 20) /* all of them together */
+#define CHUNK_TERMS 512                   /* of a unit */
+
+typedef struct weight_run {
+  product_run p;
+  char *to, *partial;
+  int64_t chunk, chunks;          /* input channels of a unit; units of a group */
+  int64_t blocks, segments, each; /* blocks of positions; of a segment */
+} weight_run;
+
+static bool plan_weight(weight_run *w, const nyx__conv *v) {
+  product_run *r = &w->p;
+  *w = (weight_run){.chunks = 1};
+  if (!describe(r, v)) return false;
+  int64_t tile = r->gemm->tile_cols, all = v->images * r->positions;
+  int64_t most = CHUNK_TERMS / r->taps > 1 ? CHUNK_TERMS / r->taps : 1;
+  w->chunk = parts(r->in_group, parts(r->in_group, most));
+  w->chunks = parts(r->in_group, w->chunk);
+  r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
+  r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);
+  w->blocks = parts(all, r->columns);
+  int64_t bytes = v->out_channels * r->terms * r->item;
+  int64_t segments = least(SEGMENTS / (v->groups * w->chunks) + 1, w->blocks);
+  if (segments > SEGMENT_BYTES / bytes) segments = SEGMENT_BYTES / bytes;
+  if (segments < 1) segments = 1;
+  w->each = parts(w->blocks, segments);
+  w->segments = parts(w->blocks, w->each);
+  if (!plan_padded(r, w->chunk)) return false;
+  int64_t terms = parts(w->chunk * r->taps, tile) * tile, lanes = r->patches->lanes;
+  r->panel_bytes = (size_t)((r->columns * terms + lanes * tile) * r->item);
+  r->offset_bytes = (size_t)terms * sizeof(int64_t);
+  r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
+  r->a_bytes = (size_t)(row_block(r) * r->columns * r->item);
+  return r->panel_bytes <= (size_t)SCRATCH_BYTES;
+}
+
+bool nyx__conv_product_takes_weight(const nyx__conv *v) {
+  weight_run w;
+  return usable() && plan_weight(&w, v);
+}
+
+/* The terms of channels c0.., turned, for all columns of the unit. */
+static void pack_terms(const product_run *r, const unit *u, int64_t terms) {
+  int64_t tile = r->gemm->tile_cols, columns = u->q1 - u->q0;
+  int64_t n = find_patches(r, u, u->q0, columns);
+  for (int64_t t = 0; t < terms; t += tile) {
+    r->patches->pack_turned(u->padded, u->offset + t, least(tile, terms - t), u->patch, n,
+                            tile, u->panels + t * columns * r->item);
+  }
+}
+
+/* Rows row.. of y, of the unit's columns, as panels of A. */
+static void pack_y(const product_run *r, const unit *u, int64_t row, int64_t rows) {
+  int64_t columns = u->q1 - u->q0, next;
+  for (int64_t i = 0; i < rows; i += r->width) {
+    int64_t live = least(r->width, rows - i);
+    for (int64_t q = u->q0; q < u->q1; q = next) {
+      int64_t n = q / r->positions, first = q - n * r->positions;
+      next = least((n + 1) * r->positions, u->q1);
+      const char *from = y_at(r, n, u->group * r->out_group + row + i) + first * r->item;
+      r->gemm->pack_a(from, r->positions, 1, live, live, next - q,
+                      u->a + (i * columns + (q - u->q0) * live) * r->item);
+    }
+  }
+}
+
+/* Adds a block of positions to what channels c0..c1-1 have of the weight at `to`. */
+static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, char *to,
+                         bool add) {
+  int64_t terms = (c1 - c0) * r->taps, block = row_block(r);
+  measure(r, u);
+  pad_channels(r, u, c0, c1);
+  find_offsets(r, u, 0, terms);
+  pack_terms(r, u, terms);
+  for (int64_t row = 0; row < r->out_group; row += block) {
+    int64_t at = (u->group * r->out_group + row) * r->terms + c0 * r->taps;
+    nyx_product p = {.m = least(block, r->out_group - row),
+                     .n = terms,
+                     .k = u->q1 - u->q0,
+                     .c = to + at * r->item,
+                     .ldc = r->terms,
+                     .add = add};
+    pack_y(r, u, row, p.m);
+    r->gemm->block(&p, r->width, u->a, u->panels);
+  }
+}
+
+/* Units are (segment, group, chunk of channels). */
+static void weight_range(void *arg, int64_t begin, int64_t end) {
+  weight_run *w = arg;
+  product_run *r = &w->p;
+  int64_t all = r->v->images * r->positions;
+  int64_t bytes = r->v->out_channels * r->terms * r->item;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t c0 = i % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
+    int64_t segment = i / w->chunks / r->v->groups, first = segment * w->each;
+    int64_t last = least(first + w->each, w->blocks);
+    u.group = i / w->chunks % r->v->groups;
+    for (int64_t b = first; b < last && going(r); b++) {
+      u.q0 = b * r->columns;
+      u.q1 = least(u.q0 + r->columns, all);
+      weight_block(r, &u, c0, c1, w->partial ? w->partial + segment * bytes : w->to,
+                   b > first);
+    }
+  }
+  nyx_memory_free(u.padded);
+}
+
+#define SUM_SEGMENTS(name, T)                                                            \
+  static void name(void *arg, int64_t begin, int64_t end) {                              \
+    const weight_run *w = arg;                                                           \
+    const T *from = (const T *)(const void *)w->partial;                                 \
+    T *to = (T *)(void *)w->to;                                                          \
+    int64_t count = w->p.v->out_channels * w->p.terms;                                   \
+    memcpy(to + begin, from + begin, (size_t)(end - begin) * sizeof(T));                 \
+    for (int64_t s = 1; s < w->segments; s++) {                                          \
+      from += count;                                                                     \
+      for (int64_t q = begin; q < end; q++) to[q] += from[q];                            \
+    }                                                                                    \
+  }
+SUM_SEGMENTS(sum_segments_f32, float)
+SUM_SEGMENTS(sum_segments_f64, double)
+
+nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                    const void *x, void *weight) {
+  weight_run w;
+  plan_weight(&w, v);
+  product_run *r = &w.p;
+  r->ctx = ctx;
+  r->x = x;
+  r->y = (char *)y; /* only read here */
+  w.to = weight;
+  atomic_init(&r->status, NYX_OK);
+  int64_t count = v->out_channels * r->terms;
+  size_t bytes = (size_t)(w.segments * count * r->item);
+  if (w.segments > 1 && !(w.partial = nyx_memory_alloc(bytes))) {
+    return nyx__no_memory(ctx, bytes);
+  }
+  double work =
+      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->out_group;
+  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
+  nyx_parallel_for(w.segments * v->groups * w.chunks, grain > 0 ? grain : 1, weight_range,
+                   &w);
+  if (w.partial && going(r)) {
+    nyx_parallel_for(count, 1 << 15,
+                     v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);
+  }
+  nyx_memory_free(w.partial);
+  return finish(r);
+}

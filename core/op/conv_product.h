@@ -1,0 +1,29 @@
+/* Dense convolutions as products with a column matrix that is never stored. Read next:
+ * conv_product.c. */
+#ifndef NYX_OP_CONV_PRODUCT_H
+#define NYX_OP_CONV_PRODUCT_H
+
+#include "conv.h"
+
+/* Whether it is worth it, and its scratch is bounded: at most about 8 MiB per thread. */
+bool nyx__conv_product_takes(const nyx__conv *v);
+
+/* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
+ * then the outer rows and columns of x are not read. Packs the weight once, in memory of
+ * its own. There are images and channels. */
+nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
+                             const void *weight, const void *bias,
+                             void *y) NYX_MUST_CHECK;
+
+/* Whether the adjoint with respect to x is such a convolution, of y by the weight turned
+ * round; and that. */
+bool nyx__conv_product_takes_input(const nyx__conv *v);
+nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                   const void *weight, void *x) NYX_MUST_CHECK;
+
+/* The adjoint with respect to the weight; at most 64 MiB of partial sums. */
+bool nyx__conv_product_takes_weight(const nyx__conv *v);
+nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
+                                    const void *x, void *weight) NYX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,210 @@
+/* Depthwise convolutions for float32 and float64: how the scratch is divided. The loops
+ * are in depthwise_type.h. Compiled once per instruction-set path. */
+#include "depthwise.h"
+
+#include <string.h>
+
+#include "cpu.h"
+#include "patches.h"
+#include "vector_bytes.h"
+
+#define BLOCK 4            /* rows of a result that are summed together */
+#define STRIPE_BYTES 24576 /* padded rows at a time: they stay in the first cache */
+#define CHUNK 9            /* sums of a weight's gradient that stay in registers */
+
+/* What is at the beginning of the scratch. Numbers of rows and elements. */
+typedef struct plan {
+  const nyx_depthwise *d;
+  int64_t phases, phase, pitch; /* of the padded rows */
+  int64_t stripe;               /* rows of the result (or of y, for weights) at a time */
+  int64_t rows;                 /* padded ones, for a stripe */
+  int64_t extra;                /* of these, beyond those the stripe itself has */
+  int64_t across;               /* the adjoint: padded columns left of the first needed */
+  int64_t taps;
+  int64_t *offset;                /* of the taps, in the padded rows */
+  int64_t *tap;                   /* the adjoint: which tap of which output it is */
+  int64_t *parts;                 /* the adjoint: where the taps of each phase begin */
+  char *weight, *padded, *result; /* result: rows of the adjoint before they mix */
+} plan;
+
+static int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+static int64_t span(const nyx_depthwise *d, int i) {
+  return (d->kernel[i] - 1) * d->dilation[i] + 1;
+}
+
+/* The largest number of rows of a stripe, of `all`. */
+static int64_t stripe_rows(int64_t all, int64_t step, int64_t extra, int64_t row_bytes) {
+  int64_t rows = (STRIPE_BYTES / row_bytes - extra) / step / BLOCK * BLOCK;
+  if (rows < BLOCK) rows = BLOCK;
+  return rows < all ? rows : all;
+}
+
+/* Sizes beyond this are left to others; below it products of two stay in range. */
+#define LARGEST ((int64_t)1 << 24)
+
+static bool moderate(const nyx_depthwise *d) {
+  for (int i = 0; i < 2; i++) {
+    const int64_t sizes[] = {d->in[i],  d->kernel[i],   d->stride[i], d->pad[i],
+                             d->out[i], d->dilation[i], span(d, i)};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+      if (sizes[k] > LARGEST) return false;
+    /* Strides beyond the kernel would make phases that nobody reads. */
+    if (d->kernel[i] > 64 || d->stride[i] > 64) return false;
+  }
+  return true;
+}
+
+/* Everything but the addresses. */
+static plan lay_out(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t lanes,
+                    int64_t item) {
+  plan p = {.d = d, .phases = 1};
+  int64_t step = d->stride[0], all = d->out[0], beyond;
+  p.taps = d->kernel[0] * d->kernel[1];
+  if (mode == NYX_DEPTHWISE_INPUT) {
+    /* In the padded image u = x + pad, tap t of y's element a adds to u = a * stride + t
+     * * dilation: u's phase selects the taps. */
+    beyond = (span(d, 1) - 1) / d->stride[1];
+    p.extra = (span(d, 0) - 1) / d->stride[0];
+    int64_t first = d->pad[1] / d->stride[1];
+    int64_t columns = (d->pad[1] + d->in[1] - 1) / d->stride[1] - first + 1;
+    all = (d->pad[0] + d->in[0] - 1) / d->stride[0] - d->pad[0] / d->stride[0] + 1;
+    p.phase = round_up(columns, lanes) + beyond;
+    p.across = beyond - first;
+    p.taps *= d->outputs;
+    step = 1;
+  } else {
+    p.phases = d->stride[1] < span(d, 1) ? d->stride[1] : span(d, 1);
+    beyond = (span(d, 1) - 1) / d->stride[1];
+    p.phase = round_up(d->out[1], lanes) + beyond;
+    p.extra = span(d, 0) - step;
+  }
+  if (p.phase > LARGEST) p.phase = LARGEST;
+  p.phase = round_up(p.phase, lanes);
+  p.pitch = p.phases * p.phase;
+  int64_t planes = mode == NYX_DEPTHWISE_INPUT ? d->outputs : 1;
+  p.stripe = stripe_rows(all, step, p.extra, p.pitch * item * planes);
+  p.rows = p.stripe * step + p.extra;
+  return p;
+}
+
+/* Gives the plan its parts of the block after it; returns their size. */
+static size_t divide(plan *p, nyx_depthwise_mode mode, int64_t lanes, int64_t item,
+                     char *block) {
+  const nyx_depthwise *d = p->d;
+  bool adjoint = mode == NYX_DEPTHWISE_INPUT;
+  int64_t phases = adjoint ? d->stride[0] * d->stride[1] : 0;
+  const int64_t bytes[] = {
+      sizeof *p,
+      p->taps * 8,
+      adjoint ? p->taps * 8 : 0,
+      (phases + 1) * 8,
+      p->taps * item,
+      (adjoint ? d->outputs : 1) * p->rows * p->pitch * item + lanes * item,
+      adjoint ? BLOCK * d->stride[1] * p->pitch * item + lanes * item : 0};
+  char *at[7];
+  size_t size = 0;
+  for (int i = 0; i < 7; i++) {
+    at[i] = block ? block + size : NULL;
+    size += (size_t)round_up(bytes[i], 64);
+  }
+  p->offset = (int64_t *)(void *)at[1];
+  p->tap = (int64_t *)(void *)at[2];
+  p->parts = (int64_t *)(void *)at[3];
+  p->weight = at[4];
+  p->padded = at[5];
+  p->result = at[6];
+  return size;
+}
+
+static size_t scratch_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t item) {
+  if (!moderate(d)) return 0;
+  int64_t lanes = VECTOR_BYTES / item;
+  plan p = lay_out(d, mode, lanes, item);
+  if (p.rows > LARGEST / p.pitch) return 0;
+  size_t size = divide(&p, mode, lanes, item, NULL);
+  return size <= NYX_DEPTHWISE_SCRATCH ? size : 0;
+}
+
+/* Where the taps read, from where output (0, 0) of a stripe begins. */
+static void find_taps(plan *p) {
+  const nyx_depthwise *d = p->d;
+  for (int64_t t = 0; t < p->taps; t++) {
+    int64_t row = t / d->kernel[1] * d->dilation[0];
+    int64_t column = t % d->kernel[1] * d->dilation[1];
+    p->offset[t] =
+        row * p->pitch + column % d->stride[1] * p->phase + column / d->stride[1];
+  }
+}
+
+/* The taps of the phase (row, column) of the padded image, of all outputs. */
+static int64_t find_phase(plan *p, int64_t row, int64_t column, int64_t n) {
+  const nyx_depthwise *d = p->d;
+  int64_t kernel = d->kernel[0] * d->kernel[1];
+  for (int64_t i = 0; i < p->taps; i++) {
+    int64_t o = i / kernel, t = i % kernel;
+    int64_t y = t / d->kernel[1] * d->dilation[0] - row;
+    int64_t x = t % d->kernel[1] * d->dilation[1] - column;
+    if (y % d->stride[0] != 0 || x % d->stride[1] != 0) continue;
+    int64_t beyond = (span(d, 1) - 1) / d->stride[1];
+    p->offset[n] = (o * p->rows + p->extra - y / d->stride[0]) * p->pitch + beyond -
+                   x / d->stride[1];
+    p->tap[n++] = i;
+  }
+  return n;
+}
+
+/* Phases in the order in which the elements of x have them. */
+static void find_phases(plan *p) {
+  const nyx_depthwise *d = p->d;
+  int64_t n = 0, part = 0;
+  for (int64_t i = 0; i < d->stride[0]; i++) {
+    for (int64_t j = 0; j < d->stride[1]; j++) {
+      p->parts[part++] = n;
+      n = find_phase(p, (d->pad[0] + i) % d->stride[0], (d->pad[1] + j) % d->stride[1],
+                     n);
+    }
+  }
+  p->parts[part] = n;
+}
+
+static void prepare_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t item,
+                        void *scratch) {
+  int64_t lanes = VECTOR_BYTES / item;
+  plan p = lay_out(d, mode, lanes, item);
+  size_t size = divide(&p, mode, lanes, item, scratch);
+  if (mode == NYX_DEPTHWISE_INPUT) {
+    find_phases(&p);
+  } else {
+    find_taps(&p);
+  }
+  memset(p.padded, 0, (size_t)((char *)scratch + size - p.padded)); /* see pad_rows */
+  memcpy(scratch, &p, sizeof p);
+}
+
+#define T float
+#define TINT int32_t
+#define TYPED(name) name##_f32
+#include "depthwise_type.h"
+#undef T
+#undef TINT
+#undef TYPED
+
+#define T double
+#define TINT int64_t
+#define TYPED(name) name##_f64
+#include "depthwise_type.h"
+#undef T
+#undef TINT
+#undef TYPED
+
+#define KERNEL(name)                                                                     \
+  {                                                                                      \
+    scratch_##name, prepare_##name, {                                                    \
+      forward_##name, input_##name, weight_##name                                        \
+    }                                                                                    \
+  }
+
+const nyx_depthwise_kernels NYX_PATH(depthwise) = {.type = {KERNEL(f32), KERNEL(f64)}};

@@ -1,0 +1,31 @@
+/* The transposition of as many vectors as each has lanes, over one element type T.
+ * Included where TYPED, UNROLL, the vector type V, its LANES and TYPED(lanes) are. */
+
+/* Lane l of two vectors: the part of a LANES x LANES transposition that exchanges blocks
+ * of `step` lanes. */
+static inline V TYPED(exchange)(V a, V b, int step, bool second) {
+#if defined(__clang__)
+  V r = a;
+  UNROLL for (int l = 0; l < LANES; l++) r[l] =
+      l & step ? b[second ? l : l - step] : a[second ? l + step : l];
+  return r;
+#else
+  TYPED(lanes) from = {0};
+  UNROLL for (int l = 0; l < LANES; l++) from[l] = l & step
+                                                       ? LANES + (second ? l : l - step)
+                                                   : second ? l + step
+                                                            : l;
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
+static inline void TYPED(transpose)(V row[LANES]) {
+  UNROLL for (int step = 1; step < LANES; step *= 2) {
+    UNROLL for (int i = 0; i < LANES; i++) {
+      if (i & step) continue;
+      V a = row[i], b = row[i + step];
+      row[i] = TYPED(exchange)(a, b, step, false);
+      row[i + step] = TYPED(exchange)(a, b, step, true);
+    }
+  }
+}
