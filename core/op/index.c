@@ -83,10 +83,12 @@ static void side_set(nyx__side *s, const nyx_tensor *t, const nyx_tensor *index,
 static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor *a,
                         const nyx_tensor *b, const void *b_value, nyx_tensor *index,
                         int dim) {
-  int64_t *at = NULL, *tables = NULL;
+  int64_t *tables = NULL;
   nyx__range range = {.size = size_at(a, dim), .dim = dim};
-  NYX_TRY(nyx__positions(ctx, index, range, &at));
-  nyx__lanes l = {.at = at, .at_inner = 1, .dtype = a->dtype, .alpha = 1};
+  nyx__held_positions p;
+  NYX_TRY(nyx__positions_hold(ctx, index, range, mode == NYX__GATHER ? b : a, &p));
+  nyx__lanes l = {
+      .at = p.at, .base = p.base, .at_inner = 1, .dtype = a->dtype, .alpha = 1};
   nyx_status status = NYX_OK;
   if (index->numel > 0) {
     l.outer = product(index->shape, 0, dim);
@@ -111,7 +113,7 @@ static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor 
     }
   }
   nyx_memory_free(tables);
-  nyx_memory_free(at);
+  nyx__positions_drop(&p);
   return status;
 }
 

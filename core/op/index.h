@@ -21,6 +21,20 @@ typedef struct nyx__range {
 nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
                           int64_t **out) NYX_MUST_CHECK;
 
+/* The same without a copy where `index` is contiguous int64, and lies apart from
+ * `written` (or NULL): positions count from *base. *held is released with
+ * nyx_tensor_release, *block freed with nyx_memory_free. Not for ranges that wrap. */
+typedef struct nyx__held_positions {
+  const int64_t *at;
+  int64_t base;
+  nyx_tensor *held;
+  int64_t *block;
+} nyx__held_positions;
+nyx_status nyx__positions_hold(nyx_context *ctx, nyx_tensor *index, nyx__range range,
+                               const nyx_tensor *written,
+                               nyx__held_positions *out) NYX_MUST_CHECK;
+void nyx__positions_drop(nyx__held_positions *positions);
+
 /* Moves between an addressed tensor `a` and a plain one `b`. Both have the geometry
  * (outer, k, inner): element (o, k, i) of b meets element (o, at, i) of a, where `at` is
  * the position for (o, k, i). */
@@ -40,6 +54,7 @@ typedef struct nyx__lanes {
   int64_t outer, count, inner;
   const int64_t *at; /* at[o * at_outer + k * at_step + i * at_inner] */
   int64_t at_outer, at_step, at_inner;
+  int64_t base; /* what positions count from */
   nyx__side a, b;
   nyx_dtype dtype;
   double alpha;

@@ -8,6 +8,8 @@
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "kernels/cpu/reduce.h"
+
 enum {
   SHORT = 48,       /* rows up to this length sort by insertion */
   FEW = 4096,       /* below, digits of 8 bits cost less than the counts of larger ones */
@@ -298,6 +300,50 @@ static void sift(nyx__order_entry *heap, int64_t k) {
   heap[i] = moved;
 }
 
+/* A heap of the first k elements. */
+static void fill_heap(nyx__order_entry *heap, const uint64_t *key, int64_t k) {
+  for (int64_t i = 0; i < k; i++) {
+    int64_t at = i;
+    nyx__order_entry p = {.key = key[i], .at = i};
+    for (; at > 0 && after(p, heap[(at - 1) / 2]); at = (at - 1) / 2)
+      heap[at] = heap[(at - 1) / 2];
+    heap[at] = p;
+  }
+}
+
+static void heap_try(nyx__order_entry *heap, int64_t k, uint64_t key, int64_t at) {
+  if (key >= heap[0].key) return;
+  heap[0] = (nyx__order_entry){.key = key, .at = at};
+  sift(heap, k);
+}
+
+/* The kernels' number of a type they can compare as it is, or -1. */
+static int compare_type(nyx_dtype dtype) {
+  switch (dtype) {
+    case NYX_FLOAT32: return NYX_IN_FLOAT32;
+    case NYX_FLOAT64: return NYX_IN_FLOAT64;
+    case NYX_INT32: return NYX_IN_INT32;
+    case NYX_INT64: return NYX_IN_INT64;
+    default: return -1;
+  }
+}
+
+/* Puts elements k..n-1 into the heap, most of which a kernel sees to be no use. */
+static void search_row(nyx_dtype dtype, const char *from, int64_t n, int64_t k, bool down,
+                       nyx__order_entry *heap) {
+  const nyx_reduce_kernels *reduce = nyx__cpu_kernels()->reduce;
+  int type = compare_type(dtype);
+  size_t item = nyx_dtype_size(dtype);
+  for (int64_t i = k; i < n; i++) {
+    uint64_t key;
+    i += reduce->beyond[type](n - i, from + (size_t)i * item, !down,
+                              from + (size_t)heap[0].at * item);
+    if (i == n) return;
+    nyx__order_keys(dtype, from + (size_t)i * item, 1, 1, down, &key);
+    heap_try(heap, k, key, i);
+  }
+}
+
 /* Keeps the first k seen so far in a heap. For large k sorting everything is faster. */
 nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
                           int64_t k, bool down, void *scratch) {
@@ -305,19 +351,11 @@ nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int
     return nyx__order_sort(dtype, from, stride, n, down, scratch);
   uint64_t *key = scratch; /* the heap needs 2 k more words: k <= n / 16 */
   nyx__order_entry *heap = (nyx__order_entry *)(void *)(key + (n + n % 2));
-  nyx__order_keys(dtype, from, stride, n, down, key);
-  for (int64_t i = 0; i < k; i++) { /* the last k elements from the front: a heap of k */
-    int64_t at = i;
-    nyx__order_entry p = {.key = key[i], .at = i};
-    for (; at > 0 && after(p, heap[(at - 1) / 2]); at = (at - 1) / 2)
-      heap[at] = heap[(at - 1) / 2];
-    heap[at] = p;
-  }
-  for (int64_t i = k; k > 0 && i < n; i++) {
-    if (key[i] >= heap[0].key) continue;
-    heap[0] = (nyx__order_entry){.key = key[i], .at = i};
-    sift(heap, k);
-  }
+  bool direct = stride == 1 && compare_type(dtype) >= 0;
+  nyx__order_keys(dtype, from, stride, direct ? k : n, down, key);
+  fill_heap(heap, key, k);
+  if (direct && k > 0) search_row(dtype, from, n, k, down, heap);
+  for (int64_t i = k; k > 0 && !direct && i < n; i++) heap_try(heap, k, key[i], i);
   for (int64_t left = k; left > 1; left--) {
     nyx__order_entry last = heap[0];
     heap[0] = heap[left - 1];

@@ -74,6 +74,39 @@ nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
   return status;
 }
 
+static void check_range(void *arg, int64_t begin, int64_t end) {
+  position_job *j = arg;
+  bool good = true;
+  for (int64_t i = begin; i < end; i++)
+    good &= (uint64_t)j->from[i] - (uint64_t)j->base < (uint64_t)j->range.size;
+  if (!good) atomic_store_explicit(&j->bad, true, memory_order_relaxed);
+}
+
+nyx_status nyx__positions_hold(nyx_context *ctx, nyx_tensor *index, nyx__range range,
+                               const nyx_tensor *written, nyx__held_positions *out) {
+  *out = (nyx__held_positions){.base = ctx->index_base};
+  bool plain = index->dtype == NYX_INT64 && nyx__is_contiguous(index) &&
+               !(written && written->storage == index->storage);
+  if (plain) {
+    position_job j = {.from = nyx__data(index), .range = range, .base = out->base};
+    nyx_parallel_for(index->numel, UNIT, check_range, &j);
+    if (!atomic_load(&j.bad)) {
+      out->held = nyx_tensor_retain(index);
+      out->at = j.from;
+      return NYX_OK;
+    } /* else the long way finds the message */
+  }
+  NYX_TRY(nyx__positions(ctx, index, range, &out->block));
+  out->at = out->block;
+  out->base = 0;
+  return NYX_OK;
+}
+
+void nyx__positions_drop(nyx__held_positions *positions) {
+  nyx_tensor_release(positions->held);
+  nyx_memory_free(positions->block);
+}
+
 nyx_status nyx__value_store(nyx_context *ctx, const char *name, double value,
                             nyx_dtype dtype, void *p) {
   double low = 0, high = 0; /* low <= value < high */
@@ -171,10 +204,11 @@ nyx_status nyx__apart_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
   return status;
 }
 
-/* One unit: the positions of outer coordinate o, inner coordinates begin..end-1. */
+/* One unit: the positions of outer coordinate o, inner coordinates begin..end-1, and of
+ * `count` from k on. */
 typedef struct unit {
   const nyx__lanes *l;
-  int64_t o, begin, end;
+  int64_t o, begin, end, k, count;
 } unit;
 
 static inline int64_t side_outer(const nyx__side *s, int64_t o) {
@@ -189,18 +223,28 @@ static inline int64_t side_inner(const nyx__side *s, int64_t i) {
 #define EACH_ELEMENT(T, one)                                                             \
   const nyx__lanes *l = u->l;                                                            \
   T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o);                               \
-  T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o);                               \
-  for (int64_t k = 0; k < l->count; k++, b += l->b.step) {                               \
+  T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->k * l->b.step;            \
+  for (int64_t k = u->k; k < u->k + u->count; k++, b += l->b.step) {                     \
     const int64_t *at = l->at + u->o * l->at_outer + k * l->at_step;                     \
     for (int64_t i = u->begin; i < u->end; i++) {                                        \
-      T *pa = a + at[i * l->at_inner] * l->a.step + side_inner(&l->a, i);                \
+      T *pa = a + (at[i * l->at_inner] - l->base) * l->a.step + side_inner(&l->a, i);    \
       T *pb = b + side_inner(&l->b, i);                                                  \
       one;                                                                               \
     }                                                                                    \
   }
 
+/* Single elements in a row need no coordinates of their own. */
 #define MOVE(T)                                                                          \
   static void gather_##T(const unit *u) {                                                \
+    if (u->l->inner == 1 && !u->l->a.inner && !u->l->b.inner) {                          \
+      const nyx__lanes *one = u->l;                                                      \
+      const int64_t *at = one->at + u->o * one->at_outer, step = one->b.step;            \
+      const T *from = (const T *)(void *)one->a.data + side_outer(&one->a, u->o);        \
+      T *to = (T *)(void *)one->b.data + side_outer(&one->b, u->o);                      \
+      for (int64_t k = u->k; k < u->k + u->count; k++)                                   \
+        to[k * step] = from[(at[k * one->at_step] - one->base) * one->a.step];           \
+      return;                                                                            \
+    }                                                                                    \
     EACH_ELEMENT(T, *pb = *pa)                                                           \
   }                                                                                      \
   static void scatter_##T(const unit *u) {                                               \
@@ -222,7 +266,7 @@ MOVE(uint64_t)
       const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o);               \
       const int64_t *at = l->at + u->o * l->at_outer;                                    \
       for (int64_t k = 0; k < l->count; k++, b += l->b.step) {                           \
-        T *to = a + at[k * l->at_step] * l->a.step;                                      \
+        T *to = a + (at[k * l->at_step] - l->base) * l->a.step;                          \
         for (int64_t i = u->begin; i < u->end; i++)                                      \
           to[i] = (T)((U)to[i] + (U)(alpha * (U)b[i]));                                  \
       }                                                                                  \
@@ -245,13 +289,17 @@ static void add_bool(const unit *u) {
 typedef struct lane_job {
   const nyx__lanes *l;
   int64_t width, blocks;
+  int64_t length, parts; /* positions of a unit: where units may write side by side */
   void (*run)(const unit *u);
 } lane_job;
 
 static void lane_range(void *arg, int64_t begin, int64_t end) {
   const lane_job *j = arg;
   for (int64_t i = begin; i < end; i++) {
-    unit u = {.l = j->l, .o = i / j->blocks, .begin = i % j->blocks * j->width};
+    int64_t part = i % j->parts, block = i / j->parts;
+    unit u = {.l = j->l, .o = block / j->blocks, .begin = block % j->blocks * j->width};
+    u.k = part * j->length;
+    u.count = j->l->count - u.k < j->length ? j->l->count - u.k : j->length;
     u.end = u.begin + j->width < j->l->inner ? u.begin + j->width : j->l->inner;
     j->run(&u);
   }
@@ -283,7 +331,10 @@ void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode) {
   lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode)};
   j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
   j.blocks = (lanes->inner + j.width - 1) / j.width;
-  int64_t work = j.width * lanes->count;
+  int64_t most = UNIT / j.width; /* only gather never writes an element twice */
+  j.length = mode == NYX__GATHER && most < lanes->count ? most : lanes->count;
+  j.parts = (lanes->count + j.length - 1) / j.length;
+  int64_t work = j.width * j.length;
   int64_t grain = work < UNIT ? UNIT / work : 1;
-  nyx_parallel_for(lanes->outer * j.blocks, grain, lane_range, &j);
+  nyx_parallel_for(lanes->outer * j.blocks * j.parts, grain, lane_range, &j);
 }

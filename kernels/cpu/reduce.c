@@ -5,6 +5,8 @@
   extern const nyx_reduce_kernel NYX_PATH(reduce_##type##_rows)[NYX__REDUCE_COUNT];      \
   int64_t NYX_PATH(reduce_##type##_find)(int64_t n, const void *from,                    \
                                          const void *value);                             \
+  int64_t NYX_PATH(reduce_##type##_beyond)(int64_t n, const void *from, bool least,      \
+                                           const void *value);                           \
   void NYX_PATH(reduce_##type##_follow)(int64_t n, const void *from, int64_t row,        \
                                         bool least, void *best, void *where);
 DECLARE(float32)
@@ -18,6 +20,8 @@ const nyx_reduce_kernels NYX_PATH(reduce) = {
              NYX_PATH(reduce_int32_rows), NYX_PATH(reduce_int64_rows)},
     .find = {NYX_PATH(reduce_float32_find), NYX_PATH(reduce_float64_find),
              NYX_PATH(reduce_int32_find), NYX_PATH(reduce_int64_find)},
+    .beyond = {NYX_PATH(reduce_float32_beyond), NYX_PATH(reduce_float64_beyond),
+               NYX_PATH(reduce_int32_beyond), NYX_PATH(reduce_int64_beyond)},
     .follow = {NYX_PATH(reduce_float32_follow), NYX_PATH(reduce_float64_follow),
                NYX_PATH(reduce_int32_follow), NYX_PATH(reduce_int64_follow)},
 };

@@ -26,6 +26,10 @@ struct nyx_reduce_kernels {
   const nyx_reduce_kernel *rows[NYX_IN_COUNT]; /* [compute][row id] */
   /* The first position in x[0..n-1], n > 0, of *value (of a nan if it is one), or n. */
   int64_t (*find[NYX_IN_COUNT])(int64_t n, const void *x, const void *value);
+  /* The first position in x[0..n-1] of an element that comes before *value (`least`), or
+   * after it, in the order in which nan is last; or n. */
+  int64_t (*beyond[NYX_IN_COUNT])(int64_t n, const void *x, bool least,
+                                  const void *value);
   /* Where x[i] is less (greater, unless `least`) than best[i], or the first nan: best[i]
    * = x[i] and where[i] = row. `where` holds integers of the size of the compute type. */
   void (*follow[NYX_IN_COUNT])(int64_t n, const void *x, int64_t row, bool least,

@@ -149,6 +149,21 @@ int64_t REDUCE_NAME(find)(int64_t n, const void *from, const void *value) {
   return n;
 }
 
+int64_t REDUCE_NAME(beyond)(int64_t n, const void *from, bool least, const void *value);
+int64_t REDUCE_NAME(beyond)(int64_t n, const void *from, bool least, const void *value) {
+  const S *at = from;
+  const T v = nyx__splat(*(const S *)value);
+  for (int64_t i = 0; i < n; i += NYX_LANES) {
+    const int64_t part = n - i;
+    T x = part < NYX_LANES ? nyx__first_lanes(nyx__load_part(at + i, part), part, v)
+                           : nyx__load(at + i);
+    M better = least ? nyx_or(nyx_lt(x, v), nyx_and(nyx_eq(x, x), nyx_ne(v, v)))
+                     : nyx_or(nyx_gt(x, v), nyx_and(nyx_ne(x, x), nyx_eq(v, v)));
+    if (nyx__any(better)) return i + nyx__first_lane(better);
+  }
+  return n;
+}
+
 void REDUCE_NAME(follow)(int64_t n, const void *from, int64_t row, bool least, void *best,
                          void *where);
 void REDUCE_NAME(follow)(int64_t n, const void *from, int64_t row, bool least, void *best,

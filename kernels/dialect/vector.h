@@ -181,6 +181,25 @@ NYX_FN bool nyx__any(M m) {
 #endif
 }
 
+/* The first lane that is set, of a mask that has one. */
+NYX_FN int nyx__first_lane(M m) {
+#if defined(__AVX512DQ__)
+#if NYX_T_BITS == 32
+  return __builtin_ctz(_mm512_movepi32_mask((__m512i)m));
+#else
+  return __builtin_ctz(_mm512_movepi64_mask((__m512i)m));
+#endif
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  return __builtin_ctz((unsigned)_mm256_movemask_epi8((__m256i)m)) / (NYX_T_BITS / 8);
+#elif defined(__SSE2__) && !defined(__AVX2__)
+  return __builtin_ctz((unsigned)_mm_movemask_epi8((__m128i)m)) / (NYX_T_BITS / 8);
+#else
+  int lane = 0;
+  while (!m[lane]) lane++;
+  return lane;
+#endif
+}
+
 /* Comparison, logic on masks, selection. A comparison with a NaN is false, ne true. */
 
 NYX_FN M nyx_lt(T a, T b) {

@@ -332,6 +332,44 @@ static void in_place(void) {
   nyx_tensor_release(bad);
 }
 
+/* More positions than one thread takes: whole rows, single elements, a step. */
+static void large_gathers(void) {
+  static double from[3 * 6000];
+  const int64_t shapes[][2] = {{18000, 1}, {1, 18000}, {6000, 3}, {3, 6000}};
+  must(nyx_parallel_set_threads(3));
+  for (int s = 0; s < 4; s++)
+    for (int dim = 0; dim < 2; dim++)
+      for (int turn = 0; turn < 2; turn++) {
+        const int64_t *shape = shapes[s];
+        nyx_tensor *x = fresh(NYX_FLOAT32, 2, shape);
+        nyx_tensor *index = positions(shape[dim], 2, shape);
+        if (turn) x = scramble(x);
+        const double *v = read(x), *at = read(index);
+        for (int64_t i = 0; i < 18000; i++) {
+          int64_t r = i / shape[1], c = i % shape[1], k = (int64_t)at[i];
+          k -= nyx_context_index_base(ctx);
+          from[i] = v[dim ? r * shape[1] + k : k * shape[1] + c];
+        }
+        CHECK(
+            holds(apply(ID(gather), x, index, NULL, ATTRS(NYX_I(dim))), 2, shape, from));
+        nyx_tensor_release(x);
+        nyx_tensor_release(index);
+      }
+  must(nyx_parallel_set_threads(0));
+}
+
+/* The positions are read as they were before anything is written. */
+static void positions_written(void) {
+  nyx_tensor *x = make(NYX_INT64, SHAPE(4), VALUES(3, 0, 1, 2));
+  nyx_tensor *src = make(NYX_INT64, SHAPE(4), VALUES(9, 8, 7, 6));
+  nyx_tensor *in[] = {x, x, src}, *outs[NYX_MAX_OUTPUTS] = {x};
+  nyx_value dim[] = {NYX_I(0), NYX_NONE};
+  CHECK_OK(ctx, nyx_apply(ctx, nyx__op(ID(scatter)), in, 3, dim, outs));
+  CHECK(same(read(x), VALUES(8, 7, 6, 9), 4));
+  nyx_tensor_release(x);
+  nyx_tensor_release(src);
+}
+
 /* A target that is a strided view, and sources that share its memory. */
 static void in_place_views(void) {
   for (int dtype = 0; dtype < 4; dtype++) {
@@ -402,6 +440,8 @@ int main(void) {
   RUN(padding);
   RUN(sums_repeat);
   RUN(in_place);
+  RUN(large_gathers);
+  RUN(positions_written);
   RUN(in_place_views);
   RUN(empty_tensors);
   nyx_context_free(ctx);
