@@ -46,7 +46,9 @@ bool nyx__depthwise_takes(const nyx__conv *v, nyx_depthwise_mode mode) {
     return false;
   }
   nyx_depthwise d = sizes(v);
-  if (d.in[0] * d.in[1] == 0) return false;
+  if (d.outputs == 0) return false;
+  for (int i = 0; i < 2; i++)
+    if (d.in[i] == 0 || d.out[i] == 0) return false;
   return kernel_of(v->dtype)->scratch(&d, mode) > 0;
 }
 
