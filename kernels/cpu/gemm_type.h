@@ -27,7 +27,7 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
     for (int64_t p = 0; p < depth; p++) {
       for (int64_t r = 0; r < width; r += LINE)
         __builtin_prefetch(from + (p + 8) * cs + r); /* far apart: nothing guesses them */
-      for (int64_t r = 0; r < width; r++) to[p * width + r] = from[p * cs + r];
+      memcpy(to + p * width, from + p * cs, (size_t)width * sizeof(T));
     }
     return;
   }
@@ -38,8 +38,13 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
           first + r < rows ? (V) * (const VU *)(from + (first + r) * rs + done) : (V){0};
       TYPED(transpose)(row);
       int64_t live = width - first < LANES ? width - first : LANES;
-      UNROLL for (int p = 0; p < LANES; p++)
-          memcpy(to + (done + p) * width + first, &row[p], (size_t)live * sizeof(T));
+      T *at = to + done * width + first;
+      for (int p = 0; p < LANES; p++, at += width) {
+        if (live == LANES)
+          *(VU *)at = row[p];
+        else
+          memcpy(at, &row[p], (size_t)live * sizeof(T));
+      }
     }
   }
   for (int64_t p = done; p < depth; p++) {
