@@ -21,6 +21,7 @@ struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 struct nyx_move_kernels;      /* move.h */
 struct nyx_softmax_kernels;   /* softmax.h */
 struct nyx_norm_kernels;      /* norm.h */
+struct nyx_attention_kernels; /* attention.h */
 struct nyx_optim_kernels;     /* optim.h; path.c: .optim = &NYX_PATH(optim) */
 struct nyx_depthwise_kernels; /* depthwise.h */
 struct nyx_patches_kernels;   /* patches.h */
@@ -33,6 +34,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_move_kernels *move;
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;
+  const struct nyx_attention_kernels *attention;
   const struct nyx_optim_kernels *optim;
   const struct nyx_depthwise_kernels *depthwise;
   const struct nyx_patches_kernels *patches;

@@ -1,5 +1,6 @@
 /* The table of one instruction-set path, put together from the kernels of this path.
  * Read next: cpu.h, core/device/cpu/path.c. */
+#include "attention.h"
 #include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
@@ -19,6 +20,7 @@ extern const nyx_gemm_kernels NYX_PATH(gemm);
 extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_move_kernels NYX_PATH(move);
 extern const nyx_norm_kernels NYX_PATH(norm);
+extern const nyx_attention_kernels NYX_PATH(attention);
 extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_patches_kernels NYX_PATH(patches);
@@ -32,6 +34,7 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .move = &NYX_PATH(move),
     .softmax = &NYX_PATH(softmax),
     .norm = &NYX_PATH(norm),
+    .attention = &NYX_PATH(attention),
     .optim = &NYX_PATH(optim),
     .depthwise = &NYX_PATH(depthwise),
     .patches = &NYX_PATH(patches),

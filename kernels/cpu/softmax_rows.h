@@ -1,57 +1,12 @@
 /* The kernels of softmax.h over one float type: included by softmax_<type>.c, which
  * chooses the type and SOFTMAX_KERNEL, the symbol. Read next: softmax.h,
- * kernels/dialect/vector.h. */
-#include "../dialect/vector.h"
+ * softmax_lanes.h. */
 #include "cpu.h"
 #include "softmax.h"
+#include "softmax_lanes.h"
 
 /* Elements added up in the type itself before the sum goes to double. */
 #define SUM_BLOCK 1024
-
-/* All lanes of v in one. */
-NYX_FN S total(T v) {
-#if NYX_LANES >= 16
-  v += NYX_SWAPPED(v, 8);
-#endif
-#if NYX_LANES >= 8
-  v += NYX_SWAPPED(v, 4);
-#endif
-#if NYX_LANES >= 4
-  v += NYX_SWAPPED(v, 2);
-#endif
-  v += NYX_SWAPPED(v, 1);
-  return v[0];
-}
-NYX_FN S greatest(T v) {
-#if NYX_LANES >= 16
-  v = nyx__max_or(v, NYX_SWAPPED(v, 8));
-#endif
-#if NYX_LANES >= 8
-  v = nyx__max_or(v, NYX_SWAPPED(v, 4));
-#endif
-#if NYX_LANES >= 4
-  v = nyx__max_or(v, NYX_SWAPPED(v, 2));
-#endif
-  v = nyx__max_or(v, NYX_SWAPPED(v, 1));
-  return v[0];
-}
-
-/* The loop all rows share: `body` for every vector x of `from`, of which the first `part`
- * lanes count (all when `part` is NYX_LANES). */
-#define EACH_VECTOR(i, part, begin, end)                                                 \
-  for (int64_t i = (begin), part;                                                        \
-       i < (end) && (part = (end)-i < NYX_LANES ? (end)-i : NYX_LANES, true);            \
-       i += NYX_LANES)
-
-NYX_FN T load_lanes(const S *p, int64_t part) {
-  return part < NYX_LANES ? nyx__load_part(p, part) : nyx__load(p);
-}
-NYX_FN void store_lanes(S *p, int64_t part, T v) {
-  if (part < NYX_LANES)
-    nyx__store_part(p, part, v);
-  else
-    nyx__store(p, v);
-}
 
 /* The greatest of x that is a number; -inf of nothing. */
 static S greatest_number(const S *x, int64_t n) {
@@ -74,16 +29,6 @@ static bool any_nan(const S *x, int64_t n) {
     found = nyx_or(found, nyx_ne(v, v));
   }
   return nyx__any(found);
-}
-
-/* e^x; 0 where that is no normal float32, as processors take a hundred times
- * longer for others: softmax of masked scores (-inf) is full of them. */
-NYX_FN T exp_of(T x) {
-#if NYX_T_BITS == 32
-  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx_exp(nyx__max_or(K(-87), x)));
-#else
-  return nyx_exp(x);
-#endif
 }
 
 NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {

@@ -612,6 +612,43 @@ def batch_normal(training_op):
     return make
 
 
+def attention(broadcast):
+    """`broadcast`: leading dimensions that do, and queries that see nothing, too."""
+
+    def make(r, dtype):
+        queries, keys = (r.choice([1, 2, 3, 5, 9, 12, 40]) if r.chance(0.9) else 150 for _ in range(2))
+        d, dv = r.randint(1, 6), r.randint(1, 6)
+        lead = r.shape(0, 2, 3, 0) if r.chance(0.8) else None  # None: no heads either
+        heads = r.randint(1, 3)
+        group = r.randint(2, 3) if r.chance(0.3) else 1
+
+        def side(n, rows, columns):
+            if lead is None:
+                return r.tensor([rows, columns], dtype)
+            own = [1 if broadcast and r.chance(0.2) else size for size in lead]
+            return r.tensor([*own, n, rows, columns], dtype)
+
+        inputs = [side(heads * group, queries, d), side(heads, keys, d), side(heads, keys, dv)]
+        attrs = {}
+        if r.chance(0.4):
+            attrs["is_causal"] = True
+        if r.chance(0.4):
+            attrs["scale"] = r.uniform(0.1, 1.2)
+        if r.chance(0.6):
+            full = list(torch.broadcast_shapes(*(x.shape[:-3] for x in inputs)))
+            full = (full + [heads * group] if lead is not None else []) + [queries, keys]
+            own = [1 if r.chance(0.2) else size for size in full]
+            own = own[r.randint(0, len(own) - 1):]
+            mask = r.mask(own) if r.chance(0.6) else r.tensor(own, dtype, repeats=False)
+            if mask.dtype == torch.bool and not broadcast:
+                mask = mask.clone()
+                mask[..., 0] = True  # no log-sum-exp of nothing
+            inputs.append(mask)
+        return Case(inputs, attrs)
+
+    return make
+
+
 def embedding(r, dtype):
     rows, width = r.randint(2, 6), r.randint(1, 4)
     attrs = {}
@@ -689,6 +726,7 @@ MAKERS = {
     "avg_pool2d": lambda r, d: pool(r, d, True), "adaptive_avg_pool2d": adaptive,
     "layer_norm": normal(True), "rms_norm": normal(False),
     "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
+    "scaled_dot_product_attention": attention(True), "attention": attention(False),
     "embedding": embedding, "cross_entropy": labelled(True), "nll_loss": labelled(False),
     "dropout": dropout,
 }

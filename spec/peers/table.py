@@ -4,6 +4,7 @@ NO_PEER which ops are not compared here and why. An op that is in none of them a
 Positions and dimensions count from 0 in this file. Read next: makers.py, ops.py."""
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # ------------------------------------------------------------------- names and signatures
 
@@ -147,6 +148,35 @@ def searchsorted(boundaries, values, right=False):
     return torch.searchsorted(boundaries.contiguous(), values.contiguous(), right=right)
 
 
+def scores_mask(q, k, mask, is_causal):
+    """Both masks in one that torch takes."""
+    if not is_causal:
+        return mask
+    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+    if mask is None or mask.dtype == torch.bool:
+        return seen if mask is None else seen & mask
+    return torch.where(seen, mask, -torch.inf)
+
+
+def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None):
+    if mask is not None:  # torch's is_causal does not go with a mask
+        mask, is_causal = scores_mask(q, k, mask, is_causal), False
+    grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3] and k.shape[-3] > 1
+    with sdpa_kernel(SDPBackend.MATH):  # the one that has second gradients
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+
+
+def attention(q, k, v, mask=None, is_causal=False, scale=None):
+    y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale)
+    if q.ndim > 2:
+        k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    mask = scores_mask(q, k, mask, is_causal)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return y, scores.logsumexp(-1)
+
+
 def loss_labels(fn):
     def run(x, target, weight=None, ignore_index=None, **attrs):
         if ignore_index is not None:
@@ -251,6 +281,7 @@ PEERS = {
     "max_pool2d_with_indices": lambda x, **attrs: F.max_pool2d(x, return_indices=True, **attrs),
     "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
     "batch_norm_training": batch_norm_training,
+    "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention,
     "cross_entropy": loss_labels(F.cross_entropy), "nll_loss": loss_labels(F.nll_loss),
     "dropout": lambda x, p=0.5, training=True: F.dropout(x, p, training),
 }
@@ -300,11 +331,15 @@ ORDER = {}
 LOOSER = {
     # the gradients of a small batch nearly cancel out
     ("batch_norm", "float32"): 20, ("batch_norm_training", "float32"): 20, ("layer_norm", "float32"): 20,
+    # so do those of softmax, a sum of weights times their difference from their mean
+    ("attention", "float32"): 20, ("scaled_dot_product_attention", "float32"): 20,
     ("std", "float32"): 20,  # three elements close together: 1 / std^3
 }
 # Dtypes in which an op is not compared, with the reason.
 NOT_IN = {
     ("topk", "bool"): "which of equal elements is not defined in torch",
+    ("attention", "float16"): "its log-sum-exp is float32",
+    ("attention", "bfloat16"): "its log-sum-exp is float32",
     ("batch_norm_training", "float16"): "its statistics are float32",
     ("batch_norm_training", "bfloat16"): "its statistics are float32",
     ("clamp", "bool"): "stays bool; torch gives int64",

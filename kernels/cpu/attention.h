@@ -1,0 +1,53 @@
+/* Kernels of attention between its matrix products. A block of scores is `keys` x
+ * `queries` elements, either way around. Read next: attention_rows.h,
+ * core/op/attention_cpu.c. */
+#ifndef NYX_KERNELS_CPU_ATTENTION_H
+#define NYX_KERNELS_CPU_ATTENTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Part of an attn_mask; strides in elements. */
+typedef struct nyx_attention_mask {
+  const void *at;
+  bool flags; /* bytes, 0: left out; else numbers of the kernel's type, to add */
+  int64_t key, query;
+} nyx_attention_mask;
+
+/* Where the scores of a block lie, how many there are, and their strides. */
+typedef struct nyx_attention_block {
+  void *scores;
+  int64_t keys, queries;
+  int64_t key, query;
+} nyx_attention_block;
+
+/* All of one float type; `width` is a multiple of the vector's lanes. */
+typedef struct nyx_attention_kernel {
+  /* One column of scores[rows][width] belongs to one query. Continues what most, sum and
+   * so far unnormalized results hold of earlier rows: most becomes the greatest score,
+   * factor e^(old most - new), by which results have to be multiplied, sum the sum of
+   * e^(score - most), and the scores those. Of scores that are all -inf: 0. */
+  void (*soften)(void *scores, int64_t rows, int64_t width, void *most, void *sum,
+                 void *factor);
+  /* x[rows][width] *= factor[width] */
+  void (*rescale)(void *x, int64_t rows, int64_t width, const void *factor);
+  /* One row of scores[rows][width] belongs to one query: scores = p = e^(score - lse of
+   * the row), grads = p * (grad - delta of the row) * scale */
+  void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
+                const void *delta, double scale);
+  void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);
+  /* -inf for keys behind their query: key k of query q where k > q + ahead */
+  void (*causal)(const nyx_attention_block *b, int64_t ahead);
+  /* scores[i] = scale * (q . row i of keys); n rows of d elements, rs apart */
+  void (*dots)(const void *q, const void *keys, int64_t rs, int64_t n, int64_t d,
+               double scale, void *scores);
+  /* out[d] = the sum of weights[i] * row i of values */
+  void (*mix)(const void *weights, const void *values, int64_t rs, int64_t n, int64_t d,
+              void *out);
+} nyx_attention_kernel;
+
+typedef struct nyx_attention_kernels {
+  const nyx_attention_kernel *type[2]; /* float32, float64 */
+} nyx_attention_kernels;
+
+#endif

@@ -1,0 +1,190 @@
+-- Attention beyond what spec/op and spec/peers call it with: lengths around the sizes of its
+-- blocks, memory that grows with the length, results that no number of threads changes, queries
+-- that see nothing, decoding.
+local nyx = require "nyx"
+
+local sdpa = nyx.scaled_dot_product_attention
+
+-- The same from products and softmax, which store all pairs.
+local function composed(q, k, v, mask, causal)
+  local group = math.floor(q:size(-3) / k:size(-3))
+  k, v = k:repeat_interleave(group, -3), v:repeat_interleave(group, -3)
+  local scores = q:matmul(k:transpose(-2, -1)) * q:size(-1) ^ -0.5
+  if mask and mask.dtype == "bool" then
+    scores = scores:masked_fill(mask:logical_not(), -math.huge)
+  elseif mask then
+    scores = scores + mask
+  end
+  if causal then
+    local later = nyx.ones({ q:size(-2), k:size(-2) }, { dtype = "bool" }):triu(1)
+    scores = scores:masked_fill(later, -math.huge)
+  end
+  return scores:softmax(-1):matmul(v)
+end
+
+local function differ(a, b)
+  local most = (a:detach() - b:detach()):abs():max():item()
+  return most == most and most or math.huge
+end
+
+local function leaves(dtype, batch, heads, key_heads, queries, keys, d, dv)
+  local o = { dtype = dtype }
+  return nyx.randn({ batch, heads, queries, d }, o):requires_grad_(),
+    nyx.randn({ batch, key_heads, keys, d }, o):requires_grad_(),
+    nyx.randn({ batch, keys, key_heads, dv }, o):transpose(2, 3):requires_grad_()
+end
+
+local function gradients(y, g, q, k, v)
+  q.grad, k.grad, v.grad = nil, nil, nil
+  y:backward(g)
+  return { q.grad, k.grad, v.grad }
+end
+
+local masks = {
+  none = function() end,
+  flags = function(batch, _, queries, keys, o)
+    local m = nyx.rand({ batch, 1, queries, keys }, o):gt(0.5)
+    m:narrow(-1, 1, 1):fill_(1)
+    return m
+  end,
+  keys = function(batch, _, _, keys, o)
+    local m = nyx.rand({ batch, 1, 1, keys }, o):gt(0.3)
+    m:narrow(-1, 1, 1):fill_(1)
+    return m
+  end,
+  numbers = function(_, heads, queries, keys, o) return nyx.randn({ heads, queries, keys }, o) end,
+}
+
+describe("attention", function()
+  -- batch, heads, heads of keys, queries, keys, d, dv
+  for _, size in ipairs { { 1, 1, 1, 4, 3, 5, 2 }, { 2, 2, 1, 9, 130, 8, 8 },
+    { 1, 4, 2, 33, 126, 64, 64 }, { 1, 1, 1, 127, 127, 5, 70 }, { 1, 2, 2, 140, 300, 64, 48 },
+    { 1, 3, 3, 300, 257, 16, 16 }, { 1, 2, 1, 8, 1100, 64, 64 }, { 2, 1, 1, 1, 700, 3, 130 },
+    { 1, 1, 1, 129, 1, 7, 7 }, { 5, 6, 6, 35, 40, 4, 4 } } do
+    local batch, heads, key_heads, queries, keys = size[1], size[2], size[3], size[4], size[5]
+    it("equals its parts: " .. table.concat(size, " "), function()
+      nyx.manual_seed(11)
+      for dtype, bound in pairs { float64 = 1e-12, float32 = 2e-5 } do
+        local q, k, v = leaves(dtype, batch, heads, key_heads, queries, keys, size[6], size[7])
+        local g = nyx.randn({ batch, heads, queries, size[7] }, { dtype = dtype })
+        for name, make in pairs(masks) do
+          local mask = make(batch, heads, queries, keys, { dtype = dtype })
+          for _, causal in ipairs { false, true } do
+            local options = { attn_mask = mask, is_causal = causal }
+            local got, want = sdpa(q, k, v, options), composed(q, k, v, mask, causal)
+            local what = ("%s %s %s"):format(dtype, name, tostring(causal))
+            assert(differ(got, want) < bound, what)
+            local own, theirs = gradients(got, g, q, k, v), gradients(want, g, q, k, v)
+            for i = 1, 3 do
+              assert(differ(own[i], theirs[i]) < 10 * bound, ("%s, gradient %d"):format(what, i))
+            end
+          end
+        end
+      end
+    end)
+  end
+
+  it("packs what it copies of some heads at a time", function()
+    nyx.manual_seed(12)
+    for _, size in ipairs { { 1, 33, 33, 9, 4096, 64, 64 }, { 1, 17, 17, 4096, 9, 64, 64 } } do
+      local q, k, v = leaves("float32", (table.unpack or unpack)(size)) -- luacheck: ignore
+      local got, want = sdpa(q, k, v), composed(q, k, v)
+      assert(differ(got, want) < 1e-5)
+      local own = gradients(got, nyx.ones_like(got), q, k, v)
+      local theirs = gradients(want, nyx.ones_like(got), q, k, v)
+      for i = 1, 3 do assert(differ(own[i], theirs[i]) < 1e-3, i) end
+    end
+  end)
+
+  it("takes memory that grows with the length", function()
+    local size = { 1, 12, 4096, 64 }
+    local q, k, v = nyx.randn(size), nyx.randn(size), nyx.randn(size)
+    for _, x in ipairs { q, k, v } do x:requires_grad_() end
+    collectgarbage()
+    nyx.memory_reset_peak()
+    local before = nyx.memory().live
+    sdpa(q, k, v, { is_causal = true }):sum():backward()
+    local used = nyx.memory().peak - before
+    assert(used < 160e6, ("%.0f MB"):format(used / 1e6)) -- all pairs: 805 MB
+  end)
+
+  it("does not depend on the number of threads", function()
+    nyx.manual_seed(2)
+    local results = {}
+    local threads = nyx.get_num_threads()
+    local shapes = { { 1, 2, 1, 300, 400, 16, 16 }, { 2, 4, 2, 2, 3000, 32, 32 },
+      { 6, 6, 6, 70, 70, 8, 8 } }
+    local inputs = {}
+    for i, s in ipairs(shapes) do
+      inputs[i] = { leaves("float32", (table.unpack or unpack)(s)) } -- luacheck: ignore
+    end
+    for run, n in ipairs { 1, 2, 5 } do
+      nyx.set_num_threads(n)
+      results[run] = {}
+      for i, x in ipairs(inputs) do
+        local y = sdpa(x[1], x[2], x[3], { is_causal = i ~= 2 })
+        local all = gradients(y, nyx.ones_like(y), x[1], x[2], x[3])
+        all[4] = y:detach()
+        for _, t in ipairs(all) do table.insert(results[run], t) end
+      end
+    end
+    nyx.set_num_threads(threads)
+    for run = 2, 3 do
+      for i, t in ipairs(results[1]) do assert(t:eq(results[run][i]):all():item(), i) end
+    end
+  end)
+
+  it("gives 0 and no gradient to a query that sees nothing", function()
+    for _, queries in ipairs { 3, 20 } do -- taken one by one, and in blocks
+      local q, k, v = leaves("float64", 1, 2, 2, queries, 6, 4, 3)
+      local mask = nyx.ones({ queries, 6 }, { dtype = "bool" })
+      mask[2] = false
+      for _, m in ipairs { mask, nyx.zeros({}, { dtype = "float64" })
+        :masked_fill(mask:logical_not(), -math.huge) } do
+        local y = sdpa(q, k, v, { attn_mask = m })
+        assert.equal(0, y[1][1][2]:abs():max():item())
+        gradients(y, nyx.ones_like(y), q, k, v)
+        assert.equal(0, q.grad:select(3, 2):abs():max():item())
+        for _, x in ipairs { q, k, v } do assert(x.grad:isnan():any():item() == false) end
+      end
+      local none = sdpa(q, k:narrow(3, 1, 0), v:narrow(3, 1, 0))
+      assert.equal(0, none:abs():max():item())
+    end
+  end)
+
+  it("decodes what it gives for all queries at once", function()
+    local q, k, v = leaves("float32", 1, 4, 2, 40, 40, 16, 16)
+    local all = sdpa(q, k, v, { is_causal = true })
+    for t = 1, 40, 13 do
+      local one = sdpa(q:narrow(3, t, 1), k:narrow(3, 1, t), v:narrow(3, 1, t))
+      assert(differ(one, all:narrow(3, t, 1)) < 1e-5, t)
+    end
+  end)
+
+  it("computes half types in float32", function()
+    local q, k, v = leaves("float32", 1, 2, 2, 20, 30, 8, 8)
+    for _, dtype in ipairs { "float16", "bfloat16" } do
+      local a, b, c = q:detach():to(dtype), k:detach():to(dtype), v:detach():to(dtype)
+      for _, x in ipairs { a, b, c } do x:requires_grad_() end
+      local y = sdpa(a, b, c)
+      assert.equal(dtype, y.dtype)
+      assert(differ(y:to "float32", sdpa(q, k, v)) < 0.05)
+      y:sum():backward()
+      assert.equal(dtype, a.grad.dtype)
+    end
+  end)
+
+  it("refuses what does not fit", function()
+    local function message(...) return select(2, pcall(sdpa, ...)) end
+    local x = nyx.zeros(2, 4, 5, 3)
+    assert.matches("query %(2x4x5x3%), key %(2x3x5x3%).*multiple of key heads",
+      message(x, nyx.zeros(2, 3, 5, 3), nyx.zeros(2, 3, 5, 3)))
+    assert.matches("do not fit", message(x, x, nyx.zeros(2, 4, 6, 3)))
+    assert.matches("do not fit", message(nyx.zeros(3), x, x))
+    assert.matches("'key' is float64, expected float32", message(x, x:to "float64", x))
+    assert.matches("'attn_mask' has shape %(5x6%)",
+      message(x, x, x, { attn_mask = nyx.zeros(5, 6) }))
+    assert.matches("'attn_mask' is int64, expected bool or a float dtype",
+      message(x, x, x, { attn_mask = nyx.zeros({ 5, 5 }, { dtype = "int64" }) }))
+  end)
+end)
