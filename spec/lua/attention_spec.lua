@@ -1,7 +1,8 @@
 -- Attention beyond what spec/op and spec/peers call it with: lengths around the sizes of its
 -- blocks, memory that grows with the length, results that no number of threads changes, queries
--- that see nothing, decoding.
+-- that see nothing, decoding; and nn.MultiheadAttention.
 local nyx = require "nyx"
+local nn = nyx.nn
 
 local sdpa = nyx.scaled_dot_product_attention
 
@@ -186,5 +187,65 @@ describe("attention", function()
       message(x, x, x, { attn_mask = nyx.zeros(5, 6) }))
     assert.matches("'attn_mask' is int64, expected bool or a float dtype",
       message(x, x, x, { attn_mask = nyx.zeros({ 5, 5 }, { dtype = "int64" }) }))
+  end)
+end)
+
+describe("nn.MultiheadAttention", function()
+  it("names its parameters like PyTorch", function()
+    local names = {}
+    for name in nn.MultiheadAttention(6, 2):named_parameters() do names[#names + 1] = name end
+    assert.same({ "in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias" }, names)
+    names = {}
+    for name in nn.MultiheadAttention(6, 2, { kdim = 3, bias = false }):named_parameters() do
+      names[#names + 1] = name
+    end
+    assert.same({ "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight" }, names)
+  end)
+
+  it("gives the same with and without the matrix of weights", function()
+    local layer, x = nn.MultiheadAttention(8, 2, { dtype = "float64" }),
+      nyx.randn({ 2, 5, 8 }, { dtype = "float64" })
+    local padding = nyx.tensor { { false, false, false, false, true }, { false, false, true, true,
+      true } }
+    local options = { key_padding_mask = padding, is_causal = true }
+    local y = layer(x, x, x, options)
+    options.need_weights = true
+    local same, weights = layer(x, x, x, options)
+    assert(differ(y, same) < 1e-12)
+    assert.same({ 2, 5, 5 }, weights.shape)
+    assert(differ(weights:sum(-1), nyx.ones({ 2, 5 }, { dtype = "float64" })) < 1e-12)
+    options.average_attn_weights = false
+    assert.same({ 2, 2, 5, 5 }, select(2, layer(x, x, x, options)).shape)
+    assert(differ(layer(x, x:clone(), x, { is_causal = true }), layer(x, nil, nil,
+      { is_causal = true })) < 1e-12)
+    assert(differ(layer(x[1], x[1], x[1]), layer(x)[1]) < 1e-12)
+  end)
+
+  it("drops weights in training only", function()
+    local layer, x = nn.MultiheadAttention(8, 2, { dropout = 0.5 }), nyx.randn(1, 6, 8)
+    nyx.manual_seed(1)
+    assert(differ(layer(x), layer(x)) > 0)
+    layer:eval()
+    assert.equal(0, differ(layer(x), layer(x)))
+  end)
+
+  it("is saved and loaded", function()
+    local layer = nn.MultiheadAttention(4, 2)
+    local path = os.tmpname()
+    nyx.save(path, layer)
+    local x = nyx.randn(1, 3, 4)
+    assert.equal(0, differ(layer(x), nyx.load(path)(x)))
+    os.remove(path)
+  end)
+
+  it("refuses what does not fit", function()
+    assert.matches("multiple of 'num_heads', 3", select(2, pcall(nn.MultiheadAttention, 4, 3)))
+    assert.matches("unknown option", select(2, pcall(nn.MultiheadAttention, 4, 2,
+      { add_bias_kv = true })))
+    local layer, x = nn.MultiheadAttention(4, 2), nyx.zeros(2, 3, 4)
+    assert.matches("'key_padding_mask' is .*expected %(batch, keys%), here 2x3",
+      select(2, pcall(layer, x, x, x, { key_padding_mask = nyx.zeros(3, 2) })))
+    assert.matches("'attn_mask' is ", select(2, pcall(layer, x, x, x,
+      { attn_mask = nyx.zeros(3) })))
   end)
 end)

@@ -5,6 +5,7 @@ import warnings
 
 import torch
 import torch.nn as tnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases import Random
 from ops import Mismatch, error_of
@@ -84,7 +85,7 @@ def with_state(layer, lua, x, call="call = function(m) return m(T[1]) end", orde
         if name == "num_batches_tracked":
             continue
         sent.append(value.detach().clone())
-        names.append(f"{name}=T[{len(sent)}]")
+        names.append(f'["{name}"]=T[{len(sent)}]')
     make = f"m = {lua} m:load_state_dict({{{','.join(names)}}}, {{strict=false}}) "
     if train is not None:
         make += f"m:train({str(train).lower()}) "
@@ -159,6 +160,54 @@ def embedding(r):
     return parts
 
 
+def multihead_attention(r):
+    """Of a tensor with itself or of three, with masks of all kinds; true hides, as in torch."""
+    heads, n, lq = r.randint(1, 3), r.randint(1, 3), r.randint(1, 5)
+    size, lk = heads * r.randint(1, 3), r.randint(1, 5)
+    own, first, bias = r.chance(0.5), r.chance(0.6), r.chance(0.7)
+    kdim, vdim = (size, size) if own or r.chance(0.5) else (r.randint(1, 5), r.randint(1, 5))
+    layer = tnn.MultiheadAttention(size, heads, bias=bias, kdim=kdim, vdim=vdim, batch_first=first)
+    randomised(layer.double(), r)
+    lua = f"nn.MultiheadAttention({size},{heads},{f64(bias=bias, kdim=kdim, vdim=vdim, batch_first=first)})"
+
+    def side(length, features):
+        return r.tensor([n, length, features] if first else [length, n, features], repeats=False)
+
+    x = side(lq, size)
+    parts = with_state(layer, lua, x)
+    others = [] if own else [side(lk, kdim).requires_grad_(), side(lk, vdim).requires_grad_()]
+    sent = parts["sent"]
+    sent += [t.detach() for t in others]
+    inputs = ["T[1]"] * 3 if own else ["T[1]", f"T[{len(sent) - 1}]", f"T[{len(sent)}]"]
+    lk = lq if own else lk
+    given, lua_given = {}, {}
+    for name, shape in (("attn_mask", [lq, lk] if r.chance(0.5) else [n * heads, lq, lk]), ("key_padding_mask", [n, lk])):
+        if r.chance(0.5):
+            given[name] = r.mask(shape).clone() if r.chance(0.7) else r.tensor(shape, repeats=False, plain=True)
+            if given[name].dtype == torch.bool:
+                given[name][..., 0] = False
+            sent.append(given[name])
+            lua_given[name] = f"T[{len(sent)}]"
+    weights = r.chance(0.3)
+    causal = torch.ones(lq, lk, dtype=torch.bool).triu(1)
+    if "attn_mask" not in given and r.chance(0.5):  # torch wants the mask itself
+        lua_given["is_causal"], given["attn_mask"] = True, causal
+    if weights:
+        lua_given["need_weights"] = True
+    pick = 1 if weights else 0
+    call = f"({','.join([*inputs, options(**lua_given)])})"
+    parts["make"] = parts["make"].replace("return m(T[1]) end", f"return (select({pick + 1}, m{call})) end")
+
+    def run():
+        with sdpa_kernel(SDPBackend.MATH):
+            return layer(x, *(others or (x, x)), need_weights=weights, **given)[pick]
+
+    parts["f"] = run
+    parts["leaves"] += others
+    parts["names"] += [] if own else inputs[1:]
+    return parts
+
+
 def activation(r):
     layer, lua = r.choice([
         (tnn.ReLU(), "nn.ReLU()"), (tnn.GELU(), "nn.GELU()"), (tnn.SiLU(), "nn.SiLU()"), (tnn.Tanh(), "nn.Tanh()"),
@@ -179,7 +228,7 @@ def pools(r):
 LAYERS = {
     "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
     "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
-    "activations": activation, "pooling": pools,
+    "MultiheadAttention": multihead_attention, "activations": activation, "pooling": pools,
 }
 
 # ------------------------------------------------------------------------------ losses
