@@ -338,6 +338,16 @@ static void infinities(void) {
   }
 }
 
+/* No images, no outputs: empty results, or zeros. */
+static void empty(void) {
+  for (int64_t groups = 1; groups <= 16; groups += 15) {
+    for (int64_t outputs = 0; outputs <= 16; outputs += 16) {
+      shape s = {0, 16, outputs, groups, {9, 9}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+      for (s.images = 0; s.images < 2; s.images++) compare(&s, NYX_FLOAT32);
+    }
+  }
+}
+
 int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(dense);
@@ -350,6 +360,7 @@ int main(void) {
   RUN(without_memory);
   RUN(interrupted);
   RUN(infinities);
+  RUN(empty);
   nyx_context_free(ctx);
   return check_done();
 }
