@@ -5,7 +5,8 @@
 
 #include "conv.h"
 
-/* Whether it is worth it, and its scratch is bounded: at most about 8 MiB per thread. */
+/* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
+ * usually less than one. */
 bool nyx__conv_product_takes(const nyx__conv *v);
 
 /* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
