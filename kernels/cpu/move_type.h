@@ -10,19 +10,28 @@ typedef T TYPED(square) __attribute__((vector_size(SQUARE_BYTES)));
 typedef T TYPED(squareu)
     __attribute__((vector_size(SQUARE_BYTES), aligned(TBITS / 8), may_alias));
 
+#if TBITS == 8 || (TBITS == 32 && VECTOR_BYTES == 64)
+#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif TBITS == 16 || (TBITS == 32 && VECTOR_BYTES == 32) ||                              \
+    (TBITS == 64 && VECTOR_BYTES == 64)
+#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#elif TBITS == 32 || VECTOR_BYTES == 32
+#define LANE_NUMBERS 0, 1, 2, 3
+#else
+#define LANE_NUMBERS 0, 1
+#endif
+
 #define V TYPED(square)
 #define VU TYPED(squareu)
 
 /* Of two rows the first halves, or the second ones, element by element in turn; or, for
  * vectors over 16 bytes, where halves do not meet cheaply, blocks of `step` exchanged. */
 static inline V TYPED(mixed)(V a, V b, int step, bool second) {
-  V from = {0};
-  UNROLL for (int l = 0; l < SQUARE; l++) {
-    if (SQUARE_BYTES == 16)
-      from[l] = (T)(l / 2 + (second ? SQUARE / 2 : 0) + (l & 1 ? SQUARE : 0));
-    else
-      from[l] = (T)(l & step ? SQUARE + (second ? l : l - step) : second ? l + step : l);
-  }
+  const V lane = {LANE_NUMBERS};
+  V halves = lane / 2 + (T)(second ? SQUARE / 2 : 0) + (lane & 1) * SQUARE;
+  V other = (V)((lane & (T)step) != 0), shift = (V){0} + (T)step;
+  V blocks = second ? lane + (~other & shift) : lane - (other & shift);
+  V from = SQUARE_BYTES == 16 ? halves : blocks + (other & SQUARE);
 #if defined(__clang__)
   V r = a;
   UNROLL for (int l = 0; l < SQUARE; l++) r[l] =
@@ -78,6 +87,7 @@ static void TYPED(transpose)(int64_t rows, int64_t cols, const void *from,
 }
 
 #undef V
+#undef LANE_NUMBERS
 #undef VU
 #undef SQUARE
 #undef SQUARE_BYTES
