@@ -35,6 +35,10 @@ add("nyx.nn", {
     "normalises over the trailing dimensions",
   RMSNorm = "nn.RMSNorm(normalized_shape, {eps, elementwise_affine, dtype}): divides by the " ..
     "root mean square over the trailing dimensions",
+  MultiheadAttention = "nn.MultiheadAttention(embed_dim, num_heads, {dropout, bias, kdim, vdim, " ..
+    "batch_first, dtype}): attention of several heads between projections; called with (query, " ..
+    "key, value, {key_padding_mask, attn_mask, is_causal, need_weights, average_attn_weights}), " ..
+    "of shape (batch, length, features); true in a mask hides a key",
   Dropout = "nn.Dropout(p): in training, zeroes elements with probability p (0.5) and scales " ..
     "the others by 1 / (1 - p)",
   Sequential = "nn.Sequential(module, ...): modules one after the other; net[1] is the first, " ..
