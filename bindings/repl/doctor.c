@@ -33,6 +33,7 @@ static void print_features(void) {
   FEATURE("avx512vl");
   FEATURE("avx512vnni");
   FEATURE("avx512bf16");
+  FEATURE("amx-tile");
 #undef FEATURE
   puts(n ? "" : "none beyond the baseline");
 #else
@@ -50,6 +51,9 @@ static void print_cpu(nyx_context *ctx) {
     printf(" (%s)", nyx_device_describe(cpu));
   putchar('\n');
   print_features();
+  heading("products");
+  printf("bfloat16 by %s, float16 by %s, int8 by %s\n", nyx_cpu_unit(NYX_BFLOAT16),
+         nyx_cpu_unit(NYX_FLOAT16), nyx_cpu_unit(NYX_INT8));
   heading("threads");
   printf("%d of %ld cores%s\n", nyx_parallel_threads(), sysconf(_SC_NPROCESSORS_ONLN),
          getenv("NYX_THREADS") ? ", set by NYX_THREADS" : "");

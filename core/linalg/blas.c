@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../kernels/cpu/cpu.h"
 #include "../base/cpu.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -41,8 +42,9 @@ static void env_restore(env_change *e) {
 
 /* The name OpenBLAS has for the best kernels this CPU runs; NULL: let it choose. */
 static const char *core_type(void) {
-  if (strcmp(nyx_cpu_path(), "avx512") == 0) return "SkylakeX";
-  if (strcmp(nyx_cpu_path(), "avx2") == 0) return "Haswell";
+  const char *width = nyx__cpu_kernels()->width;
+  if (strcmp(width, "avx512") == 0) return "SkylakeX";
+  if (strcmp(width, "avx2") == 0) return "Haswell";
   /* The base path on a CPU with more was asked for: keep to it. */
   return nyx__cpu_info()->avx2 ? "Nehalem" : NULL;
 }

@@ -1,5 +1,5 @@
-/* Matrix products of float32, float64 and integers, split over the threads by size. Read
- * next: gemm.c; core/op/matmul.c, the op. */
+/* Matrix products, split over the threads by size. Read next: gemm.c (float32, float64,
+ * integers), low.c (half types, bytes into int32); core/op/matmul.c, the ops. */
 #ifndef NYX_LINALG_GEMM_H
 #define NYX_LINALG_GEMM_H
 
@@ -18,6 +18,15 @@ typedef struct nyx_gemm {
 
 /* Computes all of it. Fails when interrupted, or without memory for partial sums. */
 nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) NYX_MUST_CHECK;
+
+/* low.c: products of types narrower than what they are summed in. dtype is A's: bfloat16
+ * or float16, both factors, summed in float32 and stored as `out`, which is one of these
+ * or float32, with `bias` (n float32, may be NULL) added to each row; or int8 or uint8
+ * times an int8 B, exact sums in int32. Does not add to C. */
+nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
+                         const float *bias) NYX_MUST_CHECK;
+/* Whether there are kernels for it; else the inputs have to be converted. */
+bool nyx__gemm_low_has(nyx_dtype dtype);
 
 /* One product in the calling thread, for kernels that are parallel themselves. */
 void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p);

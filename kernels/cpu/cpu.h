@@ -18,6 +18,7 @@ struct nyx_elementwise_kernels; /* elementwise.h */
 struct nyx_reduce_kernels;      /* reduce.h */
 struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
+struct nyx_low_kernels;       /* low.h; path.c: .low = &NYX_PATH(low) */
 struct nyx_move_kernels;      /* move.h */
 struct nyx_softmax_kernels;   /* softmax.h */
 struct nyx_norm_kernels;      /* norm.h */
@@ -27,10 +28,12 @@ struct nyx_depthwise_kernels; /* depthwise.h */
 struct nyx_patches_kernels;   /* patches.h */
 
 typedef struct nyx_cpu_kernels {
-  const char *name; /* "base", "avx2", "avx512" */
+  const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
+  const char *width; /* the path that the tables are of: "avx512" for "amx" */
   const struct nyx_elementwise_kernels *elementwise;
   const struct nyx_reduce_kernels *reduce;
   const struct nyx_gemm_kernels *gemm;
+  const struct nyx_low_kernels *low;
   const struct nyx_move_kernels *move;
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;

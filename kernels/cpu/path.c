@@ -4,6 +4,7 @@
 #include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "low.h"
 #include "move.h"
 #include "norm.h"
 #include "optim.h"
@@ -17,6 +18,7 @@
 extern const nyx_elementwise_kernels NYX_PATH(elementwise);
 extern const nyx_reduce_kernels NYX_PATH(reduce);
 extern const nyx_gemm_kernels NYX_PATH(gemm);
+extern const nyx_low_kernels NYX_PATH(low);
 extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_move_kernels NYX_PATH(move);
 extern const nyx_norm_kernels NYX_PATH(norm);
@@ -28,9 +30,11 @@ extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
     .name = NYX_NAME(NYX_CPU_PATH),
+    .width = NYX_NAME(NYX_CPU_PATH),
     .elementwise = &NYX_PATH(elementwise),
     .reduce = &NYX_PATH(reduce),
     .gemm = &NYX_PATH(gemm),
+    .low = &NYX_PATH(low),
     .move = &NYX_PATH(move),
     .softmax = &NYX_PATH(softmax),
     .norm = &NYX_PATH(norm),

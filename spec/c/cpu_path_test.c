@@ -62,6 +62,10 @@ static void forced(void) {
   CHECK(with_path("base", computes));
   CHECK(with_path("avx2", follows));
   CHECK(with_path("avx512", follows));
+  CHECK(with_path("avxvnni", follows));
+  CHECK(with_path("avx512vnni", follows));
+  CHECK(with_path("avx512bf16", follows));
+  CHECK(with_path("amx", follows));
 }
 static void chosen(void) {
   CHECK(with_path(NULL, computes));

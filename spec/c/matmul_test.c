@@ -607,10 +607,11 @@ static void environment(void) {
   CHECK(strlen(nyx_blas_describe()) > 0);
   CHECK(getenv("OPENBLAS_CORETYPE") == NULL);
   CHECK_STR(getenv("OPENBLAS_NUM_THREADS"), "3");
-  if (nyx__blas() && strcmp(nyx_cpu_path(), "avx512") == 0) {
+  const char *width = nyx__cpu_kernels()->width;
+  if (nyx__blas() && strcmp(width, "avx512") == 0) {
     CHECK_CONTAINS(nyx_blas_describe(), "SkylakeX");
   }
-  if (nyx__blas() && strcmp(nyx_cpu_path(), "avx2") == 0) {
+  if (nyx__blas() && strcmp(width, "avx2") == 0) {
     CHECK_CONTAINS(nyx_blas_describe(), "Haswell");
   }
 }

@@ -15,9 +15,12 @@ NYX_API const char *nyx_device_describe(const nyx_device *device);
 NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_to(nyx_context *ctx, nyx_tensor *t,
                                                 nyx_device *device, nyx_tensor **out);
 
-/* The CPU path in use: "base", "avx2", "avx512"; and the BLAS and its kernel, or
- * "none (...)" and why. Asking for the BLAS opens it. */
+/* The CPU path in use: "base", "avx2", "avx512", or one of these with more for products
+ * of narrow types: "avxvnni", "avx512vnni", "avx512bf16", "amx". What computes products
+ * of bfloat16, float16 or int8: "AMX", "float32 FMA", ...; NULL for dtypes without. And
+ * the BLAS and its kernel, or "none (...)" and why. Asking for these two opens them. */
 NYX_API const char *nyx_cpu_path(void);
+NYX_API const char *nyx_cpu_unit(nyx_dtype dtype);
 NYX_API const char *nyx_blas_describe(void);
 
 #endif

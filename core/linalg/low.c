@@ -1,0 +1,375 @@
+/* Matrix products of narrow types: both factors are packed by all threads, then each
+ * multiplies units of C, summed in a block of scratch that stays in its cache and
+ * converted when it is stored. All is decided by size: results do not depend on the
+ * number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for wide types. */
+#include <limits.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/elementwise.h"
+#include "../../kernels/cpu/low.h"
+#include "gemm.h"
+
+/* Multiplications: worth a range of its own; worth more threads than one. */
+#define RANGE ((int64_t)1 << 21)
+#define LARGE (2 * RANGE)
+/* What is packed at a time of each factor, rows of A and columns of B, all their terms.
+ */
+#define PACKED 4096
+/* Units: the most rows and columns (scratch of 256 KiB), how many are wanted. */
+#define UNIT_ROWS 256
+#define UNIT_COLS 256
+#define UNITS 16
+#define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
+
+/* What stops all threads, and how much memory there was not. */
+typedef struct low_shared {
+  atomic_int status;
+  atomic_llong bytes;
+} low_shared;
+
+/* One product, or a block of PACKED rows and columns of it, and how it is divided: units
+ * of rows, of columns, and parts of the terms where C is too small to be divided. */
+typedef struct low_run {
+  nyx_context *ctx;
+  const nyx_low_kernel *kernel;
+  nyx_product p;
+  int64_t item, out_item; /* bytes of an element of A and B, of C */
+  nyx_scatter_fn store;   /* converts from float32; NULL: copies four bytes */
+  const float *bias;
+  char *a, *b, *partial; /* packed; parts x m x n sums when parts > 1 */
+  int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
+  bool pack_b;
+  int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
+  low_shared *shared;
+} low_run;
+
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static int64_t parts_of(int64_t size, int64_t part) {
+  return size / part + (size % part != 0);
+}
+static int64_t round_up(int64_t size, int64_t part) {
+  return parts_of(size, part) * part;
+}
+
+/* Saturating product of sizes. */
+static int64_t times(int64_t a, int64_t b) {
+  int64_t result;
+  return __builtin_mul_overflow(a, b, &result) ? INT64_MAX : result;
+}
+
+/* How many items of so much work are worth a range. */
+static int64_t grain_of(int64_t work) {
+  return work < RANGE ? RANGE / (work + 1) + 1 : 1;
+}
+
+static const nyx_low_kernel *kernel_of(nyx_dtype dtype) {
+  const nyx_low_kernels *kernels = nyx__low_kernels();
+  switch (dtype) {
+    case NYX_BFLOAT16: return kernels->bf16;
+    case NYX_FLOAT16: return kernels->f16;
+    case NYX_INT8: return kernels->s8;
+    case NYX_UINT8: return kernels->u8;
+    default: return NULL;
+  }
+}
+
+/* From sums to what is stored. */
+static nyx_scatter_fn store_of(nyx_dtype out) {
+  if (out == NYX_INT32) return NULL;
+  return nyx__cpu_kernels()->elementwise->scatter[NYX_IN_FLOAT32][out];
+}
+
+bool nyx__gemm_low_has(nyx_dtype dtype) {
+  return kernel_of(dtype) != NULL;
+}
+
+static bool going(low_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->shared->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->shared->status, memory_order_relaxed) == NYX_OK;
+}
+
+static char *scratch(low_run *r, int64_t bytes) {
+  char *block = nyx_memory_alloc((size_t)bytes);
+  if (block) return block;
+  atomic_store(&r->shared->bytes, bytes);
+  atomic_store(&r->shared->status, NYX_ERR_MEMORY);
+  return NULL;
+}
+
+/* Where panels lie: all those of the first block of terms, then the next block's. */
+static int64_t block_terms(const low_run *r, int64_t l) {
+  return round_up(least(r->kernel->depth, r->p.k - l), r->kernel->step);
+}
+static char *a_panel(const low_run *r, int64_t l, int64_t panel) {
+  const nyx_low_kernel *k = r->kernel;
+  int64_t terms = l * r->a_panels + block_terms(r, l) * panel;
+  return r->a + terms * k->tile_rows * k->item;
+}
+static char *b_panel(const low_run *r, int64_t l, int64_t panel) {
+  const nyx_low_kernel *k = r->kernel;
+  int64_t terms = l * r->b_panels + block_terms(r, l) * panel;
+  int64_t before = l / k->depth * r->b_panels + panel;
+  return r->b + terms * k->tile_cols * k->item + before * k->extra;
+}
+
+/* Panels that are packed together: whole cache lines, and whole vectors, of bytes. */
+static int64_t group_of(int64_t tile) {
+  int64_t group = 1;
+  while (tile * group < 64 || tile * group % 16) group++;
+  return group;
+}
+
+/* How many such groups a block of terms has. */
+static int64_t packs(const low_run *r) {
+  int64_t count = parts_of(r->a_panels, r->a_group);
+  return r->pack_b ? count + parts_of(r->b_panels, r->b_group) : count;
+}
+
+/* Items are a block of terms and some panels of it, A's before B's. */
+static void pack_panels(void *arg, int64_t begin, int64_t end) {
+  const low_run *r = arg;
+  const nyx_low_kernel *kernel = r->kernel;
+  const nyx_product *p = &r->p;
+  int64_t from_a = parts_of(r->a_panels, r->a_group), count = packs(r);
+  for (int64_t item = begin; item < end; item++) {
+    int64_t l = item / count * kernel->depth, at = item % count;
+    int64_t terms = least(kernel->depth, p->k - l);
+    if (at < from_a) {
+      int64_t rows = r->a_group * kernel->tile_rows, i = at * rows;
+      kernel->pack_a((const char *)p->a + (i * p->a_rs + l * p->a_cs) * r->item, p->a_rs,
+                     p->a_cs, least(rows, p->m - i), terms,
+                     a_panel(r, l, at * r->a_group));
+    } else {
+      int64_t cols = r->b_group * kernel->tile_cols, j = (at - from_a) * cols;
+      kernel->pack_b((const char *)p->b + (l * p->b_rs + j * p->b_cs) * r->item, p->b_rs,
+                     p->b_cs, terms, least(cols, p->n - j),
+                     b_panel(r, l, (at - from_a) * r->b_group));
+    }
+  }
+}
+
+static void store_row(const low_run *r, int64_t n, const void *from, void *to) {
+  if (r->store) {
+    r->store(n, from, to, 1);
+  } else {
+    memcpy(to, from, (size_t)n * 4);
+  }
+}
+
+/* Rows i and columns j of C, terms first to last, in scratch `c`. */
+static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                     int64_t first, int64_t last, char *c) {
+  const nyx_low_kernel *kernel = r->kernel;
+  size_t row_bytes = (size_t)r->unit_cols * 4;
+  int64_t a = i / kernel->tile_rows, b = j / kernel->tile_cols;
+  nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = r->unit_cols};
+  block.add = r->bias && r->parts == 1;
+  for (int64_t row = 0; row < rows && block.add; row++) {
+    memcpy(c + (size_t)row * row_bytes, r->bias + j, (size_t)least(cols, r->p.n - j) * 4);
+  }
+  for (int64_t l = first; l < last; l += kernel->depth, block.add = true) {
+    block.terms = block_terms(r, l);
+    block.a = a_panel(r, l, a);
+    block.b = b_panel(r, l, b);
+    kernel->block(&block);
+  }
+  if (!block.add) memset(c, 0, (size_t)rows * row_bytes);
+}
+
+static void multiply_unit(const low_run *r, int64_t unit, char *c) {
+  const nyx_low_kernel *kernel = r->kernel;
+  const nyx_product *p = &r->p;
+  int64_t part = unit / r->units, at = unit % r->units;
+  int64_t i = at / r->col_units * r->unit_rows, j = at % r->col_units * r->unit_cols;
+  int64_t live_rows = least(r->unit_rows, p->m - i);
+  int64_t live_cols = least(r->unit_cols, p->n - j);
+  int64_t first = part * r->part_terms, last = least(first + r->part_terms, p->k);
+  sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
+           round_up(live_cols, kernel->tile_cols), first, last, c);
+  for (int64_t row = 0; row < live_rows; row++) {
+    const char *from = c + row * r->unit_cols * 4;
+    if (r->parts > 1) {
+      int64_t to = (part * p->m + i + row) * p->n + j;
+      memcpy(r->partial + to * 4, from, (size_t)live_cols * 4);
+    } else {
+      store_row(r, live_cols, from,
+                (char *)p->c + ((i + row) * p->ldc + j) * r->out_item);
+    }
+  }
+}
+
+static void multiply_units(void *arg, int64_t begin, int64_t end) {
+  low_run *r = arg;
+  char *c = scratch(r, r->unit_rows * r->unit_cols * 4);
+  if (!c) return;
+  if (r->kernel->begin) r->kernel->begin();
+  for (int64_t unit = begin; unit < end && going(r); unit++) multiply_unit(r, unit, c);
+  if (r->kernel->end) r->kernel->end();
+  nyx_memory_free(c);
+}
+
+/* Rows of C from the sums of the parts, in order. */
+static void sum_parts(void *arg, int64_t begin, int64_t end) {
+  const low_run *r = arg;
+  const nyx_product *p = &r->p;
+  union {
+    float f[512];
+    uint32_t u[512];
+  } sum;
+  for (int64_t i = begin; i < end; i++) {
+    for (int64_t j = 0; j < p->n; j += 512) {
+      int64_t n = least(512, p->n - j);
+      memset(&sum, 0, sizeof sum);
+      if (r->bias) memcpy(sum.f, r->bias + j, (size_t)n * 4);
+      for (int64_t part = 0; part < r->parts; part++) {
+        const char *from = r->partial + ((part * p->m + i) * p->n + j) * 4;
+        if (r->store) {
+          for (int64_t e = 0; e < n; e++) sum.f[e] += ((const float *)from)[e];
+        } else {
+          for (int64_t e = 0; e < n; e++) sum.u[e] += ((const uint32_t *)from)[e];
+        }
+      }
+      store_row(r, n, &sum, (char *)p->c + (i * p->ldc + j) * r->out_item);
+    }
+  }
+}
+
+/* Units of equal size, as many as are wanted where C has that many tiles; a long sum for
+ * few results is cut into parts of whole blocks. */
+static void divide(low_run *r) {
+  const nyx_low_kernel *kernel = r->kernel;
+  int64_t rows = UNIT_ROWS / kernel->tile_rows, cols = UNIT_COLS / kernel->tile_cols;
+  r->a_panels = parts_of(r->p.m, kernel->tile_rows);
+  r->b_panels = parts_of(r->p.n, kernel->tile_cols);
+  r->a_group = group_of(kernel->tile_rows);
+  r->b_group = group_of(kernel->tile_cols);
+  bool large = times(times(r->p.m, r->p.n), r->p.k) >= LARGE;
+  while (large && parts_of(r->a_panels, rows) * parts_of(r->b_panels, cols) < UNITS) {
+    if (cols > 2 && cols >= rows / 2) {
+      cols = (cols + 1) / 2;
+    } else if (rows > 2) {
+      rows = (rows + 1) / 2;
+    } else {
+      break;
+    }
+  }
+  int64_t row_units = parts_of(r->a_panels, rows);
+  r->col_units = parts_of(r->b_panels, cols);
+  r->unit_rows = parts_of(r->a_panels, row_units) * kernel->tile_rows;
+  r->unit_cols = parts_of(r->b_panels, r->col_units) * kernel->tile_cols;
+  r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
+  int64_t blocks = parts_of(r->p.k, kernel->depth), parts = large ? UNITS / r->units : 1;
+  if (parts > blocks / 2) parts = blocks / 2;
+  r->part_terms = parts > 1 ? parts_of(blocks, parts) * kernel->depth : r->p.k;
+  r->parts = parts > 1 ? parts_of(r->p.k, r->part_terms) : 1;
+}
+
+/* C of r->p, with the panels of A, and of B unless they are packed already. */
+static void multiply(low_run *r, bool pack_b) {
+  r->pack_b = pack_b;
+  nyx_parallel_for(parts_of(r->p.k, r->kernel->depth) * packs(r), PACK_GRAIN, pack_panels,
+                   r);
+  int64_t work = times(times(r->unit_rows, r->unit_cols), r->part_terms);
+  nyx_parallel_for(r->units * r->parts, grain_of(work), multiply_units, r);
+  if (r->parts > 1 && going(r)) {
+    int64_t row = r->p.n * (r->parts + 1);
+    nyx_parallel_for(r->p.m, parts_of(RANGE / 16, row), sum_parts, r);
+  }
+}
+
+/* Bytes of all panels of `lanes` rows or columns, a multiple of 64. */
+static int64_t packed_bytes(const nyx_low_kernel *kernel, int64_t lanes, int64_t tile,
+                            int64_t k, int64_t extra) {
+  int64_t panels = parts_of(lanes, tile), steps = parts_of(k, kernel->step);
+  int64_t bytes = times(times(steps, kernel->step * kernel->item), panels * tile);
+  int64_t more = times(parts_of(k, kernel->depth) * panels, extra);
+  if (bytes > INT64_MAX / 8 || more > INT64_MAX / 8) return INT64_MAX / 4;
+  return round_up(bytes + more, 64);
+}
+
+/* One product, by blocks of PACKED rows and columns. */
+static void multiply_all(low_run *r) {
+  const nyx_product all = r->p;
+  const nyx_low_kernel *kernel = r->kernel;
+  const float *bias = r->bias;
+  const int64_t most = PACKED / kernel->tile_rows * kernel->tile_rows;
+  r->p.m = least(all.m, most), r->p.n = least(all.n, PACKED);
+  int64_t a_bytes = packed_bytes(kernel, r->p.m, kernel->tile_rows, all.k, 0);
+  int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
+  divide(r);
+  int64_t sums = r->parts > 1 ? r->parts * r->p.m * r->p.n * 4 : 0;
+  if (!(r->a = scratch(r, a_bytes + b_bytes + sums))) return;
+  r->b = r->a + a_bytes;
+  r->partial = r->b + b_bytes;
+  for (int64_t j = 0; j < all.n; j += PACKED) {
+    for (int64_t i = 0; i < all.m && going(r); i += most) {
+      r->p.m = least(all.m - i, most), r->p.n = least(all.n - j, PACKED);
+      r->p.a = (const char *)all.a + i * all.a_rs * r->item;
+      r->p.b = (const char *)all.b + j * all.b_cs * r->item;
+      r->p.c = (char *)all.c + (i * all.ldc + j) * r->out_item;
+      r->bias = bias ? bias + j : NULL;
+      divide(r);
+      multiply(r, i == 0);
+    }
+  }
+  nyx_memory_free(r->a);
+}
+
+typedef struct low_batch {
+  const nyx_gemm *g;
+  const low_run *run;
+} low_batch;
+
+static void multiply_entries(void *arg, int64_t begin, int64_t end) {
+  const low_batch *b = arg;
+  const nyx_gemm *g = b->g;
+  for (int64_t index = begin; index < end; index++) {
+    low_run r = *b->run;
+    int64_t rest = index, a = 0, c = 0;
+    for (int d = g->batch_ndim - 1; d >= 0; d--) {
+      a += rest % g->batch_shape[d] * g->a_batch[d];
+      c += rest % g->batch_shape[d] * g->b_batch[d];
+      rest /= g->batch_shape[d];
+    }
+    r.p.a = (const char *)r.p.a + a * r.item;
+    r.p.b = (const char *)r.p.b + c * r.item;
+    r.p.c = (char *)r.p.c + index * r.p.m * r.p.ldc * r.out_item;
+    if (!going(&r)) return;
+    multiply_all(&r);
+  }
+}
+
+nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
+                         const float *bias) {
+  int64_t count = 1;
+  for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
+  if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
+  low_shared shared;
+  atomic_init(&shared.status, NYX_OK);
+  atomic_init(&shared.bytes, 0);
+  const low_run run = {.ctx = ctx,
+                       .kernel = kernel_of(g->dtype),
+                       .p = g->product,
+                       .item = (int64_t)nyx_dtype_size(g->dtype),
+                       .out_item = (int64_t)nyx_dtype_size(out),
+                       .store = store_of(out),
+                       .bias = bias,
+                       .shared = &shared};
+  low_batch b = {g, &run};
+  /* Many products: one for each thread. Few large ones: all threads for each. */
+  int64_t work = times(times(g->product.m, g->product.n), g->product.k);
+  if (count >= UNITS || work < LARGE) {
+    nyx_parallel_for(count, grain_of(work), multiply_entries, &b);
+  } else {
+    multiply_entries(&b, 0, count);
+  }
+  switch (atomic_load(&shared.status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
+    default: return nyx__no_memory(ctx, (size_t)atomic_load(&shared.bytes));
+  }
+}
