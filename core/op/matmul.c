@@ -348,6 +348,47 @@ const nyx_op nyx__op_matmul = {
         "x(0,3) y(3,2)",
 };
 
+static nyx_status infer_int_mm(nyx_call *c) {
+  if (c->in[1]->dtype != NYX_INT8) {
+    return nyx__error(c->ctx, DTYPE_INPUT, "y", nyx_dtype_name(c->in[1]->dtype), "int8");
+  }
+  NYX_TRY(infer_matmul(c));
+  c->spec[0].dtype = NYX_INT32;
+  return NYX_OK;
+}
+
+static nyx_status cpu_int_mm(nyx_call *c) {
+  nyx_gemm g;
+  describe(&g, c->in[0], c->in[1], nyx__data(c->out[0]));
+  collapse(&g);
+  return nyx__gemm_low(c->ctx, &g, NYX_INT32, NULL);
+}
+
+const nyx_op nyx__op_int_mm = {
+    .name = "int_mm",
+    .group = "linear algebra",
+    .doc =
+        "the matrix product of an int8 or uint8 x and an int8 y, summed in int32: exact "
+        "up "
+        "to 65,000 terms of any size, wrapping beyond; shapes as for matmul, which keeps "
+        "the dtype of its inputs instead and wraps in it",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_NONE,
+    .dtypes = NYX_DTYPES(NYX_INT8) | NYX_DTYPES(NYX_UINT8),
+    .inputs = "x y",
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .infer = infer_int_mm,
+    .cpu = cpu_int_mm,
+    .cases =
+        "x(3,4)<int8 y(4,5)<int8\n"
+        "x(3,4)<uint8 y(4,5)<int8\n"
+        "x(4)<int8 y(4)<int8\n"
+        "x(2,1,3,4)<int8 y(3,4,2)<int8\n"
+        "x(2,3,0)<uint8 y(0,2)<int8",
+};
+
 static nyx_status compute_bmm(nyx_call *c) {
   for (int i = 0; i < 2; i++) {
     if (c->in[i]->ndim != 3) {

@@ -68,7 +68,22 @@ static int cases_input_named(const nyx_op *op, const char *name, size_t length) 
   return -1;
 }
 
-/* Reads "name(2,3)<5" and "name(2,3)<bool" items up to the semicolon. */
+/* What follows the '<' of an input at p: how many positions, "bool", or the name of a
+ * dtype. Returns what is behind it. */
+static const char *cases_read_kind(const char *p, int64_t *below, nyx_dtype *dtype) {
+  char *next;
+  size_t length = strcspn(p, " ;\n");
+  *below = strtoll(p, &next, 10);
+  if (strncmp(p, "bool", 4) == 0) *below = -1;
+  for (int d = 0; d < NYX_DTYPE_COUNT && *below == 0; d++) {
+    const char *name = nyx_dtype_name((nyx_dtype)d);
+    if (strlen(name) == length && memcmp(p, name, length) == 0) *dtype = (nyx_dtype)d;
+  }
+  return p + length;
+}
+
+/* Reads "name(2,3)<5", "name(2,3)<bool" and "name(2,3)<int8" items up to the semicolon.
+ */
 static const char *cases_read_inputs(nyx_context *ctx, const cases_options *options,
                                      const char *p, const char *end, cases_sample *s) {
   while (p < end && *p != ';') {
@@ -79,6 +94,7 @@ static const char *cases_read_inputs(nyx_context *ctx, const cases_options *opti
     int at = cases_input_named(s->op, name, (size_t)(p - name));
     if (at < 0) at = s->n;
     int64_t shape[NYX_MAX_DIMS], below = 0;
+    nyx_dtype dtype = options->dtype;
     int ndim = 0;
     p++;
     while (p < end && *p != ')') {
@@ -89,12 +105,9 @@ static const char *cases_read_inputs(nyx_context *ctx, const cases_options *opti
     }
     p++;
     if (p < end && *p == '<') {
-      char *next;
-      bool mask = strncmp(p + 1, "bool", 4) == 0;
-      below = mask ? -1 : strtoll(p + 1, &next, 10);
-      p = mask ? p + 5 : next;
+      p = cases_read_kind(p + 1, &below, &dtype);
     }
-    s->in[at] = cases_filled(ctx, options->dtype, ndim, shape, below, 0.6, 1.4);
+    s->in[at] = cases_filled(ctx, dtype, ndim, shape, below, 0.6, 1.4);
     if (at >= s->n) s->n = at + 1;
   }
   return p < end ? p + 1 : end;

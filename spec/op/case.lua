@@ -92,7 +92,8 @@ function M.calls(op)
       local shape = {}
       for size in sizes:gmatch "%d+" do shape[#shape + 1] = tonumber(size) end
       call.inputs[#call.inputs + 1] =
-        { name = name, shape = shape, below = tonumber(below), mask = below == "bool" }
+        { name = name, shape = shape, below = tonumber(below), mask = below == "bool",
+          dtype = below:match "^u?int%d+$" }
     end
     calls[#calls + 1] = call
   end
@@ -109,9 +110,9 @@ function M.arguments(op, call, dtype)
     elseif input.mask then
       t = M.tensor(input.shape, "bool", 0, 1)
     else
-      t = M.tensor(input.shape, dtype, -2, 2)
+      t = M.tensor(input.shape, input.dtype or dtype, -2, 2)
       local positive = input.name:match "var" or input.name:match "sq"
-      if M.is_float[dtype] and positive then t = t:abs() + 0.5 end
+      if M.is_float[t.dtype] and positive then t = t:abs() + 0.5 end
     end
     by_name[input.name] = t
     list[i] = t

@@ -482,6 +482,13 @@ def matmul(r, dtype):
     return Case([r.tensor([*a, m, k], dtype), r.tensor([*b, k, n], dtype)])
 
 
+def int_mm(r, dtype):
+    c = matmul(r, dtype)
+    low = 0 if dtype == torch.uint8 else -128
+    ranges = [(dtype, low, low + 255), (torch.int8, -128, 127)]
+    return Case([r.tensor(list(x.shape), *kind) for x, kind in zip(c.inputs, ranges)])
+
+
 def bmm(r, dtype):
     b, m, k, n = (r.randint(0 if r.chance(0.05) else 1, 6) for _ in range(4))
     return Case([r.tensor([b, m, k], dtype), r.tensor([b, k, n], dtype)])
@@ -720,7 +727,7 @@ MAKERS = {
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
     "eye": creation(n=lambda r: r.randint(0, 5), m=lambda r: r.randint(0, 5)),
     "arange": arange, "linspace": linspace,
-    "matmul": matmul, "bmm": bmm, "linear": linear, "conv2d": conv2d,
+    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear, "conv2d": conv2d,
     "conv2d_input": conv2d_backward("input"), "conv2d_weight": conv2d_backward("weight"),
     "max_pool2d": pool, "max_pool2d_with_indices": pool,
     "avg_pool2d": lambda r, d: pool(r, d, True), "adaptive_avg_pool2d": adaptive,

@@ -87,6 +87,13 @@ def as_strided_scatter(x, value, stride, offset=0):
     return y
 
 
+def int_mm(x, y):
+    """torch._int_mm takes matrices of int8 that are not empty."""
+    if x.dtype == torch.int8 and x.ndim == y.ndim == 2 and x.numel() and y.numel():
+        return torch._int_mm(x, y)
+    return torch.matmul(x.int(), y.int())
+
+
 def embed(x, shape, offset, stride):
     return torch.zeros(shape, dtype=x.dtype).as_strided_scatter(x, x.shape, stride, offset)
 
@@ -271,7 +278,7 @@ PEERS = {
                                                                           start if stop is None else stop, step, dtype=dtype),
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
-    "linear": F.linear, "conv2d": conv2d,
+    "linear": F.linear, "int_mm": int_mm, "conv2d": conv2d,
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(
         (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), plain(weight), plain(grad), **attrs),
