@@ -19,28 +19,36 @@ typedef T TYPED(vecu)
 #include "transpose_type.h"
 
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
- * depth, filled up with zeros. */
+ * depth, filled up with zeros. Whole vectors are read where they end before the last
+ * element, and stored where what lies behind them in the panel is written later. */
 static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
                                      int64_t width, int64_t depth, T *to) {
+  const T *end = to + width * depth;
   int64_t done = 0;
-  if (rs == 1 && rows == width) {
-    for (int64_t p = 0; p < depth; p++) {
+  if (rs == 1 && rows == width && cs >= width) {
+    const T *last = from + (depth - 1) * cs + width;
+    for (int64_t p = 0; p < depth; p++, from += cs, to += width) {
       for (int64_t r = 0; r < width; r += LINE)
-        __builtin_prefetch(from + (p + 8) * cs + r); /* far apart: nothing guesses them */
-      memcpy(to + p * width, from + p * cs, (size_t)width * sizeof(T));
+        __builtin_prefetch(from + 8 * cs + r); /* far apart: nothing guesses them */
+      for (int64_t r = 0; r < width; r += LANES) {
+        if (to + r + LANES <= end && from + r + LANES <= last)
+          *(VU *)(to + r) = *(const VU *)(from + r);
+        else
+          for (int64_t i = r; i < width; i++) to[i] = from[i];
+      }
     }
     return;
   }
   for (; cs == 1 && done + LANES <= depth; done += LANES) {
-    for (int64_t first = 0; first < width; first += LANES) {
+    for (int64_t first = (width - 1) / LANES * LANES; first >= 0; first -= LANES) {
+      int64_t live = width - first < LANES ? width - first : LANES;
       V row[LANES];
       UNROLL for (int r = 0; r < LANES; r++) row[r] =
           first + r < rows ? (V) * (const VU *)(from + (first + r) * rs + done) : (V){0};
       TYPED(transpose)(row);
-      int64_t live = width - first < LANES ? width - first : LANES;
       T *at = to + done * width + first;
-      for (int p = 0; p < LANES; p++, at += width) {
-        if (live == LANES)
+      UNROLL for (int p = 0; p < LANES; p++, at += width) {
+        if (at + LANES <= end)
           *(VU *)at = row[p];
         else
           memcpy(at, &row[p], (size_t)live * sizeof(T));
