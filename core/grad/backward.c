@@ -48,12 +48,20 @@ static const void *key_of(const place *p) {
   return p->node ? (const void *)p->node : (const void *)p->leaf;
 }
 
-/* Doubles an array of the pass; NULL leaves the old one valid. */
-static void *grown(void *old, size_t used, size_t room, size_t item) {
-  void *block = room <= SIZE_MAX / item ? nyx_memory_alloc(room * item) : NULL;
-  if (block && used) memcpy(block, old, used * item);
-  if (block) nyx_memory_free(old);
-  return block;
+void *nyx__grown(nyx_context *ctx, void *block, size_t wanted, size_t *room,
+                 size_t item) {
+  if (wanted <= *room) return block;
+  size_t more = *room ? *room : 32;
+  while (more < wanted) more *= 2;
+  void *next = nyx_memory_alloc(more * item);
+  if (!next) {
+    nyx__fail_memory(ctx, more * item);
+    return NULL;
+  }
+  if (*room) memcpy(next, block, *room * item);
+  nyx_memory_free(block);
+  *room = more;
+  return next;
 }
 
 static place *find(const pass *p, const void *key) {
@@ -85,20 +93,14 @@ static nyx_status visit(pass *p, nyx_node *node, nyx_tensor *leaf, bool *added) 
   *added = false;
   if (find(p, key)) return NYX_OK;
   size_t outputs = node ? (size_t)node->n_out : 1;
-  if (p->n_places == p->room) {
-    size_t room = p->room ? p->room * 2 : 32;
-    place *places = grown(p->places, p->n_places, room, sizeof *places);
-    if (!places) return nyx__no_memory(p->ctx, room * sizeof *places);
-    p->places = places;
-    p->room = room;
-  }
-  if (p->n_grads + outputs > p->grads_room) {
-    size_t room = p->grads_room ? p->grads_room * 2 : 64;
-    nyx_tensor **grads = grown(p->grads, p->n_grads, room, sizeof *grads);
-    if (!grads) return nyx__no_memory(p->ctx, room * sizeof *grads);
-    p->grads = grads;
-    p->grads_room = room;
-  }
+  place *places =
+      nyx__grown(p->ctx, p->places, p->n_places + 1, &p->room, sizeof *places);
+  if (!places) return NYX_ERR_MEMORY;
+  p->places = places;
+  nyx_tensor **grads =
+      nyx__grown(p->ctx, p->grads, p->n_grads + outputs, &p->grads_room, sizeof *grads);
+  if (!grads) return NYX_ERR_MEMORY;
+  p->grads = grads;
   if (2 * (p->n_places + 1) > p->index_room) NYX_TRY(rehash(p));
   p->places[p->n_places] = (place){.node = node, .leaf = leaf, .first_grad = p->n_grads};
   for (size_t i = 0; i < outputs; i++) p->grads[p->n_grads++] = NULL;
@@ -276,13 +278,10 @@ static nyx_status retain_grads(pass *p, const place *at) {
   while ((h = nyx__hooks_next_retained(at->node, h, &t, &i)) != NULL) {
     nyx_tensor *g = p->grads[at->first_grad + (size_t)i];
     if (!g) continue;
-    if (p->n_retained == p->retained_room) {
-      size_t room = p->retained_room ? p->retained_room * 2 : 8;
-      kept_grad *retained = grown(p->retained, p->n_retained, room, sizeof *retained);
-      if (!retained) return nyx__no_memory(p->ctx, room * sizeof *retained);
-      p->retained = retained;
-      p->retained_room = room;
-    }
+    kept_grad *retained = nyx__grown(p->ctx, p->retained, p->n_retained + 1,
+                                     &p->retained_room, sizeof *retained);
+    if (!retained) return NYX_ERR_MEMORY;
+    p->retained = retained;
     p->retained[p->n_retained++] =
         (kept_grad){nyx_tensor_retain(t), nyx_tensor_retain(g)};
   }

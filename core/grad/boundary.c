@@ -1,7 +1,6 @@
 /* Where a part of a graph ends: what checkpoints need to know about the tensors that a
  * function used without being given them. Read next: graph.h, lua/nyx/checkpoint.lua. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "graph.h"
 
@@ -24,21 +23,6 @@ typedef struct search {
   size_t n_edges, edges_room;
 } search;
 
-/* Room for one more item; NULL where there is no memory, and the old block stays. */
-static void *grown(search *s, void *block, size_t used, size_t *room, size_t item) {
-  if (used < *room) return block;
-  size_t more = *room ? 2 * *room : 64;
-  void *next = nyx_memory_alloc(more * item);
-  if (!next) {
-    nyx__fail_memory(s->ctx, more * item);
-    return NULL;
-  }
-  if (used) memcpy(next, block, used * item);
-  nyx_memory_free(block);
-  *room = more;
-  return next;
-}
-
 static bool same(nyx_edge a, nyx_edge b) {
   return a.node == b.node && a.leaf == b.leaf && a.index == b.index;
 }
@@ -49,7 +33,8 @@ static nyx_status follow(search *s, nyx_edge e) {
   if (e.node && e.node->order > s->since) {
     size_t i = (size_t)(e.node->order - s->since - 1);
     if (i < s->room_seen && s->seen[i]) return NYX_OK;
-    void *nodes = grown(s, s->nodes, s->n_nodes, &s->nodes_room, sizeof(nyx_node *));
+    void *nodes =
+        nyx__grown(s->ctx, s->nodes, s->n_nodes + 1, &s->nodes_room, sizeof(nyx_node *));
     if (!nodes) return NYX_ERR_MEMORY;
     s->nodes = nodes;
     s->nodes[s->n_nodes++] = e.node;
@@ -58,7 +43,8 @@ static nyx_status follow(search *s, nyx_edge e) {
   }
   for (int i = 0; i < s->n_known; i++)
     if (same(nyx__edge_of(s->known[i]), e)) return NYX_OK;
-  void *edges = grown(s, s->edges, s->n_edges, &s->edges_room, sizeof(found));
+  void *edges =
+      nyx__grown(s->ctx, s->edges, s->n_edges + 1, &s->edges_room, sizeof(found));
   if (!edges) return NYX_ERR_MEMORY;
   s->edges = edges;
   s->edges[s->n_edges] = (found){e, s->n_edges};

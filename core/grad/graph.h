@@ -122,6 +122,10 @@ void nyx__hooks_move(nyx_tensor *t, nyx_node *to, int index);
 nyx_status nyx__check_grad(nyx_context *ctx, const nyx_tensor *g, nyx_dtype dtype,
                            int ndim, const int64_t *shape) NYX_MUST_CHECK;
 
+/* An array of *room items with room for `wanted`: the old block, or a copy that takes its
+ * place. NULL: no memory, which the context says, and the old block stays. */
+void *nyx__grown(nyx_context *ctx, void *block, size_t wanted, size_t *room, size_t item);
+
 /* Whether a recorded root depends on variables that are not among inputs[n]. */
 nyx_status nyx__depends_on_others(nyx_context *ctx, nyx_tensor *root,
                                   nyx_tensor *const *inputs, int n,

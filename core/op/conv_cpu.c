@@ -26,17 +26,8 @@ typedef struct loops {
   void (*accumulate)(void *to, const void *from, int64_t n);
 } loops;
 
-#define T float
-#define TYPED(name) name##_f32
-#include "conv_type.h"
-#undef T
-#undef TYPED
-
-#define T double
-#define TYPED(name) name##_f64
-#include "conv_type.h"
-#undef T
-#undef TYPED
+#define TYPED_SOURCE "core/op/conv_type.h"
+#include "kernels/cpu/both_floats.h"
 
 /* Tiles: several whole images, or a span of the positions of one. */
 typedef struct tiling {

@@ -21,36 +21,6 @@ static void lower(nyx_tensor *const *from, nyx_tensor **to, int n, nyx_level lev
   for (int i = 0; i < n; i++) to[i] = at(from[i], level) ? from[i]->lift->value : from[i];
 }
 
-static void take_over(nyx_tensor *from, nyx_tensor *to) {
-  to->lift = from->lift;
-  to->requires_grad = from->requires_grad;
-  to->grad_fn = from->grad_fn;
-  to->out_index = from->out_index;
-  from->lift = NULL;
-  from->requires_grad = false;
-  from->grad_fn = NULL;
-}
-
-/* A result that the level has not reached gets there, as what holds it sees: with a
- * tangent, or (NULL) once for every entry. */
-static nyx_status reach(nyx_context *ctx, nyx_tensor *t, nyx_level level,
-                        nyx_tensor *tangent) {
-  nyx_tensor *inner, *value = NULL, *shell = NULL;
-  NYX_TRY(nyx__tensor_alias(ctx, t, &inner));
-  take_over(t, inner);
-  nyx_status status = NYX_OK;
-  if (tangent)
-    value = nyx_tensor_retain(inner);
-  else
-    status = nyx__take_batch(ctx, inner, level, &value);
-  if (status == NYX_OK) status = nyx__lift(ctx, level, value, tangent, &shell);
-  take_over(status == NYX_OK ? shell : inner, t);
-  nyx_tensor_release(shell);
-  nyx_tensor_release(value);
-  nyx_tensor_release(inner);
-  return status;
-}
-
 /* ------------------------------------------------------------------ batches */
 
 typedef uint64_t mask; /* of inputs, outputs or saved values */
@@ -174,7 +144,8 @@ static nyx_status record_batch(nyx_context *ctx, const nyx_function *f, const te
                                nyx_level level) {
   nyx_status status = NYX_OK;
   for (int k = 0; status == NYX_OK && k < t->n_out; k++)
-    if (t->out[k] && !at(t->out[k], level)) status = reach(ctx, t->out[k], level, NULL);
+    if (t->out[k] && !at(t->out[k], level))
+      status = nyx__lift_in_place(ctx, t->out[k], level, NULL);
   size_t bytes = sizeof(entries) + strlen(f->name) + 1;
   entries *e = status == NYX_OK ? nyx_memory_alloc(bytes) : NULL;
   if (!e) {
@@ -221,7 +192,7 @@ static nyx_status set_tangents(nyx_context *ctx, const tensors *t, nyx_tensor **
     nyx_tensor *out = t->out[k];
     if (!out || !nyx_dtype_is_float(out->dtype)) continue;
     if (!at(out, level)) {
-      if (tangent[k]) NYX_TRY(reach(ctx, out, level, tangent[k]));
+      if (tangent[k]) NYX_TRY(nyx__lift_in_place(ctx, out, level, tangent[k]));
       continue;
     }
     nyx_tensor *next = nyx_tensor_retain(tangent[k]);

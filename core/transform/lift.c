@@ -175,6 +175,35 @@ nyx_status nyx__take_batch(nyx_context *ctx, nyx_tensor *t, nyx_level level,
   return status == NYX_OK ? rebuild(ctx, t, swapped, NULL, out) : status;
 }
 
+/* The levels and the history of `from` become those of `to`, which has none. */
+static void take_over(nyx_tensor *from, nyx_tensor *to) {
+  to->lift = from->lift;
+  to->requires_grad = from->requires_grad;
+  to->grad_fn = from->grad_fn;
+  to->out_index = from->out_index;
+  from->lift = NULL;
+  from->requires_grad = false;
+  from->grad_fn = NULL;
+}
+
+nyx_status nyx__lift_in_place(nyx_context *ctx, nyx_tensor *t, nyx_level level,
+                              nyx_tensor *tangent) {
+  nyx_tensor *inner, *value = NULL, *shell = NULL;
+  NYX_TRY(nyx__tensor_alias(ctx, t, &inner));
+  take_over(t, inner);
+  nyx_status status = NYX_OK;
+  if (tangent)
+    value = nyx_tensor_retain(inner);
+  else
+    status = nyx__take_batch(ctx, inner, level, &value);
+  if (status == NYX_OK) status = nyx__lift(ctx, level, value, tangent, &shell);
+  take_over(status == NYX_OK ? shell : inner, t);
+  nyx_tensor_release(shell);
+  nyx_tensor_release(value);
+  nyx_tensor_release(inner);
+  return status;
+}
+
 nyx_status nyx__put_batch(nyx_context *ctx, nyx_tensor *t, nyx_level level,
                           nyx_tensor **out) {
   if (nyx__level_of(t) < level) return nyx__lift(ctx, level, t, NULL, out);

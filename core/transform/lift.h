@@ -41,6 +41,11 @@ static inline nyx_level nyx__highest_level(const nyx_tensor *one,
 nyx_status nyx__lift(nyx_context *ctx, nyx_level level, nyx_tensor *value,
                      nyx_tensor *tangent, nyx_tensor **out) NYX_MUST_CHECK;
 
+/* `level` on top of t itself, which has lower ones at most: what holds t sees it, with a
+ * tangent, or (NULL) once for every entry of the batch. */
+nyx_status nyx__lift_in_place(nyx_context *ctx, nyx_tensor *t, nyx_level level,
+                              nyx_tensor *tangent) NYX_MUST_CHECK;
+
 /* t without `level`, wherever among its levels that is: the batch as first dimension, or
  * the value of the dual. What has no such level is repeated, or stays. */
 nyx_status nyx__take_batch(nyx_context *ctx, nyx_tensor *t, nyx_level level,

@@ -19,26 +19,12 @@ static nyx_status write_all(nyx_context *ctx, nyx_tensor *t, nyx_tensor *value) 
  * dual from then on; views of it could not, so there must be none. Nor could what is
  * outside of the function: t must have been made inside. */
 static nyx_status become_dual(nyx_context *ctx, nyx_tensor *t, nyx_level level) {
-  nyx_tensor *inner, *zeros, *dual;
   if (t->level < level || t->retains_grad || t->is_view || t->lift ||
       atomic_load(&t->storage->refs) != 1)
     return nyx__error(ctx, DUAL_WRITE);
+  nyx_tensor *zeros;
   NYX_TRY(nyx__zeros_of(ctx, t, &zeros));
-  nyx_status status = nyx__tensor_alias(ctx, t, &inner);
-  if (status == NYX_OK) {
-    status = nyx__lift(ctx, level, inner, zeros, &dual);
-    if (status == NYX_OK) { /* t's history moves to the value inside */
-      inner->requires_grad = t->requires_grad;
-      inner->grad_fn = t->grad_fn;
-      inner->out_index = t->out_index;
-      t->requires_grad = false;
-      t->grad_fn = NULL;
-      t->lift = dual->lift;
-      dual->lift = NULL;
-      nyx_tensor_release(dual);
-    }
-    nyx_tensor_release(inner);
-  }
+  nyx_status status = nyx__lift_in_place(ctx, t, level, zeros);
   nyx_tensor_release(zeros);
   return status;
 }

@@ -184,21 +184,8 @@ static void prepare_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t
   memcpy(scratch, &p, sizeof p);
 }
 
-#define T float
-#define TINT int32_t
-#define TYPED(name) name##_f32
-#include "depthwise_type.h"
-#undef T
-#undef TINT
-#undef TYPED
-
-#define T double
-#define TINT int64_t
-#define TYPED(name) name##_f64
-#include "depthwise_type.h"
-#undef T
-#undef TINT
-#undef TYPED
+#define TYPED_SOURCE "depthwise_type.h"
+#include "both_floats.h"
 
 #define KERNEL(name)                                                                     \
   {                                                                                      \

@@ -5,18 +5,15 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "vector_bytes.h"
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
+#if VECTOR_BYTES == 64
 #define TILE_ROWS 14 /* 28 accumulators, 2 of B and 1 of A: 31 of 32 registers */
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
+#elif VECTOR_BYTES == 32
 #define TILE_ROWS 6
 #elif defined(__aarch64__)
-#define VECTOR_BYTES 16
 #define TILE_ROWS 12
 #else
-#define VECTOR_BYTES 16
 #define TILE_ROWS 4 /* without FMA a product needs a register of its own */
 #endif
 #define TILE_VECTORS 2
@@ -32,27 +29,8 @@
 #define WORK_A ((size_t)BLOCK_ROWS * DEPTH * sizeof(double))
 #define WORK_B ((size_t)DEPTH * BLOCK_COL_BYTES)
 
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-#define T float
-#define TINT int32_t
-#define TYPED(name) name##_f32
-#include "gemm_type.h"
-#undef T
-#undef TINT
-#undef TYPED
-
-#define T double
-#define TINT int64_t
-#define TYPED(name) name##_f64
-#include "gemm_type.h"
-#undef T
-#undef TINT
-#undef TYPED
+#define TYPED_SOURCE "gemm_type.h"
+#include "both_floats.h"
 
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \

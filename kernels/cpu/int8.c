@@ -7,15 +7,13 @@
 
 #include "cpu.h"
 #include "low.h"
+#include "vector_bytes.h"
 
-#if defined(__AVX512BW__)
-#define VECTOR_BYTES 64
+#if VECTOR_BYTES == 64
 #define TILE_ROWS 14 /* and 2 vectors: 28 sums, 2 of B, 1 of A */
-#elif defined(__AVX2__)
-#define VECTOR_BYTES 32
+#elif VECTOR_BYTES == 32
 #define TILE_ROWS 6 /* and 2 vectors: 12 sums */
 #else
-#define VECTOR_BYTES 16
 #define TILE_ROWS 2 /* and 4 vectors: 8 sums */
 #endif
 #define TILE_VECTORS (VECTOR_BYTES == 16 ? 4 : 2)
@@ -44,11 +42,11 @@ static inline vec dot(vec sum, vec a, vec b) {
 #define EXTRA 0
 #define FLIP 0
 static inline vec dot(vec sum, vec a, vec b) {
-#if defined(__AVX512BW__)
+#if VECTOR_BYTES == 64 && defined(__AVX512BW__)
   return sum + (vec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
+#elif VECTOR_BYTES == 32 && defined(__AVX2__)
   return sum + (vec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif defined(__SSE2__)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__)
   return sum + (vec)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
   return sum + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);

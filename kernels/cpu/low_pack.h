@@ -12,14 +12,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "vector_bytes.h"
+
 typedef uint32_t words __attribute__((vector_size(64)));
 typedef uint32_t words_anywhere __attribute__((vector_size(64), aligned(1), may_alias));
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 #define CHUNK 64 /* rows or columns packed together: a cache line of bytes */
 

@@ -7,21 +7,10 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX2__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
+#include "vector_bytes.h"
+
 #define AHEAD_BYTES                                                                      \
   128 /* down a column, which nothing else guesses: they lie far apart */
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 #define T uint8_t
 #define TBITS 8
@@ -55,9 +44,9 @@
 #undef TBITS
 #undef TYPED
 
-#if defined(__AVX512F__)
+#if VECTOR_BYTES == 64
 #define STREAM(to, from) _mm512_stream_si512((void *)(to), _mm512_loadu_si512(from))
-#elif defined(__AVX2__)
+#elif VECTOR_BYTES == 32
 #define STREAM(to, from)                                                                 \
   _mm256_stream_si256((void *)(to), _mm256_loadu_si256((const void *)(from)))
 #elif defined(__SSE2__)

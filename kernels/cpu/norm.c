@@ -5,29 +5,13 @@
 #include <stddef.h>
 
 #include "cpu.h"
-
-#if defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
+#include "vector_bytes.h"
 
 /* Elements added up in the type itself before the sum goes to double. */
 #define SUM_BLOCK 1024
 
-#define T float
-#define TYPED(name) name##_f32
-#include "norm_type.h"
-#undef T
-#undef TYPED
-
-#define T double
-#define TYPED(name) name##_f64
-#include "norm_type.h"
-#undef T
-#undef TYPED
+#define TYPED_SOURCE "norm_type.h"
+#include "both_floats.h"
 
 #define KERNEL(type)                                                                     \
   { normalize_##type, sums_##type, backward_##type, accumulate_##type, squares_##type }

@@ -1,24 +1,14 @@
 /* The optimisers' update loops: one pass over a parameter, its gradient and its state.
- * Compiled once per instruction-set path. Formulas: optim_loops.h. */
+ * Compiled once per instruction-set path. Formulas: optim_type.h. */
 #include "optim.h"
 
-#include <math.h>
+#include <tgmath.h>
 
-#define T float
-#define SQRT sqrtf
-#define NAME(name) name##_float
-#include "optim_loops.h"
-#undef T
-#undef SQRT
-#undef NAME
-
-#define T double
-#define SQRT sqrt
-#define NAME(name) name##_double
-#include "optim_loops.h"
+#define TYPED_SOURCE "optim_type.h"
+#include "both_floats.h"
 
 const nyx_optim_kernels NYX_PATH(optim) = {
-    .sgd = {sgd_float, sgd_double},
-    .adam = {adam_float, adam_double},
-    .rmsprop = {rmsprop_float, rmsprop_double},
+    .sgd = {sgd_f32, sgd_f64},
+    .adam = {adam_f32, adam_f64},
+    .rmsprop = {rmsprop_f32, rmsprop_f64},
 };

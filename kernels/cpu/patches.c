@@ -7,21 +7,8 @@
 #include "cpu.h"
 #include "vector_bytes.h"
 
-#define T float
-#define TINT int32_t
-#define TYPED(name) name##_f32
-#include "patches_type.h"
-#undef T
-#undef TINT
-#undef TYPED
-
-#define T double
-#define TINT int64_t
-#define TYPED(name) name##_f64
-#include "patches_type.h"
-#undef T
-#undef TINT
-#undef TYPED
+#define TYPED_SOURCE "patches_type.h"
+#include "both_floats.h"
 
 #define KERNEL(name, T)                                                                  \
   { VECTOR_BYTES / sizeof(T), pad_##name, pack_##name, pack_turned_##name }

@@ -1,7 +1,6 @@
-/* The loops of optim.c for one element type T, with its SQRT and the suffix NAME.
- * Included twice, so without a guard. */
+/* The loops of optim.c over one element type T; included once for each. */
 
-static void NAME(sgd)(const nyx_optim_job *job, int64_t begin, int64_t end) {
+static void TYPED(sgd)(const nyx_optim_job *job, int64_t begin, int64_t end) {
   T *restrict p = job->p;
   const T *restrict g = job->g;
   T *restrict v = job->state[0];
@@ -24,7 +23,7 @@ static void NAME(sgd)(const nyx_optim_job *job, int64_t begin, int64_t end) {
   }
 }
 
-static void NAME(adam)(const nyx_optim_job *job, int64_t begin, int64_t end) {
+static void TYPED(adam)(const nyx_optim_job *job, int64_t begin, int64_t end) {
   T *restrict p = job->p;
   const T *restrict g = job->g;
   T *restrict mean = job->state[0], *restrict square = job->state[1];
@@ -38,11 +37,11 @@ static void NAME(adam)(const nyx_optim_job *job, int64_t begin, int64_t end) {
     square[i] = beta2 * square[i] + rest2 * d * d;
     T scale = square[i];
     if (most) scale = most[i] = most[i] > scale ? most[i] : scale; /* amsgrad */
-    p[i] = shrink * p[i] - lr * mean[i] / (SQRT(scale) * root + eps);
+    p[i] = shrink * p[i] - lr * mean[i] / (sqrt(scale) * root + eps);
   }
 }
 
-static void NAME(rmsprop)(const nyx_optim_job *job, int64_t begin, int64_t end) {
+static void TYPED(rmsprop)(const nyx_optim_job *job, int64_t begin, int64_t end) {
   T *restrict p = job->p;
   const T *restrict g = job->g;
   T *restrict square = job->state[0], *restrict v = job->state[1];
@@ -58,7 +57,7 @@ static void NAME(rmsprop)(const nyx_optim_job *job, int64_t begin, int64_t end) 
       mean[i] += rest * (d - mean[i]);
       scale -= mean[i] * mean[i];
     }
-    d /= SQRT(scale) + eps;
+    d /= sqrt(scale) + eps;
     if (v) d = v[i] = momentum * v[i] + d;
     p[i] -= lr * d;
   }
