@@ -23,15 +23,14 @@
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
 /* Products that the threads share: from how many multiplications and what side on;
- * columns of B and rows of A packed at a time; with so
- * few rows, or so few elements, B is not packed; units of
- * work wanted. */
+ * columns of B and rows of A packed at a time; with so few rows, or such a small B, B is
+ * not packed; units of work wanted. */
 #define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
 #define SHARED_COLS 4096
 #define SHARED_ROWS 4096
 #define IN_PLACE_ROWS 160
-#define IN_PLACE_SIZE (1 << 17)
+#define IN_PLACE_BYTES (1 << 20)
 #define UNITS 16
 
 /* Saturating, for sizes: exact where it matters. */
@@ -352,10 +351,11 @@ static bool shareable(const nyx_gemm *g) {
   return p->m >= SHARED_LEAST && p->n >= SHARED_LEAST;
 }
 
-/* Packing B pays when its panels are read often enough. */
-static bool in_place(const nyx_product *p) {
+/* Packing B pays when its panels are read often enough and would not stay in the second
+ * cache as they are. */
+static bool in_place(const nyx_product *p, int64_t item) {
   return p->b_cs == 1 &&
-         (p->m <= IN_PLACE_ROWS || work_of(p->n, p->k, 1) <= IN_PLACE_SIZE);
+         (p->m <= IN_PLACE_ROWS || work_of(p->n, p->k, item) <= IN_PLACE_BYTES);
 }
 
 /* The same with B where it is: each unit packs its rows of A and goes through all terms,
@@ -432,7 +432,7 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
   depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
   s.depth = depth;
-  if (in_place(all)) {
+  if (in_place(all, r->item)) {
     by_sharing_in_place(&s);
     return NYX_OK;
   }

@@ -94,35 +94,34 @@ typedef struct TYPED(tile_job) {
   bool add;
 } TYPED(tile_job);
 
-/* c = a b or c + a b for `rows` rows, a constant wherever this is used: their sums stay
- * in registers. */
-static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
-                                                                 const TYPED(tile_job) *
-                                                                     job) {
+/* c = a b or c + a b for `rows` rows of `vectors` vectors, constants wherever this is
+ * used: their sums stay in registers. */
+static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
+                                         const TYPED(tile_job) * job) {
   const T *a = job->a, *b = job->b;
   const int64_t step = job->b_step, ldc = job->ldc;
   V sum[TILE_ROWS][TILE_VECTORS];
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] = (V){0};
+    UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = (V){0};
   }
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+    UNROLL for (int v = 0; v < vectors; v++)
         __builtin_prefetch(job->c + i * ldc + v * LANES, 1);
   }
   for (int64_t p = 0; p < job->depth; p++, a += rows, b += step) {
     V right[TILE_VECTORS];
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
       right[v] = (V) * (const VU *)(b + v * LANES);
       __builtin_prefetch(b + AHEAD * step + v * LANES);
     }
     __builtin_prefetch(a + AHEAD * rows);
     UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] += a[i] * right[v];
+      UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
     }
   }
-  if (job->cols == TILE_COLS) {
+  if (job->cols == vectors * LANES) {
     UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+      UNROLL for (int v = 0; v < vectors; v++) {
         VU *to = (VU *)(job->c + i * ldc + v * LANES);
         if (job->add) sum[i][v] += *to;
         *to = sum[i][v];
@@ -132,7 +131,7 @@ static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
   }
   T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
       *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
     }
   }
@@ -146,7 +145,12 @@ static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
   switch (rows) {
 #define CASE(n)                                                                          \
-  case n: TYPED(tile_of)(n, job); break
+  case n:                                                                                \
+    if (job->cols > LANES)                                                               \
+      TYPED(tile_of)(n, TILE_VECTORS, job);                                              \
+    else                                                                                 \
+      TYPED(tile_of)(n, 1, job);                                                         \
+    break
     CASE(1);
     CASE(2);
     CASE(3);
@@ -198,7 +202,7 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
   job.cols = live;
   job.add = p->add;
   if (!b) { /* the last tile begins earlier than what it stores */
-    job.skip = TILE_COLS - live;
+    job.skip = (live > LANES ? TILE_COLS : LANES) - live;
     job.b = (const T *)p->b + j - job.skip;
     job.b_step = p->b_rs;
   }
