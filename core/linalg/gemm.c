@@ -333,7 +333,7 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
   int64_t item = s->r->item;
-  for (int64_t unit = begin; unit < end; unit++) {
+  for (int64_t unit = begin; unit < end && going(s->r); unit++) {
     int64_t i = unit / s->col_units * s->unit_rows,
             j = unit % s->col_units * s->unit_cols;
     nyx_product p = s->p;
