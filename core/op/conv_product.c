@@ -90,7 +90,8 @@ static int64_t row_block(const product_run *r) {
   return r->gemm->block_rows / r->gemm->tile_rows * r->width;
 }
 
-/* Sizes. False: too large, or too small to fill tiles. */
+/* Sizes. False: too large, or too small to fill tiles, or nothing, as the gradient of an
+ * image that is all padding. */
 static bool describe(product_run *r, const nyx__conv *v) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   *r = (product_run){
@@ -103,7 +104,7 @@ static bool describe(product_run *r, const nyx__conv *v) {
   for (int i = 0; i < 2; i++) {
     const nyx__window *w = &v->window[i];
     if (w->in > LARGEST || w->out > LARGEST || w->pad > LARGEST || w->kernel > 64 ||
-        w->stride > 64 || w->dilation > LARGEST / 64 || w->in < 1)
+        w->stride > 64 || w->dilation > LARGEST / 64 || w->in < 1 || w->out < 1)
       return false;
   }
   r->taps = wy->kernel * wx->kernel;

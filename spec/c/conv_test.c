@@ -340,12 +340,17 @@ static void infinities(void) {
   }
 }
 
-/* No images, no outputs: empty results, or zeros. */
+/* No images, no outputs, images that are all padding: empty results, or zeros. */
 static void empty(void) {
   for (int64_t groups = 1; groups <= 16; groups += 15) {
     for (int64_t outputs = 0; outputs <= 16; outputs += 16) {
       shape s = {0, 16, outputs, groups, {9, 9}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
       for (s.images = 0; s.images < 2; s.images++) compare(&s, NYX_FLOAT32);
+      for (int side = 0; side < 2; side++) {
+        shape flat = {2, 16, outputs, groups, {9, 9}, {3, 3}, {1, 1}, {2, 2}, {1, 1}};
+        flat.in[side] = 0;
+        compare(&flat, NYX_FLOAT32);
+      }
     }
   }
 }

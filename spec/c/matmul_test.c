@@ -57,6 +57,11 @@ static nyx_tensor *matmul(nyx_tensor *a, nyx_tensor *b) {
   return apply("matmul", (nyx_tensor *[]){a, b}, 2, NULL);
 }
 
+static nyx_tensor *transposed(nyx_tensor *t, int d0, int d1) {
+  const nyx_value attrs[] = {NYX_I(d0), NYX_I(d1)};
+  return apply("transpose", &t, 1, attrs);
+}
+
 static double *doubles(nyx_tensor *t) {
   size_t n = (size_t)nyx_tensor_numel(t);
   double *values = calloc(n + 1, sizeof *values);
@@ -65,14 +70,16 @@ static double *doubles(nyx_tensor *t) {
   return values;
 }
 
-/* Compares out with the product of two plain matrices. */
-static void compare(const nyx_tensor *out_, const double *a, const double *b, int64_t m,
-                    int64_t n, int64_t k, double tolerance) {
+/* Compares out with the product of two plain matrices, with `bias` added to each row
+ * unless that is NULL. */
+static void compare(const nyx_tensor *out_, const double *a, const double *b,
+                    const double *bias, int64_t m, int64_t n, int64_t k,
+                    double tolerance) {
   double *got = doubles((nyx_tensor *)out_);
   double worst = 0;
   for (int64_t i = 0; i < m; i++) {
     for (int64_t j = 0; j < n; j++) {
-      double sum = 0;
+      double sum = bias ? bias[j] : 0;
       for (int64_t l = 0; l < k; l++) sum += a[i * k + l] * b[l * n + j];
       double off = fabs(got[i * n + j] - sum);
       if (!(off <= worst)) worst = off;
@@ -89,7 +96,7 @@ static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tol
   double *x = doubles(a), *y = doubles(b);
   REQUIRE(CHECK(c && x && y));
   CHECK_INT(nyx_tensor_dtype(c), dtype);
-  compare(c, x, y, m, n, k, tolerance);
+  compare(c, x, y, NULL, m, n, k, tolerance);
   free(x);
   free(y);
   nyx_tensor_release(a);
@@ -114,6 +121,34 @@ static void sizes(void) {
   product(NYX_INT64, 30, 40, 50, 0);
 }
 
+/* linear, whose weight lies transposed, adds to a bias: at sizes for each way of
+ * computing that. */
+static void added_to_bias(nyx_dtype dtype, int64_t m, int64_t n, int64_t k) {
+  nyx_tensor *weight = filled(dtype, 2, (int64_t[]){n, k});
+  nyx_tensor *in[] = {filled(dtype, 2, (int64_t[]){m, k}), weight,
+                      filled(dtype, 1, (int64_t[]){n})};
+  nyx_tensor *c = apply("linear", in, 3, NULL), *turned = transposed(weight, 0, 1);
+  double *x = doubles(in[0]), *y = doubles(turned), *bias = doubles(in[2]);
+  compare(c, x, y, bias, m, n, k, 0);
+  free(x);
+  free(y);
+  free(bias);
+  nyx_tensor_release(c);
+  nyx_tensor_release(turned);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+}
+
+static void biases(void) {
+  static const int64_t size[][3] = {
+      {3, 4, 5},       {1, 300, 200},   {300, 1, 200},    {600, 33, 260}, {9, 11, 90000},
+      {2, 3, 0},       {160, 65, 500},  {161, 65, 500},   {14, 5000, 64}, {4150, 49, 50},
+      {75, 4127, 400}, {1, 3000, 3000}, {200, 190, 1000}, {48, 48, 2000}};
+  for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+    added_to_bias(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
+    added_to_bias(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);
+  }
+}
+
 static void half_types(void) {
   product(NYX_FLOAT16, 20, 30, 16, 1e-2);
   product(NYX_BFLOAT16, 20, 30, 16, 1e-1);
@@ -133,11 +168,6 @@ static void integers_wrap(void) {
   nyx_tensor_release(a);
   nyx_tensor_release(b);
   nyx_tensor_release(c);
-}
-
-static nyx_tensor *transposed(nyx_tensor *t, int d0, int d1) {
-  const nyx_value attrs[] = {NYX_I(d0), NYX_I(d1)};
-  return apply("transpose", &t, 1, attrs);
 }
 
 /* All pairs of transposed, stepped and expanded operands equal the contiguous product. */
@@ -167,7 +197,7 @@ static void strides_of(nyx_dtype dtype, int64_t size) {
       plain[side] = doubles(view[side]);
     }
     nyx_tensor *c = matmul(view[0], view[1]);
-    compare(c, plain[0], plain[1], size, size, size, 0);
+    compare(c, plain[0], plain[1], NULL, size, size, size, 0);
     nyx_tensor_release(c);
     for (int side = 0; side < 2; side++) {
       nyx_tensor_release(view[side]);
@@ -595,6 +625,7 @@ static int without_blas(void) {
   CHECK(nyx__blas() == NULL);
   CHECK_CONTAINS(nyx_blas_describe(), "none (built-in product)");
   RUN(sizes);
+  RUN(biases);
   RUN(strides);
   RUN(batches);
   RUN(threads);
@@ -643,6 +674,7 @@ int main(int argc, char **argv) {
   }
   RUN(environment);
   RUN(sizes);
+  RUN(biases);
   RUN(half_types);
   RUN(integers_wrap);
   RUN(strides);

@@ -111,6 +111,7 @@ describe("changes through views", function()
     fails("no_grad.*clone", function() blind:mul_(x[2]) end)
     local turned = nyx.ones(2, 3):t():detach()
     fails("contiguous.*clone", function() turned[1]:mul_(x[1]:to("float32")) end)
+    fails("contiguous.*clone", function() turned[1][1]:mul_(x[1]:to("float32")) end)
     turned:mul_(x[1]:to("float32")) -- itself it may
     assert.is_true(turned.requires_grad)
   end)
@@ -275,10 +276,11 @@ describe("a view that is out of date", function()
   it("is refused where it cannot follow", function()
     local p = leaf { 2, 3 }
     local base = f64 { { 1, 2 }, { 3, 4 } }:t():detach() -- no row-major memory
-    local view = base[1]
+    local view, inner = base[1], base[1][1]
     assert.same({ 2, 6 }, (view * 2):totable())
     base:mul_(p)
     fails("a view is out of date", function() return view:sum() end)
+    fails("a view is out of date", function() return inner:sum() end)
     assert.same({ 1, 3 }, nyx.grad(base[1]:sum(), p):totable())
   end)
 end)
@@ -292,6 +294,13 @@ describe("gradients", function()
       sum:backward(x.grad)
       assert.same({ 2, 2 }, x.grad:totable())
       assert.same({ 11, 11 }, y.grad:totable())
+    end
+    for seed, expected in ipairs { { 2, 11 }, { 11, 20 } } do
+      local t = { leaf { 1 } * 1, leaf { 1 } * 1 }
+      for _, y in ipairs(t) do y:retain_grad() end
+      t[1].grad, t[2].grad = f64 { 1 }, f64 { 10 };
+      (t[1] + t[2]):backward(t[seed].grad)
+      assert.same(expected, { t[1].grad:item(), t[2].grad:item() })
     end
   end)
 
@@ -309,6 +318,15 @@ describe("gradients", function()
       nyx.no_grad(function() x.grad:add_(100) end)
       assert.same({ 101, 101 }, x.grad:totable())
       assert.same({ 1, 1 }, y.grad:totable())
+      x, seed = leaf { 1, 1 }, f64 { { 1, 1 } } -- what arrives is a view of the seed
+      x:reshape(1, 2):backward(seed, { create_graph = create })
+      nyx.no_grad(function() x.grad:mul_(100) end)
+      assert.same({ { 1, 1 } }, seed:totable())
+      x = leaf { 1, 1 } -- one number, repeated
+      x:sum():backward { create_graph = create }
+      nyx.no_grad(function() x.grad:add_(f64 { 1, 2 }) end)
+      assert.same({ 2, 3 }, x.grad:totable())
+      assert.is_true(x.grad:is_contiguous())
     end
   end)
 

@@ -210,6 +210,19 @@ describe("inside a transform", function()
     same({ 3, 4 }, tangent)
   end)
 
+  it("the second of two results stays that when it gets a tangent", function()
+    local x, t = T { 1, 2, 3 }, T { 2, 3, 4 }
+    local grad = func.grad(function(w)
+      local value = func.jvp(function(u)
+        local _, z = Scale(x, w, 2) -- w + 1
+        z:mul_(u)
+        return z
+      end, { t }, { t })
+      return value:sum()
+    end)
+    same({ 2, 3, 4 }, grad(x))
+  end)
+
   it("settings of tensors are refused where they could not be kept", function()
     fails("cannot be set with a tensor inside a transform", func.vmap(function(v)
       (v * 1):requires_grad_(true)

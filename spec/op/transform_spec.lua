@@ -32,6 +32,7 @@ local function fresh(op, input)
   if input.dtype then return case.tensor(input.shape, input.dtype, -2, 2) end
   local lo, hi = -2, 2
   if op.domain then lo, hi = op.domain[1], op.domain[2] end
+  if input.dtype then return case.tensor(input.shape, input.dtype, lo, hi) end
   local dtype = "int64" -- of ops that take no floats
   for _, name in ipairs(op.dtypes) do if name == "float64" then dtype = name end end
   local t = case.tensor(input.shape, dtype, lo, hi)

@@ -470,8 +470,15 @@ def linspace(r, dtype):
     return Case([], {"start": r.uniform(-5, 5), "stop": r.uniform(-5, 5), "steps": r.randint(0, 20), "dtype": dtype})
 
 
+def side(r):
+    """Of a matrix: mostly within a tile, sometimes beyond the blocks that products go by."""
+    if r.chance(0.88):
+        return r.choice([0, 1, 2, 3, 5, 8, 17])
+    return r.randint(30, 70) if r.chance(0.7) else r.randint(200, 1100)
+
+
 def matmul(r, dtype):
-    m, k, n = (r.choice([0, 1, 2, 3, 5, 8, 17]) if r.chance(0.9) else r.randint(30, 70) for _ in range(3))
+    m, k, n = (side(r) for _ in range(3))
     if r.chance(0.15):
         return Case([r.tensor([k], dtype), r.tensor([k], dtype)])
     a, b = r.broadcast(2, 2)
@@ -495,7 +502,7 @@ def bmm(r, dtype):
 
 
 def linear(r, dtype):
-    features, out = r.randint(1, 9), r.randint(1, 9)
+    features, out = side(r), side(r)
     inputs = [r.tensor([*r.shape(0, 3), features], dtype), r.tensor([out, features], dtype)]
     if r.chance(0.6):
         inputs.append(r.tensor([out], dtype))
