@@ -107,11 +107,15 @@ static double reference(int id, const double *v) {
   }
 }
 
-static void compare(int id, int ndim, const int64_t *shape, const nyx_dtype *dtype,
-                    const int *layout) {
-  const nyx_row *row = nyx__row((nyx__op_id)id);
+static nyx_dtype any_compute(void) {
   static const nyx_dtype computes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT32, NYX_INT64};
-  nyx_elementwise job = {.row = row, .compute = computes[below(4)]};
+  return computes[below(4)];
+}
+
+static void compare(int id, nyx_dtype compute, int ndim, const int64_t *shape,
+                    const nyx_dtype *dtype, const int *layout) {
+  const nyx_row *row = nyx__row((nyx__op_id)id);
+  nyx_elementwise job = {.row = row, .compute = compute};
   for (int k = 0; k < row->arity; k++)
     job.in[k] = laid_out(dtype[k], ndim, shape, layout[k]);
   job.out = laid_out(dtype[3], ndim, shape, layout[3] % BROADCAST);
@@ -156,7 +160,7 @@ static void small_shapes(void) {
       layout[k] = (int)below(LAYOUTS);
       dtype[k] = mixed || k == 0 ? (nyx_dtype)below(NYX_DTYPE_COUNT) : dtype[0];
     }
-    compare(ids[below(5)], ndim, shape, dtype, layout);
+    compare(ids[below(5)], any_compute(), ndim, shape, dtype, layout);
   }
 }
 
@@ -171,7 +175,7 @@ static void large_shapes(void) {
       layout[k] = (int)below(LAYOUTS);
       dtype[k] = below(2) ? NYX_FLOAT32 : (nyx_dtype)below(NYX_DTYPE_COUNT);
     }
-    compare(ids[round % 5], 3, shapes[round % 6], dtype, layout);
+    compare(ids[round % 5], any_compute(), 3, shapes[round % 6], dtype, layout);
   }
 }
 
@@ -185,8 +189,17 @@ static void turned_shapes(void) {
     const nyx_dtype dtype[4] = {one, one, one, one};
     const int layout[4] = {TRANSPOSED, round % 3 ? PLAIN : TRANSPOSED, PLAIN,
                            round % 5 ? PLAIN : TRANSPOSED};
-    compare(ids[round / 28], 2, shapes[round / 4 % 7], dtype, layout);
+    compare(ids[round / 28], any_compute(), 2, shapes[round / 4 % 7], dtype, layout);
   }
+}
+
+/* Results in order that are written past the caches, in pieces of a block. */
+static void results_past_the_caches(void) {
+  static const int64_t shape[] = {2, 1049, 1001};
+  static const nyx_dtype dtype[] = {NYX_FLOAT64, NYX_FLOAT64, NYX_FLOAT64, NYX_FLOAT64};
+  for (int layout = 0; layout < LAYOUTS; layout++)
+    compare(NYX_KERNEL_sub, NYX_FLOAT64, 3, shape, dtype,
+            (int[]){PLAIN, layout, 0, PLAIN});
 }
 
 /* Kernels of every path: blocks of all shapes around the squares that are turned in
@@ -385,6 +398,7 @@ int main(void) {
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(large_shapes);
   RUN(turned_shapes);
+  RUN(results_past_the_caches);
   RUN(in_place);
   nyx_context_free(ctx);
   return check_done();

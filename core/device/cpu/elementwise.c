@@ -13,7 +13,8 @@
 #define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
-#define STREAM_BYTES (4 << 20)  /* results of tiles from here on go past the caches */
+#define TILES_STREAM (4 << 20)  /* results of tiles from here on go past the caches */
+#define ROWS_STREAM (16 << 20)  /* and others: what comes next may find them there */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 
 /* A tensor as the loops see it. Strides are in elements. */
@@ -43,7 +44,7 @@ typedef struct plan {
   int slot[MAX_IN];
   operand in[MAX_IN], out;
   bool copies;  /* fn only copies: a gathered tile is the result */
-  bool streams; /* tiles of a result that is too large for the caches */
+  bool streams; /* the result is too large for the caches */
   const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
   nyx_scatter_fn scatter;
@@ -240,10 +241,14 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
-    char *to = p->out.linear ? p->out.data + i * p->out.item : b.out;
-    p->fn(n, in, to, p->attr);
-    if (!p->out.linear) through_rows(p, &p->out, at, n, widened(p, n, &b));
+    char *to = p->out.data + i * p->out.item;
+    p->fn(n, in, p->out.linear && !p->streams ? to : b.out, p->attr);
+    if (p->streams)
+      p->move->stream(n * p->out.item, b.out, to);
+    else if (!p->out.linear)
+      through_rows(p, &p->out, at, n, widened(p, n, &b));
   }
+  if (p->streams) p->move->drain();
 }
 
 /* Tiles */
@@ -349,7 +354,7 @@ static void run_tiles(void *arg, int64_t begin, int64_t end) {
 static void run_range(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
   const void *in[MAX_IN];
-  bool linear = p->out.linear;
+  bool linear = p->out.linear && !p->streams;
   for (int k = 0; k < p->n_in; k++) linear = linear && p->in[k].linear;
   if (!linear) {
     run_rows(p, begin, end);
@@ -434,6 +439,14 @@ static void swap(int64_t *list, int i, int j) {
   list[j] = kept;
 }
 
+/* Stores past the caches spare reading what is overwritten: not in place, where it is
+ * read anyway. */
+static bool streams(const plan *p) {
+  bool apart = p->out.linear && p->n * p->out.item >= ROWS_STREAM;
+  for (int k = 0; k < p->n_in; k++) apart = apart && p->in[k].data != p->out.data;
+  return apart;
+}
+
 /* Decides how blocks are cut and which operands need no buffer. */
 static void lay_out(plan *p) {
   int last = p->ndim - 1;
@@ -449,7 +462,7 @@ static void lay_out(plan *p) {
       swap(p->out.stride, across, last - 1);
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
       p->streams =
-          p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= STREAM_BYTES;
+          p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= TILES_STREAM;
       p->tile_rows = most / TILE_COLS;
       p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
       p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;
@@ -462,6 +475,7 @@ static void lay_out(plan *p) {
     o->linear = o->ready && in_order(p, o);
     o->repeats = repeats(p, o);
   }
+  p->streams = streams(p);
 }
 
 /* The common case: everything contiguous, of one geometry, of the compute type; or one
@@ -477,6 +491,7 @@ static bool plan_simple(plan *p, const nyx_elementwise *job) {
     o->repeats = !o->linear;
   }
   p->out.linear = true;
+  p->streams = streams(p);
   p->out.stride[0] = 1;
   p->ndim = 1;
   p->shape[0] = p->n;
