@@ -29,7 +29,8 @@ typedef struct nyx__lua {
   size_t live;        /* bytes of tensors that Lua holds */
   size_t fresh, work; /* since the last full collection: bytes, nanoseconds; collect.c */
   size_t fresh_limit, work_limit; /* that start the next one */
-  bool collecting;
+  size_t young_work;              /* since the last collection of any kind */
+  bool generational, collecting;
   /* Lua is asked for memory while tensors are borrowed: finalizers that run now must not
    * release them. */
   bool allocating;
@@ -122,8 +123,10 @@ _Noreturn void nyx__lua_bad_argument(lua_State *L, nyx__lua *s, int index,
 /* collect.c: the collector feels tensors */
 
 void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner);
-/* Sets when the next collection is due. */
-void nyx__lua_set_pace(lua_State *L, nyx__lua *s);
+/* The tensor of `box` is freed. */
+void nyx__lua_uncount(nyx__lua *s, nyx__box *box);
+/* Before the first tensor. */
+void nyx__lua_start_pace(lua_State *L, nyx__lua *s);
 /* A full collection, unless one is running. */
 void nyx__lua_collect(lua_State *L, nyx__lua *s);
 /* Runs `call`; when memory is short, collects and runs it once more. */

@@ -297,7 +297,7 @@ static nyx__lua *push_state(lua_State *L) {
     luaL_error(L, "nyx: not enough memory to start");
   nyx_context_set_index_base(s->ctx, 1);
   s->scope = &s->boxes;
-  nyx__lua_set_pace(L, s);
+  nyx__lua_start_pace(L, s);
   s->cast = nyx_op_find("cast");
   s->alias = nyx_op_find("alias");
   s->select = nyx_op_find("select");

@@ -42,8 +42,7 @@ void nyx__lua_link(nyx__box *box, nyx__box **list) {
 
 void nyx__lua_drop(nyx__lua *s, nyx__box *box) {
   nyx__lua_link(box, NULL);
-  s->live -= box->bytes;
-  box->bytes = 0;
+  nyx__lua_uncount(s, box);
   nyx_tensor *t = box->t;
   box->t = NULL;
   nyx_tensor_release(t);

@@ -14,7 +14,7 @@
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
-#define LARGE (4 * RANGE) /* products that the threads share */
+#define LARGE (4 * RANGE) /* products that are divided between threads */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
 #define SLAB 128
@@ -22,12 +22,15 @@
  * deep. */
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
-/* Shared products: the least side; columns of B and rows of A packed at a time; with so
- * few rows B is not packed; units of work wanted. */
+/* Products that the threads share: from how many multiplications and what side on;
+ * columns of B and rows of A packed at a time; with so few rows, or such a small B, B is
+ * not packed; units of work wanted. */
+#define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
 #define SHARED_COLS 4096
 #define SHARED_ROWS 4096
 #define IN_PLACE_ROWS 160
+#define IN_PLACE_BYTES (1 << 20)
 #define UNITS 16
 
 /* Saturating, for sizes: exact where it matters. */
@@ -225,11 +228,17 @@ static int64_t parts_of(int64_t size, int64_t part) {
   return (size + part - 1) / part;
 }
 
+/* A vector times a matrix whose rows are added up: parts along k read whole rows. */
+static bool sums_rows(const nyx_product *p) {
+  if (p->m == 1 && p->n > 1) return p->b_cs == 1;
+  return p->n == 1 && p->m > 1 && p->a_rs == 1;
+}
+
 /* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
   bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
-  if (work < LARGE) return;
+  if (work < LARGE || sums_rows(p)) return;
   int64_t slabs = long_side / (vector ? 32 : SLAB);
   if (slabs > work / RANGE) slabs = work / RANGE;
   if (slabs < 2) return;
@@ -295,14 +304,11 @@ typedef struct shared_run {
   const nyx_gemm_kernel *kernel;
   nyx_product p;   /* the block at hand */
   int64_t width;   /* of the panels of A */
-  char *a, *b;     /* panels; b NULL: B is read in place */
+  char *a, *b;     /* panels */
+  int64_t depth;   /* terms of a block */
   int64_t a_first; /* when packing: how many items are panels of A */
   int64_t unit_rows, unit_cols, col_units;
 } shared_run;
-
-static int64_t panels_of_b(const shared_run *s) {
-  return s->b ? parts_of(s->p.n, s->kernel->tile_cols) : 0;
-}
 
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
@@ -327,23 +333,67 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
   int64_t item = s->r->item;
-  for (int64_t unit = begin; unit < end; unit++) {
+  for (int64_t unit = begin; unit < end && going(s->r); unit++) {
     int64_t i = unit / s->col_units * s->unit_rows,
             j = unit % s->col_units * s->unit_cols;
     nyx_product p = s->p;
     narrow(&p, item, i, s->unit_rows, j, s->unit_cols, 0, p.k);
-    s->kernel->block(&p, s->width, s->a + i * p.k * item,
-                     s->b ? s->b + j * p.k * item : NULL);
+    s->kernel->block(&p, s->width, s->a + i * p.k * item, s->b + j * p.k * item);
   }
 }
 
 /* Whether it is large in both directions, so that the tiles of the built-in product are
- * used well and threads gain from packing together. */
+ * used well and threads gain from sharing it. */
 static bool shareable(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
-  if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < LARGE) return false;
+  if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < SHARED) return false;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
   return p->m >= SHARED_LEAST && p->n >= SHARED_LEAST;
+}
+
+/* Packing B pays when its panels are read often enough and would not stay in the second
+ * cache as they are. */
+static bool in_place(const nyx_product *p, int64_t item) {
+  return p->b_cs == 1 &&
+         (p->m <= IN_PLACE_ROWS || work_of(p->n, p->k, item) <= IN_PLACE_BYTES);
+}
+
+/* The same with B where it is: each unit packs its rows of A and goes through all terms,
+ * so that threads meet only at the end. */
+static void multiply_in_place(void *arg, int64_t begin, int64_t end) {
+  const shared_run *s = arg;
+  int64_t item = s->r->item, depth = s->depth;
+  size_t bytes = (size_t)(s->width * depth * item);
+  char *panel = nyx_memory_alloc(bytes);
+  if (!panel) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; unit < end && panel && going(s->r); unit++) {
+    for (int64_t l = 0; l < s->p.k; l += depth) {
+      nyx_product p = s->p;
+      narrow(&p, item, unit / s->col_units * s->width, s->width,
+             unit % s->col_units * s->unit_cols, s->unit_cols, l, depth);
+      p.add = s->p.add || l > 0;
+      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panel);
+      s->kernel->block(&p, s->width, panel, NULL);
+    }
+  }
+  nyx_memory_free(panel);
+}
+
+/* Units are rows of one panel, as many for each thread where they are not too few, or
+ * some of their columns. */
+static void by_sharing_in_place(shared_run *s) {
+  int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
+  int64_t panels = parts_of(m, s->kernel->tile_rows);
+  int64_t even = parts_of(panels, threads) * threads;
+  if (m / even >= s->kernel->tile_rows / 2) panels = even;
+  s->width = parts_of(m, panels);
+  panels = parts_of(m, s->width);
+  int64_t cols = parts_of(n, s->kernel->tile_cols), most = parts_of(cols, 2);
+  s->col_units = panels % threads ? parts_of(2 * threads, panels) : 1;
+  if (s->col_units > most) s->col_units = most;
+  s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
+  s->col_units = parts_of(n, s->unit_cols);
+  nyx_parallel_for(panels * s->col_units, 1, multiply_in_place, s);
 }
 
 /* Panels of equal width, and units of some of them times some columns, of equal size. */
@@ -370,28 +420,31 @@ static void multiply_rows(shared_run *s, const nyx_product *all, int64_t j, int6
     s->p.add = all->add || l > 0;
     s->a_first = parts_of(s->p.m, s->width);
     s->col_units = parts_of(s->p.n, s->unit_cols);
-    nyx_parallel_for(s->a_first + (i ? 0 : panels_of_b(s)), 4, pack_panels, s);
+    int64_t panels_of_b = parts_of(s->p.n, s->kernel->tile_cols);
+    nyx_parallel_for(s->a_first + (i ? 0 : panels_of_b), 4, pack_panels, s);
     nyx_parallel_for(parts_of(s->p.m, s->unit_rows) * s->col_units, 1, multiply_units, s);
   }
 }
 
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
-  shared_run s = {.r = r, .kernel = kernel};
-  int64_t rows = all->m < SHARED_ROWS ? all->m : SHARED_ROWS;
-  int64_t cols = all->n < SHARED_COLS ? all->n : SHARED_COLS;
+  shared_run s = {.r = r, .kernel = kernel, .p = *all};
   int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
   depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
+  s.depth = depth;
+  if (in_place(all, r->item)) {
+    by_sharing_in_place(&s);
+    return NYX_OK;
+  }
+  int64_t rows = all->m < SHARED_ROWS ? all->m : SHARED_ROWS;
+  int64_t cols = all->n < SHARED_COLS ? all->n : SHARED_COLS;
   divide_units(&s, all->m, all->n);
-  /* Packing B pays when its panels are read often enough. */
-  bool in_place = all->b_cs == 1 && all->m <= IN_PLACE_ROWS;
   size_t bytes_a = (size_t)((rows * depth * r->item + 63) / 64 * 64);
   size_t bytes_b =
       (size_t)(parts_of(cols, kernel->tile_cols) * kernel->tile_cols * depth * r->item);
-  if (in_place) bytes_b = 0;
   if (!(s.a = nyx_memory_alloc(bytes_a + bytes_b)))
     return nyx__no_memory(r->ctx, bytes_a + bytes_b);
-  s.b = in_place ? NULL : s.a + bytes_a;
+  s.b = s.a + bytes_a;
   for (int64_t j = 0; j < all->n; j += SHARED_COLS)
     for (int64_t l = 0; l < all->k; l += depth) multiply_rows(&s, all, j, l, depth);
   nyx_memory_free(s.a);

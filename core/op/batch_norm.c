@@ -477,8 +477,8 @@ const nyx_op nyx__op_batch_norm_backward = {
 /* With the running statistics: x * scale + shift, from values of each channel. */
 static nyx_status evaluation(nyx_call *c, double eps) {
   nyx_context *ctx = c->ctx;
-  nyx_tensor *x = c->in[0], *in[4] = {NULL}, *scale = NULL, *scaled = NULL;
-  nyx_tensor *shift = NULL, *result = NULL;
+  nyx_tensor *x = c->in[0], *in[4] = {NULL};
+  nyx_tensor *scale = NULL, *shift = NULL, *result = NULL;
   nyx_spec spec, shape;
   nyx__spec_of(x, &spec);
   shape = channel_spec(&spec);
@@ -497,13 +497,11 @@ static nyx_status evaluation(nyx_call *c, double eps) {
   if (status == NYX_OK) {
     status = nyx__evaluate(ctx, in[1] ? "x - y * r" : "-(y * r)", values, attr, &shift);
   }
-  if (status == NYX_OK) status = nyx__apply2(ctx, NYX__OP_mul, x, scale, NULL, &scaled);
-  if (status == NYX_OK)
-    status = nyx__apply2(ctx, NYX__OP_add, scaled, shift, NULL, &result);
+  nyx_tensor *sum[] = {shift, x, scale};
+  if (status == NYX_OK) status = nyx__applyn(ctx, NYX__OP_addcmul, sum, 3, NULL, &result);
   if (status == NYX_OK) status = converted(ctx, result, &spec, &c->out[0]);
   for (int i = 0; i < 4; i++) nyx_tensor_release(in[i]);
   nyx_tensor_release(scale);
-  nyx_tensor_release(scaled);
   nyx_tensor_release(shift);
   nyx_tensor_release(result);
   return status;

@@ -333,6 +333,68 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* A pointwise convolution of one image is a product, or one for each group, which the
+ * threads share better than its tiles. */
+static nyx_status of_one_image(const conv_run *r, nyx_product p, int64_t a_group,
+                               int64_t b_group) {
+  const nyx_gemm g = {.dtype = r->v->dtype,
+                      .product = p,
+                      .batch_ndim = 1,
+                      .batch_shape = {r->v->groups},
+                      .a_batch = {a_group},
+                      .b_batch = {b_group}};
+  return nyx__gemm(r->ctx, &g);
+}
+
+static nyx_status forward_image(const conv_run *r) {
+  if (r->bias) {
+    r->do_->fill_rows(r->y, r->bias, r->v->out_channels, r->positions, r->positions);
+  }
+  const nyx_product p = {.m = r->out_group,
+                         .n = r->positions,
+                         .k = r->in_group,
+                         .a = r->weight,
+                         .a_rs = r->in_group,
+                         .a_cs = 1,
+                         .b = r->x,
+                         .b_rs = r->positions,
+                         .b_cs = 1,
+                         .c = r->y,
+                         .ldc = r->positions,
+                         .add = r->bias != NULL};
+  return of_one_image(r, p, r->out_group * r->in_group, r->in_group * r->positions);
+}
+
+static nyx_status input_image(const conv_run *r) {
+  const nyx_product p = {.m = r->in_group,
+                         .n = r->positions,
+                         .k = r->out_group,
+                         .a = r->weight,
+                         .a_rs = 1,
+                         .a_cs = r->in_group,
+                         .b = r->y,
+                         .b_rs = r->positions,
+                         .b_cs = 1,
+                         .c = r->x,
+                         .ldc = r->positions};
+  return of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
+}
+
+static nyx_status weight_image(const conv_run *r) {
+  const nyx_product p = {.m = r->out_group,
+                         .n = r->in_group,
+                         .k = r->positions,
+                         .a = r->y,
+                         .a_rs = r->positions,
+                         .a_cs = 1,
+                         .b = r->x,
+                         .b_rs = 1,
+                         .b_cs = r->positions,
+                         .c = r->weight,
+                         .ldc = r->in_group};
+  return of_one_image(r, p, r->out_group * r->positions, r->in_group * r->positions);
+}
+
 /* Runs `units` units of about `work` multiplications each. */
 static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) {
   int64_t grain =
@@ -352,6 +414,7 @@ nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x
     return nyx__conv_product(ctx, v, x, weight, bias, y);
   }
   r.bias = bias;
+  if (r.pointwise && v->images == 1) return forward_image(&r);
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
                 (double)(r.in_group * r.taps);
@@ -368,6 +431,7 @@ nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
   if (!r.pointwise && nyx__conv_product_takes_input(v)) {
     return nyx__conv_product_input(ctx, v, y, weight, x);
   }
+  if (r.pointwise && v->images == 1) return input_image(&r);
   divide_channels(&r);
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
@@ -391,6 +455,7 @@ nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
   if (!r.pointwise && nyx__conv_product_takes_weight(v)) {
     return nyx__conv_product_weight(ctx, v, y, x, weight);
   }
+  if (r.pointwise && v->images == 1) return weight_image(&r);
   divide_channels(&r);
   plan_tiles(&r);
   int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;

@@ -1,9 +1,10 @@
 /* Pooling over the last two dimensions: max_pool2d, avg_pool2d, adaptive_avg_pool2d and
  * the adjoints of the averages. Read next: window.c (sizes), index.c (whose scatter_add
  * is the gradient of max_pool2d). */
-#include <math.h>
 #include <string.h>
 
+#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/pool.h"
 #include "window.h"
 
 #define RANGE_WORK 65536 /* elements worth waking a thread for */
@@ -133,52 +134,33 @@ static nyx_status infer_max(nyx_call *c) {
   return NYX_OK;
 }
 
-/* The taps lo..hi-1 of output position o that are inside the input. */
-static void taps_inside(const nyx__window *w, int64_t o, int64_t *start, int64_t *lo,
-                        int64_t *hi) {
-  *start = o * w->stride - w->pad;
-  *lo = *start < 0 ? (-*start + w->dilation - 1) / w->dilation : 0;
-  *hi = w->kernel;
-  if (*start + (w->kernel - 1) * w->dilation >= w->in) {
-    *hi = (w->in - *start + w->dilation - 1) / w->dilation;
+/* Planes begin..end-1. */
+static void max_planes(const pool_run *r, int64_t begin, int64_t end, bool wide) {
+  const nyx__window *w = r->w;
+  nyx_max_pool p;
+  for (int i = 0; i < 2; i++) {
+    p.in[i] = w[i].in;
+    p.out[i] = w[i].out;
+    p.kernel[i] = w[i].kernel;
+    p.stride[i] = w[i].stride;
+    p.pad[i] = w[i].pad;
+    p.dilation[i] = w[i].dilation;
+  }
+  int64_t in = p.in[0] * p.in[1], out = p.out[0] * p.out[1], item = wide ? 8 : 4;
+  for (int64_t plane = begin; plane < end; plane++) {
+    nyx__cpu_kernels()->pool->max[wide](&p, (const char *)r->from + plane * in * item,
+                                        r->base, (char *)r->to + plane * out * item,
+                                        r->index + plane * out);
   }
 }
 
-#define MAX_POOL(name, T)                                                                \
-  static void name(void *arg, int64_t begin, int64_t end) {                              \
-    const pool_run *r = arg;                                                             \
-    const nyx__window *wy = &r->w[0], *wx = &r->w[1];                                    \
-    for (int64_t plane = begin; plane < end; plane++) {                                  \
-      const T *from = (const T *)r->from + plane * wy->in * wx->in;                      \
-      T *to = (T *)r->to + plane * wy->out * wx->out;                                    \
-      int64_t *index = r->index + plane * wy->out * wx->out;                             \
-      for (int64_t oy = 0; oy < wy->out; oy++) {                                         \
-        int64_t y, i_lo, i_hi;                                                           \
-        taps_inside(wy, oy, &y, &i_lo, &i_hi);                                           \
-        for (int64_t ox = 0; ox < wx->out; ox++) {                                       \
-          int64_t x, j_lo, j_hi, best = 0;                                               \
-          taps_inside(wx, ox, &x, &j_lo, &j_hi);                                         \
-          T most = -(T)INFINITY;                                                         \
-          bool first = true;                                                             \
-          for (int64_t i = i_lo; i < i_hi; i++) {                                        \
-            int64_t at = (y + i * wy->dilation) * wx->in + x;                            \
-            for (int64_t j = j_lo; j < j_hi; j++) {                                      \
-              T value = from[at + j * wx->dilation];                                     \
-              if (first || value > most || (value != value && most == most)) {           \
-                most = value;                                                            \
-                best = at + j * wx->dilation;                                            \
-                first = false;                                                           \
-              }                                                                          \
-            }                                                                            \
-          }                                                                              \
-          *to++ = most;                                                                  \
-          *index++ = best + r->base;                                                     \
-        }                                                                                \
-      }                                                                                  \
-    }                                                                                    \
-  }
-MAX_POOL(max_pool_f32, float)
-MAX_POOL(max_pool_f64, double)
+static void max_pool_f32(void *arg, int64_t begin, int64_t end) {
+  max_planes(arg, begin, end, false);
+}
+
+static void max_pool_f64(void *arg, int64_t begin, int64_t end) {
+  max_planes(arg, begin, end, true);
+}
 
 static nyx_status cpu_max(nyx_call *c) {
   pool_run r = {.base = c->ctx->index_base, .index = nyx__data(c->out[1])};

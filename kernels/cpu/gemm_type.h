@@ -19,28 +19,36 @@ typedef T TYPED(vecu)
 #include "transpose_type.h"
 
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
- * depth, filled up with zeros. */
+ * depth, filled up with zeros. Whole vectors are read where they end before the last
+ * element, and stored where what lies behind them in the panel is written later. */
 static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
                                      int64_t width, int64_t depth, T *to) {
+  const T *end = to + width * depth;
   int64_t done = 0;
-  if (rs == 1 && rows == width) {
-    for (int64_t p = 0; p < depth; p++) {
+  if (rs == 1 && rows == width && cs >= width) {
+    const T *last = from + (depth - 1) * cs + width;
+    for (int64_t p = 0; p < depth; p++, from += cs, to += width) {
       for (int64_t r = 0; r < width; r += LINE)
-        __builtin_prefetch(from + (p + 8) * cs + r); /* far apart: nothing guesses them */
-      memcpy(to + p * width, from + p * cs, (size_t)width * sizeof(T));
+        __builtin_prefetch(from + 8 * cs + r); /* far apart: nothing guesses them */
+      for (int64_t r = 0; r < width; r += LANES) {
+        if (to + r + LANES <= end && from + r + LANES <= last)
+          *(VU *)(to + r) = *(const VU *)(from + r);
+        else
+          for (int64_t i = r; i < width; i++) to[i] = from[i];
+      }
     }
     return;
   }
   for (; cs == 1 && done + LANES <= depth; done += LANES) {
-    for (int64_t first = 0; first < width; first += LANES) {
+    for (int64_t first = (width - 1) / LANES * LANES; first >= 0; first -= LANES) {
+      int64_t live = width - first < LANES ? width - first : LANES;
       V row[LANES];
       UNROLL for (int r = 0; r < LANES; r++) row[r] =
           first + r < rows ? (V) * (const VU *)(from + (first + r) * rs + done) : (V){0};
       TYPED(transpose)(row);
-      int64_t live = width - first < LANES ? width - first : LANES;
       T *at = to + done * width + first;
-      for (int p = 0; p < LANES; p++, at += width) {
-        if (live == LANES)
+      UNROLL for (int p = 0; p < LANES; p++, at += width) {
+        if (at + LANES <= end)
           *(VU *)at = row[p];
         else
           memcpy(at, &row[p], (size_t)live * sizeof(T));
@@ -86,35 +94,34 @@ typedef struct TYPED(tile_job) {
   bool add;
 } TYPED(tile_job);
 
-/* c = a b or c + a b for `rows` rows, a constant wherever this is used: their sums stay
- * in registers. */
-static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
-                                                                 const TYPED(tile_job) *
-                                                                     job) {
+/* c = a b or c + a b for `rows` rows of `vectors` vectors, constants wherever this is
+ * used: their sums stay in registers. */
+static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
+                                         const TYPED(tile_job) * job) {
   const T *a = job->a, *b = job->b;
   const int64_t step = job->b_step, ldc = job->ldc;
   V sum[TILE_ROWS][TILE_VECTORS];
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] = (V){0};
+    UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = (V){0};
   }
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+    UNROLL for (int v = 0; v < vectors; v++)
         __builtin_prefetch(job->c + i * ldc + v * LANES, 1);
   }
   for (int64_t p = 0; p < job->depth; p++, a += rows, b += step) {
     V right[TILE_VECTORS];
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
       right[v] = (V) * (const VU *)(b + v * LANES);
       __builtin_prefetch(b + AHEAD * step + v * LANES);
     }
     __builtin_prefetch(a + AHEAD * rows);
     UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < TILE_VECTORS; v++) sum[i][v] += a[i] * right[v];
+      UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
     }
   }
-  if (job->cols == TILE_COLS) {
+  if (job->cols == vectors * LANES) {
     UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+      UNROLL for (int v = 0; v < vectors; v++) {
         VU *to = (VU *)(job->c + i * ldc + v * LANES);
         if (job->add) sum[i][v] += *to;
         *to = sum[i][v];
@@ -124,7 +131,7 @@ static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
   }
   T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
   UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
       *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
     }
   }
@@ -138,7 +145,12 @@ static inline __attribute__((always_inline)) void TYPED(tile_of)(const int rows,
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
   switch (rows) {
 #define CASE(n)                                                                          \
-  case n: TYPED(tile_of)(n, job); break
+  case n:                                                                                \
+    if (job->cols > LANES)                                                               \
+      TYPED(tile_of)(n, TILE_VECTORS, job);                                              \
+    else                                                                                 \
+      TYPED(tile_of)(n, 1, job);                                                         \
+    break
     CASE(1);
     CASE(2);
     CASE(3);
@@ -190,7 +202,7 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
   job.cols = live;
   job.add = p->add;
   if (!b) { /* the last tile begins earlier than what it stores */
-    job.skip = TILE_COLS - live;
+    job.skip = (live > LANES ? TILE_COLS : LANES) - live;
     job.b = (const T *)p->b + j - job.skip;
     job.b_step = p->b_rs;
   }

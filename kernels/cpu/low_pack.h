@@ -43,7 +43,7 @@ static inline words widened(const uint8_t *from) {
 static inline void turn(words w[16]) {
 #if defined(__AVX512F__) && !defined(__clang__)
   UNROLL for (uint32_t step = 1; step < 16; step *= 2) {
-    words low, high; /* lanes of a below 16, then lanes of b */
+    words low = {0}, high = {0}; /* lanes of a below 16, then lanes of b */
     UNROLL for (uint32_t l = 0; l < 16; l++) {
       low[l] = l & step ? 16 + l - step : l;
       high[l] = l & step ? 16 + l : l + step;

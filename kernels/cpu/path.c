@@ -9,6 +9,7 @@
 #include "norm.h"
 #include "optim.h"
 #include "patches.h"
+#include "pool.h"
 #include "reduce.h"
 #include "softmax.h"
 
@@ -26,6 +27,7 @@ extern const nyx_attention_kernels NYX_PATH(attention);
 extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_patches_kernels NYX_PATH(patches);
+extern const nyx_pool_kernels NYX_PATH(pool);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -42,4 +44,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .optim = &NYX_PATH(optim),
     .depthwise = &NYX_PATH(depthwise),
     .patches = &NYX_PATH(patches),
+    .pool = &NYX_PATH(pool),
 };

@@ -1,6 +1,11 @@
 /* The transposition of as many vectors as each has lanes, over one element type T.
  * Included where TYPED, UNROLL, the vector type V, its LANES and TYPED(lanes) are. */
 
+#if !defined(__clang__)
+static const TINT TYPED(numbers)[16]
+    __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#endif
+
 /* Lane l of two vectors: the part of a LANES x LANES transposition that exchanges blocks
  * of `step` lanes. */
 static inline V TYPED(exchange)(V a, V b, int step, bool second) {
@@ -10,11 +15,11 @@ static inline V TYPED(exchange)(V a, V b, int step, bool second) {
       l & step ? b[second ? l : l - step] : a[second ? l + step : l];
   return r;
 #else
-  TYPED(lanes) from = {0};
-  UNROLL for (int l = 0; l < LANES; l++) from[l] = l & step
-                                                       ? LANES + (second ? l : l - step)
-                                                   : second ? l + step
-                                                            : l;
+  /* In arithmetic of constant vectors: set lane by lane they are built at run time. */
+  const TYPED(lanes) lane = *(const TYPED(lanes) *)TYPED(numbers);
+  const TYPED(lanes) other = (lane & (TINT)step) != 0;
+  const TYPED(lanes) from = second ? lane + (~other & (TINT)step) + (other & LANES)
+                                   : lane + (other & (TINT)(LANES - step));
   return __builtin_shuffle(a, b, from);
 #endif
 }

@@ -85,7 +85,7 @@ def measure(case, nyx, peers, options, machine):
         for who, (n, took) in turns.items():
             seconds, _ = everyone[who].time(case, n, warm=took < LONG)
             times[who].append(float("nan") if seconds is None else seconds)
-            time.sleep(everyone[who].settle)
+            everyone[who].settle()
     for who, list_of in times.items():
         row[who] = statistics.median(list_of)
     if "torch" in times:
@@ -166,7 +166,7 @@ def main():
         return instructions.main(options.nyx, options.cases)
 
     begin = time.time()
-    nyx = sides.Side([options.nyx, "-e", "require 'nyx.bench.serve'"], settle=0.02)
+    nyx = sides.Side([options.nyx, "-e", "require 'nyx.bench.serve'"])
     cases = [case for case in list_cases(nyx) if wanted(case, options.cases)]
     with_start = not options.cases or "start" in options.cases
     if options.list:

@@ -5,18 +5,17 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 
 
 class Side:
-    """A process that answers. by_call: it is asked for calls ("gemm ..."), not for cases.
-    settle: the seconds after which its threads have stopped to wait for work by spinning (libgomp
-    10 to 15 ms, OpenBLAS 2^26 cycles), which would take a core from the next."""
+    """A process that answers. by_call: it is asked for calls ("gemm ..."), not for cases."""
 
-    def __init__(self, command, by_call=False, settle=0.0, **environment):
-        self.command, self.by_call, self.settle = command, by_call, settle
+    def __init__(self, command, by_call=False, **environment):
+        self.command, self.by_call = command, by_call
         self.environment = {**os.environ, **environment}
         self.start()
 
@@ -39,6 +38,18 @@ class Side:
         self.start()
         return f"error the process ended with {code}"
 
+    def settle(self):
+        """Returns when its threads have stopped to wait for work by spinning, which would take a
+        core from the next: after 5 to 15 ms for libgomp, up to 130 for OpenBLAS."""
+        tasks = f"/proc/{self.process.pid}/task"
+        if not os.path.isdir(tasks):
+            time.sleep(0.2)
+            return
+        end = time.monotonic() + 1
+        time.sleep(0.001)
+        while running(tasks) and time.monotonic() < end:
+            time.sleep(0.002)
+
     def list(self):
         lines = [self.ask("list")]
         while lines[-1] not in (".", "") and not lines[-1].startswith("error"):
@@ -58,6 +69,18 @@ class Side:
             return None, answer
 
 
+def running(tasks):
+    """Whether any of these threads runs, or would."""
+    for path in glob.glob(tasks + "/*/stat"):
+        try:
+            with open(path) as file:
+                if file.read().rsplit(") ", 1)[1].startswith("R"):
+                    return True
+        except OSError:
+            pass  # it has ended
+    return False
+
+
 def pythons(more):
     """Where peers may be: the Python that runs this, those given, and virtual environments in the tree."""
     candidates = [sys.executable, *more]
@@ -73,7 +96,7 @@ def ask_python(python, code):
 def torch_side(candidates, threads):
     for python in candidates:
         if ask_python(python, "import torch; print(1)"):
-            side = Side([python, os.path.join(HERE, "torch_side.py"), str(threads)], settle=0.02)
+            side = Side([python, os.path.join(HERE, "torch_side.py"), str(threads)])
             side.python = python
             return side
     return None
@@ -92,7 +115,7 @@ def openblas_side(candidates, threads):
     for python in candidates:
         libraries = ask_python(python, "import scipy_openblas32 as b; print(b.get_lib_dir())")
         for library in glob.glob(libraries + "/libscipy_openblas*") if libraries else []:
-            return Side([sys.executable, script, library, "scipy_", str(threads)], True, 0.04,
+            return Side([sys.executable, script, library, "scipy_", str(threads)], True,
                         OPENBLAS_NUM_THREADS=str(threads))
     return None
 
@@ -104,7 +127,7 @@ def system_openblas_side(candidates, threads):
     environment = {"OPENBLAS_NUM_THREADS": str(threads)}  # OMP_NUM_THREADS is set for all
     if "avx512f" in cpu_flags():
         environment["OPENBLAS_CORETYPE"] = "SkylakeX"
-    return Side([sys.executable, os.path.join(HERE, "openblas.py"), "libopenblas.so.0", "", str(threads)], True, 0.04,
+    return Side([sys.executable, os.path.join(HERE, "openblas.py"), "libopenblas.so.0", "", str(threads)], True,
                 **environment)
 
 
@@ -127,7 +150,7 @@ def onednn_side(candidates, threads):
             environment["LD_LIBRARY_PATH"] = f"{place}/lib"
             if os.path.exists(f"{place}/lib/libintelocl.so"):
                 environment["OCL_ICD_FILENAMES"] = f"{place}/lib/libintelocl.so"
-        side = Side([program], True, 0.02, **environment)
+        side = Side([program], True, **environment)
         if side.name:
             return side
     return None

@@ -106,11 +106,11 @@ static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tol
 
 static void sizes(void) {
   static const int64_t size[][3] = {
-      {1, 1, 1},      {3, 4, 5},      {17, 33, 65},    {1, 300, 200},  {300, 1, 200},
-      {1, 1, 5000},   {85, 97, 300},  {200, 190, 257}, {600, 33, 260}, {14, 5000, 64},
-      {5000, 7, 130}, {9, 11, 90000}, {2, 3, 0},       {48, 97, 1000}, {47, 97, 1000},
-      {160, 65, 500}, {161, 65, 500}, {100, 4100, 30}, {4150, 49, 50}, {128, 512, 784},
-      {75, 4127, 400}};
+      {1, 1, 1},       {3, 4, 5},       {17, 33, 65},    {1, 300, 200},  {300, 1, 200},
+      {1, 1, 5000},    {85, 97, 300},   {200, 190, 257}, {600, 33, 260}, {14, 5000, 64},
+      {5000, 7, 130},  {9, 11, 90000},  {2, 3, 0},       {48, 97, 1000}, {47, 97, 1000},
+      {160, 65, 500},  {161, 65, 500},  {100, 4100, 30}, {4150, 49, 50}, {128, 512, 784},
+      {75, 4127, 400}, {300, 350, 400}, {165, 48, 3000}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     product(NYX_FLOAT32, size[i][0], size[i][1], size[i][2], 0);
     product(NYX_FLOAT64, size[i][0], size[i][1], size[i][2], 0);
@@ -213,7 +213,7 @@ static void strides_of(nyx_dtype dtype, int64_t size) {
 static void strides(void) {
   strides_of(NYX_FLOAT32, 40);
   strides_of(NYX_FLOAT32, 150); /* B in place */
-  strides_of(NYX_FLOAT32, 170); /* both packed */
+  strides_of(NYX_FLOAT32, 363); /* both packed */
   strides_of(NYX_FLOAT64, 170);
 }
 
@@ -329,8 +329,9 @@ static void without_memory(void) {
 
 /* The same bits with one thread and with five. */
 static void threads(void) {
-  static const int64_t size[][3] = {
-      {300, 310, 320}, {7, 9, 200000}, {5000, 10, 300}, {1, 4000, 1000}};
+  static const int64_t size[][3] = {{300, 310, 320}, {400, 410, 420}, {130, 70, 900},
+                                    {64, 1000, 50},  {7, 9, 200000},  {5000, 10, 300},
+                                    {1, 4000, 1000}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     int64_t m = size[i][0], n = size[i][1], k = size[i][2];
     nyx_tensor *a = filled(NYX_FLOAT32, 2, (int64_t[]){m, k});

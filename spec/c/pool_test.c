@@ -1,0 +1,90 @@
+/* max_pool2d_with_indices against plain loops: widths around the vectors', steps,
+ * borders, gaps, both dtypes, NaNs, infinities and ties, on every path of the CPU. Read
+ * next: kernels/cpu/pool_type.h. */
+#include "layouts.h"
+#include "paths.h"
+
+typedef struct shape {
+  int64_t in[2], kernel, stride, pad, dilation;
+} shape;
+
+static int64_t out_of(const shape *s, int i) {
+  return (s->in[i] + 2 * s->pad - (s->kernel - 1) * s->dilation - 1) / s->stride + 1;
+}
+
+/* The greatest of the window of output (oy, ox), and where: the first, or the first NaN.
+ */
+static int64_t plain(const shape *s, const double *x, int64_t oy, int64_t ox) {
+  int64_t best = -1;
+  for (int64_t i = 0; i < s->kernel * s->kernel; i++) {
+    int64_t y = oy * s->stride - s->pad + i / s->kernel * s->dilation;
+    int64_t at = ox * s->stride - s->pad + i % s->kernel * s->dilation;
+    if (y < 0 || at < 0 || y >= s->in[0] || at >= s->in[1]) continue;
+    at += y * s->in[1];
+    if (best < 0 || x[at] > x[best] || (isnan(x[at]) && !isnan(x[best]))) best = at;
+  }
+  return best;
+}
+
+static bool equal(double a, double b) {
+  return a == b || (isnan(a) && isnan(b));
+}
+
+static double number(int64_t i) {
+  static const double special[] = {NAN, -INFINITY, INFINITY, -INFINITY};
+  uint32_t r = (uint32_t)i * 2654435761u >> 16;
+  if (r % 23 == 0) return special[r / 23 % 4];
+  return (double)(r % 37) / 4 - 4; /* ties */
+}
+
+static void compare(nyx_dtype dtype, const shape *s, bool lowest) {
+  enum { PLANES = 3 };
+  int64_t plane = s->in[0] * s->in[1], ow = out_of(s, 1), out = out_of(s, 0) * ow;
+  double *x = malloc((size_t)(PLANES * plane) * sizeof *x);
+  for (int64_t i = 0; i < PLANES * plane; i++) x[i] = lowest ? -INFINITY : number(i);
+  nyx_tensor *t = make(dtype, SHAPE(PLANES, s->in[0], s->in[1]), x);
+  nyx_tensor *got[NYX_MAX_OUTPUTS] = {NULL};
+  const nyx_value attrs[] = {NYX_LIST(&s->kernel, 1), NYX_LIST(&s->stride, 1),
+                             NYX_LIST(&s->pad, 1), NYX_LIST(&s->dilation, 1), NYX_I(0)};
+  REQUIRE(CHECK_OK(
+      ctx, nyx_apply(ctx, nyx_op_find("max_pool2d_with_indices"), &t, 1, attrs, got)));
+  const int64_t *index = nyx_tensor_data(got[1]);
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < PLANES * out; i++) {
+    const double *from = x + i / out * plane;
+    int64_t at = plain(s, from, i % out / ow, i % ow);
+    double value = dtype == NYX_FLOAT64 ? ((double *)nyx_tensor_data(got[0]))[i]
+                                        : ((float *)nyx_tensor_data(got[0]))[i];
+    double most = at < 0 ? -INFINITY : from[at];
+    wrong += !equal(value, most) || index[i] != (at < 0 ? 0 : at);
+  }
+  CHECK_INT(wrong, 0);
+  free(x);
+  nyx_tensor_release(t);
+  for (int i = 0; i < 2; i++) nyx_tensor_release(got[i]);
+}
+
+static void windows(void) {
+  static const int64_t width[] = {1, 2, 5, 15, 16, 17, 31, 33, 64, 65, 700, 1500};
+  for (size_t w = 0; w < sizeof width / sizeof *width; w++) {
+    for (int64_t i = 0; i < 5 * 3 * 3 * 2; i++) {
+      shape s = {.in = {9, width[w]},
+                 .kernel = 1 + i % 5,
+                 .stride = 1 + i / 5 % 3,
+                 .dilation = 1 + i / 45};
+      s.pad = s.kernel / 2 < i / 15 % 3 ? s.kernel / 2 : i / 15 % 3;
+      if ((s.kernel - 1) * s.dilation + 1 > s.in[1] + 2 * s.pad) continue;
+      compare(NYX_FLOAT32, &s, false);
+      compare(NYX_FLOAT64, &s, i % 2 == 0);
+    }
+  }
+}
+
+static void run(void) {
+  RUN(windows);
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  return on_every_path(argv[0], run);
+}
