@@ -25,8 +25,9 @@ nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) NYX_MUST_CHECK;
  * times an int8 B, exact sums in int32. Does not add to C. */
 nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
                          const float *bias) NYX_MUST_CHECK;
-/* Whether there are kernels for it; else the inputs have to be converted. */
-bool nyx__gemm_low_has(nyx_dtype dtype);
+/* Whether there are kernels for a half type, and they are faster than converting the
+ * inputs: they waste what is left of a tile. */
+bool nyx__gemm_low_takes(const nyx_gemm *g);
 
 /* One product in the calling thread, for kernels that are parallel themselves. */
 void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p);

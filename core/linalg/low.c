@@ -1,7 +1,9 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
- * converted when it is stored. All is decided by size: results do not depend on the
- * number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for wide types. */
+ * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
+ * packs for itself, a block of terms at a time. All is decided by size: results do not
+ * depend on the number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for
+ * wide types. */
 #include <limits.h>
 #include <nyx/parallel.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 #define UNIT_ROWS 256
 #define UNIT_COLS 256
 #define UNITS 16
+#define LONG 512     /* sums, for few elements of C */
 #define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
 
 /* What stops all threads, and how much memory there was not. */
@@ -40,7 +43,7 @@ typedef struct low_run {
   const float *bias;
   char *a, *b, *partial; /* packed; parts x m x n sums when parts > 1 */
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
-  bool pack_b;
+  bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
   low_shared *shared;
 } low_run;
@@ -83,16 +86,18 @@ static nyx_scatter_fn store_of(nyx_dtype out) {
   return nyx__cpu_kernels()->elementwise->scatter[NYX_IN_FLOAT32][out];
 }
 
-bool nyx__gemm_low_has(nyx_dtype dtype) {
-  return kernel_of(dtype) != NULL;
+bool nyx__gemm_low_takes(const nyx_gemm *g) {
+  const nyx_low_kernel *kernel = kernel_of(g->dtype);
+  const nyx_product *p = &g->product;
+  return kernel && (p->k < LONG || times(p->m, p->n) >= kernel->least);
 }
 
-static bool going(low_run *r) {
+static bool going(const low_run *r) {
   if (nyx__interrupted(r->ctx)) atomic_store(&r->shared->status, NYX_ERR_INTERRUPTED);
   return atomic_load_explicit(&r->shared->status, memory_order_relaxed) == NYX_OK;
 }
 
-static char *scratch(low_run *r, int64_t bytes) {
+static char *scratch(const low_run *r, int64_t bytes) {
   char *block = nyx_memory_alloc((size_t)bytes);
   if (block) return block;
   atomic_store(&r->shared->bytes, bytes);
@@ -129,25 +134,32 @@ static int64_t packs(const low_run *r) {
   return r->pack_b ? count + parts_of(r->b_panels, r->b_group) : count;
 }
 
+/* Terms from l on of rows from i on, or of columns from j on. */
+static void pack_a(const low_run *r, int64_t l, int64_t i, int64_t rows, char *panels) {
+  const nyx_product *p = &r->p;
+  int64_t terms = least(r->kernel->depth, p->k - l), at = i * p->a_rs + l * p->a_cs;
+  r->kernel->pack_a((const char *)p->a + at * r->item, p->a_rs, p->a_cs,
+                    least(rows, p->m - i), terms, panels);
+}
+static void pack_b(const low_run *r, int64_t l, int64_t j, int64_t cols, char *panels) {
+  const nyx_product *p = &r->p;
+  int64_t terms = least(r->kernel->depth, p->k - l), at = l * p->b_rs + j * p->b_cs;
+  r->kernel->pack_b((const char *)p->b + at * r->item, p->b_rs, p->b_cs, terms,
+                    least(cols, p->n - j), panels);
+}
+
 /* Items are a block of terms and some panels of it, A's before B's. */
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
   const low_run *r = arg;
-  const nyx_low_kernel *kernel = r->kernel;
-  const nyx_product *p = &r->p;
   int64_t from_a = parts_of(r->a_panels, r->a_group), count = packs(r);
-  for (int64_t item = begin; item < end; item++) {
-    int64_t l = item / count * kernel->depth, at = item % count;
-    int64_t terms = least(kernel->depth, p->k - l);
+  int64_t rows = r->a_group * r->kernel->tile_rows;
+  int64_t cols = r->b_group * r->kernel->tile_cols;
+  for (int64_t item = begin; item < end && going(r); item++) {
+    int64_t l = item / count * r->kernel->depth, at = item % count, of_b = at - from_a;
     if (at < from_a) {
-      int64_t rows = r->a_group * kernel->tile_rows, i = at * rows;
-      kernel->pack_a((const char *)p->a + (i * p->a_rs + l * p->a_cs) * r->item, p->a_rs,
-                     p->a_cs, least(rows, p->m - i), terms,
-                     a_panel(r, l, at * r->a_group));
+      pack_a(r, l, at * rows, rows, a_panel(r, l, at * r->a_group));
     } else {
-      int64_t cols = r->b_group * kernel->tile_cols, j = (at - from_a) * cols;
-      kernel->pack_b((const char *)p->b + (l * p->b_rs + j * p->b_cs) * r->item, p->b_rs,
-                     p->b_cs, terms, least(cols, p->n - j),
-                     b_panel(r, l, (at - from_a) * r->b_group));
+      pack_b(r, l, of_b * cols, cols, b_panel(r, l, of_b * r->b_group));
     }
   }
 }
@@ -160,24 +172,48 @@ static void store_row(const low_run *r, int64_t n, const void *from, void *to) {
   }
 }
 
+/* Bytes of the sums of a unit, and of a block of its rows, multiples of 64. */
+static int64_t sum_bytes(const low_run *r) {
+  return r->unit_rows * r->unit_cols * 4;
+}
+static int64_t row_bytes(const low_run *r) {
+  return round_up(r->unit_rows * block_terms(r, 0) * r->kernel->item, 64);
+}
+/* What a thread that multiplies units needs. */
+static int64_t unit_bytes(const low_run *r) {
+  const nyx_low_kernel *kernel = r->kernel;
+  int64_t cols = r->unit_cols * block_terms(r, 0) * kernel->item;
+  if (!r->alone) return sum_bytes(r);
+  return sum_bytes(r) + row_bytes(r) + cols + r->b_panels * kernel->extra;
+}
+
 /* Rows i and columns j of C, terms first to last, in scratch `c`. */
 static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
                      int64_t first, int64_t last, char *c) {
   const nyx_low_kernel *kernel = r->kernel;
-  size_t row_bytes = (size_t)r->unit_cols * 4;
-  int64_t a = i / kernel->tile_rows, b = j / kernel->tile_cols;
+  size_t line = (size_t)r->unit_cols * 4;
   nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = r->unit_cols};
   block.add = r->bias && r->parts == 1;
   for (int64_t row = 0; row < rows && block.add; row++) {
-    memcpy(c + (size_t)row * row_bytes, r->bias + j, (size_t)least(cols, r->p.n - j) * 4);
+    memcpy(c + (size_t)row * line, r->bias + j, (size_t)least(cols, r->p.n - j) * 4);
   }
-  for (int64_t l = first; l < last; l += kernel->depth, block.add = true) {
+  for (int64_t l = first; l < last && going(r); l += kernel->depth, block.add = true) {
+    char *a, *b;
     block.terms = block_terms(r, l);
-    block.a = a_panel(r, l, a);
-    block.b = b_panel(r, l, b);
+    if (r->alone) {
+      a = c + sum_bytes(r);
+      b = a + row_bytes(r);
+      pack_a(r, l, i, rows, a);
+      pack_b(r, l, j, cols, b);
+    } else {
+      a = a_panel(r, l, i / kernel->tile_rows);
+      b = b_panel(r, l, j / kernel->tile_cols);
+    }
+    block.a = a;
+    block.b = b;
     kernel->block(&block);
   }
-  if (!block.add) memset(c, 0, (size_t)rows * row_bytes);
+  if (!block.add) memset(c, 0, (size_t)rows * line);
 }
 
 static void multiply_unit(const low_run *r, int64_t unit, char *c) {
@@ -204,7 +240,7 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
 
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   low_run *r = arg;
-  char *c = scratch(r, r->unit_rows * r->unit_cols * 4);
+  char *c = scratch(r, unit_bytes(r));
   if (!c) return;
   if (r->kernel->begin) r->kernel->begin();
   for (int64_t unit = begin; unit < end && going(r); unit++) multiply_unit(r, unit, c);
@@ -262,6 +298,7 @@ static void divide(low_run *r) {
   r->unit_rows = parts_of(r->a_panels, row_units) * kernel->tile_rows;
   r->unit_cols = parts_of(r->b_panels, r->col_units) * kernel->tile_cols;
   r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
+  r->alone = r->units == 1;
   int64_t blocks = parts_of(r->p.k, kernel->depth), parts = large ? UNITS / r->units : 1;
   if (parts > blocks / 2) parts = blocks / 2;
   r->part_terms = parts > 1 ? parts_of(blocks, parts) * kernel->depth : r->p.k;
@@ -271,14 +308,18 @@ static void divide(low_run *r) {
 /* C of r->p, with the panels of A, and of B unless they are packed already. */
 static void multiply(low_run *r, bool pack_b) {
   r->pack_b = pack_b;
-  nyx_parallel_for(parts_of(r->p.k, r->kernel->depth) * packs(r), PACK_GRAIN, pack_panels,
-                   r);
+  r->partial = NULL;
+  if (r->parts > 1 && !(r->partial = scratch(r, r->parts * r->p.m * r->p.n * 4))) return;
+  if (!r->alone)
+    nyx_parallel_for(parts_of(r->p.k, r->kernel->depth) * packs(r), PACK_GRAIN,
+                     pack_panels, r);
   int64_t work = times(times(r->unit_rows, r->unit_cols), r->part_terms);
   nyx_parallel_for(r->units * r->parts, grain_of(work), multiply_units, r);
   if (r->parts > 1 && going(r)) {
     int64_t row = r->p.n * (r->parts + 1);
     nyx_parallel_for(r->p.m, parts_of(RANGE / 16, row), sum_parts, r);
   }
+  nyx_memory_free(r->partial);
 }
 
 /* Bytes of all panels of `lanes` rows or columns, a multiple of 64. */
@@ -301,10 +342,10 @@ static void multiply_all(low_run *r) {
   int64_t a_bytes = packed_bytes(kernel, r->p.m, kernel->tile_rows, all.k, 0);
   int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
   divide(r);
-  int64_t sums = r->parts > 1 ? r->parts * r->p.m * r->p.n * 4 : 0;
-  if (!(r->a = scratch(r, a_bytes + b_bytes + sums))) return;
-  r->b = r->a + a_bytes;
-  r->partial = r->b + b_bytes;
+  if (!r->alone) {
+    if (!(r->a = scratch(r, a_bytes + b_bytes))) return;
+    r->b = r->a + a_bytes;
+  }
   for (int64_t j = 0; j < all.n; j += PACKED) {
     for (int64_t i = 0; i < all.m && going(r); i += most) {
       r->p.m = least(all.m - i, most), r->p.n = least(all.n - j, PACKED);

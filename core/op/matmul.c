@@ -122,15 +122,12 @@ static void spread_bias(const nyx_tensor *bias, nyx_tensor *out) {
                    &r);
 }
 
-/* out = left @ right + bias, all of a half type that has kernels of its own. */
-static nyx_status compute_low(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
-                              nyx_tensor *bias, nyx_tensor *out) {
+/* out = g + bias, all of a half type. */
+static nyx_status compute_low(nyx_context *ctx, const nyx_gemm *g, nyx_tensor *bias,
+                              nyx_tensor *out) {
   nyx_tensor *wide = NULL;
-  nyx_gemm g;
   if (bias) NYX_TRY(nyx__contiguous_as(ctx, bias, NYX_FLOAT32, &wide));
-  describe(&g, left, right, nyx__data(out));
-  collapse(&g);
-  nyx_status status = nyx__gemm_low(ctx, &g, out->dtype, wide ? nyx__data(wide) : NULL);
+  nyx_status status = nyx__gemm_low(ctx, g, out->dtype, wide ? nyx__data(wide) : NULL);
   nyx_tensor_release(wide);
   return status;
 }
@@ -141,8 +138,11 @@ static nyx_status compute(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
                           nyx_tensor *bias, nyx_tensor *out) {
   nyx_dtype dtype = compute_dtype(out->dtype);
   if (dtype == out->dtype && !bias) return product(ctx, left, right, out, false);
-  if (dtype != out->dtype && nyx__gemm_low_has(left->dtype)) {
-    return compute_low(ctx, left, right, bias, out);
+  if (dtype != out->dtype) {
+    nyx_gemm g;
+    describe(&g, left, right, nyx__data(out));
+    collapse(&g);
+    if (nyx__gemm_low_takes(&g)) return compute_low(ctx, &g, bias, out);
   }
   nyx_tensor *a = NULL, *b = NULL, *v = NULL, *to = NULL;
   nyx_status status = NYX_OK;

@@ -92,8 +92,8 @@ static void block(const nyx_low_block *k) {
 #define KERNEL(name)                                                                     \
   {                                                                                      \
     .unit = "float32 FMA", .tile_rows = TILE_ROWS, .tile_cols = TILE_COLS,               \
-    .item = sizeof(float), .step = 1, .depth = DEPTH, .pack_a = pack_a_##name,           \
-    .pack_b = pack_b_##name, .block = block                                              \
+    .item = sizeof(float), .step = 1, .depth = DEPTH, .least = 80,                       \
+    .pack_a = pack_a_##name, .pack_b = pack_b_##name, .block = block                     \
   }
 static const nyx_low_kernel bf16 = KERNEL(bf16), f16 = KERNEL(f16);
 #endif

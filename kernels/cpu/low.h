@@ -29,6 +29,8 @@ typedef struct nyx_low_kernel {
   int64_t item;        /* bytes of a term in a panel */
   int64_t step, depth; /* terms */
   int64_t extra;       /* bytes */
+  /* Long sums for fewer elements of C are faster through converted inputs. */
+  int64_t least;
   /* From elements at row * rs + col * cs of the narrow type. */
   void (*pack_a)(const void *a, int64_t rs, int64_t cs, int64_t rows, int64_t depth,
                  void *panels);

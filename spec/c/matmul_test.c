@@ -152,6 +152,8 @@ static void biases(void) {
 static void half_types(void) {
   product(NYX_FLOAT16, 20, 30, 16, 1e-2);
   product(NYX_BFLOAT16, 20, 30, 16, 1e-1);
+  product(NYX_FLOAT16, 2, 3, 700, 2e-2); /* long sums for few elements: converted */
+  product(NYX_BFLOAT16, 2, 3, 700, 1e-1);
 }
 
 static void integers_wrap(void) {

@@ -109,7 +109,7 @@ BLOCK(u8, 1, _tile_dpbusd)
 #define KERNEL(name, type, bytes)                                                        \
   {                                                                                      \
     .unit = "AMX", .tile_rows = TILE_ROWS, .tile_cols = TILE_COLS, .item = bytes,        \
-    .step = 64 / bytes, .depth = 1024 / bytes, .pack_a = pack_a_##type,                  \
+    .step = 64 / bytes, .depth = 1024 / bytes, .least = 16, .pack_a = pack_a_##type,     \
     .pack_b = pack_b_##type, .block = block_##name, .begin = begin, .end = end           \
   }
 const nyx_low_kernel nyx__low_amx[3] = {KERNEL(bf16, bf16, 2), KERNEL(s8, bytes, 1),

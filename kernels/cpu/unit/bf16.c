@@ -68,6 +68,7 @@ const nyx_low_kernel nyx__low_avx512bf16 = {.unit = "AVX-512 BF16",
                                             .item = 2,
                                             .step = 32,
                                             .depth = 512,
+                                            .least = 80,
                                             .pack_a = pack_a,
                                             .pack_b = pack_b,
                                             .block = block};
