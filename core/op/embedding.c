@@ -1,13 +1,11 @@
 /* embedding: rows of a table at given positions, and its adjoint, which adds rows to a
  * table. Read next: position.c (positions, and the adding). */
-#include <nyx/parallel.h>
 #include <string.h>
 
 #include "../transform/batch.h"
 #include "index.h"
 #include "ops.h"
-
-#define RANGE_BYTES 65536 /* worth waking a thread for */
+#include "remap.h"
 
 /* The padding row, counted from 0; -1 when there is none. */
 static nyx_status read_padding(nyx_context *ctx, const nyx_value *attr, int64_t rows,
@@ -40,34 +38,15 @@ static nyx_status infer_embedding(nyx_call *c) {
   return NYX_OK;
 }
 
-typedef struct row_copy {
-  const char *from;
-  char *to;
-  const int64_t *at;
-  size_t bytes;
-} row_copy;
-
-static void copy_rows(void *arg, int64_t begin, int64_t end) {
-  const row_copy *r = arg;
-  for (int64_t i = begin; i < end; i++) {
-    memcpy(r->to + (size_t)i * r->bytes, r->from + (size_t)r->at[i] * r->bytes, r->bytes);
-  }
-}
-
 static nyx_status cpu_embedding(nyx_call *c) {
-  nyx_tensor *weight;
-  int64_t *at;
-  nyx__range range = {.size = c->in[0]->shape[0], .dim = 0};
-  NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &at));
-  nyx_status status = nyx__contiguous(c->ctx, c->in[0], &weight);
-  if (status == NYX_OK) {
-    row_copy r = {nyx__data(weight), nyx__data(c->out[0]), at,
-                  (size_t)weight->shape[1] * nyx_dtype_size(weight->dtype)};
-    nyx_parallel_for(c->in[1]->numel, RANGE_BYTES / ((int64_t)r.bytes + 1) + 1, copy_rows,
-                     &r);
-    nyx_tensor_release(weight);
-  }
-  nyx_memory_free(at);
+  nyx_tensor *weight = c->in[0];
+  nyx__range range = {.size = weight->shape[0], .dim = 0};
+  nyx__remap map = {
+      .ndim = 2, .shape = {c->in[1]->numel, weight->shape[1]}, .scattered = true};
+  NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &map.from[0]));
+  map.block = map.from[0];
+  nyx_status status = nyx__remap_copy(c->ctx, &map, weight, c->out[0], NULL);
+  nyx__remap_close(&map);
   return status;
 }
 

@@ -375,7 +375,7 @@ static nyx_status index_select_cpu(nyx_call *c) {
   nyx_tensor *x = c->in[0], *out = c->out[0];
   int dim;
   NYX_TRY(call_dim(c, &dim));
-  nyx__remap map = {.ndim = x->ndim};
+  nyx__remap map = {.ndim = x->ndim, .scattered = true};
   for (int d = 0; d < x->ndim; d++) map.shape[d] = out->shape[d];
   nyx__range range = {.size = x->shape[dim], .dim = dim};
   NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &map.from[dim]));

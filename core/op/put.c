@@ -105,7 +105,11 @@ static nyx_status index_cpu(nyx_call *c) {
   int rest = x->ndim - p.count;
   nyx_spec spec = {.dtype = x->dtype, .ndim = rest + 1, .offset = x->offset};
   spec.shape[0] = spec.stride[0] = 1;
-  nyx__remap map = {.ndim = rest + 1, .shape = {p.numel}, .from = {from}, .block = from};
+  nyx__remap map = {.ndim = rest + 1,
+                    .shape = {p.numel},
+                    .from = {from},
+                    .block = from,
+                    .scattered = true};
   for (int d = 0; d < rest; d++) {
     spec.shape[d + 1] = map.shape[d + 1] = x->shape[p.count + d];
     spec.stride[d + 1] = x->stride[p.count + d];
