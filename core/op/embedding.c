@@ -116,22 +116,23 @@ static nyx_status infer_backward(nyx_call *c) {
 }
 
 /* sum = the rows of g added up at their positions; half types in float32. */
-static void add_rows(const nyx_tensor *g, const int64_t *at, int64_t count,
-                     int64_t padding, nyx_tensor *sum) {
-  size_t item = nyx_dtype_size(sum->dtype);
-  memset(nyx__data(sum), 0, (size_t)sum->numel * item);
+static nyx_status add_rows(nyx_context *ctx, const nyx_tensor *g, const int64_t *at,
+                           int64_t count, int64_t padding, nyx_tensor *sum) {
+  size_t bytes = (size_t)sum->shape[1] * nyx_dtype_size(sum->dtype);
   nyx__lanes l = {.outer = 1,
                   .count = count,
                   .inner = sum->shape[1],
                   .at = at,
                   .at_step = 1,
                   .dtype = sum->dtype,
-                  .alpha = 1};
+                  .alpha = 1,
+                  .rows = sum->shape[0],
+                  .fill = true};
   l.a = (nyx__side){.data = nyx__data(sum), .step = sum->shape[1]};
   l.b = (nyx__side){.data = nyx__data(g), .step = sum->shape[1]};
-  nyx__lanes_run(&l, NYX__ADD);
-  size_t bytes = (size_t)sum->shape[1] * item;
+  NYX_TRY(nyx__lanes_run(ctx, &l, NYX__ADD));
   if (padding >= 0) memset((char *)nyx__data(sum) + (size_t)padding * bytes, 0, bytes);
+  return NYX_OK;
 }
 
 static nyx_status cpu_backward(nyx_call *c) {
@@ -148,10 +149,8 @@ static nyx_status cpu_backward(nyx_call *c) {
   } else if (status == NYX_OK) {
     status = nyx_tensor_empty(ctx, dtype, 2, c->out[0]->shape, &sum);
   }
-  if (status == NYX_OK) {
-    add_rows(g, at, c->in[1]->numel, padding, sum);
-    if (sum != c->out[0]) status = nyx__copy_into(ctx, sum, c->out[0]);
-  }
+  if (status == NYX_OK) status = add_rows(ctx, g, at, c->in[1]->numel, padding, sum);
+  if (status == NYX_OK && sum != c->out[0]) status = nyx__copy_into(ctx, sum, c->out[0]);
   nyx_tensor_release(g);
   nyx_tensor_release(sum);
   nyx_memory_free(at);
