@@ -1,8 +1,9 @@
 /* The allocator: a 64-byte header before every block, size classes four to each power of
  * two, and free lists that keep blocks for reuse. Small blocks (to 32 KiB) wait in
  * shards, one spin lock each, so that threads seldom meet; large ones in one list with an
- * age order. At most max(256 MiB, live) bytes wait; past that the oldest large ones go
- * back to the system. Read next: nyx/memory.h.
+ * age order. At most 256 MiB more than is live wait, so that what lives by turns, as
+ * between a host's collections, comes back; past that the oldest large ones go back to
+ * the system. Read next: nyx/memory.h.
  *
  * `held` (live + cached) is exact at all times: it changes only when a block is taken
  * from the system or given back, which is where the limit is kept. `live` is gathered in
@@ -279,7 +280,7 @@ static header *large_take(int class) {
 static void shrink(void) {
   long long in_use = atomic_load(&live);
   long long cached = atomic_load(&held) - in_use;
-  long long cap = in_use > CACHE_CAP ? in_use : CACHE_CAP;
+  long long cap = CACHE_CAP + (in_use > 0 ? in_use : 0);
   if (cached <= cap) return;
   header *give = NULL;
   lock(&large.lock);

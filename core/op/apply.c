@@ -255,7 +255,8 @@ static nyx_status make_output(application *a, int i) {
   }
   NYX_TRY(nyx_tensor_empty_on(c->ctx, c->device, spec->dtype, spec->ndim, spec->shape,
                               &c->out[i]));
-  if (i == 0 && c->op->updates) return nyx__copy_into(c->ctx, c->in[0], c->out[0]);
+  if (i == 0 && c->op->updates && !c->op->fills)
+    return nyx__copy_into(c->ctx, c->in[0], c->out[0]);
   return NYX_OK;
 }
 

@@ -1,13 +1,11 @@
 /* embedding: rows of a table at given positions, and its adjoint, which adds rows to a
  * table. Read next: position.c (positions, and the adding). */
-#include <nyx/parallel.h>
 #include <string.h>
 
 #include "../transform/batch.h"
 #include "index.h"
 #include "ops.h"
-
-#define RANGE_BYTES 65536 /* worth waking a thread for */
+#include "remap.h"
 
 /* The padding row, counted from 0; -1 when there is none. */
 static nyx_status read_padding(nyx_context *ctx, const nyx_value *attr, int64_t rows,
@@ -40,34 +38,15 @@ static nyx_status infer_embedding(nyx_call *c) {
   return NYX_OK;
 }
 
-typedef struct row_copy {
-  const char *from;
-  char *to;
-  const int64_t *at;
-  size_t bytes;
-} row_copy;
-
-static void copy_rows(void *arg, int64_t begin, int64_t end) {
-  const row_copy *r = arg;
-  for (int64_t i = begin; i < end; i++) {
-    memcpy(r->to + (size_t)i * r->bytes, r->from + (size_t)r->at[i] * r->bytes, r->bytes);
-  }
-}
-
 static nyx_status cpu_embedding(nyx_call *c) {
-  nyx_tensor *weight;
-  int64_t *at;
-  nyx__range range = {.size = c->in[0]->shape[0], .dim = 0};
-  NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &at));
-  nyx_status status = nyx__contiguous(c->ctx, c->in[0], &weight);
-  if (status == NYX_OK) {
-    row_copy r = {nyx__data(weight), nyx__data(c->out[0]), at,
-                  (size_t)weight->shape[1] * nyx_dtype_size(weight->dtype)};
-    nyx_parallel_for(c->in[1]->numel, RANGE_BYTES / ((int64_t)r.bytes + 1) + 1, copy_rows,
-                     &r);
-    nyx_tensor_release(weight);
-  }
-  nyx_memory_free(at);
+  nyx_tensor *weight = c->in[0];
+  nyx__range range = {.size = weight->shape[0], .dim = 0};
+  nyx__remap map = {
+      .ndim = 2, .shape = {c->in[1]->numel, weight->shape[1]}, .scattered = true};
+  NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &map.from[0]));
+  map.block = map.from[0];
+  nyx_status status = nyx__remap_copy(c->ctx, &map, weight, c->out[0], NULL);
+  nyx__remap_close(&map);
   return status;
 }
 
@@ -137,22 +116,23 @@ static nyx_status infer_backward(nyx_call *c) {
 }
 
 /* sum = the rows of g added up at their positions; half types in float32. */
-static void add_rows(const nyx_tensor *g, const int64_t *at, int64_t count,
-                     int64_t padding, nyx_tensor *sum) {
-  size_t item = nyx_dtype_size(sum->dtype);
-  memset(nyx__data(sum), 0, (size_t)sum->numel * item);
+static nyx_status add_rows(nyx_context *ctx, const nyx_tensor *g, const int64_t *at,
+                           int64_t count, int64_t padding, nyx_tensor *sum) {
+  size_t bytes = (size_t)sum->shape[1] * nyx_dtype_size(sum->dtype);
   nyx__lanes l = {.outer = 1,
                   .count = count,
                   .inner = sum->shape[1],
                   .at = at,
                   .at_step = 1,
                   .dtype = sum->dtype,
-                  .alpha = 1};
+                  .alpha = 1,
+                  .rows = sum->shape[0],
+                  .fill = true};
   l.a = (nyx__side){.data = nyx__data(sum), .step = sum->shape[1]};
   l.b = (nyx__side){.data = nyx__data(g), .step = sum->shape[1]};
-  nyx__lanes_run(&l, NYX__ADD);
-  size_t bytes = (size_t)sum->shape[1] * item;
+  NYX_TRY(nyx__lanes_run(ctx, &l, NYX__ADD));
   if (padding >= 0) memset((char *)nyx__data(sum) + (size_t)padding * bytes, 0, bytes);
+  return NYX_OK;
 }
 
 static nyx_status cpu_backward(nyx_call *c) {
@@ -169,10 +149,8 @@ static nyx_status cpu_backward(nyx_call *c) {
   } else if (status == NYX_OK) {
     status = nyx_tensor_empty(ctx, dtype, 2, c->out[0]->shape, &sum);
   }
-  if (status == NYX_OK) {
-    add_rows(g, at, c->in[1]->numel, padding, sum);
-    if (sum != c->out[0]) status = nyx__copy_into(ctx, sum, c->out[0]);
-  }
+  if (status == NYX_OK) status = add_rows(ctx, g, at, c->in[1]->numel, padding, sum);
+  if (status == NYX_OK && sum != c->out[0]) status = nyx__copy_into(ctx, sum, c->out[0]);
   nyx_tensor_release(g);
   nyx_tensor_release(sum);
   nyx_memory_free(at);

@@ -107,7 +107,7 @@ static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor 
         l.b.inner = next;
         for (int64_t i = 0; i < l.inner; i++) next[i] = 0;
       }
-      nyx__lanes_run(&l, mode);
+      status = nyx__lanes_run(ctx, &l, mode);
     } else {
       status = nyx__no_memory(ctx, bytes);
     }
@@ -375,7 +375,7 @@ static nyx_status index_select_cpu(nyx_call *c) {
   nyx_tensor *x = c->in[0], *out = c->out[0];
   int dim;
   NYX_TRY(call_dim(c, &dim));
-  nyx__remap map = {.ndim = x->ndim};
+  nyx__remap map = {.ndim = x->ndim, .scattered = true};
   for (int d = 0; d < x->ndim; d++) map.shape[d] = out->shape[d];
   nyx__range range = {.size = x->shape[dim], .dim = dim};
   NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &map.from[dim]));
@@ -459,8 +459,8 @@ static nyx_status index_add_cpu(nyx_call *c) {
   int64_t *at;
   nyx__range range = {.size = c->in[0]->shape[dim], .dim = dim};
   NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &at));
-  nyx_tensor *sum = NULL, *source = NULL;
-  nyx_status status = nyx__update_begin(c->ctx, c->out[0], true, &sum);
+  nyx_tensor *sum, *start, *source = NULL;
+  nyx_status status = nyx__update_fill(c->ctx, c->in[0], c->out[0], true, &sum, &start);
   if (status == NYX_OK)
     status = nyx__apart_as(c->ctx, c->in[2], sum->dtype, c->out[0], &source);
   if (status == NYX_OK) {
@@ -471,12 +471,15 @@ static nyx_status index_add_cpu(nyx_call *c) {
                     .at = at,
                     .at_step = 1,
                     .dtype = sum->dtype,
-                    .alpha = c->attr[1].f};
+                    .alpha = c->attr[1].f,
+                    .rows = shape[dim],
+                    .fill = start != NULL,
+                    .start = start ? nyx__data(start) : NULL};
     l.a = (nyx__side){
         .data = nyx__data(sum), .outer_step = shape[dim] * l.inner, .step = l.inner};
     l.b = (nyx__side){
         .data = nyx__data(source), .outer_step = l.count * l.inner, .step = l.inner};
-    nyx__lanes_run(&l, NYX__ADD);
+    status = nyx__lanes_run(c->ctx, &l, NYX__ADD);
   }
   nyx_memory_free(at);
   nyx_tensor_release(source);
@@ -517,6 +520,7 @@ const nyx_op nyx__op_index_add = {
     .min_in = 3,
     .max_in = 3,
     .updates = true,
+    .fills = true,
     .index_in = NYX_SAVE(1),
     .attrs = index_add_attrs,
     .n_attrs = 2,
@@ -555,7 +559,7 @@ static nyx_status take_cpu(nyx_call *c) {
                     .dtype = x->dtype};
     l.a = (nyx__side){.data = nyx__data(x), .step = 1};
     l.b = (nyx__side){.data = nyx__data(c->out[0]), .outer_step = 1};
-    nyx__lanes_run(&l, NYX__GATHER);
+    status = nyx__lanes_run(c->ctx, &l, NYX__GATHER);
     nyx_tensor_release(x);
   }
   nyx_memory_free(at);

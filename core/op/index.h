@@ -1,5 +1,5 @@
 /* Positions given as tensors: checking them, and moving or adding elements at them.
- * Shared by the ops of index.c, put.c and mask.c. */
+ * Shared by the ops of index.c, put.c, mask.c and embedding.c. */
 #ifndef NYX_OP_INDEX_H
 #define NYX_OP_INDEX_H
 
@@ -58,9 +58,22 @@ typedef struct nyx__lanes {
   nyx__side a, b;
   nyx_dtype dtype;
   double alpha;
+  /* Where a is all of (outer, rows, inner), row-major, rows can be grouped by where they
+   * go; and a may have no values yet: `fill` with those of `start`, or with zeros. */
+  int64_t rows; /* 0: not so */
+  bool fill;
+  const void *start; /* NULL: zeros */
 } nyx__lanes;
 
-void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode);
+nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
+                          nyx__lane_mode mode) NYX_MUST_CHECK;
+/* rows.c: whether whole rows are grouped, and doing so. */
+bool nyx__lanes_grouped(const nyx__lanes *lanes, nyx__lane_mode mode);
+nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *lanes,
+                           nyx__lane_mode mode) NYX_MUST_CHECK;
+/* to[i] += alpha * from[i]; bools: or, unless alpha is 0. */
+typedef void (*nyx__row_fn)(void *to, const void *from, int64_t n, double alpha);
+nyx__row_fn nyx__add_row(nyx_dtype dtype);
 
 /* `value` as one element of dtype at *p; fails with VALUE_DTYPE where an integer dtype
  * cannot hold it. */
@@ -87,6 +100,10 @@ nyx_status nyx__grow_to(nyx_context *ctx, nyx_tensor *t, const nyx_spec *spec,
  * when `status` is NYX_OK, and releases it. */
 nyx_status nyx__update_begin(nyx_context *ctx, nyx_tensor *out, bool sums,
                              nyx_tensor **work) NYX_MUST_CHECK;
+/* The same for ops that fill out[0] themselves (nyx_op.fills) with the values of x.
+ * *start is x where they are still missing in *work, else NULL; it is borrowed. */
+nyx_status nyx__update_fill(nyx_context *ctx, nyx_tensor *x, nyx_tensor *out, bool sums,
+                            nyx_tensor **work, nyx_tensor **start) NYX_MUST_CHECK;
 nyx_status nyx__update_end(nyx_context *ctx, nyx_tensor *work, nyx_tensor *out,
                            nyx_status status) NYX_MUST_CHECK;
 /* t, contiguous and of `dtype`, in memory that is not out's: safe to read while out is

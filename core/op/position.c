@@ -178,6 +178,20 @@ nyx_status nyx__update_begin(nyx_context *ctx, nyx_tensor *out, bool sums,
   return nyx__contiguous_as(ctx, out, sums && half ? NYX_FLOAT32 : out->dtype, work);
 }
 
+nyx_status nyx__update_fill(nyx_context *ctx, nyx_tensor *x, nyx_tensor *out, bool sums,
+                            nyx_tensor **work, nyx_tensor **start) {
+  *work = *start = NULL;
+  if (out == x) return nyx__update_begin(ctx, out, sums, work);
+  bool half = out->dtype == NYX_FLOAT16 || out->dtype == NYX_BFLOAT16;
+  if (sums && half) return nyx__contiguous_as(ctx, x, NYX_FLOAT32, work);
+  if (nyx__is_contiguous(x))
+    *start = x;
+  else
+    NYX_TRY(nyx__copy_into(ctx, x, out));
+  *work = nyx_tensor_retain(out);
+  return NYX_OK;
+}
+
 nyx_status nyx__update_end(nyx_context *ctx, nyx_tensor *work, nyx_tensor *out,
                            nyx_status status) {
   if (status == NYX_OK && work != out) status = nyx__copy_into(ctx, work, out);
@@ -257,33 +271,46 @@ MOVE(uint64_t)
 
 /* Whole rows when one position holds for all inner elements. U is the type sums are made
  * in: unsigned for integers, whose sums wrap around. */
-#define ADD(name, T, U)                                                                  \
+#define ADD(name, T, U, sum)                                                             \
+  static void add_row_##name(void *to, const void *from, int64_t n, double factor) {     \
+    T *pa = to;                                                                          \
+    const T *pb = from;                                                                  \
+    const U alpha = (U)(T)factor;                                                        \
+    for (const T *end = pa + n; pa < end; pa++, pb++) *pa = (T)(sum);                    \
+  }                                                                                      \
   static void add_##name(const unit *u) {                                                \
     const U alpha = (U)(T)u->l->alpha;                                                   \
     if (u->l->at_inner == 0 && !u->l->a.inner && !u->l->b.inner) {                       \
       const nyx__lanes *l = u->l;                                                        \
-      T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o);                           \
-      const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o);               \
+      T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o) + u->begin;                \
+      const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->begin;    \
       const int64_t *at = l->at + u->o * l->at_outer;                                    \
-      for (int64_t k = 0; k < l->count; k++, b += l->b.step) {                           \
-        T *to = a + (at[k * l->at_step] - l->base) * l->a.step;                          \
-        for (int64_t i = u->begin; i < u->end; i++)                                      \
-          to[i] = (T)((U)to[i] + (U)(alpha * (U)b[i]));                                  \
-      }                                                                                  \
+      for (int64_t k = 0; k < l->count; k++, b += l->b.step)                             \
+        add_row_##name(a + (at[k * l->at_step] - l->base) * l->a.step, b,                \
+                       u->end - u->begin, l->alpha);                                     \
       return;                                                                            \
     }                                                                                    \
-    EACH_ELEMENT(T, *pa = (T)((U)*pa + (U)(alpha * (U)*pb)))                             \
+    EACH_ELEMENT(T, *pa = (T)(sum))                                                      \
   }
-ADD(float32, float, float)
-ADD(float64, double, double)
-ADD(int8, int8_t, uint32_t)
-ADD(uint8, uint8_t, uint32_t)
-ADD(int32, int32_t, uint32_t)
-ADD(int64, int64_t, uint64_t)
+#define SUM(U) (U) * pa + (U)(alpha * (U)*pb)
+ADD(float32, float, float, SUM(float))
+ADD(float64, double, double, SUM(double))
+ADD(int8, int8_t, uint32_t, SUM(uint32_t))
+ADD(uint8, uint8_t, uint32_t, SUM(uint32_t))
+ADD(int32, int32_t, uint32_t, SUM(uint32_t))
+ADD(int64, int64_t, uint64_t, SUM(uint64_t))
+ADD(bool, uint8_t, uint8_t, *pa | (alpha ? *pb : 0))
 
-static void add_bool(const unit *u) {
-  if (u->l->alpha == 0) return;
-  EACH_ELEMENT(uint8_t, *pa |= *pb)
+nyx__row_fn nyx__add_row(nyx_dtype dtype) {
+  switch (dtype) {
+    case NYX_FLOAT64: return add_row_float64;
+    case NYX_INT8: return add_row_int8;
+    case NYX_UINT8: return add_row_uint8;
+    case NYX_INT32: return add_row_int32;
+    case NYX_INT64: return add_row_int64;
+    case NYX_BOOL: return add_row_bool;
+    default: return add_row_float32;
+  }
 }
 
 typedef struct lane_job {
@@ -326,8 +353,31 @@ static void (*lane_kernel(nyx_dtype dtype, nyx__lane_mode mode))(const unit *u) 
   }
 }
 
-void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode) {
-  if (lanes->outer == 0 || lanes->count == 0 || lanes->inner == 0) return;
+typedef struct fill_job {
+  char *to;
+  const char *from; /* NULL: zeros */
+} fill_job;
+
+static void fill_range(void *arg, int64_t begin, int64_t end) {
+  const fill_job *j = arg;
+  size_t bytes = (size_t)(end - begin);
+  if (j->from)
+    memcpy(j->to + begin, j->from + begin, bytes);
+  else
+    memset(j->to + begin, 0, bytes);
+}
+
+nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
+                          nyx__lane_mode mode) {
+  bool none = lanes->outer == 0 || lanes->count == 0 || lanes->inner == 0;
+  if (!none && nyx__lanes_grouped(lanes, mode)) return nyx__lanes_rows(ctx, lanes, mode);
+  if (lanes->fill) {
+    fill_job f = {.to = lanes->a.data, .from = lanes->start};
+    int64_t all = lanes->outer * lanes->rows * lanes->inner;
+    nyx_parallel_for(all * (int64_t)nyx_dtype_size(lanes->dtype), 8 * UNIT, fill_range,
+                     &f);
+  }
+  if (none) return NYX_OK;
   lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode)};
   j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
   j.blocks = (lanes->inner + j.width - 1) / j.width;
@@ -337,4 +387,5 @@ void nyx__lanes_run(const nyx__lanes *lanes, nyx__lane_mode mode) {
   int64_t work = j.width * j.length;
   int64_t grain = work < UNIT ? UNIT / work : 1;
   nyx_parallel_for(lanes->outer * j.blocks * j.parts, grain, lane_range, &j);
+  return NYX_OK;
 }

@@ -105,7 +105,11 @@ static nyx_status index_cpu(nyx_call *c) {
   int rest = x->ndim - p.count;
   nyx_spec spec = {.dtype = x->dtype, .ndim = rest + 1, .offset = x->offset};
   spec.shape[0] = spec.stride[0] = 1;
-  nyx__remap map = {.ndim = rest + 1, .shape = {p.numel}, .from = {from}, .block = from};
+  nyx__remap map = {.ndim = rest + 1,
+                    .shape = {p.numel},
+                    .from = {from},
+                    .block = from,
+                    .scattered = true};
   for (int d = 0; d < rest; d++) {
     spec.shape[d + 1] = map.shape[d + 1] = x->shape[p.count + d];
     spec.stride[d + 1] = x->stride[p.count + d];
@@ -179,7 +183,7 @@ static nyx_status index_put_infer(nyx_call *c) {
 }
 
 static nyx_status index_put_run(nyx_call *c, const place *p, const nyx_spec *target,
-                                nyx_tensor *work, nyx_tensor *values) {
+                                nyx_tensor *work, nyx_tensor *start, nyx_tensor *values) {
   int64_t stride[NYX_MAX_DIMS], *at, rest = 1;
   nyx__strides(p->count, work->shape, stride); /* rows of the other dimensions */
   NYX_TRY(place_offsets(c, p, stride, &at));
@@ -190,27 +194,30 @@ static nyx_status index_put_run(nyx_call *c, const place *p, const nyx_spec *tar
                   .at = at,
                   .at_step = 1,
                   .dtype = work->dtype,
-                  .alpha = 1};
+                  .alpha = 1,
+                  .rows = rest ? work->numel / rest : 0,
+                  .fill = start != NULL,
+                  .start = start ? nyx__data(start) : NULL};
   l.a = (nyx__side){.data = nyx__data(work), .step = rest};
   l.b = (nyx__side){.data = nyx__data(values), .step = rest};
-  nyx__lanes_run(&l, c->attr[0].i ? NYX__ADD : NYX__SCATTER);
+  nyx_status status = nyx__lanes_run(c->ctx, &l, c->attr[0].i ? NYX__ADD : NYX__SCATTER);
   nyx_memory_free(at);
-  return NYX_OK;
+  return status;
 }
 
 static nyx_status index_put_cpu(nyx_call *c) {
-  nyx_tensor *out = c->out[0], *work, *wide, *values = NULL;
+  nyx_tensor *out = c->out[0], *work, *start, *wide, *values = NULL;
   place p;
   nyx_spec target;
   NYX_TRY(place_find(c, 2, &p));
   NYX_TRY(place_spec(c, &p, &target));
-  NYX_TRY(nyx__update_begin(c->ctx, out, c->attr[0].i, &work));
+  NYX_TRY(nyx__update_fill(c->ctx, c->in[0], out, c->attr[0].i, &work, &start));
   nyx_status status = nyx__expanded(c->ctx, c->in[1], target.ndim, target.shape, &wide);
   if (status == NYX_OK) {
     status = nyx__apart_as(c->ctx, wide, work->dtype, out, &values);
     nyx_tensor_release(wide);
   }
-  if (status == NYX_OK) status = index_put_run(c, &p, &target, work, values);
+  if (status == NYX_OK) status = index_put_run(c, &p, &target, work, start, values);
   nyx_tensor_release(values);
   return nyx__update_end(c->ctx, work, out, status);
 }
@@ -307,6 +314,7 @@ const nyx_op nyx__op_index_put = {
     .min_in = 3,
     .max_in = NYX_MAX_DIMS + 2,
     .updates = true,
+    .fills = true,
     .index_in = 0x3fc,
     .attrs = index_put_attrs,
     .n_attrs = 1,

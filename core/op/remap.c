@@ -6,8 +6,15 @@
 #include <string.h>
 
 #include "../device/device.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/move.h"
 
-enum { UNIT_BYTES = 1 << 16 }; /* work per parallel range, about */
+enum {
+  UNIT_BYTES = 1 << 16,   /* work per parallel range, about */
+  STREAM_BYTES = 4 << 20, /* results from here on go past the caches */
+  STREAM_UNIT = 1 << 19,  /* then: a range ends with a wait for the memory */
+  STREAM_RUN = 512        /* in runs from here on, most of them whole lines */
+};
 
 nyx_status nyx__remap_open(nyx_context *ctx, int ndim, const int64_t *shape,
                            uint32_t dims, nyx__remap *map) {
@@ -49,7 +56,9 @@ typedef struct copy_job {
   const char *fill; /* one block of it */
   const run *runs;
   int64_t n_runs;
-  bool scattered; /* single elements in no order: faster without runs */
+  bool scattered; /* blocks in no order: faster without runs */
+  int64_t step;   /* of scattered blocks, which from[outer] counts: elements */
+  const nyx_move_kernels *stream; /* NULL: the result stays in the caches */
 } copy_job;
 
 /* The source offset of a row, or NYX__FILL. */
@@ -64,6 +73,13 @@ static int64_t row_offset(const copy_job *j, int64_t row) {
   return offset;
 }
 
+static void copy_bytes(const copy_job *j, char *to, const char *from, size_t bytes) {
+  if (j->stream && bytes >= STREAM_RUN)
+    j->stream->stream((int64_t)bytes, from, to);
+  else
+    memcpy(to, from, bytes);
+}
+
 static void fill_blocks(const copy_job *j, char *to, int64_t n) {
   for (int64_t i = 0; i < n; i++) memcpy(to + (size_t)i * j->block, j->fill, j->block);
 }
@@ -73,26 +89,35 @@ static void fill_blocks(const copy_job *j, char *to, int64_t n) {
                                  int64_t begin, int64_t end) {                           \
     const int64_t *from = j->from[j->outer];                                             \
     const T *src = (const T *)(const void *)in;                                          \
+    const int64_t step = j->step;                                                        \
     T *dst = (T *)(void *)out, fill = 0;                                                 \
     if (j->fill) memcpy(&fill, j->fill, sizeof fill);                                    \
     for (int64_t i = begin; i < end; i++)                                                \
-      *dst++ = from[i] == NYX__FILL ? fill : src[from[i]];                               \
+      *dst++ = from[i] == NYX__FILL ? fill : src[from[i] * step];                        \
   }
 COPY_SCATTERED(uint8_t)
 COPY_SCATTERED(uint16_t)
 COPY_SCATTERED(uint32_t)
 COPY_SCATTERED(uint64_t)
 
-static void copy_part(const copy_job *j, const char *in, char *out, int64_t begin,
-                      int64_t end) {
-  if (j->scattered) {
-    switch (j->item) {
-      case 1: copy_scattered_uint8_t(j, in, out, begin, end); return;
-      case 2: copy_scattered_uint16_t(j, in, out, begin, end); return;
-      case 4: copy_scattered_uint32_t(j, in, out, begin, end); return;
-      default: copy_scattered_uint64_t(j, in, out, begin, end); return;
-    }
+static void copy_scattered(const copy_job *j, const char *in, char *out, int64_t begin,
+                           int64_t end) {
+  const int64_t *from = j->from[j->outer], step = j->step * (int64_t)j->item;
+  if (j->block > j->item) {
+    for (int64_t i = begin; i < end; i++, out += j->block)
+      copy_bytes(j, out, in + from[i] * step, j->block);
+    return;
   }
+  switch (j->item) {
+    case 1: copy_scattered_uint8_t(j, in, out, begin, end); return;
+    case 2: copy_scattered_uint16_t(j, in, out, begin, end); return;
+    case 4: copy_scattered_uint32_t(j, in, out, begin, end); return;
+    default: copy_scattered_uint64_t(j, in, out, begin, end); return;
+  }
+}
+
+static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begin,
+                      int64_t end) {
   int64_t low = 0, high = j->n_runs - 1; /* the run that holds `begin` */
   while (low < high) {
     int64_t middle = low + (high - low + 1) / 2;
@@ -108,8 +133,8 @@ static void copy_part(const copy_job *j, const char *in, char *out, int64_t begi
     if (r->from == NYX__FILL)
       fill_blocks(j, out, n);
     else
-      memcpy(out, in + r->from * (int64_t)j->item + skip * (int64_t)j->block,
-             (size_t)n * j->block);
+      copy_bytes(j, out, in + r->from * (int64_t)j->item + skip * (int64_t)j->block,
+                 (size_t)n * j->block);
     out += (size_t)n * j->block;
     at += n;
   }
@@ -124,10 +149,13 @@ static void copy_range(void *arg, int64_t begin, int64_t end) {
     char *out = j->out + (size_t)begin * j->block;
     if (offset == NYX__FILL)
       fill_blocks(j, out, last - first);
+    else if (j->scattered)
+      copy_scattered(j, j->in + offset * (int64_t)j->item, out, first, last);
     else
-      copy_part(j, j->in + offset * (int64_t)j->item, out, first, last);
+      copy_runs(j, j->in + offset * (int64_t)j->item, out, first, last);
     begin += last - first;
   }
+  if (j->stream) j->stream->drain();
 }
 
 /* Cuts the row dimension into runs; `step` is how far the sources of neighbours lie
@@ -159,10 +187,53 @@ static int plain_tail(const nyx__remap *map, const nyx_tensor *in, int64_t *coun
   return tail;
 }
 
+/* Element offsets for `dims` dimensions, and runs of the row dimension unless its
+ * positions are followed one by one; in scratch, to be freed. */
+static nyx_status make_tables(nyx_context *ctx, const nyx__remap *map,
+                              const nyx_tensor *in, const void *fill, copy_job *j,
+                              char **out) {
+  int64_t block = (int64_t)(j->block / j->item), total = 0;
+  bool direct = map->scattered && map->from[j->outer];
+  int dims = direct ? j->outer : j->outer + 1;
+  for (int d = 0; d < dims; d++) total += j->shape[d];
+  size_t fill_bytes = fill ? (j->block + 63) / 64 * 64 : 0;
+  size_t bytes = fill_bytes + (size_t)total * sizeof(int64_t);
+  if (!direct) bytes += (size_t)j->length * sizeof(run);
+  char *scratch = nyx_memory_alloc(bytes);
+  if (!scratch) return nyx__no_memory(ctx, bytes);
+  int64_t *table = (int64_t *)(void *)(scratch + fill_bytes);
+  for (int d = 0; d < dims; d++) {
+    j->from[d] = table;
+    for (int64_t i = 0; i < j->shape[d]; i++) {
+      int64_t from = map->from[d] ? map->from[d][i] : i;
+      table[i] = from == NYX__FILL ? from : from * in->stride[d];
+    }
+    table += j->shape[d];
+  }
+  if (fill) {
+    for (int64_t i = 0; i < block; i++)
+      memcpy(scratch + (size_t)i * j->item, fill, j->item);
+    j->fill = scratch;
+  }
+  if (direct) {
+    j->from[j->outer] = map->from[j->outer];
+    j->step = in->stride[j->outer];
+    j->scattered = true;
+  } else {
+    run *runs = (run *)(void *)table;
+    j->runs = runs;
+    j->n_runs = cut_runs(j->from[j->outer], j->length, block, runs);
+    j->step = 1;
+    j->scattered = block == 1 && j->n_runs > j->length / 8;
+  }
+  *out = scratch;
+  return NYX_OK;
+}
+
 nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *in,
                            nyx_tensor *out, const void *fill) {
   if (out->numel == 0) return NYX_OK;
-  int64_t block;
+  int64_t block, rows = 1;
   int kept = map->ndim - plain_tail(map, in, &block);
   copy_job j = {.item = nyx_dtype_size(in->dtype),
                 .in = nyx__data(in),
@@ -173,36 +244,14 @@ nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_te
     memcpy(j.out, j.in, j.block);
     return NYX_OK;
   }
-  int64_t total = 0, rows = 1;
-  for (int d = 0; d < kept; d++) total += j.shape[d] = map->shape[d];
+  for (int d = 0; d < kept; d++) j.shape[d] = map->shape[d];
   for (int d = 0; d < j.outer; d++) rows *= j.shape[d];
   j.length = j.shape[j.outer];
-
-  size_t fill_bytes = fill ? (j.block + 63) / 64 * 64 : 0;
-  size_t bytes =
-      fill_bytes + (size_t)total * sizeof(int64_t) + (size_t)j.length * sizeof(run);
-  char *scratch = nyx_memory_alloc(bytes);
-  if (!scratch) return nyx__no_memory(ctx, bytes);
-  int64_t *table = (int64_t *)(void *)(scratch + fill_bytes);
-  for (int d = 0; d < kept; d++) {
-    j.from[d] = table;
-    for (int64_t i = 0; i < j.shape[d]; i++) {
-      int64_t from = map->from[d] ? map->from[d][i] : i;
-      table[i] = from == NYX__FILL ? from : from * in->stride[d];
-    }
-    table += j.shape[d];
-  }
-  if (fill) {
-    for (int64_t i = 0; i < block; i++)
-      memcpy(scratch + (size_t)i * j.item, fill, j.item);
-    j.fill = scratch;
-  }
-  run *runs = (run *)(void *)table;
-  j.runs = runs;
-  j.n_runs = cut_runs(j.from[j.outer], j.length, block, runs);
-  j.scattered = block == 1 && j.n_runs > j.length / 8;
-
-  int64_t grain = (int64_t)((UNIT_BYTES + j.block - 1) / j.block);
+  if ((size_t)out->numel * j.item >= STREAM_BYTES) j.stream = nyx__cpu_kernels()->move;
+  char *scratch;
+  NYX_TRY(make_tables(ctx, map, in, fill, &j, &scratch));
+  int64_t unit = j.stream ? STREAM_UNIT : UNIT_BYTES;
+  int64_t grain = (unit + (int64_t)j.block - 1) / (int64_t)j.block;
   nyx_status status = nyx__parallel_for(ctx, rows * j.length, grain, copy_range, &j);
   nyx_memory_free(scratch);
   return status;

@@ -1,5 +1,6 @@
 /* Copies that are described by one table of positions per dimension: pad, flip, roll,
- * tile, repeat_interleave, index_select. Read next: remap.c, pad.c, arrange.c. */
+ * tile, repeat_interleave, index_select, index, embedding. Read next: remap.c, pad.c,
+ * arrange.c. */
 #ifndef NYX_OP_REMAP_H
 #define NYX_OP_REMAP_H
 
@@ -15,6 +16,8 @@ typedef struct nyx__remap {
   int64_t shape[NYX_MAX_DIMS]; /* of the output */
   int64_t *from[NYX_MAX_DIMS];
   int64_t *block; /* owns the tables */
+  bool
+      scattered; /* the tables are somebody's positions: no runs of neighbours, no fill */
 } nyx__remap;
 
 /* Allocates a table, to be filled by the caller, for each dimension in the bit set

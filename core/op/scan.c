@@ -1,90 +1,133 @@
 /* Running sums and products along a dimension, forwards or backwards, and the recurrence
  * that is the gradient of a running product. Floats accumulate in double, integers and
- * bools in int64. Read next: reduce_gradient.c, which uses cumprod for prod. */
+ * bools in int64. Read next: kernels/cpu/scan.h, reduce_gradient.c, which uses cumprod
+ * for prod. */
+#include <string.h>
 
 #include "../grad/graph.h"
 #include "../tensor/tensor.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/scan.h"
 #include "ops.h"
 
-#define COLUMNS 256     /* running values one task keeps side by side */
-#define RANGE_WORK 8192 /* elements worth waking a thread for */
+#define RANGE_WORK 8192     /* elements worth waking a thread for */
+#define PART_WORK 16384     /* elements of a part, when sums are cut along n */
+#define ENOUGH 32           /* tasks: then nothing is cut along n */
+#define ACCUMULATOR_BYTES 8 /* double, uint64_t */
 
 enum { ATTR_DIM, ATTR_REVERSE, ATTR_EXCLUSIVE, ATTRS };
 
-/* Elements (outer, n, inner) are visited along n. */
+/* Elements (outer, n, inner) are visited along n. A task is one part along n of one block
+ * of columns: the first pass finds what all parts but the last add up to, the second
+ * one scans. Parts depend on sizes only, so results do not depend on threads. */
 typedef struct scan_job {
+  nyx_scan_fn fn;
   bool reverse, exclusive;
-  int64_t n, inner, blocks; /* blocks of COLUMNS columns in inner */
-  const void *x, *factor;   /* factor: of linear_scan */
-  void *y;
+  int64_t outer, n, inner;
+  int64_t blocks;         /* of NYX_SCAN_COLUMNS columns in inner */
+  int64_t parts, length;  /* along n, in the order of the scan */
+  size_t item;            /* bytes of an element */
+  const char *x, *factor; /* factor: of linear_scan */
+  char *y;
+  char *carry; /* (outer, parts, inner) accumulators; NULL: one part */
 } scan_job;
 
-/* name(j, first, width): a running value per column goes through n elements, `before` it
- * at an element and `after` behind. A single column keeps it in a register. */
-#define SCAN_FUNCTION(name, S, A, start, body)                                           \
-  static inline __attribute__((always_inline)) void name##_of(                           \
-      const scan_job *j, int64_t first, int64_t width) {                                 \
-    const S *x = j->x, *factor = j->factor;                                              \
-    S *y = j->y;                                                                         \
-    A run[COLUMNS];                                                                      \
-    (void)factor;                                                                        \
-    for (int64_t c = 0; c < width; c++) run[c] = (start);                                \
-    for (int64_t k = 0; k < j->n; k++) {                                                 \
-      int64_t i = first + (j->reverse ? j->n - 1 - k : k) * j->inner;                    \
-      for (int64_t c = 0; c < width; c++) {                                              \
-        A before = run[c], value = (A)x[i + c], after;                                   \
-        body;                                                                            \
-        run[c] = after;                                                                  \
-      }                                                                                  \
-    }                                                                                    \
-  }                                                                                      \
-  static void name(const scan_job *j, int64_t first, int64_t width) {                    \
-    if (width == 1)                                                                      \
-      name##_of(j, first, 1);                                                            \
-    else                                                                                 \
-      name##_of(j, first, width);                                                        \
-  }
-
-#define ADD(S) after = before + value, y[i + c] = (S)(j->exclusive ? before : after)
-#define MULTIPLY(S) after = before * value, y[i + c] = (S)(j->exclusive ? before : after)
-/* y = x + before, carried on times factor; exclusive: y = before, and x + factor y goes
- * on. */
-#define RECUR(S)                                                                         \
-  double out = j->exclusive ? before : before + value, by = (double)factor[i + c];       \
-  y[i + c] = (S)out;                                                                     \
-  after = j->exclusive ? value + by * out : by * out
-
-SCAN_FUNCTION(sum_f32, float, double, 0, ADD(float))
-SCAN_FUNCTION(sum_f64, double, double, 0, ADD(double))
-SCAN_FUNCTION(sum_i64, int64_t, uint64_t, 0, ADD(int64_t)) /* unsigned: wraps */
-SCAN_FUNCTION(product_f32, float, double, 1, MULTIPLY(float))
-SCAN_FUNCTION(product_f64, double, double, 1, MULTIPLY(double))
-SCAN_FUNCTION(product_i64, int64_t, uint64_t, 1, MULTIPLY(int64_t))
-SCAN_FUNCTION(linear_f32, float, double, 0, RECUR(float))
-SCAN_FUNCTION(linear_f64, double, double, 0, RECUR(double))
-
-typedef void (*scan_fn)(const scan_job *j, int64_t first, int64_t width);
-
-static scan_fn function_of(nyx__op_id op, nyx_dtype compute) {
-  bool wide = compute == NYX_FLOAT64;
-  if (op == NYX__OP_linear_scan) return wide ? linear_f64 : linear_f32;
-  if (op == NYX__OP_cumprod)
-    return compute == NYX_INT64 ? product_i64 : wide ? product_f64 : product_f32;
-  return compute == NYX_INT64 ? sum_i64 : wide ? sum_f64 : sum_f32;
+static nyx_scan_fn function_of(nyx__op_id op, nyx_dtype compute) {
+  const nyx_scan_kernels *k = nyx__cpu_kernels()->scan;
+  int type = compute == NYX_INT64 ? 2 : compute == NYX_FLOAT64;
+  if (op == NYX__OP_linear_scan) return k->linear[type];
+  return op == NYX__OP_cumprod ? k->product[type] : k->sum[type];
 }
 
-typedef struct scan_run {
-  scan_job job;
-  scan_fn fn;
-} scan_run;
+/* What the kernel needs for a task: block b of outer element o, part p. */
+static nyx_scan task_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
+  int64_t column = b * NYX_SCAN_COLUMNS, left = j->inner - column, first = p * j->length;
+  nyx_scan s = {.reverse = j->reverse,
+                .exclusive = j->exclusive,
+                .n = j->n - first < j->length ? j->n - first : j->length,
+                .step = j->inner,
+                .width = left < NYX_SCAN_COLUMNS ? left : NYX_SCAN_COLUMNS};
+  int64_t row = j->reverse ? j->n - first - s.n : first;
+  size_t at = (size_t)((o * j->n + row) * j->inner + column) * j->item;
+  s.x = j->x + at;
+  if (j->factor) s.factor = j->factor + at;
+  s.y = j->y + at;
+  return s;
+}
 
-static void do_blocks(void *arg, int64_t begin, int64_t end) {
-  const scan_run *r = arg;
-  const scan_job *j = &r->job;
+static char *carry_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
+  int64_t at = (o * j->parts + p) * j->inner + b * NYX_SCAN_COLUMNS;
+  return j->carry + at * ACCUMULATOR_BYTES;
+}
+
+static void find_totals(void *arg, int64_t begin, int64_t end) {
+  const scan_job *j = arg;
+  int64_t parts = j->parts - 1;
   for (int64_t i = begin; i < end; i++) {
-    int64_t column = i % j->blocks * COLUMNS, left = j->inner - column;
-    r->fn(j, i / j->blocks * j->n * j->inner + column, left < COLUMNS ? left : COLUMNS);
+    int64_t p = i % parts, b = i / parts % j->blocks, o = i / parts / j->blocks;
+    nyx_scan s = task_of(j, o, b, p);
+    s.y = NULL;
+    s.total = carry_of(j, o, b, p + 1);
+    j->fn(&s);
   }
+}
+
+static void do_parts(void *arg, int64_t begin, int64_t end) {
+  const scan_job *j = arg;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t p = i % j->parts, b = i / j->parts % j->blocks, o = i / j->parts / j->blocks;
+    nyx_scan s = task_of(j, o, b, p);
+    if (j->carry) s.before = carry_of(j, o, b, p);
+    j->fn(&s);
+  }
+}
+
+/* The totals of the parts become those of all parts before. One after the other, as the
+ * last sum of a part is made: see kernels/cpu/scan.h. */
+static void add_totals(const scan_job *j, bool integer) {
+  for (int64_t o = 0; o < j->outer; o++) {
+    memset(carry_of(j, o, 0, 0), 0, (size_t)j->inner * ACCUMULATOR_BYTES);
+    for (int64_t p = 1; p < j->parts; p++) {
+      void *before = carry_of(j, o, 0, p - 1), *total = carry_of(j, o, 0, p);
+      for (int64_t i = 0; integer && i < j->inner; i++)
+        ((uint64_t *)total)[i] += ((const uint64_t *)before)[i];
+      for (int64_t i = 0; !integer && i < j->inner; i++)
+        ((double *)total)[i] += ((const double *)before)[i];
+    }
+  }
+}
+
+/* Cuts sums along n where there are too few columns to share. */
+static void cut(scan_job *j, nyx__op_id op) {
+  j->parts = 1;
+  j->length = j->n;
+  if (op != NYX__OP_cumsum || j->outer * j->blocks >= ENOUGH) return;
+  int64_t width = j->inner < NYX_SCAN_COLUMNS ? j->inner : NYX_SCAN_COLUMNS;
+  int64_t length = PART_WORK / width;
+  if (j->n < 2 * length) return;
+  j->length = length;
+  j->parts = (j->n + length - 1) / length;
+}
+
+static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
+                           nyx_dtype compute) {
+  j->blocks = (j->inner + NYX_SCAN_COLUMNS - 1) / NYX_SCAN_COLUMNS;
+  j->fn = function_of(op, compute);
+  cut(j, op);
+  int64_t columns = j->outer * j->blocks;
+  int64_t width = j->inner < NYX_SCAN_COLUMNS ? j->inner : NYX_SCAN_COLUMNS;
+  int64_t grain = RANGE_WORK / (j->length * width) + 1;
+  if (j->parts == 1) return nyx__parallel_for(ctx, columns, grain, do_parts, j);
+  size_t bytes = (size_t)(j->outer * j->parts * j->inner) * ACCUMULATOR_BYTES;
+  if (!(j->carry = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  nyx_status status =
+      nyx__parallel_for(ctx, columns * (j->parts - 1), grain, find_totals, j);
+  if (status == NYX_OK) {
+    add_totals(j, compute == NYX_INT64);
+    status = nyx__parallel_for(ctx, columns * j->parts, grain, do_parts, j);
+  }
+  nyx_memory_free(j->carry);
+  return status;
 }
 
 static nyx_status scan(nyx_call *c, nyx__op_id op) {
@@ -103,21 +146,17 @@ static nyx_status scan(nyx_call *c, nyx__op_id op) {
   else if (status == NYX_OK)
     status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &out);
   if (status == NYX_OK) {
-    scan_run r = {.job = {.reverse = c->attr[ATTR_REVERSE].i != 0,
-                          .exclusive = c->attr[ATTR_EXCLUSIVE].i != 0,
-                          .n = target->ndim ? target->shape[dim] : 1,
-                          .inner = 1,
-                          .x = nyx__data(in),
-                          .factor = factor ? nyx__data(factor) : NULL,
-                          .y = nyx__data(out)},
-                  .fn = function_of(op, compute)};
-    scan_job *j = &r.job;
-    for (int d = dim + 1; d < target->ndim; d++) j->inner *= target->shape[d];
-    j->blocks = (j->inner + COLUMNS - 1) / COLUMNS;
-    int64_t outer = target->numel / (j->n * j->inner);
-    int64_t work = j->n * (j->inner < COLUMNS ? j->inner : COLUMNS);
-    status =
-        nyx__parallel_for(ctx, outer * j->blocks, RANGE_WORK / work + 1, do_blocks, &r);
+    scan_job j = {.reverse = c->attr[ATTR_REVERSE].i != 0,
+                  .exclusive = c->attr[ATTR_EXCLUSIVE].i != 0,
+                  .n = target->ndim ? target->shape[dim] : 1,
+                  .inner = 1,
+                  .item = nyx_dtype_size(compute),
+                  .x = nyx__data(in),
+                  .factor = factor ? nyx__data(factor) : NULL,
+                  .y = nyx__data(out)};
+    for (int d = dim + 1; d < target->ndim; d++) j.inner *= target->shape[d];
+    j.outer = target->numel / (j.n * j.inner);
+    status = run_scan(ctx, &j, op, compute);
     if (status == NYX_OK && out != target) status = nyx__copy_into(ctx, out, target);
   }
   nyx_tensor_release(in);

@@ -20,6 +20,7 @@ struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
 struct nyx_low_kernels;       /* low.h; path.c: .low = &NYX_PATH(low) */
 struct nyx_move_kernels;      /* move.h */
+struct nyx_scan_kernels;      /* scan.h */
 struct nyx_softmax_kernels;   /* softmax.h */
 struct nyx_norm_kernels;      /* norm.h */
 struct nyx_attention_kernels; /* attention.h */
@@ -36,6 +37,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_gemm_kernels *gemm;
   const struct nyx_low_kernels *low;
   const struct nyx_move_kernels *move;
+  const struct nyx_scan_kernels *scan;
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;
   const struct nyx_attention_kernels *attention;

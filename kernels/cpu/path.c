@@ -11,6 +11,7 @@
 #include "patches.h"
 #include "pool.h"
 #include "reduce.h"
+#include "scan.h"
 #include "softmax.h"
 
 #define NYX_NAME2(path) #path
@@ -22,6 +23,7 @@ extern const nyx_gemm_kernels NYX_PATH(gemm);
 extern const nyx_low_kernels NYX_PATH(low);
 extern const nyx_softmax_kernels NYX_PATH(softmax);
 extern const nyx_move_kernels NYX_PATH(move);
+extern const nyx_scan_kernels NYX_PATH(scan);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_attention_kernels NYX_PATH(attention);
 extern const nyx_optim_kernels NYX_PATH(optim);
@@ -39,6 +41,7 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .low = &NYX_PATH(low),
     .move = &NYX_PATH(move),
     .softmax = &NYX_PATH(softmax),
+    .scan = &NYX_PATH(scan),
     .norm = &NYX_PATH(norm),
     .attention = &NYX_PATH(attention),
     .optim = &NYX_PATH(optim),

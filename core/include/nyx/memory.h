@@ -1,7 +1,7 @@
 /* The caching allocator behind every tensor and every internal structure: 64-byte aligned
  * blocks, sorted into size classes and reused. One per process, safe from any thread. It
- * keeps at most 256 MiB, or as much as is live, for reuse; the statistics count whole
- * blocks, up to a quarter and 64 bytes more than was asked for. */
+ * keeps at most 256 MiB more than is live for reuse; the statistics count whole blocks,
+ * up to a quarter and 64 bytes more than was asked for. */
 #ifndef NYX_MEMORY_H
 #define NYX_MEMORY_H
 

@@ -223,6 +223,7 @@ struct nyx_op {
   int min_in, max_in;
   bool variadic;
   bool updates;      /* out[0] starts as in[0] itself (in place) or a copy of it */
+  bool fills;        /* with `updates`: where it is not in[0] the op copies it itself */
   bool random;       /* draws from the context's random numbers */
   uint32_t state_in; /* NYX_SAVE(i): input i is updated in place, whatever out is */
   bool by_value;     /* infer reads the inputs' elements: shapes depend on them */

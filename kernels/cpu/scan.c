@@ -1,0 +1,96 @@
+/* Running sums, products and recurrences; the sums, which are vectors along a row too,
+ * are in scan_type.h. Compiled once per instruction-set path. */
+#include "scan.h"
+
+#include <string.h>
+
+#include "vector_bytes.h"
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+/* name(s): a running value per column goes through n elements, `before` it at an element
+ * and `after` behind. A single column keeps it in a register. */
+#define COLUMNS_FUNCTION(name, T, A, start, body)                                        \
+  static ALWAYS_INLINE void name##_of(const nyx_scan *s, int64_t width) {                \
+    const T *x = s->x, *factor = s->factor;                                              \
+    T *y = s->y;                                                                         \
+    A run[NYX_SCAN_COLUMNS];                                                             \
+    (void)factor;                                                                        \
+    for (int64_t c = 0; c < width; c++) run[c] = (start);                                \
+    for (int64_t k = 0; k < s->n; k++) {                                                 \
+      int64_t i = (s->reverse ? s->n - 1 - k : k) * s->step;                             \
+      for (int64_t c = 0; c < width; c++) {                                              \
+        A before = run[c], value = (A)x[i + c], after;                                   \
+        body;                                                                            \
+        run[c] = after;                                                                  \
+      }                                                                                  \
+    }                                                                                    \
+  }                                                                                      \
+  static void name(const nyx_scan *s) {                                                  \
+    if (s->width == 1)                                                                   \
+      name##_of(s, 1);                                                                   \
+    else                                                                                 \
+      name##_of(s, s->width);                                                            \
+  }
+
+#define MULTIPLY(T) after = before * value, y[i + c] = (T)(s->exclusive ? before : after)
+#define RECUR(T)                                                                         \
+  double out = s->exclusive ? before : before + value, by = (double)factor[i + c];       \
+  y[i + c] = (T)out;                                                                     \
+  after = s->exclusive ? value + by * out : by * out
+
+COLUMNS_FUNCTION(product_f32, float, double, 1, MULTIPLY(float))
+COLUMNS_FUNCTION(product_f64, double, double, 1, MULTIPLY(double))
+COLUMNS_FUNCTION(product_i64, int64_t, uint64_t, 1, MULTIPLY(int64_t))
+COLUMNS_FUNCTION(linear_f32, float, double, 0, RECUR(float))
+COLUMNS_FUNCTION(linear_f64, double, double, 0, RECUR(double))
+
+#define GROUP 8 /* elements of a row that are summed together, on every path */
+#define LANES ((int)(VECTOR_BYTES / sizeof(double)))
+#define PARTS (GROUP / LANES) /* vectors that hold a group */
+
+#if VECTOR_BYTES == 64
+#define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#elif VECTOR_BYTES == 32
+#define LANE_NUMBERS 0, 1, 2, 3
+#else
+#define LANE_NUMBERS 0, 1
+#endif
+
+/* As many 64-bit lanes as a vector has: which lanes of others, or which bits to keep. */
+typedef int64_t lanes __attribute__((vector_size(VECTOR_BYTES)));
+
+#define T float
+#define A double
+#define TYPED(name) name##_f32
+#if defined(__AVX512F__) /* GCC converts halves and puts them together */
+#define WIDEN(p) _mm512_cvtps_pd(_mm256_loadu_ps(p))
+#elif defined(__AVX__)
+#define WIDEN(p) _mm256_cvtps_pd(_mm_loadu_ps(p))
+#endif
+#include "scan_type.h"
+#undef WIDEN
+#undef T
+#undef A
+#undef TYPED
+
+#define T double
+#define A double
+#define TYPED(name) name##_f64
+#include "scan_type.h"
+#undef T
+#undef A
+#undef TYPED
+
+#define T int64_t
+#define A uint64_t
+#define TYPED(name) name##_i64
+#include "scan_type.h"
+
+extern const nyx_scan_kernels NYX_PATH(scan);
+const nyx_scan_kernels NYX_PATH(scan) = {
+    .sum = {sum_f32, sum_f64, sum_i64},
+    .product = {product_f32, product_f64, product_i64},
+    .linear = {linear_f32, linear_f64},
+};

@@ -1,0 +1,187 @@
+/* Running sums of elements of a type T in A; included by scan.c, once for each. Sums of a
+ * row are made in groups of eight, of whichever vectors the path has, and in the same
+ * order: results are the same on all paths. */
+
+#define V TYPED(sums)
+#define TU TYPED(elements)
+
+typedef A V __attribute__((vector_size(VECTOR_BYTES)));
+/* LANES elements at any address. */
+typedef T TU
+    __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+/* The lanes of v that `from` names, which is below 2 LANES: those of w from LANES on. */
+static ALWAYS_INLINE V TYPED(picked)(V v, V w, lanes from) {
+#if defined(__clang__)
+  V r = v;
+  UNROLL for (int l = 0; l < LANES; l++) r[l] =
+      from[l] < LANES ? v[from[l] % LANES] : w[from[l] % LANES];
+  return r;
+#else
+  return __builtin_shuffle(v, w, from);
+#endif
+}
+
+/* p: from elements to their running sums. Twice as many in each step: the second half of
+ * each 2, 4, 8 has the last sum of the first half added. So element k's sum is that of
+ * some first elements plus that of the rest, each made the same way for element k + 1 or
+ * of one element less: where no element is negative, no sum is below the one before. */
+static ALWAYS_INLINE void TYPED(sum_group)(V p[PARTS]) {
+  const lanes lane = {LANE_NUMBERS};
+  const V none = {0};
+  UNROLL for (int half = 1; half < GROUP; half *= 2) {
+    UNROLL for (int j = 0; j < PARTS; j++) {
+      int first = j * LANES, last = (first & -2 * half) + half - 1;
+      if (half < LANES) {
+        lanes from = (lane & -2 * half) + (half - 1), second = (lane & half) != 0;
+        p[j] += TYPED(picked)(p[j], none, (from & second) | (LANES & ~second));
+      } else if (first & half) {
+        V source = p[last / LANES];
+        p[j] += TYPED(picked)(source, source, (lanes){0} + (LANES - 1));
+      }
+    }
+  }
+}
+
+static ALWAYS_INLINE V TYPED(widen)(const T *x) {
+#ifdef WIDEN
+  return (V)WIDEN(x);
+#else
+  return __builtin_convertvector(*(const TU *)x, V);
+#endif
+}
+
+static ALWAYS_INLINE void TYPED(load_group)(const T *x, bool reverse, V p[PARTS]) {
+  const lanes lane = {LANE_NUMBERS};
+  UNROLL for (int j = 0; j < PARTS; j++) {
+    int at = (reverse ? PARTS - 1 - j : j) * LANES;
+    V v = TYPED(widen)(x + at);
+    p[j] = reverse ? TYPED(picked)(v, v, LANES - 1 - lane) : v;
+  }
+}
+
+static ALWAYS_INLINE void TYPED(store_group)(const V p[PARTS], bool reverse, T *y) {
+  const lanes lane = {LANE_NUMBERS};
+  UNROLL for (int j = 0; j < PARTS; j++) {
+    int at = (reverse ? PARTS - 1 - j : j) * LANES;
+    V v = reverse ? TYPED(picked)(p[j], p[j], LANES - 1 - lane) : p[j];
+    *(TU *)(y + at) = __builtin_convertvector(v, TU);
+  }
+}
+
+/* The last sums of GROUP groups that sum_group would make: pairs, of pairs, of pairs. */
+static ALWAYS_INLINE void TYPED(group_totals)(const T *x, bool reverse, A total[GROUP]) {
+  const lanes lane = {LANE_NUMBERS};
+  V v[GROUP * PARTS];
+  UNROLL for (int j = 0; j < GROUP; j++) {
+    int at = (reverse ? GROUP - 1 - j : j) * GROUP;
+    TYPED(load_group)(x + at, reverse, v + j * PARTS);
+  }
+  UNROLL for (int n = GROUP * PARTS / 2; n >= PARTS; n /= 2)
+      UNROLL for (int j = 0; j < n; j++) v[j] =
+          TYPED(picked)(v[2 * j], v[2 * j + 1], 2 * lane) +
+          TYPED(picked)(v[2 * j], v[2 * j + 1], 2 * lane + 1);
+  memcpy(total, v, GROUP * sizeof *total);
+}
+
+/* What a row adds up to, as sum_row_of would. */
+static ALWAYS_INLINE A TYPED(row_total)(const nyx_scan *s, bool reverse) {
+  const T *x = s->x;
+  A run = 0;
+  int64_t k = 0;
+  for (; k + GROUP * GROUP <= s->n; k += GROUP * GROUP) {
+    A total[GROUP];
+    TYPED(group_totals)(x + (reverse ? s->n - GROUP * GROUP - k : k), reverse, total);
+    for (int j = 0; j < GROUP; j++) run += total[j];
+  }
+  for (; k + GROUP <= s->n; k += GROUP) {
+    V p[PARTS];
+    TYPED(load_group)(x + (reverse ? s->n - GROUP - k : k), reverse, p);
+    TYPED(sum_group)(p);
+    run += p[PARTS - 1][LANES - 1];
+  }
+  for (; k < s->n; k++) run += (A)x[reverse ? s->n - 1 - k : k];
+  return run;
+}
+
+/* A row, whose elements lie together. */
+static ALWAYS_INLINE void TYPED(sum_row_of)(const nyx_scan *s, bool reverse,
+                                            bool exclusive) {
+  const lanes lane = {LANE_NUMBERS};
+  const T *x = s->x;
+  T *y = s->y;
+  A before = s->before ? *(const A *)s->before : 0, run = 0;
+  int64_t k = 0;
+  for (; k + GROUP <= s->n; k += GROUP) {
+    int64_t i = reverse ? s->n - GROUP - k : k;
+    V p[PARTS], out[PARTS], none = {0};
+    TYPED(load_group)(x + i, reverse, p);
+    TYPED(sum_group)(p);
+    UNROLL for (int j = 0; j < PARTS; j++) {
+      V shifted = TYPED(picked)(j ? p[j ? j - 1 : 0] : none, p[j], lane + (LANES - 1));
+      out[j] = before + (run + (exclusive ? shifted : p[j]));
+    }
+    TYPED(store_group)(out, reverse, y + i);
+    run += p[PARTS - 1][LANES - 1];
+  }
+  for (; k < s->n; k++) {
+    int64_t i = reverse ? s->n - 1 - k : k;
+    A after = run + (A)x[i];
+    y[i] = (T)(before + (exclusive ? run : after));
+    run = after;
+  }
+}
+
+static void TYPED(sum_row)(const nyx_scan *s) {
+  if (!s->y)
+    *(A *)s->total = s->reverse ? TYPED(row_total)(s, true) : TYPED(row_total)(s, false);
+  else if (s->reverse)
+    TYPED(sum_row_of)(s, true, s->exclusive);
+  else
+    TYPED(sum_row_of)(s, false, s->exclusive);
+}
+
+/* Columns side by side, whose number is a constant where there are few. */
+static ALWAYS_INLINE void TYPED(sum_columns_of)(const nyx_scan *s, int64_t width,
+                                                bool exclusive, bool store) {
+  A run[NYX_SCAN_COLUMNS], before[NYX_SCAN_COLUMNS];
+  for (int64_t c = 0; c < width; c++) run[c] = 0;
+  for (int64_t c = 0; c < width; c++)
+    before[c] = s->before ? ((const A *)s->before)[c] : 0;
+  for (int64_t k = 0; k < s->n; k++) {
+    int64_t i = (s->reverse ? s->n - 1 - k : k) * s->step;
+    const T *x = (const T *)s->x + i;
+    T *y = store ? (T *)s->y + i : NULL;
+    for (int64_t c = 0; c < width; c++) {
+      A after = run[c] + (A)x[c];
+      if (store) y[c] = (T)(before[c] + (exclusive ? run[c] : after));
+      run[c] = after;
+    }
+  }
+  if (!store) memcpy(s->total, run, (size_t)width * sizeof *run);
+}
+
+static ALWAYS_INLINE void TYPED(sum_columns)(const nyx_scan *s, int64_t width) {
+  if (!s->y)
+    TYPED(sum_columns_of)(s, width, false, false);
+  else if (s->exclusive)
+    TYPED(sum_columns_of)(s, width, true, true);
+  else
+    TYPED(sum_columns_of)(s, width, false, true);
+}
+
+static void TYPED(sum)(const nyx_scan *s) {
+  if (s->width == 1 && s->step == 1) {
+    TYPED(sum_row)(s);
+    return;
+  }
+  switch (s->width) {
+    case 2: TYPED(sum_columns)(s, 2); break;
+    case 3: TYPED(sum_columns)(s, 3); break;
+    case 4: TYPED(sum_columns)(s, 4); break;
+    default: TYPED(sum_columns)(s, s->width);
+  }
+}
+
+#undef V
+#undef TU
