@@ -122,6 +122,9 @@ _Noreturn void nyx__lua_bad_argument(lua_State *L, nyx__lua *s, int index,
 /* collect.c: the collector feels tensors */
 
 void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner);
+/* Replaces t's gradient by `grad`, which may be NULL; t is on the stack. What boxes that
+ * x.grad made still hold of the old one is left to the collector, which may run. */
+void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad);
 /* Sets when the next collection is due. */
 void nyx__lua_set_pace(lua_State *L, nyx__lua *s);
 /* A full collection, unless one is running. */

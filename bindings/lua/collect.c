@@ -48,11 +48,28 @@ void nyx__lua_collect(lua_State *L, nyx__lua *s) {
   if (failed) lua_error(L);
 }
 
+static void collect_if_due(lua_State *L, nyx__lua *s) {
+  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
+}
+
 void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner) {
   size_t bytes = owner ? nyx_tensor_storage_bytes(box->t) : 0;
   box->bytes = bytes + OVERHEAD;
   s->live += box->bytes;
   s->fresh += box->bytes;
   s->work += WORK_BASE + bytes / WORK_BYTES;
-  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
+  collect_if_due(L, s);
+}
+
+/* While t held its gradient, boxes of it cost nothing; from now on they are all there is.
+ */
+void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad) {
+  nyx_tensor *old = nyx_tensor_grad(t);
+  size_t bytes = 0;
+  if (old && old != grad && nyx_tensor_is_shared(old))
+    bytes = nyx_tensor_storage_bytes(old);
+  nyx__lua_try(L, s, nyx_tensor_set_grad(s->ctx, t, grad));
+  s->fresh += bytes;
+  s->work += bytes / WORK_BYTES;
+  collect_if_due(L, s);
 }
