@@ -7,6 +7,7 @@
 
 /* Elements added up in the type itself before the sum goes to double. */
 #define SUM_BLOCK 1024
+#define AHEAD (4096 / (int64_t)sizeof(S)) /* elements to ask memory for in advance */
 
 /* The greatest of x that is a number; -inf of nothing. */
 static S greatest_number(const S *x, int64_t n) {
@@ -118,6 +119,7 @@ NYX_FN S block_sum(const S *x, const S *y, int64_t n) {
   for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
     for (int k = 0; k < 4; k++) {
       T v = nyx__load(x + i + k * NYX_LANES);
+      __builtin_prefetch(x + i + k * NYX_LANES + AHEAD);
       a[k] = y ? nyx_fma(v, nyx__load(y + i + k * NYX_LANES), a[k]) : a[k] + v;
     }
   EACH_VECTOR(j, part, i, n) {
@@ -173,16 +175,22 @@ static void moments(const void *from, int64_t n, double *mean, double *squares) 
   T center = nyx__splat(about);
   double all = 0, all_squares = 0;
   for (int64_t start = 0; start < n; start += SUM_BLOCK) {
-    int64_t end = start + SUM_BLOCK < n ? start + SUM_BLOCK : n;
-    T s = K(0), q = K(0);
-    EACH_VECTOR(i, part, start, end) {
-      T d = load_lanes(x + i, part) - center;
+    int64_t end = start + SUM_BLOCK < n ? start + SUM_BLOCK : n, i = start;
+    T s[4] = {K(0), K(0), K(0), K(0)}, q[4] = {K(0), K(0), K(0), K(0)};
+    for (; i + 4 * NYX_LANES <= end; i += 4 * NYX_LANES)
+      for (int k = 0; k < 4; k++) {
+        T d = nyx__load(x + i + k * NYX_LANES) - center;
+        s[k] += d;
+        q[k] = nyx_fma(d, d, q[k]);
+      }
+    EACH_VECTOR(j, part, i, end) {
+      T d = load_lanes(x + j, part) - center;
       if (part < NYX_LANES) d = nyx__first_lanes(d, part, K(0));
-      s += d;
-      q = nyx_fma(d, d, q);
+      s[0] += d;
+      q[0] = nyx_fma(d, d, q[0]);
     }
-    all += (double)total(s);
-    all_squares += (double)total(q);
+    all += (double)total((s[0] + s[1]) + (s[2] + s[3]));
+    all_squares += (double)total((q[0] + q[1]) + (q[2] + q[3]));
   }
   double rest = all / (double)n;
   *mean = isfinite(rest) ? (double)about + rest : (double)about;
