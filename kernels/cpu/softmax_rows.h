@@ -14,8 +14,10 @@ static S greatest_number(const S *x, int64_t n) {
   T a[4] = {NYX_LOWEST, NYX_LOWEST, NYX_LOWEST, NYX_LOWEST};
   int64_t i = 0;
   for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 4; k++) {
+      __builtin_prefetch(x + i + k * NYX_LANES + AHEAD);
       a[k] = nyx__max_or(nyx__load(x + i + k * NYX_LANES), a[k]);
+    }
   for (; i + NYX_LANES <= n; i += NYX_LANES) a[0] = nyx__max_or(nyx__load(x + i), a[0]);
   if (i < n)
     a[1] = nyx__max_or(nyx__first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST),
@@ -42,6 +44,8 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
       T u = exp_of(nyx__load(x + i) - shift);
       T v = exp_of(nyx__load(x + i + NYX_LANES) - shift);
       if (e) {
+        __builtin_prefetch(e + i + AHEAD, 1);
+        __builtin_prefetch(e + i + NYX_LANES + AHEAD, 1);
         nyx__store(e + i, u);
         nyx__store(e + i + NYX_LANES, v);
       }
@@ -120,6 +124,7 @@ NYX_FN S block_sum(const S *x, const S *y, int64_t n) {
     for (int k = 0; k < 4; k++) {
       T v = nyx__load(x + i + k * NYX_LANES);
       __builtin_prefetch(x + i + k * NYX_LANES + AHEAD);
+      if (y) __builtin_prefetch(y + i + k * NYX_LANES + AHEAD);
       a[k] = y ? nyx_fma(v, nyx__load(y + i + k * NYX_LANES), a[k]) : a[k] + v;
     }
   EACH_VECTOR(j, part, i, n) {
@@ -152,6 +157,7 @@ static void softmax_backward(const void *g_, const void *r_, int64_t n, double s
   S *y = to;
   T s = nyx__attr(s_);
   EACH_VECTOR(i, part, 0, n) {
+    __builtin_prefetch(y + i + AHEAD, 1);
     store_lanes(y + i, part, load_lanes(r + i, part) * (load_lanes(g + i, part) - s));
   }
 }
@@ -162,7 +168,7 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
   S *y = to;
   T s = nyx__attr(-s_);
   EACH_VECTOR(i, part, 0, n) {
-    T e = exp_of(load_lanes(r + i, part));
+    T e = exp_of(nyx__min_or(K(89), load_lanes(r + i, part)));
     store_lanes(y + i, part, nyx_fma(e, s, load_lanes(g + i, part)));
   }
 }

@@ -79,14 +79,17 @@ NYX_FN T nyx__exp_clamp(T x) {
   return nyx__max_or(K(-104), nyx__min_or(K(89), x));
 }
 
-NYX_FN T nyx_exp(T x) {
-  T n, r = nyx__exp_reduce(nyx__exp_clamp(x), &n);
+/* e^x for -104 <= x <= 89. */
+NYX_FN T nyx__exp_between(T x) {
+  T n, r = nyx__exp_reduce(x, &n);
   return nyx__scale(nyx__exp_of(r), n);
 }
-/* The same for x <= 0. */
+NYX_FN T nyx_exp(T x) {
+  return nyx__exp_between(nyx__exp_clamp(x));
+}
+/* e^x for x <= 89. */
 NYX_FN T nyx__exp_negative(T x) {
-  T n, r = nyx__exp_reduce(nyx__max_or(K(-104), x), &n);
-  return nyx__scale(nyx__exp_of(r), n);
+  return nyx__exp_between(nyx__max_or(K(-104), x));
 }
 NYX_FN T nyx_exp2(T x) {
   T cut = nyx__max_or(K(-151), nyx__min_or(K(129), x)), n = nyx_round(cut);
