@@ -173,6 +173,72 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
   }
 }
 
+/* A vector's elements as doubles: targets may have signs, and losses cancel. */
+#if NYX_T_BITS == 32
+#define WIDE 2
+#define to_wide nyx__to_double
+#else
+#define WIDE 1
+typedef T D;
+#define NYX_D(c) K(c)
+NYX_FN void to_wide(T x, D *d) {
+  d[0] = x;
+}
+#endif
+
+NYX_FN double wide_total(const D *v) {
+  enum { COUNT = NYX_BYTES / sizeof(double) };
+  double sum = 0;
+  for (int k = 0; k < WIDE; k++)
+    for (int i = 0; i < COUNT; i++) sum += v[k][i];
+  return sum;
+}
+
+NYX_FN double fall_of(const S *x, const S *t, const S *w, int64_t n, double a, double b,
+                      double most, double rest, double *all) {
+  D s[WIDE], c[WIDE];
+  for (int k = 0; k < WIDE; k++) s[k] = c[k] = NYX_D(0);
+  EACH_VECTOR(i, part, 0, n) {
+    D xs[WIDE], ts[WIDE], ws[WIDE];
+    T v = load_lanes(x + i, part), one = K(1);
+    if (part < NYX_LANES) { /* what lies beyond the row counts 0 */
+      v = nyx__first_lanes(v, part, nyx__splat((S)most));
+      one = nyx__first_lanes(one, part, K(0));
+    }
+    to_wide(v, xs);
+    if (t) to_wide(load_lanes(t + i, part), ts);
+    to_wide(w ? load_lanes(w + i, part) : one, ws);
+    for (int k = 0; k < WIDE; k++) {
+      D q = ws[k] * (t ? a * ts[k] + b : NYX_D(b));
+      s[k] += q * (rest + (most - xs[k]));
+      c[k] += q;
+    }
+  }
+  *all = wide_total(c);
+  return wide_total(s);
+}
+
+static double fall(const void *x, const void *t, const void *w, int64_t n, double a,
+                   double b, double most, double rest, double *all) {
+  if (t) return fall_of(x, t, w, n, a, b, most, rest, all);
+  return fall_of(x, NULL, w, n, a, b, most, rest, all);
+}
+
+NYX_FN T counted(const S *t, const S *w, int64_t i, int64_t part, T a, T b) {
+  T q = t ? nyx_fma(a, load_lanes(t + i, part), b) : b;
+  return w ? q * load_lanes(w + i, part) : q;
+}
+
+static void take(const void *t, const void *w, int64_t n, double a_, double b_,
+                 double scale_, void *to) {
+  S *y = to;
+  T a = nyx__attr(a_), b = nyx__attr(b_), scale = nyx__attr(scale_);
+  EACH_VECTOR(i, part, 0, n) {
+    T q = counted(t, w, i, part, a, b);
+    store_lanes(y + i, part, load_lanes(y + i, part) * scale - q);
+  }
+}
+
 /* The second pass goes over the differences from the rounded mean; their sum, 0 but for
  * rounding, corrects both results. */
 static void moments(const void *from, int64_t n, double *mean, double *squares) {
@@ -272,6 +338,8 @@ const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .dot = dot,
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
+    .fall = fall,
+    .take = take,
     .moments = moments,
     .column_moments = column_moments,
 };
