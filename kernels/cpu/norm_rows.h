@@ -73,6 +73,7 @@ static void sums(const void *g, const void *x, const void *w, int64_t n, double 
 
 NYX_FN void backward_of(const S *g, const S *x, const S *w, int64_t n, int rows,
                         const nyx_norm_row *row, S *y, S *w_sum, S *b_sum, bool first) {
+  const int64_t ahead = rows * n <= 4 * AHEAD ? rows * n : AHEAD;
   T mean[NYX_NORM_ROWS], p[NYX_NORM_ROWS], q[NYX_NORM_ROWS], r[NYX_NORM_ROWS];
   for (int k = 0; k < rows; k++) {
     mean[k] = nyx__attr(row[k].mean);
@@ -84,7 +85,7 @@ NYX_FN void backward_of(const S *g, const S *x, const S *w, int64_t n, int rows,
     T weight = w ? load_lanes(w + i, part) : K(1), s = K(0), b = K(0);
     for (int k = 0; k < rows; k++) {
       const int64_t at = k * n + i;
-      __builtin_prefetch(y + rows * n + at, 1);
+      __builtin_prefetch(y + at + ahead, 1);
       T v = load_lanes(g + at, part), d = load_lanes(x + at, part) - mean[k];
       T scaled = v * p[k];
       b += v;
