@@ -127,6 +127,9 @@ void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner);
 void nyx__lua_uncount(nyx__lua *s, nyx__box *box);
 /* Before the first tensor. */
 void nyx__lua_start_pace(lua_State *L, nyx__lua *s);
+/* Replaces t's gradient by `grad`, which may be NULL; t is on the stack. What boxes that
+ * x.grad made still hold of the old one is left to the collector, which may run. */
+void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad);
 /* A full collection, unless one is running. */
 void nyx__lua_collect(lua_State *L, nyx__lua *s);
 /* Runs `call`; when memory is short, collects and runs it once more. */

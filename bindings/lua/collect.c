@@ -87,6 +87,24 @@ static void subtract(size_t *from, size_t amount) {
   *from -= *from < amount ? *from : amount;
 }
 
+static void add(lua_State *L, nyx__lua *s, size_t bytes, size_t work) {
+  s->fresh += bytes;
+  s->work += work;
+  s->young_work += work;
+  if (s->generational && s->young_work > WORK_YOUNG) {
+    ask_mode(L, s); /* the script may have changed it */
+    collect(L, s, s->generational);
+  }
+  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
+}
+
+void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner) {
+  size_t bytes = owner ? nyx_tensor_storage_bytes(box->t) : 0;
+  box->bytes = bytes + OVERHEAD;
+  s->live += box->bytes;
+  add(L, s, box->bytes, work_of(bytes));
+}
+
 void nyx__lua_uncount(nyx__lua *s, nyx__box *box) {
   if (!box->bytes) return;
   s->live -= box->bytes;
@@ -95,16 +113,13 @@ void nyx__lua_uncount(nyx__lua *s, nyx__box *box) {
   box->bytes = 0;
 }
 
-void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner) {
-  size_t bytes = owner ? nyx_tensor_storage_bytes(box->t) : 0;
-  box->bytes = bytes + OVERHEAD;
-  s->live += box->bytes;
-  s->fresh += box->bytes;
-  s->work += work_of(bytes);
-  s->young_work += work_of(bytes);
-  if (s->generational && s->young_work > WORK_YOUNG) {
-    ask_mode(L, s); /* the script may have changed it */
-    collect(L, s, s->generational);
-  }
-  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
+/* While t held its gradient, boxes of it cost nothing; from now on they are all there is.
+ */
+void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad) {
+  nyx_tensor *old = nyx_tensor_grad(t);
+  size_t bytes = 0;
+  if (old && old != grad && nyx_tensor_is_shared(old))
+    bytes = nyx_tensor_storage_bytes(old);
+  nyx__lua_try(L, s, nyx_tensor_set_grad(s->ctx, t, grad));
+  add(L, s, bytes, bytes / WORK_BYTES);
 }

@@ -143,7 +143,7 @@ static int tensor_requires_grad(lua_State *L) {
 static int tensor_zero_grad(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_tensor *t = nyx__lua_check(L, s, 1, "zero_grad");
-  nyx__lua_try(L, s, nyx_tensor_set_grad(s->ctx, t, NULL));
+  nyx__lua_set_grad(L, s, t, NULL);
   return 0;
 }
 

@@ -155,7 +155,7 @@ static int tensor_newindex(lua_State *L) {
   int which = (int)lua_tointeger(L, -1);
   if (which == FIELD_GRAD) {
     nyx_tensor *grad = lua_isnil(L, 3) ? NULL : nyx__lua_check(L, s, 3, "grad");
-    nyx__lua_try(L, s, nyx_tensor_set_grad(s->ctx, t, grad));
+    nyx__lua_set_grad(L, s, t, grad);
   } else if (which == FIELD_REQUIRES_GRAD) {
     if (!lua_isboolean(L, 3))
       nyx__lua_bad_argument(L, s, 3, "requires_grad", NULL, "boolean");

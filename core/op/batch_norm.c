@@ -1,6 +1,6 @@
 /* batch_norm: in training a fused op with the batch's own statistics, which also updates
  * the running ones; in evaluation elementwise ops with the running ones. Read next:
- * norm.c (the gradient with ops), kernels/cpu/norm_type.h. */
+ * norm.c (the gradient with ops), kernels/cpu/norm_rows.h. */
 #include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
@@ -171,10 +171,11 @@ static void backward_channels(void *arg, int64_t begin, int64_t end) {
     /* weight * rstd * (g - mean(g) - hat * mean(g * hat)) */
     double p = r->weight ? rstd * get(r, r->weight, c) : rstd;
     double q = -p * rstd * rstd * dot / r->count, s = -p * sum / r->count;
+    const nyx_norm_row row = {mean, p, q, s};
     for (int64_t n = 0; n < r->p.images; n++) {
       size_t at = plane_at(r, n, c);
-      r->kernel->backward(r->g + at, r->x + at, NULL, r->p.plane, mean, p, q, s,
-                          r->y + at);
+      r->kernel->backward(r->g + at, r->x + at, NULL, r->p.plane, 1, &row, r->y + at,
+                          NULL, NULL, true);
     }
   }
 }

@@ -191,10 +191,13 @@ static nyx_status open_job(nyx_context *ctx, loss_job *j, const nyx__loss *loss,
   return status;
 }
 
-/* How much class c of a row counts, where `own` is the row's target for it. */
-static double share(const loss_job *j, int64_t c, double own) {
-  double even = j->loss.smoothing / (double)j->loss.classes;
-  return weight_of(j, c) * ((1 - j->loss.smoothing) * own + even);
+/* Class c counts q = w (a t + b), t its probability; b is what smoothing gives to all,
+ * and what it leaves to a label is added by itself. */
+static double even_share(const loss_job *j) {
+  return j->loss.smoothing / (double)j->loss.classes;
+}
+static double own_share(const loss_job *j, int64_t class) {
+  return (1 - j->loss.smoothing) * weight_of(j, class);
 }
 
 static double row_loss(const loss_job *j, int64_t row) {
@@ -202,19 +205,15 @@ static double row_loss(const loss_job *j, int64_t row) {
   if (class < 0) return 0;
   size_t offset = (size_t)(row * n) * j->size;
   const char *x = j->x + offset;
-  double most = 0, rest = 0, loss = 0; /* log(sum(exp(x))) = most + rest */
+  double most = 0, rest = 0, loss = 0, all = 0; /* log(sum(exp(x))) = most + rest */
   if (!j->loss.log_probabilities) rest = log(j->kernel->exp_sum(x, n, &most, NULL));
   if (j->label) {
-    double own = weight_of(j, class) * (rest + (most - element(j, x, class)));
-    if (j->loss.smoothing == 0) return own;
-    for (int64_t c = 0; c < n; c++)
-      loss += weight_of(j, c) * (rest + (most - element(j, x, c)));
-    return (1 - j->loss.smoothing) * own + loss * (j->loss.smoothing / (double)n);
+    loss = own_share(j, class) * (rest + (most - element(j, x, class)));
+    if (j->loss.smoothing == 0) return loss;
   }
-  const char *target = j->probability + offset;
-  for (int64_t c = 0; c < n; c++)
-    loss += share(j, c, element(j, target, c)) * (rest + (most - element(j, x, c)));
-  return loss;
+  return loss + j->kernel->fall(x, j->label ? NULL : j->probability + offset, j->weight,
+                                n, 1 - j->loss.smoothing, even_share(j), most, rest,
+                                &all);
 }
 
 static void do_losses(void *arg, int64_t begin, int64_t end) {
@@ -284,40 +283,29 @@ static nyx_status loss_cpu(nyx_call *c) {
 /* The gradients: s (Q softmax(x) - q) where class c counts q[c], Q of all classes
  * together, and s is the gradient of the row's loss. */
 
-/* y -= s q, where the target is a label. */
-static void take_labelled(const loss_job *j, char *y, int64_t class, double s) {
-  double even = s * j->loss.smoothing / (double)j->loss.classes;
-  double own = s * (1 - j->loss.smoothing) * weight_of(j, class);
-  if (even != 0)
-    for (int64_t c = 0; c < j->loss.classes; c++)
-      set_element(j, y, c, element(j, y, c) - even * weight_of(j, c));
-  set_element(j, y, class, element(j, y, class) - own);
-}
-
 static void gradient_row(const loss_job *j, int64_t row) {
   int64_t n = j->loss.classes, class = j->label ? class_of(j, row) : 0;
   size_t offset = (size_t)(row * n) * j->size;
-  const char *x = j->x + offset, *target = j->probability + offset;
+  const char *x = j->x + offset, *target = j->label ? NULL : j->probability + offset;
   char *y = j->y + offset;
   bool each = j->loss.reduction == NYX__LOSS_NONE;
-  double most, all = 0, s = element(j, j->g, each ? row : 0) / j->divisor;
+  double s = element(j, j->g, each ? row : 0) / j->divisor, most, all = 0;
+  double kept = 1 - j->loss.smoothing, even = even_share(j);
   if (class < 0 || j->loss.log_probabilities) {
     memset(y, 0, (size_t)n * j->size);
-    if (class >= 0) take_labelled(j, y, class, s);
-    return;
+  } else {
+    double sum = j->kernel->exp_sum(x, n, &most, y);
+    if (target)
+      j->kernel->fall(x, target, j->weight, n, kept, even, most, 0, &all);
+    else
+      all = own_share(j, class) + even * j->weights;
+    if (target || even != 0)
+      j->kernel->take(target, j->weight, n, s * kept, s * even, s * all / sum, y);
+    else
+      j->kernel->scale(y, n, s * all / sum, y);
   }
-  double sum = j->kernel->exp_sum(x, n, &most, y);
-  if (j->label) {
-    all = (1 - j->loss.smoothing) * weight_of(j, class) +
-          j->loss.smoothing * j->weights / (double)n;
-    j->kernel->scale(y, n, s * all / sum, y);
-    take_labelled(j, y, class, s);
-    return;
-  }
-  for (int64_t c = 0; c < n; c++) all += share(j, c, element(j, target, c));
-  j->kernel->scale(y, n, s * all / sum, y);
-  for (int64_t c = 0; c < n; c++)
-    set_element(j, y, c, element(j, y, c) - s * share(j, c, element(j, target, c)));
+  if (j->label && class >= 0)
+    set_element(j, y, class, element(j, y, class) - s * own_share(j, class));
 }
 
 static void do_gradients(void *arg, int64_t begin, int64_t end) {

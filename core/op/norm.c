@@ -1,5 +1,5 @@
 /* layer_norm and rms_norm, which normalize rows, and the gradient of every normalization
- * written with ops. Read next: batch_norm.c, kernels/cpu/norm_type.h. */
+ * written with ops. Read next: batch_norm.c, kernels/cpu/norm_rows.h. */
 #include "norm.h"
 
 #include <math.h>
@@ -14,9 +14,10 @@
 
 #define RANGE_WORK 16384 /* elements worth waking a thread for */
 #define CHUNKS 32        /* partial sums of the parameters' gradients, at most */
+#define COLUMNS 4096     /* of them that one task adds up */
 
 const nyx_norm_kernel *nyx__norm_kernel(nyx_dtype compute) {
-  return &nyx__cpu_kernels()->norm->type[compute == NYX_FLOAT64];
+  return nyx__cpu_kernels()->norm->type[compute == NYX_FLOAT64];
 }
 
 nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) {
@@ -176,7 +177,9 @@ typedef struct rows_run {
   size_t item;
   const char *x, *weight, *bias, *g;
   char *y;
-  char *sums; /* the parameters' partial gradients: weight and bias of each unit */
+  int64_t units;
+  char *sums;     /* the parameters' partial gradients: weight and bias of each unit */
+  char *total[2]; /* their gradients */
 } rows_run;
 
 static void row_statistics(const rows_run *r, const char *x, double *mean, double *rstd) {
@@ -270,38 +273,51 @@ static nyx_status infer_backward(nyx_call *c) {
   return NYX_OK;
 }
 
+/* rstd * (gw - mean(gw) - hat * mean(gw * hat)) */
+static nyx_norm_row gradient_row(const rows_run *r, const char *g, const char *x) {
+  double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
+  row_statistics(r, x, &mean, &rstd);
+  r->kernel->sums(g, x, r->weight, r->n, mean, &sum, &dot);
+  return (nyx_norm_row){mean, rstd, -rstd * rstd * rstd * dot / n,
+                        r->center ? -rstd * sum / n : 0};
+}
+
 static void backward_rows(void *arg, int64_t begin, int64_t end) {
   const rows_run *r = arg;
   size_t bytes = (size_t)r->n * r->item;
   for (int64_t unit = begin; unit < end; unit++) {
     char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * bytes : NULL;
-    if (sum_w) memset(sum_w, 0, 2 * bytes);
-    int64_t last = (unit + 1) * r->chunk < r->rows ? (unit + 1) * r->chunk : r->rows;
-    for (int64_t i = unit * r->chunk; i < last; i++) {
-      const char *x = r->x + (size_t)i * bytes, *g = r->g + (size_t)i * bytes;
-      double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
-      row_statistics(r, x, &mean, &rstd);
-      r->kernel->sums(g, x, r->weight, r->n, mean, &sum, &dot);
-      /* rstd * (gw - mean(gw) - hat * mean(gw * hat)) */
-      r->kernel->backward(g, x, r->weight, r->n, mean, rstd,
-                          -rstd * rstd * rstd * dot / n, r->center ? -rstd * sum / n : 0,
-                          r->y + (size_t)i * bytes);
-      if (sum_w) r->kernel->accumulate(g, x, r->n, mean, rstd, sum_w, sum_w + bytes);
+    char *sum_b = sum_w ? sum_w + bytes : NULL;
+    int64_t first = unit * r->chunk;
+    int64_t last = first + r->chunk < r->rows ? first + r->chunk : r->rows;
+    for (int64_t i = first; i < last; i += NYX_NORM_ROWS) {
+      nyx_norm_row row[NYX_NORM_ROWS];
+      int count = last - i < NYX_NORM_ROWS ? (int)(last - i) : NYX_NORM_ROWS;
+      size_t at = (size_t)i * bytes;
+      for (int k = 0; k < count; k++)
+        row[k] =
+            gradient_row(r, r->g + at + (size_t)k * bytes, r->x + at + (size_t)k * bytes);
+      r->kernel->backward(r->g + at, r->x + at, r->weight, r->n, count, row, r->y + at,
+                          sum_w, sum_b, i == first);
     }
   }
 }
 
-/* weight and bias = the partial sums of all units, in order. */
-static void add_sums(const rows_run *r, int64_t units, const nyx__norm_data *data) {
-  const nyx_norm_kernel *k = r->kernel;
-  size_t bytes = (size_t)r->n * r->item;
-  char *weight = data_of(data->out[1]), *bias = data_of(data->out[2]);
-  memset(weight, 0, bytes);
-  memset(bias, 0, bytes);
-  for (int64_t u = 0; u < units; u++) {
-    const char *from = r->sums + (size_t)u * 2 * bytes;
-    k->accumulate(from, from, r->n, 0, 0, NULL, weight);
-    k->accumulate(from + bytes, from, r->n, 0, 0, NULL, bias);
+/* The columns begin..end of weight and bias = the partial sums of all units, in order. */
+static void add_sums(void *arg, int64_t begin, int64_t end) {
+  const rows_run *r = arg;
+  size_t bytes = (size_t)r->n * r->item, at = (size_t)begin * r->item;
+  size_t count = (size_t)(end - begin) * r->item;
+  for (int part = 0; part < 2; part++) {
+    char *to = r->total[part] + at;
+    const char *from = r->sums + (size_t)part * bytes + at;
+    if (r->units == 0) memset(to, 0, count);
+    for (int64_t u = 0; u < r->units; u++, from += 2 * bytes) {
+      if (u == 0)
+        memcpy(to, from, count);
+      else
+        r->kernel->add(from, end - begin, to);
+    }
   }
 }
 
@@ -320,13 +336,16 @@ static nyx_status cpu_backward(nyx_call *c) {
   r.chunk = (r.rows + CHUNKS - 1) / CHUNKS;
   int64_t least = RANGE_WORK / (r.n + 1) + 1;
   if (r.chunk < least) r.chunk = least;
-  int64_t units = (r.rows + r.chunk - 1) / r.chunk;
-  size_t bytes = (size_t)units * 2 * (size_t)r.n * r.item;
+  r.units = (r.rows + r.chunk - 1) / r.chunk;
+  size_t bytes = (size_t)r.units * 2 * (size_t)r.n * r.item;
   if (c->n_out > 1 && !(r.sums = nyx_memory_alloc(bytes))) {
     return nyx__norm_close(c, &data, nyx__no_memory(c->ctx, bytes));
   }
-  nyx_parallel_for(units, 1, backward_rows, &r);
-  if (c->n_out > 1) add_sums(&r, units, &data);
+  nyx_parallel_for(r.units, 1, backward_rows, &r);
+  if (c->n_out > 1) {
+    for (int k = 0; k < 2; k++) r.total[k] = data_of(data.out[1 + k]);
+    nyx_parallel_for(r.n, COLUMNS, add_sums, &r);
+  }
   nyx_memory_free(r.sums);
   return nyx__norm_close(c, &data, NYX_OK);
 }

@@ -242,6 +242,9 @@ bool nyx_tensor_is_inference(const nyx_tensor *t) {
 bool nyx_tensor_shares(const nyx_tensor *a, const nyx_tensor *b) {
   return a->storage == b->storage;
 }
+bool nyx_tensor_is_shared(const nyx_tensor *t) {
+  return atomic_load(&t->refs) > 1 || atomic_load(&t->storage->refs) > 1;
+}
 void *nyx_tensor_data(const nyx_tensor *t) {
   return nyx__on_cpu(t) ? nyx__data(t) : NULL;
 }

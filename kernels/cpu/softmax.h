@@ -24,6 +24,13 @@ typedef struct nyx_softmax_kernel {
   /* y = g - exp(r) * s */
   void (*log_softmax_backward)(const void *g, const void *r, int64_t n, double s,
                                void *y);
+  /* For the losses, where class c counts q = w (a t + b), t and w NULL for 0 and 1: the
+   * sum of q (rest + (most - x)), and *all that of q. */
+  double (*fall)(const void *x, const void *t, const void *w, int64_t n, double a,
+                 double b, double most, double rest, double *all);
+  /* y = y * scale - q */
+  void (*take)(const void *t, const void *w, int64_t n, double a, double b, double scale,
+               void *y);
   /* *mean of x and the sum of (x - *mean)^2, in two passes, corrected */
   void (*moments)(const void *x, int64_t n, double *mean, double *squares);
   /* The same for `width` columns, of rows `step` elements apart: `rows` rows more, after

@@ -50,11 +50,11 @@ NYX_FN void store_lanes(S *p, int64_t part, T v) {
     nyx__store(p, v);
 }
 
-/* e^x; 0 where that is no normal float32, as processors take a hundred times
+/* e^x for x <= 89; 0 where that is no normal float32, as processors take a hundred times
  * longer for others: softmax of masked scores (-inf) is full of them. */
 NYX_FN T exp_of(T x) {
 #if NYX_T_BITS == 32
-  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx_exp(nyx__max_or(K(-87), x)));
+  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx__exp_between(nyx__max_or(K(-87), x)));
 #else
   return nyx_exp(x);
 #endif

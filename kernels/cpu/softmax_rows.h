@@ -7,14 +7,17 @@
 
 /* Elements added up in the type itself before the sum goes to double. */
 #define SUM_BLOCK 1024
+#define AHEAD (4096 / (int64_t)sizeof(S)) /* elements to ask memory for in advance */
 
 /* The greatest of x that is a number; -inf of nothing. */
 static S greatest_number(const S *x, int64_t n) {
   T a[4] = {NYX_LOWEST, NYX_LOWEST, NYX_LOWEST, NYX_LOWEST};
   int64_t i = 0;
   for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 4; k++) {
+      __builtin_prefetch(x + i + k * NYX_LANES + AHEAD);
       a[k] = nyx__max_or(nyx__load(x + i + k * NYX_LANES), a[k]);
+    }
   for (; i + NYX_LANES <= n; i += NYX_LANES) a[0] = nyx__max_or(nyx__load(x + i), a[0]);
   if (i < n)
     a[1] = nyx__max_or(nyx__first_lanes(nyx__load_part(x + i, n - i), n - i, NYX_LOWEST),
@@ -41,6 +44,8 @@ NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
       T u = exp_of(nyx__load(x + i) - shift);
       T v = exp_of(nyx__load(x + i + NYX_LANES) - shift);
       if (e) {
+        __builtin_prefetch(e + i + AHEAD, 1);
+        __builtin_prefetch(e + i + NYX_LANES + AHEAD, 1);
         nyx__store(e + i, u);
         nyx__store(e + i + NYX_LANES, v);
       }
@@ -118,6 +123,8 @@ NYX_FN S block_sum(const S *x, const S *y, int64_t n) {
   for (; i + 4 * NYX_LANES <= n; i += 4 * NYX_LANES)
     for (int k = 0; k < 4; k++) {
       T v = nyx__load(x + i + k * NYX_LANES);
+      __builtin_prefetch(x + i + k * NYX_LANES + AHEAD);
+      if (y) __builtin_prefetch(y + i + k * NYX_LANES + AHEAD);
       a[k] = y ? nyx_fma(v, nyx__load(y + i + k * NYX_LANES), a[k]) : a[k] + v;
     }
   EACH_VECTOR(j, part, i, n) {
@@ -150,6 +157,7 @@ static void softmax_backward(const void *g_, const void *r_, int64_t n, double s
   S *y = to;
   T s = nyx__attr(s_);
   EACH_VECTOR(i, part, 0, n) {
+    __builtin_prefetch(y + i + AHEAD, 1);
     store_lanes(y + i, part, load_lanes(r + i, part) * (load_lanes(g + i, part) - s));
   }
 }
@@ -160,8 +168,74 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
   S *y = to;
   T s = nyx__attr(-s_);
   EACH_VECTOR(i, part, 0, n) {
-    T e = exp_of(load_lanes(r + i, part));
+    T e = exp_of(nyx__min_or(K(89), load_lanes(r + i, part)));
     store_lanes(y + i, part, nyx_fma(e, s, load_lanes(g + i, part)));
+  }
+}
+
+/* A vector's elements as doubles: targets may have signs, and losses cancel. */
+#if NYX_T_BITS == 32
+#define WIDE 2
+#define to_wide nyx__to_double
+#else
+#define WIDE 1
+typedef T D;
+#define NYX_D(c) K(c)
+NYX_FN void to_wide(T x, D *d) {
+  d[0] = x;
+}
+#endif
+
+NYX_FN double wide_total(const D *v) {
+  enum { COUNT = NYX_BYTES / sizeof(double) };
+  double sum = 0;
+  for (int k = 0; k < WIDE; k++)
+    for (int i = 0; i < COUNT; i++) sum += v[k][i];
+  return sum;
+}
+
+NYX_FN double fall_of(const S *x, const S *t, const S *w, int64_t n, double a, double b,
+                      double most, double rest, double *all) {
+  D s[WIDE], c[WIDE];
+  for (int k = 0; k < WIDE; k++) s[k] = c[k] = NYX_D(0);
+  EACH_VECTOR(i, part, 0, n) {
+    D xs[WIDE], ts[WIDE], ws[WIDE];
+    T v = load_lanes(x + i, part), one = K(1);
+    if (part < NYX_LANES) { /* what lies beyond the row counts 0 */
+      v = nyx__first_lanes(v, part, nyx__splat((S)most));
+      one = nyx__first_lanes(one, part, K(0));
+    }
+    to_wide(v, xs);
+    if (t) to_wide(load_lanes(t + i, part), ts);
+    to_wide(w ? load_lanes(w + i, part) : one, ws);
+    for (int k = 0; k < WIDE; k++) {
+      D q = ws[k] * (t ? a * ts[k] + b : NYX_D(b));
+      s[k] += q * (rest + (most - xs[k]));
+      c[k] += q;
+    }
+  }
+  *all = wide_total(c);
+  return wide_total(s);
+}
+
+static double fall(const void *x, const void *t, const void *w, int64_t n, double a,
+                   double b, double most, double rest, double *all) {
+  if (t) return fall_of(x, t, w, n, a, b, most, rest, all);
+  return fall_of(x, NULL, w, n, a, b, most, rest, all);
+}
+
+NYX_FN T counted(const S *t, const S *w, int64_t i, int64_t part, T a, T b) {
+  T q = t ? nyx_fma(a, load_lanes(t + i, part), b) : b;
+  return w ? q * load_lanes(w + i, part) : q;
+}
+
+static void take(const void *t, const void *w, int64_t n, double a_, double b_,
+                 double scale_, void *to) {
+  S *y = to;
+  T a = nyx__attr(a_), b = nyx__attr(b_), scale = nyx__attr(scale_);
+  EACH_VECTOR(i, part, 0, n) {
+    T q = counted(t, w, i, part, a, b);
+    store_lanes(y + i, part, load_lanes(y + i, part) * scale - q);
   }
 }
 
@@ -173,16 +247,22 @@ static void moments(const void *from, int64_t n, double *mean, double *squares) 
   T center = nyx__splat(about);
   double all = 0, all_squares = 0;
   for (int64_t start = 0; start < n; start += SUM_BLOCK) {
-    int64_t end = start + SUM_BLOCK < n ? start + SUM_BLOCK : n;
-    T s = K(0), q = K(0);
-    EACH_VECTOR(i, part, start, end) {
-      T d = load_lanes(x + i, part) - center;
+    int64_t end = start + SUM_BLOCK < n ? start + SUM_BLOCK : n, i = start;
+    T s[4] = {K(0), K(0), K(0), K(0)}, q[4] = {K(0), K(0), K(0), K(0)};
+    for (; i + 4 * NYX_LANES <= end; i += 4 * NYX_LANES)
+      for (int k = 0; k < 4; k++) {
+        T d = nyx__load(x + i + k * NYX_LANES) - center;
+        s[k] += d;
+        q[k] = nyx_fma(d, d, q[k]);
+      }
+    EACH_VECTOR(j, part, i, end) {
+      T d = load_lanes(x + j, part) - center;
       if (part < NYX_LANES) d = nyx__first_lanes(d, part, K(0));
-      s += d;
-      q = nyx_fma(d, d, q);
+      s[0] += d;
+      q[0] = nyx_fma(d, d, q[0]);
     }
-    all += (double)total(s);
-    all_squares += (double)total(q);
+    all += (double)total((s[0] + s[1]) + (s[2] + s[3]));
+    all_squares += (double)total((q[0] + q[1]) + (q[2] + q[3]));
   }
   double rest = all / (double)n;
   *mean = isfinite(rest) ? (double)about + rest : (double)about;
@@ -258,6 +338,8 @@ const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .dot = dot,
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
+    .fall = fall,
+    .take = take,
     .moments = moments,
     .column_moments = column_moments,
 };

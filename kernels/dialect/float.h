@@ -5,11 +5,13 @@
 /* One NYX_X86(avx512, avx2) expression per primitive; the base path is plain C. */
 #if NYX_T_BITS == 32
 #define NYX_512(op) _mm512_##op##_ps
+#define NYX_512_MASK(op) _mm512_##op##_ps_mask
 #define NYX_256(op) _mm256_##op##_ps
 #define NYX_128(op) _mm_##op##_ps
 #define NYX_DIGITS 23 /* bits of the fraction */
 #else
 #define NYX_512(op) _mm512_##op##_pd
+#define NYX_512_MASK(op) _mm512_##op##_pd_mask
 #define NYX_256(op) _mm256_##op##_pd
 #define NYX_128(op) _mm_##op##_pd
 #define NYX_DIGITS 52
@@ -30,6 +32,32 @@ NYX_FN T nyx__with_sign(T a, T b) {
 /* a with its sign changed where b is negative. */
 NYX_FN T nyx__flip(T a, T b) {
   return (T)((I)a ^ ((I)b & KI(NYX_SIGN)));
+}
+
+NYX_FN T nyx__minus_abs(T a) {
+  return (T)((I)a | KI(NYX_SIGN));
+}
+/* a where x is negative or -0, else b; either for a NaN. */
+NYX_FN T nyx__if_negative(T x, T a, T b) {
+#if defined(__AVX512F__)
+#if NYX_T_BITS == 32
+  return (T)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)x), b, a);
+#else
+  return (T)_mm512_mask_blend_pd(_mm512_movepi64_mask((__m512i)x), b, a);
+#endif
+#elif defined(__AVX2__)
+  return (T)NYX_256(blendv)(b, a, x);
+#else
+  return nyx__select_bits((M)((I)x < KI(0)), a, b);
+#endif
+}
+/* Whether a < b in any lane. */
+NYX_FN bool nyx__any_lt(T a, T b) {
+#if defined(__AVX512F__)
+  return NYX_512_MASK(cmp)(a, b, _CMP_LT_OQ) != 0;
+#else
+  return nyx__any(nyx_lt(a, b));
+#endif
 }
 
 /* a * b + c, rounded once where the path has the instruction, else twice. */

@@ -24,6 +24,9 @@
 #include "math32.h"
 #else
 NYX_LANEWISE1(exp, exp)
+NYX_FN T nyx__exp_negative(T x) {
+  return nyx_exp(x);
+}
 NYX_LANEWISE1(exp2, exp2)
 NYX_LANEWISE1(expm1, expm1)
 NYX_LANEWISE1(log, log)
@@ -55,8 +58,8 @@ NYX_LANEWISE2(fmod, fmod)
 
 /* e^-|x| does not overflow, and keeps small results exact. */
 NYX_FN T nyx_sigmoid(T x) {
-  T e = nyx_exp(-nyx_abs(x));
-  return nyx_select(nyx_lt(x, K(0)), e, K(1)) * nyx_reciprocal(K(1) + e);
+  T e = nyx__exp_negative(nyx__minus_abs(x));
+  return nyx__if_negative(x, e, K(1)) / (K(1) + e);
 }
 
 /* The powers people write most take a few instructions; every lane gets the same value

@@ -64,14 +64,32 @@ NYX_FN T nyx__exp_reduce(T x, T *n) {
   *n = nyx_fma(x, K(NYX_LOG2_E), K(NYX_TO_INT)) - K(NYX_TO_INT);
   return nyx_fma(*n, K(-NYX_LN2_LOW), nyx_fma(*n, K(-NYX_LN2_HIGH), x));
 }
+/* r of x = n ln 2 / times + r for a small n: in one step where the path has fma, as n
+ * times what a float's ln 2 is off, 2e-9, is little then. */
+NYX_FN T nyx__exp_reduce_near(T x, float times, T *n) {
+  *n = nyx_fma(x, K(NYX_LOG2_E * times), K(NYX_TO_INT)) - K(NYX_TO_INT);
+#if defined(__AVX2__)
+  return nyx_fma(*n, K(-0x1.62e430p-1f / times), x);
+#else
+  return *n * K(-NYX_LN2_LOW / times) + (*n * K(-NYX_LN2_HIGH / times) + x);
+#endif
+}
 /* x cut to where e^x is neither 0 nor infinite, and a little beyond. */
 NYX_FN T nyx__exp_clamp(T x) {
   return nyx__max_or(K(-104), nyx__min_or(K(89), x));
 }
 
-NYX_FN T nyx_exp(T x) {
-  T n, r = nyx__exp_reduce(nyx__exp_clamp(x), &n);
+/* e^x for -104 <= x <= 89. */
+NYX_FN T nyx__exp_between(T x) {
+  T n, r = nyx__exp_reduce(x, &n);
   return nyx__scale(nyx__exp_of(r), n);
+}
+NYX_FN T nyx_exp(T x) {
+  return nyx__exp_between(nyx__exp_clamp(x));
+}
+/* e^x for x <= 89. */
+NYX_FN T nyx__exp_negative(T x) {
+  return nyx__exp_between(nyx__max_or(K(-104), x));
 }
 NYX_FN T nyx_exp2(T x) {
   T cut = nyx__max_or(K(-151), nyx__min_or(K(129), x)), n = nyx_round(cut);
@@ -290,12 +308,15 @@ NYX_FN T nyx_cosh(T x) {
   T half = nyx__exp_half(nyx_abs(x));
   return half + K(0.25) / half;
 }
-/* (e^2x - 1) / (e^2x + 1) */
+/* u / (u + 1) for u = (e^2x - 1) / 2; with 2x = n ln 2 + 2h, u = 2^n (e^2h - 1) / 2 +
+ * (2^n - 1) / 2. */
 NYX_FN T nyx_tanh(T x) {
-  T size = nyx__min_or(K(10), nyx_abs(x)), n, r = nyx__exp_reduce(size + size, &n);
-  T less = nyx_fma(r * r, nyx__exp_q(r), r), scale = nyx__scale(K(1), n);
-  T grown = nyx_fma(scale, less, scale - K(1));
-  return nyx__flip(grown / (grown + K(2)), x);
+  T size = nyx__min_or(K(10), nyx_abs(x)), n, h = nyx__exp_reduce_near(size, 2, &n);
+  T q = nyx__poly5(h, 0x1.6ae8a8p-5f, 0x1.1240dep-3f, 0x1.555842p-2f, 0x1.555488p-1f,
+                   0x1.fffffcp-1f);
+  T scale = nyx__scale(K(1), n), less = nyx_fma(h * h, q, h);
+  T u = nyx_fma(scale, less, nyx_fma(scale, K(0.5), K(-0.5)));
+  return nyx__flip(u / (u + K(1)), x);
 }
 NYX_FN T nyx_asinh(T x) {
   T size = nyx_abs(x), square = size * size;
@@ -360,22 +381,25 @@ NYX_FN T nyx__ndtr_far(T t) {
   p = nyx_fma(p, u, K(0x1.988450p-2f));
   return nyx__scale(nyx__exp_of(r) * (p * inverse), n);
 }
-/* e^-(t R(t)) / 2 for t = |x| to 6.5. One polynomial serves both sides: the lower tail
- * keeps its digits, which 1 + erf would lose. */
+/* e^(s R(s)) / 2 for s = -|x| from -6.5 on. One polynomial serves both sides: the lower
+ * tail keeps its digits, which 1 + erf would lose. The half is in the polynomial of
+ * e^r. */
 NYX_FN T nyx_ndtr(T x) {
-  T t = nyx_abs(x), near = nyx__min_or(K(6.5), t);
-  T p = nyx__poly8(near, -0x1.71fe04p-30f, 0x1.c995c8p-25f, -0x1.f2cb74p-21f,
-                   0x1.388546p-17f, -0x1.e254f2p-15f, 0x1.9f524ep-13f, 0x1.c198ccp-18f,
-                   -0x1.3cf1b6p-8f);
+  T s = nyx__minus_abs(x), near = nyx__max_or(K(-6.5), s);
+  T p = nyx__poly8(near, -0x1.71fe04p-30f, -0x1.c995c8p-25f, -0x1.f2cb74p-21f,
+                   -0x1.388546p-17f, -0x1.e254f2p-15f, -0x1.9f524ep-13f, 0x1.c198ccp-18f,
+                   0x1.3cf1b6p-8f);
   p = nyx_fma(p, near, K(0x1.29f030p-5f));
-  p = nyx_fma(p, near, K(0x1.45f074p-2f));
+  p = nyx_fma(p, near, K(-0x1.45f074p-2f));
   p = nyx_fma(p, near, K(0x1.988474p-1f));
-  T n, r = nyx__exp_reduce(-(near * p), &n);
-  T tail = nyx__scale(nyx__exp_of(r), n - K(1));
-  M far = nyx_gt(t, K(6.5));
-  if (nyx__any(far)) tail = nyx_select(far, nyx__ndtr_far(t), tail);
-  T value = nyx_select(nyx_lt(x, K(0)), tail, K(1) - tail);
-  return nyx_select(nyx_isnan(x), x, value);
+  T y = near * p;
+  T n, r = nyx__exp_reduce_near(y, 1, &n);
+  T q = nyx__poly5(r, 0x1.6ae8a8p-11f, 0x1.1240dep-8f, 0x1.555842p-6f, 0x1.555488p-4f,
+                   0x1.fffffcp-3f);
+  T tail = nyx__scale(nyx_fma(nyx_fma(q, r, K(0.5)), r, K(0.5)), n);
+  if (__builtin_expect(nyx__any_lt(s, K(-6.5)), 0))
+    tail = nyx_select(nyx_lt(s, K(-6.5)), nyx__ndtr_far(-s), tail);
+  return nyx__if_negative(x, tail, K(1) - tail);
 }
 
 /* In float64: what needs more digits than a float has. D holds half of the lanes. */

@@ -23,7 +23,7 @@ static const struct {
     {"acos", 1.2},    {"atan", 1.5},         {"atan2", 1.8},     {"sinh", 1.8},
     {"cosh", 1.6},    {"tanh", 2.6},         {"asinh", 1.8},     {"acosh", 1.9},
     {"atanh", 2.3},   {"erf", 1.3},          {"erfc", 6},        {"ndtr", 90},
-    {"sigmoid", 2.9}, {"floor_divide", 0.6}, {"remainder", 0.5},
+    {"sigmoid", 2.5}, {"floor_divide", 0.6}, {"remainder", 0.5},
 };
 
 /* The distance between neighbours at `want`. */

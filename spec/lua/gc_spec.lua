@@ -32,6 +32,16 @@ describe("the collector", function()
     end
   end)
 
+  it("keeps gradients that were looked at small", function()
+    local x = nyx.ones(MIB / 4, { requires_grad = true })
+    for i = 1, 600 do
+      x:sum():backward()
+      assert.are.equal(1, x.grad[1]:item())
+      if i % 2 == 0 then x.grad = nil else x:zero_grad() end
+      if i % 100 == 0 then assert.is_true(nyx.memory().live < 120 * MIB) end
+    end
+  end)
+
   it("keeps a loop of small temporaries small", function()
     collectgarbage()
     local x, before, live_before = nyx.ones(16), resident(), nyx.memory().live

@@ -50,6 +50,8 @@ NYX_API bool nyx_tensor_is_contiguous(const nyx_tensor *t);
 NYX_API bool nyx_tensor_is_inference(const nyx_tensor *t);
 /* Whether the two share storage. */
 NYX_API bool nyx_tensor_shares(const nyx_tensor *a, const nyx_tensor *b);
+/* Whether its storage lives on when one reference to t is given up. */
+NYX_API bool nyx_tensor_is_shared(const nyx_tensor *t);
 
 /* The first element's address; NULL for a tensor that is not in CPU memory. Elements
  * follow at the strides. Writers call nyx_tensor_touch afterwards. */
