@@ -1,0 +1,282 @@
+/* recurrence: what a recurrent layer does after the product of its input and its weight,
+ * for all steps of a sequence (Hochreiter, Schmidhuber: "Long short-term memory", 1997;
+ * Cho et al.: "Learning phrase representations using RNN encoder-decoder", 2014, with
+ * the reset gate after the product; Elman: "Finding structure in time", 1990). nn.LSTM,
+ * nn.GRU and nn.RNN are made of it. Read next: recurrence.h, recurrence_cpu.c. */
+#include "recurrence.h"
+
+#include <string.h>
+
+#include "../transform/batch.h"
+#include "index.h"
+#include "norm.h"
+
+const nyx__cell nyx__cells[NYX_CELLS] = {
+    [NYX_CELL_LSTM] = {"lstm", 4, 4},
+    [NYX_CELL_GRU] = {"gru", 3, 4},
+    [NYX_CELL_TANH] = {"tanh", 1, 0},
+    [NYX_CELL_RELU] = {"relu", 1, 0},
+};
+
+static const nyx_attr attrs[] = {
+    {.name = "mode",
+     .type = NYX_ATTR_STRING,
+     .required = true,
+     .doc = "lstm, gru, tanh or relu"},
+    {.name = "reverse",
+     .type = NYX_ATTR_BOOL,
+     .preset = {.i = 0, .given = true},
+     .doc = "whether it goes from the last step to the first"}};
+
+nyx_status nyx__recurrence_mode(nyx_context *ctx, const char *name, nyx_cell *cell) {
+  for (int i = 0; i < NYX_CELLS; i++) {
+    *cell = (nyx_cell)i;
+    if (strcmp(nyx__cells[i].name, name) == 0) return NYX_OK;
+  }
+  return nyx__error(ctx, ATTR_CHOICE, "mode", name, "lstm, gru, tanh or relu");
+}
+
+/* ------------------------------------------------------------------ shapes */
+
+/* The sizes, from a weight (gates * hidden, hidden) and a sequence `t` of `blocks` *
+ * hidden columns. */
+static nyx_status read_sizes(nyx_call *c, const nyx_tensor *weight, const char *name,
+                             const nyx_tensor *t, bool gates, nyx__recurrence *r) {
+  *r = (nyx__recurrence){.ctx = c->ctx, .dtype = nyx__compute_dtype(c->dtype)};
+  const nyx_value *attr = c->attr;
+  NYX_TRY(nyx__recurrence_mode(c->ctx, attr[NYX__REC_MODE].s, &r->cell));
+  r->reverse = attr[NYX__REC_REVERSE].i != 0;
+  const nyx__cell *cell = &nyx__cells[r->cell];
+  long long blocks = (long long)cell->gates;
+  bool fits = weight->ndim == 2 && weight->shape[0] == blocks * weight->shape[1];
+  if (!fits)
+    return nyx__error(c->ctx, RECURRENCE_WEIGHT, NYX__SHAPE(weight), cell->name, blocks);
+  r->hidden = weight->shape[1];
+  if (t->ndim != 3 || t->shape[0] < 1 || t->shape[2] != (gates ? blocks : 1) * r->hidden)
+    return nyx__error(c->ctx, RECURRENCE_INPUT, name, NYX__SHAPE(t), NYX__SHAPE(weight),
+                      gates ? blocks * r->hidden : (long long)r->hidden);
+  r->length = t->shape[0];
+  r->batch = t->shape[1];
+  return NYX_OK;
+}
+
+/* Checks h0 and c0, which may be NULL. */
+static nyx_status check_states(const nyx__recurrence *r, const nyx_tensor *h0,
+                               const nyx_tensor *c0) {
+  const int64_t shape[] = {r->batch, r->hidden};
+  if (h0) NYX_TRY(nyx__shape_check(r->ctx, "h0", h0, 2, shape));
+  if (!c0) return NYX_OK;
+  if (r->cell != NYX_CELL_LSTM)
+    return nyx__error(r->ctx, RECURRENCE_CELL, nyx__cells[r->cell].name);
+  return nyx__shape_check(r->ctx, "c0", c0, 2, shape);
+}
+
+static nyx_status infer(nyx_call *c) {
+  nyx__recurrence r;
+  const nyx_tensor *bias = c->in[NYX__REC_BIAS];
+  NYX_TRY(read_sizes(c, c->in[NYX__REC_WEIGHT], "x", c->in[NYX__REC_X], true, &r));
+  NYX_TRY(check_states(&r, c->in[NYX__REC_H0], c->in[NYX__REC_C0]));
+  const nyx__cell *cell = &nyx__cells[r.cell];
+  const int64_t all = cell->gates * r.hidden;
+  if (bias) NYX_TRY(nyx__shape_check(c->ctx, "bias", bias, 1, &all));
+  const int64_t state[] = {r.length, r.batch, r.hidden};
+  const int64_t gates[] = {r.length, r.batch, cell->saved * r.hidden};
+  nyx__spec(&c->spec[NYX__REC_Y], c->dtype, 3, state);
+  nyx__spec(&c->spec[NYX__REC_GATES], r.dtype, 3, gates);
+  nyx__spec(&c->spec[NYX__REC_CELLS], r.dtype, 3, state);
+  c->n_out = r.cell == NYX_CELL_LSTM ? 3 : r.cell == NYX_CELL_GRU ? 2 : 1;
+  return NYX_OK;
+}
+
+/* ------------------------------------------------------------------ computation */
+
+static char *data_of(const nyx_tensor *t) {
+  return t ? nyx__data(t) : NULL;
+}
+
+static nyx_status cpu(nyx_call *c) {
+  nyx__recurrence r;
+  nyx__norm_data data;
+  NYX_TRY(read_sizes(c, c->in[NYX__REC_WEIGHT], "x", c->in[NYX__REC_X], true, &r));
+  NYX_TRY(nyx__norm_open(c, NYX__REC_INPUTS, &data));
+  r.x = data_of(data.in[NYX__REC_X]);
+  r.weight = data_of(data.in[NYX__REC_WEIGHT]);
+  r.h0 = data_of(data.in[NYX__REC_H0]);
+  r.c0 = data_of(data.in[NYX__REC_C0]);
+  r.bias = data_of(data.in[NYX__REC_BIAS]);
+  r.y = data_of(data.out[NYX__REC_Y]);
+  r.gates = data_of(data.out[NYX__REC_GATES]);
+  r.cells = data_of(data.out[NYX__REC_CELLS]);
+  return nyx__norm_close(c, &data, nyx__recurrence_forward(&r));
+}
+
+/* recurrence_backward */
+
+enum { WEIGHT, RESULT, GATES, CELLS, H0, C0, GRAD, GRAD_CELLS, BACK_INPUTS };
+
+static nyx_status infer_backward(nyx_call *c) {
+  nyx__recurrence r;
+  nyx_tensor **in = c->in;
+  NYX_TRY(read_sizes(c, in[WEIGHT], "result", in[RESULT], false, &r));
+  NYX_TRY(check_states(&r, in[H0], in[C0]));
+  const nyx__cell *cell = &nyx__cells[r.cell];
+  const int64_t state[] = {r.length, r.batch, r.hidden};
+  const int64_t gates[] = {r.length, r.batch, cell->gates * r.hidden};
+  const int64_t saved[] = {r.length, r.batch, cell->saved * r.hidden};
+  bool lstm = r.cell == NYX_CELL_LSTM;
+  if (!in[GATES] && cell->saved > 0)
+    return nyx__error(c->ctx, TENSOR_MISSING, GATES + c->ctx->index_base, "gates");
+  if (!in[CELLS] && lstm)
+    return nyx__error(c->ctx, TENSOR_MISSING, CELLS + c->ctx->index_base, "cells");
+  if (in[GATES]) NYX_TRY(nyx__shape_check(c->ctx, "gates", in[GATES], 3, saved));
+  if (in[CELLS]) NYX_TRY(nyx__shape_check(c->ctx, "cells", in[CELLS], 3, state));
+  if (in[GRAD]) NYX_TRY(nyx__shape_check(c->ctx, "grad", in[GRAD], 3, state));
+  if (in[GRAD_CELLS])
+    NYX_TRY(nyx__shape_check(c->ctx, "grad_cells", in[GRAD_CELLS], 3, state));
+  nyx__spec(&c->spec[NYX__REC_DX], c->dtype, 3, gates);
+  nyx__spec(&c->spec[NYX__REC_DH0], c->dtype, 2, state + 1);
+  if (lstm)
+    nyx__spec(&c->spec[NYX__REC_DC0], c->dtype, 2, state + 1);
+  else
+    nyx__spec(&c->spec[NYX__REC_DHIDDEN], c->dtype, 3, gates);
+  c->n_out = lstm || r.cell == NYX_CELL_GRU ? 3 : 2;
+  return NYX_OK;
+}
+
+static nyx_status cpu_backward(nyx_call *c) {
+  nyx__recurrence r;
+  nyx__norm_data data;
+  NYX_TRY(read_sizes(c, c->in[WEIGHT], "result", c->in[RESULT], false, &r));
+  NYX_TRY(nyx__norm_open(c, BACK_INPUTS, &data));
+  r.weight = data_of(data.in[WEIGHT]);
+  r.y = data_of(data.in[RESULT]);
+  r.gates = data_of(data.in[GATES]);
+  r.cells = data_of(data.in[CELLS]);
+  r.h0 = data_of(data.in[H0]);
+  r.c0 = data_of(data.in[C0]);
+  r.grad = data_of(data.in[GRAD]);
+  r.grad_cells = data_of(data.in[GRAD_CELLS]);
+  r.dx = data_of(data.out[NYX__REC_DX]);
+  r.dh0 = data_of(data.out[NYX__REC_DH0]);
+  if (r.cell == NYX_CELL_LSTM) r.dc0 = data_of(data.out[NYX__REC_DC0]);
+  if (r.cell == NYX_CELL_GRU) r.dhidden = data_of(data.out[NYX__REC_DHIDDEN]);
+  return nyx__norm_close(c, &data, nyx__recurrence_backward(&r));
+}
+
+/* ------------------------------------------------------------------ batches, the ops */
+
+/* (batch, length, rows, columns) as (length, batch * rows, columns), or back: `parts`. */
+static nyx_status fold(nyx_context *ctx, nyx_tensor *t, int64_t parts, nyx_tensor **out) {
+  const int64_t order[] = {1, 0, 2, 3};
+  const nyx_value turn = NYX_LIST(order, 4);
+  nyx_tensor *flat = NULL, *turned = NULL;
+  nyx_status status;
+  if (parts == 0) {
+    const int64_t shape[] = {t->shape[1], t->shape[0] * t->shape[2], t->shape[3]};
+    const nyx_value to = NYX_LIST(shape, 3);
+    status = nyx__apply1(ctx, NYX__OP_permute, t, &turn, &turned);
+    if (status == NYX_OK) status = nyx__apply1(ctx, NYX__OP_reshape, turned, &to, out);
+  } else {
+    const int64_t shape[] = {t->shape[0], parts, t->shape[1] / parts, t->shape[2]};
+    const nyx_value to = NYX_LIST(shape, 4);
+    status = nyx__apply1(ctx, NYX__OP_reshape, t, &to, &flat);
+    if (status == NYX_OK) status = nyx__apply1(ctx, NYX__OP_permute, flat, &turn, out);
+  }
+  nyx_tensor_release(flat);
+  nyx_tensor_release(turned);
+  return status;
+}
+
+/* Input i with the batch as further rows. */
+static nyx_status more_rows(nyx_batch *b, int i, nyx_tensor **out) {
+  nyx_tensor *full;
+  if (!b->in[i]) return NYX_OK;
+  NYX_TRY(nyx__batch_full(b, i, &full));
+  nyx_status status = i == NYX__REC_X ? fold(b->ctx, full, 0, out)
+                                      : nyx__batch_fold(b->ctx, full, 0, out);
+  nyx_tensor_release(full);
+  return status;
+}
+
+/* Entries that share the weight are further rows. */
+static nyx_status batch(nyx_batch *b) {
+  nyx_tensor *in[NYX__REC_INPUTS] = {NULL}, *bias = b->in[NYX__REC_BIAS];
+  bool alone = b->batched[NYX__REC_WEIGHT] || (bias && b->batched[NYX__REC_BIAS]);
+  if (b->size == 0 || alone) return nyx__batch_each(b);
+  nyx_status status = NYX_OK;
+  in[NYX__REC_WEIGHT] = nyx_tensor_retain(b->in[NYX__REC_WEIGHT]);
+  if (bias) in[NYX__REC_BIAS] = nyx_tensor_retain(bias);
+  const int rows[] = {NYX__REC_X, NYX__REC_H0, NYX__REC_C0};
+  for (int k = 0; status == NYX_OK && k < 3; k++)
+    status = more_rows(b, rows[k], &in[rows[k]]);
+  if (status == NYX_OK) status = nyx__batch_apply(b, in, b->attr);
+  for (int i = 0; i < NYX__REC_INPUTS; i++) nyx_tensor_release(in[i]);
+  for (int k = 0; status == NYX_OK && k < b->n_out && b->out[k]; k++) {
+    nyx_tensor *split;
+    status = fold(b->ctx, b->out[k], b->size, &split);
+    if (status != NYX_OK) break;
+    nyx_tensor_release(b->out[k]);
+    b->out[k] = split;
+  }
+  return status;
+}
+
+const nyx_op nyx__op_recurrence = {
+    .name = "recurrence",
+    .group = "neural",
+    .doc =
+        "The steps of an LSTM, a GRU or a simple RNN: x (length, batch, gates * hidden) "
+        "is "
+        "the input times its weight, with its bias; weight (gates * hidden, hidden) and "
+        "bias (gates * hidden) are those of the state; h0 and c0 (batch, hidden) are "
+        "zero "
+        "when left out; gates in PyTorch's order: i f g o, r z n, or one. Results: the "
+        "states (length, batch, hidden), of lstm and gru the gates, of lstm the cells.",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x weight h0 c0 bias",
+    .min_in = 2,
+    .max_in = NYX__REC_INPUTS,
+    .attrs = attrs,
+    .n_attrs = NYX__REC_ATTRS,
+    .n_out = 3,
+    .infer = infer,
+    .cpu = cpu,
+    .gradient = nyx__recurrence_gradient,
+    .save_in = NYX_SAVE(NYX__REC_WEIGHT) | NYX_SAVE(NYX__REC_H0) | NYX_SAVE(NYX__REC_C0),
+    .save_out = NYX_SAVE_ALL,
+    .batch = batch,
+    .cases =
+        "x(3,2,8) weight(8,2); mode=lstm\n"
+        "x(2,2,12) weight(12,3) h0(2,3) c0(2,3) bias(12); mode=lstm reverse=true\n"
+        "x(3,1,6) weight(6,2); mode=gru reverse=true\n"
+        "x(1,2,3) weight(3,3) h0(2,3); mode=tanh\n"
+        "x(3,2,3) weight(3,3); mode=relu",
+    .domain = {-1, 1},
+};
+
+const nyx_op nyx__op_recurrence_backward = {
+    .name = "recurrence_backward",
+    .group = "gradient",
+    .doc =
+        "The gradients of recurrence: of x, of h0, and for lstm of c0, for gru of the "
+        "products of state and weight.",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_NONE,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "weight result gates cells h0 c0 grad grad_cells",
+    .min_in = 2,
+    .max_in = BACK_INPUTS,
+    .attrs = attrs,
+    .n_attrs = NYX__REC_ATTRS,
+    .no_gradient = true,
+    .n_out = 3,
+    .infer = infer_backward,
+    .cpu = cpu_backward,
+    .cases =
+        "weight(8,2) result(3,2,2) gates(3,2,8) cells(3,2,2); mode=lstm\n"
+        "weight(8,2) result(3,2,2) gates(3,2,8) cells(3,2,2) h0(2,2) c0(2,2) grad(3,2,2) "
+        "grad_cells(3,2,2); mode=lstm\n"
+        "weight(3,3) result(3,2,3); mode=tanh",
+};
