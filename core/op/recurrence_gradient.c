@@ -214,8 +214,7 @@ static nyx_status open_parts(parts *p) {
   NYX_TRY(wide(p, NULL, &state, &first));
   state.ndim = 3;
   const nyx_value shape = NYX_LIST(state.shape, 3);
-  nyx_tensor *const in[] = {b->in[NYX__REC_H0],
-                            b->n_in > NYX__REC_C0 ? b->in[NYX__REC_C0] : NULL};
+  nyx_tensor *const in[] = {b->in[NYX__REC_H0], b->in[NYX__REC_C0]};
   nyx_tensor **const out[] = {&p->h0, &p->c0};
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < 2; i++) {
@@ -369,7 +368,7 @@ static nyx_status weight_gradient(nyx_backward *b, const nyx__recurrence *r,
 
 /* Gives `t` to input i, in its dtype. */
 static nyx_status give(nyx_backward *b, int i, nyx_tensor *t) {
-  if (i >= b->n_in || !b->need[i] || !t) return NYX_OK;
+  if (!b->need[i] || !t) return NYX_OK;
   return nyx__to_dtype(b->ctx, t, b->in_spec[i].dtype, &b->grad_in[i]);
 }
 
@@ -384,7 +383,7 @@ static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, const resu
     nyx_tensor_release(t);
     if (status != NYX_OK) return status;
   }
-  if (b->n_in <= NYX__REC_BIAS || !b->need[NYX__REC_BIAS]) return NYX_OK;
+  if (!b->need[NYX__REC_BIAS]) return NYX_OK;
   NYX_TRY(nyx__sum_to(b->ctx, d->dhidden, &b->in_spec[NYX__REC_BIAS], &t));
   nyx_status status = give(b, NYX__REC_BIAS, t);
   nyx_tensor_release(t);
