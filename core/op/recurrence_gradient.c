@@ -1,16 +1,16 @@
-/* The gradient of recurrence: those of x and of the first states in one op, or step by
- * step with ops where it has to be differentiated itself; those of weight and bias are
- * one product, and one sum, over all steps. Read next: recurrence.c. */
+/* The gradient of recurrence: those of the gates, of x and of the first states in one op,
+ * or step by step with ops where it has to be differentiated itself; those of weights and
+ * biases are one product, and one sum, over all steps. Read next: recurrence.c. */
 #include <string.h>
 
 #include "../grad/graph.h"
 #include "../transform/lift.h"
 #include "recurrence.h"
 
-/* What the results are: gradients of x, of its products with the weight (the same but for
- * a GRU), and of the first states; NULL: zero. */
+/* Gradients of the products with weight_ih and with weight_hh (one tensor but for a GRU),
+ * of x and of the first states; NULL: zero, or not wanted. */
 typedef struct results {
-  nyx_tensor *dx, *dhidden, *dh0, *dc0;
+  nyx_tensor *dgates, *dhidden, *dx, *dh0, *dc0;
 } results;
 
 /* ------------------------------------------------------------------ step by step */
@@ -20,9 +20,9 @@ typedef struct parts {
   nyx_backward *b;
   nyx__recurrence r;
   nyx_tensor *weight, *y, *gates, *cells, *h0, *c0; /* all in the dtype of gates */
-  nyx_tensor *dy, *dgates, *dcells;
-  nyx_tensor *dh, *carry;     /* what the later step gave: to the state, past its gates */
-  nyx_tensor **dx, **dhidden; /* by position; dhidden of a GRU only */
+  nyx_tensor *dy, *dsaved, *dcells;
+  nyx_tensor *dh, *carry; /* what the later step gave: to the state, past its gates */
+  nyx_tensor **dgates, **dhidden; /* by position; dhidden of a GRU only */
   nyx_tensor *held[40];
   int n;
 } parts;
@@ -88,7 +88,7 @@ static nyx_status lstm_step(parts *p, int64_t s, nyx_tensor *dh) {
   int64_t t = nyx__step_at(&p->r, s);
   nyx_tensor *v[4], *g[4], *d[4], *cell, *last, *dc, *more;
   NYX_TRY(blocks_of(p, p->gates, t, 4, v));
-  NYX_TRY(blocks_of(p, p->dgates, t, 4, g));
+  NYX_TRY(blocks_of(p, p->dsaved, t, 4, g));
   NYX_TRY(step_of(p, p->cells, t, &cell));
   NYX_TRY(step_of(p, p->dcells, t, &more));
   NYX_TRY(before(p, p->cells, p->c0, s, &last));
@@ -101,7 +101,7 @@ static nyx_status lstm_step(parts *p, int64_t s, nyx_tensor *dh) {
   NYX_TRY(evaluate(p, "(g * x + z) * (K(1) - y * y)", dc, v[0], v[2], g[2], NULL, &d[2]));
   NYX_TRY(evaluate(p, "(g * nyx_tanh(x) + z) * y * (K(1) - y)", dh, cell, v[3], g[3],
                    NULL, &d[3]));
-  NYX_TRY(joined(p, d, 4, 2, &p->dx[t]));
+  NYX_TRY(joined(p, d, 4, 2, &p->dgates[t]));
   nyx_tensor_release(p->carry);
   p->carry = NULL;
   NYX_TRY(evaluate(p, "x * y", NULL, dc, v[1], NULL, NULL, &more));
@@ -113,7 +113,7 @@ static nyx_status gru_step(parts *p, int64_t s, nyx_tensor *dh) {
   int64_t t = nyx__step_at(&p->r, s);
   nyx_tensor *v[4], *g[4], *d[3], *last, *dn, *more;
   NYX_TRY(blocks_of(p, p->gates, t, 4, v));
-  NYX_TRY(blocks_of(p, p->dgates, t, 4, g));
+  NYX_TRY(blocks_of(p, p->dsaved, t, 4, g));
   NYX_TRY(before(p, p->y, p->h0, s, &last));
   NYX_TRY(evaluate(p, "x + y", NULL, dh, p->carry, NULL, NULL, &dh));
   NYX_TRY(evaluate(p, "(g * (K(1) - x) + z) * (K(1) - y * y)", dh, v[1], v[2], g[2], NULL,
@@ -122,7 +122,7 @@ static nyx_status gru_step(parts *p, int64_t s, nyx_tensor *dh) {
   NYX_TRY(evaluate(p, "(g * (x - r) + z) * y * (K(1) - y)", dh, last, v[1], g[1], v[2],
                    &d[1]));
   d[2] = dn;
-  NYX_TRY(joined(p, d, 3, 2, &p->dx[t]));
+  NYX_TRY(joined(p, d, 3, 2, &p->dgates[t]));
   NYX_TRY(evaluate(p, "g * x + z", dn, v[0], NULL, g[3], NULL, &d[2]));
   NYX_TRY(joined(p, d, 3, 2, &p->dhidden[t]));
   nyx_tensor_release(p->carry);
@@ -139,14 +139,14 @@ static nyx_status plain_step(parts *p, int64_t s, nyx_tensor *dh) {
   nyx_tensor *y;
   NYX_TRY(step_of(p, p->y, t, &y));
   NYX_TRY(evaluate(p, text, dh, y, NULL, NULL, NULL, &dh));
-  p->dx[t] = nyx_tensor_retain(dh);
+  p->dgates[t] = nyx_tensor_retain(dh);
   return NYX_OK;
 }
 
 /* p->dh, of the state before step s, from what the step gave to its product. */
 static nyx_status go_back(parts *p, int64_t s) {
   int64_t t = nyx__step_at(&p->r, s);
-  nyx_tensor *d = p->r.cell == NYX_CELL_GRU ? p->dhidden[t] : p->dx[t];
+  nyx_tensor *d = p->r.cell == NYX_CELL_GRU ? p->dhidden[t] : p->dgates[t];
   nyx_tensor_release(p->dh);
   p->dh = NULL;
   return nyx__apply2(p->b->ctx, NYX__OP_matmul, d, p->weight, NULL, &p->dh);
@@ -196,7 +196,7 @@ static nyx_status wide(parts *p, nyx_tensor *t, const nyx_spec *spec, nyx_tensor
   nyx_spec own = *spec;
   own.dtype = p->r.dtype;
   if (t) return nyx__to_dtype(p->b->ctx, t, own.dtype, out);
-  return nyx__zeros(p->b->ctx, p->b->in[NYX__REC_WEIGHT], &own, out);
+  return nyx__zeros(p->b->ctx, p->b->in[NYX__REC_WEIGHT_HH], &own, out);
 }
 
 /* Everything in one dtype, and what is absent as zeros. */
@@ -206,7 +206,8 @@ static nyx_status open_parts(parts *p) {
   nyx_spec state = spec[NYX__REC_Y];
   state.shape[0] = 1;
   nyx_tensor *first = NULL;
-  NYX_TRY(wide(p, b->in[NYX__REC_WEIGHT], &b->in_spec[NYX__REC_WEIGHT], &p->weight));
+  NYX_TRY(
+      wide(p, b->in[NYX__REC_WEIGHT_HH], &b->in_spec[NYX__REC_WEIGHT_HH], &p->weight));
   NYX_TRY(wide(p, b->out[NYX__REC_Y], &spec[NYX__REC_Y], &p->y));
   NYX_TRY(wide(p, b->grad_out[NYX__REC_Y], &spec[NYX__REC_Y], &p->dy));
   NYX_TRY(wide(p, NULL, &state, &p->dh));
@@ -231,7 +232,7 @@ static nyx_status open_parts(parts *p) {
   nyx_tensor_release(first);
   if (status != NYX_OK || nyx__cells[p->r.cell].saved == 0) return status;
   p->gates = nyx_tensor_retain(b->out[NYX__REC_GATES]);
-  NYX_TRY(wide(p, b->grad_out[NYX__REC_GATES], &spec[NYX__REC_GATES], &p->dgates));
+  NYX_TRY(wide(p, b->grad_out[NYX__REC_GATES], &spec[NYX__REC_GATES], &p->dsaved));
   if (p->r.cell != NYX_CELL_LSTM) return NYX_OK;
   p->cells = nyx_tensor_retain(b->out[NYX__REC_CELLS]);
   return wide(p, b->grad_out[NYX__REC_CELLS], &spec[NYX__REC_CELLS], &p->dcells);
@@ -253,30 +254,40 @@ static nyx_status close_states(parts *p, results *out) {
   return status;
 }
 
+/* dx is the product that gives the gradient of any linear's input. */
 static nyx_status close_parts(parts *p, results *out) {
-  NYX_TRY(join_steps(p, p->dx, &out->dx));
+  nyx_backward *b = p->b;
+  NYX_TRY(join_steps(p, p->dgates, &out->dgates));
   if (p->r.cell == NYX_CELL_GRU)
     NYX_TRY(join_steps(p, p->dhidden, &out->dhidden));
   else
-    out->dhidden = nyx_tensor_retain(out->dx);
+    out->dhidden = nyx_tensor_retain(out->dgates);
+  if (b->need[NYX__REC_X]) {
+    nyx_tensor *weight;
+    NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_IH], p->r.dtype, &weight));
+    nyx_status status =
+        nyx__apply2(b->ctx, NYX__OP_matmul, out->dgates, weight, NULL, &out->dx);
+    nyx_tensor_release(weight);
+    if (status != NYX_OK) return status;
+  }
   return close_states(p, out);
 }
 
 static nyx_status by_ops(nyx_backward *b, const nyx__recurrence *r, results *out) {
   parts p = {.b = b, .r = *r};
-  size_t bytes = (size_t)r->length * 2 * sizeof *p.dx;
-  p.dx = nyx_memory_alloc(bytes);
-  if (!p.dx) return nyx__no_memory(b->ctx, bytes);
-  memset(p.dx, 0, bytes);
-  p.dhidden = p.dx + r->length;
+  size_t bytes = (size_t)r->length * 2 * sizeof *p.dgates;
+  p.dgates = nyx_memory_alloc(bytes);
+  if (!p.dgates) return nyx__no_memory(b->ctx, bytes);
+  memset(p.dgates, 0, bytes);
+  p.dhidden = p.dgates + r->length;
   nyx_status status = open_parts(&p);
   if (status == NYX_OK) status = all_steps(&p);
   if (status == NYX_OK) status = close_parts(&p, out);
   let_go(&p);
-  for (int64_t i = 0; i < 2 * r->length; i++) nyx_tensor_release(p.dx[i]);
-  nyx_memory_free(p.dx);
+  for (int64_t i = 0; i < 2 * r->length; i++) nyx_tensor_release(p.dgates[i]);
+  nyx_memory_free(p.dgates);
   nyx_tensor *all[] = {p.weight, p.y,  p.gates,  p.cells,  p.h0,   p.c0,
-                       p.dy,     p.dh, p.dgates, p.dcells, p.carry};
+                       p.dy,     p.dh, p.dsaved, p.dcells, p.carry};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) nyx_tensor_release(all[i]);
   return status;
 }
@@ -284,25 +295,28 @@ static nyx_status by_ops(nyx_backward *b, const nyx__recurrence *r, results *out
 /* ------------------------------------------------------------------ all at once */
 
 static nyx_status by_kernel(nyx_backward *b, const nyx__recurrence *r, results *out) {
-  nyx_tensor *in[] = {
-      b->in[NYX__REC_WEIGHT], b->out[NYX__REC_Y],      NULL, NULL, b->in[NYX__REC_H0],
-      b->in[NYX__REC_C0],     b->grad_out[NYX__REC_Y], NULL};
+  bool lstm = r->cell == NYX_CELL_LSTM, gru = r->cell == NYX_CELL_GRU;
+  nyx_tensor *in[] = {b->in[NYX__REC_WEIGHT_HH],
+                      b->out[NYX__REC_Y],
+                      lstm || gru ? b->out[NYX__REC_GATES] : NULL,
+                      lstm ? b->out[NYX__REC_CELLS] : NULL,
+                      b->in[NYX__REC_H0],
+                      b->in[NYX__REC_C0],
+                      b->grad_out[NYX__REC_Y],
+                      lstm ? b->grad_out[NYX__REC_CELLS] : NULL,
+                      b->need[NYX__REC_X] ? b->in[NYX__REC_WEIGHT_IH] : NULL};
   nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL};
-  if (nyx__cells[r->cell].saved > 0) in[2] = b->out[NYX__REC_GATES];
-  if (r->cell == NYX_CELL_LSTM) {
-    in[3] = b->out[NYX__REC_CELLS];
-    in[7] = b->grad_out[NYX__REC_CELLS];
-  }
-  NYX_TRY(nyx_apply(b->ctx, nyx__op(NYX__OP_recurrence_backward), in, 8, b->attr, made));
-  out->dx = made[NYX__REC_DX];
-  out->dh0 = made[NYX__REC_DH0];
-  if (r->cell == NYX_CELL_LSTM) out->dc0 = made[NYX__REC_DC0];
-  out->dhidden =
-      r->cell == NYX_CELL_GRU ? made[NYX__REC_DHIDDEN] : nyx_tensor_retain(out->dx);
+  NYX_TRY(nyx_apply(b->ctx, nyx__op(NYX__OP_recurrence_backward), in, 9, b->attr, made));
+  int i = 0;
+  out->dgates = made[i++];
+  out->dh0 = made[i++];
+  if (lstm) out->dc0 = made[i++];
+  out->dhidden = gru ? made[i++] : nyx_tensor_retain(out->dgates);
+  if (b->need[NYX__REC_X]) out->dx = made[i++];
   return NYX_OK;
 }
 
-/* ------------------------------------------------------------------ the weight's */
+/* ------------------------------------------------------------------ the weights' */
 
 /* x^T y of all rows of two sequences, or of two matrices. */
 static nyx_status over_rows(nyx_context *ctx, nyx_tensor *x, nyx_tensor *y,
@@ -359,6 +373,8 @@ static nyx_status weight_gradient(nyx_backward *b, const nyx__recurrence *r,
     status = nyx__apply2(ctx, NYX__OP_add, later, first, NULL, out);
   else if (status == NYX_OK && (later || first))
     *out = nyx_tensor_retain(later ? later : first);
+  else if (status == NYX_OK)
+    status = nyx__zeros(ctx, d, &b->in_spec[NYX__REC_WEIGHT_HH], out);
   nyx_tensor_release(y);
   nyx_tensor_release(h0);
   nyx_tensor_release(later);
@@ -366,33 +382,59 @@ static nyx_status weight_gradient(nyx_backward *b, const nyx__recurrence *r,
   return status;
 }
 
-/* Gives `t` to input i, in its dtype. */
+/* Gives `t` to input i, in its dtype; NULL: nothing. Takes it over. */
 static nyx_status give(nyx_backward *b, int i, nyx_tensor *t) {
-  if (!b->need[i] || !t) return NYX_OK;
-  return nyx__to_dtype(b->ctx, t, b->in_spec[i].dtype, &b->grad_in[i]);
-}
-
-static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, const results *d) {
-  nyx_tensor *t = NULL;
-  NYX_TRY(give(b, NYX__REC_X, d->dx));
-  NYX_TRY(give(b, NYX__REC_H0, d->dh0));
-  NYX_TRY(give(b, NYX__REC_C0, d->dc0));
-  if (b->need[NYX__REC_WEIGHT]) {
-    NYX_TRY(weight_gradient(b, r, d->dhidden, &t));
-    nyx_status status = give(b, NYX__REC_WEIGHT, t);
-    nyx_tensor_release(t);
-    if (status != NYX_OK) return status;
-  }
-  if (!b->need[NYX__REC_BIAS]) return NYX_OK;
-  NYX_TRY(nyx__sum_to(b->ctx, d->dhidden, &b->in_spec[NYX__REC_BIAS], &t));
-  nyx_status status = give(b, NYX__REC_BIAS, t);
+  nyx_status status = NYX_OK;
+  if (b->need[i] && t)
+    status = nyx__to_dtype(b->ctx, t, b->in_spec[i].dtype, &b->grad_in[i]);
   nyx_tensor_release(t);
   return status;
 }
 
+static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r,
+                               const results *d) {
+  nyx_tensor *x, *t = NULL;
+  if (b->need[NYX__REC_WEIGHT_IH]) {
+    NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_X], d->dgates->dtype, &x));
+    nyx_status status = over_rows(b->ctx, d->dgates, x, &t);
+    nyx_tensor_release(x);
+    if (status != NYX_OK) return status;
+    NYX_TRY(give(b, NYX__REC_WEIGHT_IH, t));
+  }
+  t = NULL;
+  if (!b->need[NYX__REC_WEIGHT_HH]) return NYX_OK;
+  NYX_TRY(weight_gradient(b, r, d->dhidden, &t));
+  return give(b, NYX__REC_WEIGHT_HH, t);
+}
+
+static nyx_status give_biases(nyx_backward *b, const results *d) {
+  const int ids[] = {NYX__REC_BIAS_IH, NYX__REC_BIAS_HH};
+  nyx_tensor *from[] = {d->dgates, d->dhidden}, *sum = NULL;
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < 2; i++) {
+    if (!b->need[ids[i]]) continue;
+    if (!sum || from[0] != from[1]) {
+      nyx_tensor_release(sum);
+      sum = NULL;
+      status = nyx__sum_to(b->ctx, from[i], &b->in_spec[ids[i]], &sum);
+    }
+    if (status == NYX_OK) status = give(b, ids[i], nyx_tensor_retain(sum));
+  }
+  nyx_tensor_release(sum);
+  return status;
+}
+
+static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, const results *d) {
+  NYX_TRY(give(b, NYX__REC_X, nyx_tensor_retain(d->dx)));
+  NYX_TRY(give(b, NYX__REC_H0, nyx_tensor_retain(d->dh0)));
+  NYX_TRY(give(b, NYX__REC_C0, nyx_tensor_retain(d->dc0)));
+  NYX_TRY(give_weights(b, r, d));
+  return give_biases(b, d);
+}
+
 nyx_status nyx__recurrence_gradient(nyx_backward *b) {
   nyx__recurrence r = {.ctx = b->ctx};
-  results d = {NULL, NULL, NULL, NULL};
+  results d = {NULL, NULL, NULL, NULL, NULL};
   NYX_TRY(nyx__recurrence_mode(b->ctx, b->attr[NYX__REC_MODE].s, &r.cell));
   const int64_t *shape = b->out_spec[NYX__REC_Y].shape;
   r.dtype = nyx__compute_dtype(b->out_spec[NYX__REC_Y].dtype);
@@ -405,6 +447,7 @@ nyx_status nyx__recurrence_gradient(nyx_backward *b) {
              nyx__any_lifted(b->in, b->n_in) || nyx__any_lifted(b->out, b->n_out);
   nyx_status status = ops ? by_ops(b, &r, &d) : by_kernel(b, &r, &d);
   if (status == NYX_OK) status = give_all(b, &r, &d);
+  nyx_tensor_release(d.dgates);
   nyx_tensor_release(d.dx);
   nyx_tensor_release(d.dhidden);
   nyx_tensor_release(d.dh0);

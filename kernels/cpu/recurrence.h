@@ -13,20 +13,20 @@ typedef enum nyx_cell {
   NYX_CELLS
 } nyx_cell;
 
-/* `rows` rows and `width` columns of the hidden state. A row of x and dx has one block of
+/* `rows` rows and `width` columns of the hidden state. A row of dgates has one block of
  * `hidden` columns for each gate, one of saved gates always four, and all others one; a
- * row of the product has blocks of `tile` columns: one for each gate, in `backward` one.
- * Pointers are to the first row and the first of the columns. */
+ * row of the product has blocks of `tile` columns: one for each gate (a GRU's n has two:
+ * of the input and of the state), in `backward` one. Pointers are to the first row and
+ * the first of the columns. */
 typedef struct nyx_cell_step {
   int64_t rows, width, hidden, tile;
-  const void *product; /* the state before times the weight; backward: what later steps
-                        * give to the gradient of the state */
-  const void *bias;    /* NULL: none */
+  const void *product; /* of input and weight plus that of state and weight; backward:
+                        * what later steps give to the gradient of the state */
+  const void *bias;    /* of the product's blocks, `hidden` apart; NULL: none */
   const void *before, *cell_before; /* the states before; the latter of an LSTM only */
-  const void *x;                    /* backward: */
-  const void *grad, *grad_cell;     /* NULL: zero */
+  const void *grad, *grad_cell;     /* backward; NULL: zero */
   void *y, *cell, *gates;           /* made; backward: read */
-  void *dx, *dhidden;               /* dhidden: of the product of a GRU */
+  void *dgates, *dhidden; /* dhidden: of a GRU, what n's part of the state gets */
   void *carry; /* in and out: what reaches the cell (GRU: the state) past the gates */
 } nyx_cell_step;
 

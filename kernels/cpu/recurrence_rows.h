@@ -9,7 +9,6 @@
 typedef struct spot {
   const nyx_cell_step *s;
   int64_t row, column, part;
-  int gates; /* blocks in a row of x */
 } spot;
 
 /* Of a row of `blocks` blocks, block k. */
@@ -34,10 +33,6 @@ NYX_FN T product_of(const spot *p, int64_t blocks, int64_t k) {
     v += load_lanes((const S *)p->s->bias + k * p->s->hidden + p->column, p->part);
   return v;
 }
-/* What goes into gate k. */
-NYX_FN T before_gate(const spot *p, int64_t k) {
-  return read(p, p->s->x, p->gates, k) + product_of(p, p->gates, k);
-}
 /* The gradient of the state after this step. */
 NYX_FN T gradient_of(const spot *p) {
   return product_of(p, 1, 0) + read_or_zero(p, p->s->grad);
@@ -52,8 +47,8 @@ NYX_FN T tanh_slope(T v) {
 
 NYX_FN void lstm_forward(const spot *p) {
   const nyx_cell_step *s = p->s;
-  T i = nyx_sigmoid(before_gate(p, 0)), f = nyx_sigmoid(before_gate(p, 1));
-  T g = nyx_tanh(before_gate(p, 2)), o = nyx_sigmoid(before_gate(p, 3));
+  T i = nyx_sigmoid(product_of(p, 4, 0)), f = nyx_sigmoid(product_of(p, 4, 1));
+  T g = nyx_tanh(product_of(p, 4, 2)), o = nyx_sigmoid(product_of(p, 4, 3));
   T c = nyx_fma(f, read(p, s->cell_before, 1, 0), i * g);
   write(p, s->gates, 4, 0, i);
   write(p, s->gates, 4, 1, f);
@@ -70,17 +65,17 @@ NYX_FN void lstm_backward(const spot *p) {
   T dh = gradient_of(p), y = nyx_tanh(read(p, s->cell, 1, 0));
   T dc = read(p, s->carry, 1, 0) + read_or_zero(p, s->grad_cell);
   dc = nyx_fma(dh * o, tanh_slope(y), dc);
-  write(p, s->dx, 4, 0, dc * g * sigmoid_slope(i));
-  write(p, s->dx, 4, 1, dc * read(p, s->cell_before, 1, 0) * sigmoid_slope(f));
-  write(p, s->dx, 4, 2, dc * i * tanh_slope(g));
-  write(p, s->dx, 4, 3, dh * y * sigmoid_slope(o));
+  write(p, s->dgates, 4, 0, dc * g * sigmoid_slope(i));
+  write(p, s->dgates, 4, 1, dc * read(p, s->cell_before, 1, 0) * sigmoid_slope(f));
+  write(p, s->dgates, 4, 2, dc * i * tanh_slope(g));
+  write(p, s->dgates, 4, 3, dh * y * sigmoid_slope(o));
   write(p, s->carry, 1, 0, dc * f);
 }
 
 NYX_FN void gru_forward(const spot *p) {
   const nyx_cell_step *s = p->s;
-  T r = nyx_sigmoid(before_gate(p, 0)), z = nyx_sigmoid(before_gate(p, 1));
-  T part = product_of(p, 3, 2), n = nyx_tanh(nyx_fma(r, part, read(p, s->x, 3, 2)));
+  T r = nyx_sigmoid(product_of(p, 4, 0)), z = nyx_sigmoid(product_of(p, 4, 1));
+  T part = product_of(p, 4, 3), n = nyx_tanh(nyx_fma(r, part, product_of(p, 4, 2)));
   write(p, s->gates, 4, 0, r);
   write(p, s->gates, 4, 1, z);
   write(p, s->gates, 4, 2, n);
@@ -96,9 +91,9 @@ NYX_FN void gru_backward(const spot *p) {
   T dn = dh * (K(1) - z) * tanh_slope(n);
   T dr = dn * part * sigmoid_slope(r);
   T dz = dh * (read(p, s->before, 1, 0) - n) * sigmoid_slope(z);
-  write(p, s->dx, 3, 0, dr);
-  write(p, s->dx, 3, 1, dz);
-  write(p, s->dx, 3, 2, dn);
+  write(p, s->dgates, 3, 0, dr);
+  write(p, s->dgates, 3, 1, dz);
+  write(p, s->dgates, 3, 2, dn);
   write(p, s->dhidden, 3, 0, dr);
   write(p, s->dhidden, 3, 1, dz);
   write(p, s->dhidden, 3, 2, dn * r);
@@ -106,41 +101,41 @@ NYX_FN void gru_backward(const spot *p) {
 }
 
 NYX_FN void tanh_forward(const spot *p) {
-  write(p, p->s->y, 1, 0, nyx_tanh(before_gate(p, 0)));
+  write(p, p->s->y, 1, 0, nyx_tanh(product_of(p, 1, 0)));
 }
 NYX_FN void tanh_backward(const spot *p) {
-  write(p, p->s->dx, 1, 0, gradient_of(p) * tanh_slope(read(p, p->s->y, 1, 0)));
+  write(p, p->s->dgates, 1, 0, gradient_of(p) * tanh_slope(read(p, p->s->y, 1, 0)));
 }
 
 NYX_FN void relu_forward(const spot *p) {
-  T v = before_gate(p, 0);
+  T v = product_of(p, 1, 0);
   write(p, p->s->y, 1, 0, nyx_select(nyx_lt(v, K(0)), K(0), v));
 }
 NYX_FN void relu_backward(const spot *p) {
   T y = read(p, p->s->y, 1, 0), g = gradient_of(p);
-  write(p, p->s->dx, 1, 0, nyx_select(nyx_le(y, K(0)), K(0), g));
+  write(p, p->s->dgates, 1, 0, nyx_select(nyx_le(y, K(0)), K(0), g));
 }
 
 /* All rows and columns; whole vectors have a loop of their own, without branches. */
-#define EVERYWHERE(name, blocks)                                                         \
+#define EVERYWHERE(name)                                                                 \
   static void all_##name(const nyx_cell_step *step) {                                    \
     const nyx_cell_step s = *step; /* its own: no store can change it */                 \
     int64_t whole = s.width / NYX_LANES * NYX_LANES;                                     \
     for (int64_t row = 0; row < s.rows; row++) {                                         \
-      spot p = {&s, row, 0, NYX_LANES, blocks};                                          \
+      spot p = {&s, row, 0, NYX_LANES};                                                  \
       for (; p.column < whole; p.column += NYX_LANES) name(&p);                          \
       p.part = s.width - whole;                                                          \
       if (p.part > 0) name(&p);                                                          \
     }                                                                                    \
   }
-EVERYWHERE(lstm_forward, 4)
-EVERYWHERE(lstm_backward, 4)
-EVERYWHERE(gru_forward, 3)
-EVERYWHERE(gru_backward, 3)
-EVERYWHERE(tanh_forward, 1)
-EVERYWHERE(tanh_backward, 1)
-EVERYWHERE(relu_forward, 1)
-EVERYWHERE(relu_backward, 1)
+EVERYWHERE(lstm_forward)
+EVERYWHERE(lstm_backward)
+EVERYWHERE(gru_forward)
+EVERYWHERE(gru_backward)
+EVERYWHERE(tanh_forward)
+EVERYWHERE(tanh_backward)
+EVERYWHERE(relu_forward)
+EVERYWHERE(relu_backward)
 
 extern const nyx_recurrence_kernel RECURRENCE_KERNEL;
 const nyx_recurrence_kernel RECURRENCE_KERNEL = {

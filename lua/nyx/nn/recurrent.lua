@@ -26,14 +26,11 @@ local function add_parameters(self, suffix, inputs, options)
 end
 
 -- One direction of one layer over x (length, batch, features): the states of all steps, and of
--- an LSTM the cells. A GRU's second bias goes into the product that the reset gate scales; all
--- others can be added up before.
+-- an LSTM the cells.
 local function steps(self, suffix, reverse, x, h0, c0)
-  local bias, inner = self["bias_ih" .. suffix], self["bias_hh" .. suffix]
-  if bias and self.mode ~= "gru" then bias, inner = bias + inner, nil end
-  local y, _, cells = nyx.recurrence(x:linear(self["weight_ih" .. suffix], bias),
-    self["weight_hh" .. suffix],
-    { h0 = h0, c0 = c0, bias = inner, mode = self.mode, reverse = reverse })
+  local y, _, cells = nyx.recurrence(x, self["weight_ih" .. suffix], self["weight_hh" .. suffix],
+    { bias_ih = self["bias_ih" .. suffix], bias_hh = self["bias_hh" .. suffix], h0 = h0, c0 = c0,
+      mode = self.mode, reverse = reverse })
   return y, cells
 end
 
