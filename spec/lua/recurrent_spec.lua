@@ -311,13 +311,12 @@ describe("recurrent layers", function()
   it("give gradients to states and to what the last states are used for", function()
     local layer = nn.LSTM(2, 3, { dtype = "float64" })
     local o = { dtype = "float64" }
-    local x, h0, c0 = nyx.randn({ 3, 2, 2 }, o), nyx.randn({ 1, 2, 3 }, o), nyx.randn({ 1, 2, 3 }, o)
-    local list = { x, h0, c0 }
+    local x = nyx.randn({ 3, 2, 2 }, o)
+    local list = { x, nyx.randn({ 1, 2, 3 }, o), nyx.randn({ 1, 2, 3 }, o) }
     for _, t in ipairs(list) do t:requires_grad_() end
     assert(nyx.gradcheck(function(a, b, c) return layer(a, b, c) end, list))
     local _, _, c = layer(x)
     c:sum():backward()
-    assert.equal(0, x.grad[3]:mul(0):abs():max():item())
     assert(layer.weight_hh_l0.grad:abs():max():item() > 0)
   end)
 
@@ -338,7 +337,8 @@ describe("recurrent layers", function()
   it("are saved and loaded", function()
     local path = os.tmpname()
     for _, layer in ipairs { nn.LSTM(3, 4, { num_layers = 2, bidirectional = true }),
-      nn.RNN(3, 4, { nonlinearity = "relu", batch_first = true }), nn.GRU(3, 4, { bias = false }) } do
+      nn.RNN(3, 4, { nonlinearity = "relu", batch_first = true }),
+      nn.GRU(3, 4, { bias = false }) } do
       nyx.save(path, layer)
       local x, loaded = nyx.randn(2, 5, 3), nyx.load(path)
       assert.equal(0, (layer(x) - loaded(x)):abs():max():item())
@@ -361,8 +361,10 @@ describe("recurrent layers", function()
     local layer, x = nn.LSTM(3, 4), nyx.zeros(5, 2, 3)
     assert.matches("nn.LSTM: 'hidden_size' is number 0", message(nn.LSTM, 3, 0))
     assert.matches("unknown option 'proj_size'", message(nn.LSTM, 3, 4, { proj_size = 2 }))
-    assert.matches("unknown option 'nonlinearity'", message(nn.GRU, 3, 4, { nonlinearity = "relu" }))
-    assert.matches("'nonlinearity' is string 'elu'", message(nn.RNN, 3, 4, { nonlinearity = "elu" }))
+    assert.matches("unknown option 'nonlinearity'",
+      message(nn.GRU, 3, 4, { nonlinearity = "relu" }))
+    assert.matches("'nonlinearity' is string 'elu'",
+      message(nn.RNN, 3, 4, { nonlinearity = "elu" }))
     assert.matches("expected 3 features %(input_size%)", message(layer, nyx.zeros(5, 2, 4)))
     assert.matches("expected 3 dimensions, or 2 without a batch", message(layer, nyx.zeros(3)))
     assert.matches("'h0' is a tensor of shape %(1x3x4%), expected %(1x2x4%)",

@@ -75,7 +75,9 @@ function Recurrent:init(input_size, hidden_size, options)
   local inputs = input_size
   for layer = 0, self.num_layers - 1 do
     add_parameters(self, "_l" .. layer, inputs, options)
-    if self.bidirectional then add_parameters(self, "_l" .. layer .. "_reverse", inputs, options) end
+    if self.bidirectional then
+      add_parameters(self, "_l" .. layer .. "_reverse", inputs, options)
+    end
     inputs = hidden_size * (self.bidirectional and 2 or 1)
   end
 end
