@@ -391,9 +391,66 @@ static nyx_status give(nyx_backward *b, int i, nyx_tensor *t) {
   return status;
 }
 
-static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r,
+/* Copies `from` (steps, batch, columns) to steps t0.. and columns j.. of `to`. */
+static nyx_status put(nyx_context *ctx, nyx_tensor *from, nyx_tensor *to, int64_t t0,
+                      int64_t j) {
+  nyx_tensor *steps = NULL, *place = NULL;
+  nyx_status status = part_of(ctx, to, 0, t0, from->shape[0], &steps);
+  if (status == NYX_OK) status = part_of(ctx, steps, 2, j, from->shape[2], &place);
+  if (status == NYX_OK) status = nyx__copy_into(ctx, from, place);
+  nyx_tensor_release(steps);
+  nyx_tensor_release(place);
+  return status;
+}
+
+/* Every step's input and the state before it, side by side. */
+static nyx_status side_by_side(nyx_backward *b, const nyx__recurrence *r, nyx_dtype dtype,
+                               nyx_tensor **out) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *x = b->in[NYX__REC_X], *y = NULL, *first = NULL, *h0 = b->in[NYX__REC_H0];
+  const int64_t input = x->shape[2], shape[] = {r->length, r->batch, input + r->hidden};
+  nyx_spec state = {.dtype = dtype, .ndim = 3, .shape = {1, r->batch, r->hidden}};
+  const nyx_value one = NYX_I(0);
+  NYX_TRY(nyx_tensor_empty(ctx, dtype, 3, shape, out));
+  nyx_status status = h0 ? nyx__apply1(ctx, NYX__OP_unsqueeze, h0, &one, &first)
+                         : nyx__zeros(ctx, x, &state, &first);
+  if (status == NYX_OK) status = put(ctx, x, *out, 0, 0);
+  if (status == NYX_OK) status = put(ctx, first, *out, nyx__step_at(r, 0), input);
+  if (status == NYX_OK)
+    status = part_of(ctx, b->out[NYX__REC_Y], 0, r->reverse, r->length - 1, &y);
+  if (status == NYX_OK) status = put(ctx, y, *out, !r->reverse, input);
+  nyx_tensor_release(y);
+  nyx_tensor_release(first);
+  return status;
+}
+
+/* Both weights' gradients as one product, which reads the gates' only once. */
+static nyx_status give_both(nyx_backward *b, const nyx__recurrence *r, const results *d) {
+  nyx_context *ctx = b->ctx;
+  const int ids[] = {NYX__REC_WEIGHT_IH, NYX__REC_WEIGHT_HH};
+  nyx_tensor *right = NULL, *both = NULL;
+  int64_t j = 0;
+  nyx_status status = side_by_side(b, r, d->dgates->dtype, &right);
+  if (status == NYX_OK) status = over_rows(ctx, d->dgates, right, &both);
+  for (int i = 0; status == NYX_OK && i < 2; i++) {
+    nyx_tensor *view = NULL, *own = NULL;
+    int64_t columns = b->in_spec[ids[i]].shape[1];
+    status = part_of(ctx, both, 1, j, columns, &view);
+    if (status == NYX_OK) status = nyx__contiguous(ctx, view, &own);
+    if (status == NYX_OK) status = give(b, ids[i], own);
+    nyx_tensor_release(view);
+    j += columns;
+  }
+  nyx_tensor_release(right);
+  nyx_tensor_release(both);
+  return status;
+}
+
+static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r, bool recorded,
                                const results *d) {
   nyx_tensor *x, *t = NULL;
+  bool both = b->need[NYX__REC_WEIGHT_IH] && b->need[NYX__REC_WEIGHT_HH];
+  if (both && !recorded && d->dgates == d->dhidden) return give_both(b, r, d);
   if (b->need[NYX__REC_WEIGHT_IH]) {
     NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_X], d->dgates->dtype, &x));
     nyx_status status = over_rows(b->ctx, d->dgates, x, &t);
@@ -424,11 +481,12 @@ static nyx_status give_biases(nyx_backward *b, const results *d) {
   return status;
 }
 
-static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, const results *d) {
+static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, bool recorded,
+                           const results *d) {
   NYX_TRY(give(b, NYX__REC_X, nyx_tensor_retain(d->dx)));
   NYX_TRY(give(b, NYX__REC_H0, nyx_tensor_retain(d->dh0)));
   NYX_TRY(give(b, NYX__REC_C0, nyx_tensor_retain(d->dc0)));
-  NYX_TRY(give_weights(b, r, d));
+  NYX_TRY(give_weights(b, r, recorded, d));
   return give_biases(b, d);
 }
 
@@ -446,7 +504,7 @@ nyx_status nyx__recurrence_gradient(nyx_backward *b) {
   bool ops = b->ctx->grad_enabled || gates || nyx__any_lifted(b->grad_out, b->n_out) ||
              nyx__any_lifted(b->in, b->n_in) || nyx__any_lifted(b->out, b->n_out);
   nyx_status status = ops ? by_ops(b, &r, &d) : by_kernel(b, &r, &d);
-  if (status == NYX_OK) status = give_all(b, &r, &d);
+  if (status == NYX_OK) status = give_all(b, &r, ops, &d);
   nyx_tensor_release(d.dgates);
   nyx_tensor_release(d.dx);
   nyx_tensor_release(d.dhidden);
