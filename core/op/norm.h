@@ -34,7 +34,7 @@ nyx_status nyx__norm_gradient(nyx_context *ctx, const nyx__norm *norm, nyx_tenso
 /* Contiguous tensors of a computed dtype for in[0..n-1] (NULL stays NULL) and, for half
  * types, a float32 stand-in for each output. End with nyx__norm_close. */
 typedef struct nyx__norm_data {
-  nyx_tensor *in[NYX_MAX_OUTPUTS + 4], *out[NYX_MAX_OUTPUTS];
+  nyx_tensor *in[NYX_MAX_OUTPUTS + 5], *out[NYX_MAX_OUTPUTS];
   int n_in, n_out;
   nyx_dtype dtype;
 } nyx__norm_data;

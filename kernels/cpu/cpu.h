@@ -18,16 +18,17 @@ struct nyx_elementwise_kernels; /* elementwise.h */
 struct nyx_reduce_kernels;      /* reduce.h */
 struct nyx_gemm_kernels;        /* gemm.h; path.c: .gemm = &NYX_PATH(gemm) */
 
-struct nyx_low_kernels;       /* low.h; path.c: .low = &NYX_PATH(low) */
-struct nyx_move_kernels;      /* move.h */
-struct nyx_scan_kernels;      /* scan.h */
-struct nyx_softmax_kernels;   /* softmax.h */
-struct nyx_norm_kernels;      /* norm.h */
-struct nyx_attention_kernels; /* attention.h */
-struct nyx_optim_kernels;     /* optim.h; path.c: .optim = &NYX_PATH(optim) */
-struct nyx_depthwise_kernels; /* depthwise.h */
-struct nyx_patches_kernels;   /* patches.h */
-struct nyx_pool_kernels;      /* pool.h */
+struct nyx_low_kernels;        /* low.h; path.c: .low = &NYX_PATH(low) */
+struct nyx_move_kernels;       /* move.h */
+struct nyx_scan_kernels;       /* scan.h */
+struct nyx_softmax_kernels;    /* softmax.h */
+struct nyx_norm_kernels;       /* norm.h */
+struct nyx_attention_kernels;  /* attention.h */
+struct nyx_recurrence_kernels; /* recurrence.h */
+struct nyx_optim_kernels;      /* optim.h; path.c: .optim = &NYX_PATH(optim) */
+struct nyx_depthwise_kernels;  /* depthwise.h */
+struct nyx_patches_kernels;    /* patches.h */
+struct nyx_pool_kernels;       /* pool.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -41,6 +42,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_softmax_kernels *softmax;
   const struct nyx_norm_kernels *norm;
   const struct nyx_attention_kernels *attention;
+  const struct nyx_recurrence_kernels *recurrence;
   const struct nyx_optim_kernels *optim;
   const struct nyx_depthwise_kernels *depthwise;
   const struct nyx_patches_kernels *patches;

@@ -10,6 +10,7 @@
 #include "optim.h"
 #include "patches.h"
 #include "pool.h"
+#include "recurrence.h"
 #include "reduce.h"
 #include "scan.h"
 #include "softmax.h"
@@ -26,6 +27,7 @@ extern const nyx_move_kernels NYX_PATH(move);
 extern const nyx_scan_kernels NYX_PATH(scan);
 extern const nyx_norm_kernels NYX_PATH(norm);
 extern const nyx_attention_kernels NYX_PATH(attention);
+extern const nyx_recurrence_kernels NYX_PATH(recurrence);
 extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_patches_kernels NYX_PATH(patches);
@@ -44,6 +46,7 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .scan = &NYX_PATH(scan),
     .norm = &NYX_PATH(norm),
     .attention = &NYX_PATH(attention),
+    .recurrence = &NYX_PATH(recurrence),
     .optim = &NYX_PATH(optim),
     .depthwise = &NYX_PATH(depthwise),
     .patches = &NYX_PATH(patches),

@@ -39,6 +39,23 @@ add("nyx.nn", {
     "batch_first, dtype}): attention of several heads between projections; called with (query, " ..
     "key, value, {key_padding_mask, attn_mask, is_causal, need_weights, average_attn_weights}), " ..
     "of shape (batch, length, features); true in a mask hides a key",
+  LSTM = "nn.LSTM(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
+    "bidirectional, dtype}): long short-term memory; y, h, c = lstm(x, h0, c0). x is (length, " ..
+    "batch, features), with batch_first (batch, length, features), or (length, features); y are " ..
+    "the last layer's states, h and c the last ones of every layer and direction, (num_layers * " ..
+    "directions, batch, hidden_size), as are h0 and c0, zero when left out; dropout: between " ..
+    "layers, in training. Parameters have PyTorch's names and order of gates",
+  GRU = "nn.GRU(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
+    "bidirectional, dtype}): gated recurrent units, as nn.LSTM without cells: y, h = gru(x, h0)",
+  RNN = "nn.RNN(input_size, hidden_size, {nonlinearity, num_layers, bias, batch_first, dropout, " ..
+    "bidirectional, dtype}): a simple recurrent net with nonlinearity \"tanh\" or \"relu\", as " ..
+    "nn.LSTM without cells: y, h = rnn(x, h0)",
+  LSTMCell = "nn.LSTMCell(input_size, hidden_size, {bias, dtype}): one step of nn.LSTM; h, c = " ..
+    "cell(x, h, c) of (batch, features), or without a batch",
+  GRUCell = "nn.GRUCell(input_size, hidden_size, {bias, dtype}): one step of nn.GRU; h = " ..
+    "cell(x, h)",
+  RNNCell = "nn.RNNCell(input_size, hidden_size, {nonlinearity, bias, dtype}): one step of " ..
+    "nn.RNN; h = cell(x, h)",
   Dropout = "nn.Dropout(p): in training, zeroes elements with probability p (0.5) and scales " ..
     "the others by 1 / (1 - p)",
   Sequential = "nn.Sequential(module, ...): modules one after the other; net[1] is the first, " ..

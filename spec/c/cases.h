@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CASES_INPUTS 8
+#define CASES_INPUTS 12
 
 /* One call. `attr` points into the sample itself: do not copy one. */
 typedef struct cases_sample {

@@ -15,19 +15,22 @@ static size_t live(void) {
   return s.live;
 }
 
+static int from_output; /* the one that backward begins at */
+
 /* One call and, where there is one, its backward pass. */
 static nyx_status once(cases_sample *s) {
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
   nyx_status status = nyx_apply(ctx, s->op, s->in, s->n, s->attr, out);
-  if (status == NYX_OK && nyx_tensor_requires_grad(out[0]) &&
-      !nyx_tensor_is_leaf(out[0]) && nyx_tensor_numel(out[0]) > 0) {
+  nyx_tensor *y = out[from_output];
+  if (status == NYX_OK && y && nyx_tensor_requires_grad(y) && !nyx_tensor_is_leaf(y) &&
+      nyx_tensor_numel(y) > 0) {
     nyx_tensor *seed = NULL;
-    status = nyx_tensor_empty(ctx, nyx_tensor_dtype(out[0]), nyx_tensor_ndim(out[0]),
-                              nyx_tensor_shape(out[0]), &seed);
+    status = nyx_tensor_empty(ctx, nyx_tensor_dtype(y), nyx_tensor_ndim(y),
+                              nyx_tensor_shape(y), &seed);
     if (status == NYX_OK) {
       double *data = nyx_tensor_data(seed);
       for (int64_t i = 0; i < nyx_tensor_numel(seed); i++) data[i] = 1;
-      status = nyx_backward_run(ctx, out[0], seed, NULL);
+      status = nyx_backward_run(ctx, y, seed, NULL);
     }
     nyx_tensor_release(seed);
   }
@@ -144,6 +147,15 @@ static void rows_and_reductions(void) {
   }
 }
 
+/* Gradients of further results, which ops may compute in another way. */
+static void further_outputs(void) {
+  for (from_output = 1; from_output < NYX_MAX_OUTPUTS; from_output++)
+    for (int i = 0; i < nyx_op_count(); i++)
+      if (nyx_op_at(i)->n_out > from_output)
+        cases_of_op(ctx, nyx_op_at(i), &options, every_failure);
+  from_output = 0;
+}
+
 static void complex_rows(void) {
   call = once_complex;
   for (int i = 0; i < nyx_op_count(); i++)
@@ -160,6 +172,7 @@ int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(rows_and_reductions);
   RUN(structural_ops);
+  RUN(further_outputs);
   RUN(complex_rows);
   RUN(in_place_ops);
   nyx_context_free(ctx);

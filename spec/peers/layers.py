@@ -208,6 +208,54 @@ def multihead_attention(r):
     return parts
 
 
+def recurrent(name):
+    """Its result, or its last state or cell, with first states or without."""
+    def make(r):
+        inputs, hidden, n, length = (r.randint(1, 4) for _ in range(4))
+        attrs = dict(num_layers=r.randint(1, 2), bidirectional=r.chance(0.4), bias=r.chance(0.7), batch_first=r.chance(0.4))
+        if name == "RNN" and r.chance(0.5):
+            attrs["nonlinearity"] = "relu"
+        layer = randomised(getattr(tnn, name)(inputs, hidden, **attrs).double(), r)
+        single = r.chance(0.2)
+        shape = [length, inputs] if single else [n, length, inputs] if attrs["batch_first"] else [length, n, inputs]
+        x = r.tensor(shape, repeats=False)
+        parts = with_state(layer, f"nn.{name}({inputs},{hidden},{f64(**attrs)})", x)
+        states = []
+        if r.chance(0.5):
+            count = attrs["num_layers"] * (1 + attrs["bidirectional"])
+            sizes = [count, hidden] if single else [count, n, hidden]
+            states = [r.tensor(sizes, repeats=False).requires_grad_() for _ in range(2 if name == "LSTM" else 1)]
+        first = len(parts["sent"]) + 1
+        names = [f"T[{first + i}]" for i in range(len(states))]
+        parts["sent"] += [t.detach() for t in states]
+        parts["leaves"] += states
+        parts["names"] += names
+        pick = r.randrange(3 if name == "LSTM" else 2)
+        call = ",".join(["T[1]", *names])
+        parts["make"] = parts["make"].replace("return m(T[1]) end", f"return (select({pick + 1}, m({call}))) end")
+
+        def run():
+            y, last = layer(x, tuple(states) if name == "LSTM" else states[0]) if states else layer(x)
+            return (y, *last)[pick] if name == "LSTM" else (y, last)[pick]
+
+        parts["f"] = run
+        return parts
+
+    return make
+
+
+def recurrent_cell(r):
+    name = r.choice(["LSTMCell", "GRUCell", "RNNCell"])
+    inputs, hidden, n, bias = r.randint(1, 4), r.randint(1, 4), r.randint(1, 3), r.chance(0.7)
+    layer = randomised(getattr(tnn, name)(inputs, hidden, bias=bias).double(), r)
+    x = r.tensor([n, inputs], repeats=False)
+    parts = with_state(layer, f"nn.{name}({inputs},{hidden},{f64(bias=bias)})", x)
+    pick = r.randrange(2) if name == "LSTMCell" else 0
+    parts["make"] = parts["make"].replace("return m(T[1]) end", f"return (select({pick + 1}, m(T[1]))) end")
+    parts["f"] = lambda: layer(x)[pick] if name == "LSTMCell" else layer(x)
+    return parts
+
+
 def activation(r):
     layer, lua = r.choice([
         (tnn.ReLU(), "nn.ReLU()"), (tnn.GELU(), "nn.GELU()"), (tnn.SiLU(), "nn.SiLU()"), (tnn.Tanh(), "nn.Tanh()"),
@@ -228,7 +276,8 @@ def pools(r):
 LAYERS = {
     "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
     "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
-    "MultiheadAttention": multihead_attention, "activations": activation, "pooling": pools,
+    "MultiheadAttention": multihead_attention, "LSTM": recurrent("LSTM"), "GRU": recurrent("GRU"),
+    "RNN": recurrent("RNN"), "recurrent cells": recurrent_cell, "activations": activation, "pooling": pools,
 }
 
 # ------------------------------------------------------------------------------ losses

@@ -663,6 +663,24 @@ def attention(broadcast):
     return make
 
 
+def recurrence(r, dtype):
+    mode = r.choice(["lstm", "gru", "tanh", "relu"])
+    length, n, features, hidden = r.randint(1, 4), r.randint(1, 3), r.randint(1, 4), r.randint(1, 5)
+    rows = {"lstm": 4, "gru": 3}.get(mode, 1) * hidden
+    inputs = [r.tensor([length, n, features], dtype), r.tensor([rows, features], dtype), r.tensor([rows, hidden], dtype)]
+    biases = r.chance(0.6)  # torch has both or none
+    inputs += [r.tensor([rows], dtype) if biases else None for _ in range(2)]
+    inputs.append(r.tensor([n, hidden], dtype) if r.chance(0.5) else None)
+    if mode == "lstm":
+        inputs.append(r.tensor([n, hidden], dtype) if r.chance(0.5) else None)
+    while inputs[-1] is None:
+        inputs.pop()
+    attrs = {"mode": mode}
+    if r.chance(0.4):
+        attrs["reverse"] = True
+    return Case(inputs, attrs)
+
+
 def embedding(r, dtype):
     rows, width = r.randint(2, 6), r.randint(1, 4)
     attrs = {}
@@ -741,6 +759,7 @@ MAKERS = {
     "layer_norm": normal(True), "rms_norm": normal(False),
     "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
     "scaled_dot_product_attention": attention(True), "attention": attention(False),
+    "recurrence": recurrence,
     "embedding": embedding, "cross_entropy": labelled(True), "nll_loss": labelled(False),
     "dropout": dropout,
 }

@@ -173,6 +173,32 @@ def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
 
 
+def recurrence(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=None, mode="lstm", reverse=False):
+    """From torch's cells, with what they keep to themselves."""
+    n, hidden = x.shape[1], weight_hh.shape[1]
+    h = x.new_zeros(n, hidden) if h0 is None else h0
+    c = x.new_zeros(n, hidden) if c0 is None else c0
+    results = []
+    for t in reversed(range(len(x))) if reverse else range(len(x)):
+        a, b = F.linear(x[t], weight_ih, bias_ih), F.linear(h, weight_hh, bias_hh)
+        if mode == "lstm":
+            i, f, g, o = (a + b).chunk(4, -1)
+            gates = torch.cat([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], -1)
+            h, c = torch.lstm_cell(x[t], (h, c), weight_ih, weight_hh, bias_ih, bias_hh)
+            results.append((h, gates, c))
+        elif mode == "gru":
+            (ar, az, an), (br, bz, bn) = a.chunk(3, -1), b.chunk(3, -1)
+            r = (ar + br).sigmoid()
+            gates = torch.cat([r, (az + bz).sigmoid(), (an + r * bn).tanh(), bn], -1)
+            h = torch.gru_cell(x[t], h, weight_ih, weight_hh, bias_ih, bias_hh)
+            results.append((h, gates))
+        else:
+            h = (torch.rnn_tanh_cell if mode == "tanh" else torch.rnn_relu_cell)(x[t], h, weight_ih, weight_hh, bias_ih, bias_hh)
+            results.append((h,))
+    results = [torch.stack(part[::-1] if reverse else part) for part in zip(*results)]
+    return results[0] if len(results) == 1 else tuple(results)
+
+
 def attention(q, k, v, mask=None, is_causal=False, scale=None):
     y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale)
     if q.ndim > 2:
@@ -288,7 +314,7 @@ PEERS = {
     "max_pool2d_with_indices": lambda x, **attrs: F.max_pool2d(x, return_indices=True, **attrs),
     "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
     "batch_norm_training": batch_norm_training,
-    "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention,
+    "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention, "recurrence": recurrence,
     "cross_entropy": loss_labels(F.cross_entropy), "nll_loss": loss_labels(F.nll_loss),
     "dropout": lambda x, p=0.5, training=True: F.dropout(x, p, training),
 }
@@ -347,6 +373,8 @@ NOT_IN = {
     ("topk", "bool"): "which of equal elements is not defined in torch",
     ("attention", "float16"): "its log-sum-exp is float32",
     ("attention", "bfloat16"): "its log-sum-exp is float32",
+    ("recurrence", "float16"): "its gates and cells are float32",
+    ("recurrence", "bfloat16"): "its gates and cells are float32",
     ("batch_norm_training", "float16"): "its statistics are float32",
     ("batch_norm_training", "bfloat16"): "its statistics are float32",
     ("clamp", "bool"): "stays bool; torch gives int64",

@@ -37,7 +37,7 @@ function M.register(class)
 end
 
 for _, file in ipairs { "linear", "container", "conv", "norm", "activation", "attention",
-  "loss" } do
+  "recurrent", "loss" } do
   for name, class in pairs(require("nyx.nn." .. file)) do
     M[name] = class
     M.register(class)

@@ -43,33 +43,25 @@ end)
 
 -- ---------------------------------------------------------------- LSTM
 
-case("lstm_128_256", { tol = 2e-5, note = "no op: a loop over linear, sigmoid and tanh" },
-  function()
-    local hidden, length, batch = 256, 64, 32
-    local w_in = values(1, { 4 * hidden, 128 }) * 128 ^ -0.5
-    local w_hidden = values(2, { 4 * hidden, hidden }) * hidden ^ -0.5
-    local b_in, b_hidden = values(3, { 4 * hidden }) * 0.1, values(4, { 4 * hidden }) * 0.1
-    local x, g = values(5, { length, batch, 128 }), values(6, { length, batch, hidden })
-    local leaves = { w_in, w_hidden, b_in, b_hidden, x }
-    for _, leaf in ipairs(leaves) do leaf:requires_grad_(true) end
-    local zeros = nyx.zeros(batch, hidden)
-    return function()
-      for _, leaf in ipairs(leaves) do leaf.grad = nil end
-      local projected, h, c, outputs = x:linear(w_in, b_in), zeros, zeros, {}
-      for t = 1, length do
-        local gates = projected[t] + h:linear(w_hidden, b_hidden)
-        local i, f = gates:narrow(2, 1, hidden), gates:narrow(2, hidden + 1, hidden)
-        local z = gates:narrow(2, 2 * hidden + 1, hidden)
-        local o = gates:narrow(2, 3 * hidden + 1, hidden)
-        c = f:sigmoid() * c + i:sigmoid() * z:tanh()
-        h = o:sigmoid() * c:tanh()
-        outputs[t] = h
-      end
-      local y = nyx.stack(outputs, 1)
-      y:backward(g)
-      return y, w_in.grad, w_hidden.grad, b_in.grad, x.grad
-    end
+case("lstm_128_256", { tol = 2e-5 }, function()
+  local hidden, length, batch = 256, 64, 32
+  local net = nn.LSTM(128, hidden)
+  nyx.no_grad(function()
+    net.weight_ih_l0:copy_(values(1, { 4 * hidden, 128 }) * 128 ^ -0.5)
+    net.weight_hh_l0:copy_(values(2, { 4 * hidden, hidden }) * hidden ^ -0.5)
+    net.bias_ih_l0:copy_(values(3, { 4 * hidden }) * 0.1)
+    net.bias_hh_l0:copy_(values(4, { 4 * hidden }) * 0.1)
   end)
+  local x = values(5, { length, batch, 128 }):requires_grad_(true)
+  local g = values(6, { length, batch, hidden })
+  return function()
+    net:zero_grad()
+    x.grad = nil
+    local y = net(x)
+    y:backward(g)
+    return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, net.bias_ih_l0.grad, x.grad
+  end
+end)
 
 -- ---------------------------------------------------------------- GPT
 

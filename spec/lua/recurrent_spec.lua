@@ -1,0 +1,382 @@
+-- Recurrent layers beyond what spec/op and spec/peers call them with: sizes around those of
+-- tiles and tasks, results that no number of threads changes, orders of gradients, batches and
+-- forward mode, options, states, errors, files.
+local nyx = require "nyx"
+local nn = nyx.nn
+
+local unpack = table.unpack or unpack -- luacheck: ignore
+local gates_of = { lstm = 4, gru = 3, tanh = 1, relu = 1 }
+local modes = { "lstm", "gru", "tanh", "relu" }
+
+-- The op from products, sigmoid and tanh, step by step: the states, and of an LSTM the cells.
+local function composed(p, mode, reverse)
+  local hidden = p.weight_hh:size(2)
+  local h = p.h0 or nyx.zeros({ p.x:size(2), hidden }, { dtype = p.x.dtype })
+  local c = p.c0 or nyx.zeros({ p.x:size(2), hidden }, { dtype = p.x.dtype })
+  local states, cells = {}, {}
+  local function gate(t, k) return t:narrow(2, (k - 1) * hidden + 1, hidden) end
+  for s = 1, p.x:size(1) do
+    local t = reverse and p.x:size(1) + 1 - s or s
+    local a, b = p.x[t]:linear(p.weight_ih, p.bias_ih), h:linear(p.weight_hh, p.bias_hh)
+    if mode == "lstm" then
+      local both = a + b
+      c = gate(both, 2):sigmoid() * c + gate(both, 1):sigmoid() * gate(both, 3):tanh()
+      h = gate(both, 4):sigmoid() * c:tanh()
+    elseif mode == "gru" then
+      local r = (gate(a, 1) + gate(b, 1)):sigmoid()
+      local z = (gate(a, 2) + gate(b, 2)):sigmoid()
+      h = (1 - z) * (gate(a, 3) + r * gate(b, 3)):tanh() + z * h
+    else
+      h = nyx[mode](a + b)
+    end
+    states[t], cells[t] = h, c
+  end
+  return nyx.stack(states, 1), mode == "lstm" and nyx.stack(cells, 1) or nil
+end
+
+-- Inputs of the op as leaves; `full`: with biases and first states.
+local function leaves(mode, length, batch, input, hidden, dtype, full)
+  local rows, p, names = gates_of[mode] * hidden, {}, {}
+  local function add(name, scale, ...)
+    p[name] = (nyx.randn({ ... }, { dtype = dtype }) * scale):detach():requires_grad_()
+    names[#names + 1] = name
+  end
+  add("x", 1, length, batch, input)
+  add("weight_ih", input ^ -0.5, rows, input)
+  add("weight_hh", hidden ^ -0.5, rows, hidden)
+  if full then
+    add("bias_ih", 0.5, rows)
+    add("bias_hh", 0.5, rows)
+    add("h0", 1, batch, hidden)
+    if mode == "lstm" then add("c0", 1, batch, hidden) end
+  end
+  return p, names
+end
+
+local function recurrence(p, mode, reverse)
+  local y, _, cells = nyx.recurrence(p.x, p.weight_ih, p.weight_hh, { bias_ih = p.bias_ih,
+    bias_hh = p.bias_hh, h0 = p.h0, c0 = p.c0, mode = mode, reverse = reverse })
+  return y, cells
+end
+
+local function gradients(p, names, f, ...)
+  local y, cells = f(p, ...)
+  nyx.manual_seed(5)
+  local loss = (y * nyx.randn(y.shape, { dtype = y.dtype })):sum()
+  if cells then loss = loss + (cells * nyx.randn(y.shape, { dtype = y.dtype })):sum() end
+  local list = {}
+  for i, name in ipairs(names) do list[i] = p[name] end
+  local all = nyx.grad(loss, list)
+  all[#all + 1] = y:detach()
+  return all
+end
+
+local function relative(a, b)
+  return ((a - b):abs():max() / (b:abs():max() + 1)):item()
+end
+
+describe("recurrence", function()
+  -- length, batch, input, hidden: less and more than a tile of 4 to 32 columns, tasks of some
+  -- rows, columns divided because the weights are large or the rows few
+  for _, size in ipairs { { 1, 1, 1, 1 }, { 3, 2, 5, 4 }, { 4, 40, 3, 33 }, { 5, 17, 31, 64 },
+    { 3, 1, 20, 700 }, { 70, 3, 2, 4 }, { 2, 60, 120, 330 }, { 3, 33, 129, 95 } } do
+    it("equals its parts: " .. table.concat(size, " "), function()
+      nyx.manual_seed(3)
+      for dtype, bound in pairs { float64 = 1e-11, float32 = 1e-5 } do
+        for _, mode in ipairs(modes) do
+          for _, full in ipairs { false, true } do
+            for _, reverse in ipairs { false, true } do
+              local length, batch, input, hidden = unpack(size)
+              local p, names = leaves(mode, length, batch, input, hidden, dtype, full)
+              local own = gradients(p, names, recurrence, mode, reverse)
+              local want = gradients(p, names, composed, mode, reverse)
+              names[#names + 1] = "the result"
+              for i, name in ipairs(names) do
+                local error = relative(own[i], want[i])
+                assert(error < bound, ("%s %s full=%s reverse=%s: %s is off by %.1e")
+                  :format(dtype, mode, tostring(full), tostring(reverse), name, error))
+              end
+            end
+          end
+        end
+      end
+    end)
+  end
+
+  it("gives the same whatever the number of threads", function()
+    nyx.manual_seed(4)
+    local threads, first = nyx.get_num_threads(), {}
+    for _, size in ipairs { { 3, 40, 20, 64 }, { 2, 30, 100, 400 }, { 2, 1, 64, 800 } } do
+      for _, mode in ipairs { "lstm", "gru" } do
+        local length, batch, input, hidden = unpack(size)
+        local p, names = leaves(mode, length, batch, input, hidden, "float32", true)
+        for run, n in ipairs { 1, 2, 5 } do
+          nyx.set_num_threads(n)
+          local all = gradients(p, names, recurrence, mode, false)
+          if run == 1 then first = all end
+          for i, t in ipairs(all) do
+            assert(t:eq(first[i]):all():item(), ("%s, %d threads, %d"):format(mode, n, i))
+          end
+        end
+      end
+    end
+    nyx.set_num_threads(threads)
+  end)
+
+  it("has gradients of second order that go through gates and cells", function()
+    for _, mode in ipairs(modes) do
+      nyx.manual_seed(6)
+      local p, names = leaves(mode, 3, 2, 2, 3, "float64", true)
+      local list = {}
+      for i, name in ipairs(names) do list[i] = p[name] end
+      local function call(...)
+        local q = {}
+        for i, name in ipairs(names) do q[name] = (select(i, ...)) end
+        return nyx.recurrence(q.x, q.weight_ih, q.weight_hh, { bias_ih = q.bias_ih,
+          bias_hh = q.bias_hh, h0 = q.h0, c0 = q.c0, mode = mode })
+      end
+      assert(nyx.gradcheck(call, list))
+      assert(nyx.gradgradcheck(call, list, { fast = true, eps = 1e-5, atol = 2e-5, rtol = 2e-5 }))
+    end
+  end)
+
+  it("goes through more steps with ops than one list joins", function()
+    nyx.manual_seed(7)
+    for _, mode in ipairs { "lstm", "gru" } do
+      local p, names = leaves(mode, 130, 2, 2, 3, "float64", false)
+      local list = {}
+      for i, name in ipairs(names) do list[i] = p[name] end
+      local function loss() return (recurrence(p, mode)):square():sum() end
+      local recorded = nyx.grad(loss(), list, { create_graph = true })
+      local plain = nyx.grad(loss(), list)
+      for i = 1, #list do assert(relative(recorded[i]:detach(), plain[i]) < 1e-12, names[i]) end
+      assert(recorded[1].requires_grad)
+    end
+  end)
+
+  it("computes half types in float32", function()
+    nyx.manual_seed(8)
+    for _, mode in ipairs(modes) do
+      local p = leaves(mode, 4, 3, 5, 6, "float32", true)
+      local half = {}
+      for name, t in pairs(p) do half[name] = t:detach():to "bfloat16":requires_grad_() end
+      local y, gates = nyx.recurrence(half.x, half.weight_ih, half.weight_hh, { mode = mode })
+      assert.equal("bfloat16", y.dtype)
+      if gates then assert.equal("float32", gates.dtype) end
+      local wide = nyx.recurrence(half.x:to "float32", half.weight_ih:to "float32",
+        half.weight_hh:to "float32", { mode = mode })
+      assert(relative(y:to "float32", wide) < 0.01)
+      y:sum():backward()
+      assert.equal("bfloat16", half.weight_hh.grad.dtype)
+    end
+  end)
+
+  it("refuses what does not fit", function()
+    local x, w, u = nyx.zeros(3, 2, 5), nyx.zeros(16, 5), nyx.zeros(16, 4)
+    local function message(a, b, c, options)
+      return select(2, pcall(nyx.recurrence, a, b, c, options))
+    end
+    local lstm = { mode = "lstm" }
+    assert.matches("'mode' is \"elman\", expected lstm, gru, tanh or relu",
+      message(x, w, u, { mode = "elman" }))
+    assert.matches("weight_hh has shape %(16x4%), expected for mode \"gru\" %(3 %* hidden",
+      message(x, w, u, { mode = "gru" }))
+    assert.matches("x has shape %(2x5%), weight_ih %(16x5%); expected %(length, batch, features%)",
+      message(x[1], w, u, lstm))
+    assert.matches("and %(16, features%)", message(x, nyx.zeros(16, 4), u, lstm))
+    assert.matches("length and features at least 1", message(nyx.zeros(0, 2, 5), w, u, lstm))
+    assert.matches("'h0' has shape %(2x3%), expected", message(x, w, u,
+      { mode = "lstm", h0 = nyx.zeros(2, 3) }))
+    assert.matches("'c0' has shape %(1x4%), expected", message(x, w, u,
+      { mode = "lstm", c0 = nyx.zeros(1, 4) }))
+    assert.matches("'bias_hh' has shape %(4%), expected", message(x, w, u,
+      { mode = "lstm", bias_hh = nyx.zeros(4) }))
+    assert.matches("'c0' is given, but mode \"tanh\" has no cells", message(x, nyx.zeros(4, 5),
+      nyx.zeros(4, 4), { mode = "tanh", c0 = nyx.zeros(2, 4) }))
+    assert.matches("input 3 %(gates%) is missing", select(2, pcall(nyx.recurrence_backward, u,
+      nyx.zeros(3, 2, 4), lstm)))
+  end)
+
+  it("takes an empty batch", function()
+    local w, u = nyx.zeros({ 16, 5 }), nyx.zeros({ 16, 4 }):requires_grad_()
+    local y = nyx.recurrence(nyx.zeros(3, 0, 5), w, u, { mode = "lstm" })
+    assert.same({ 3, 0, 4 }, y.shape)
+    y:sum():backward()
+    assert.equal(0, u.grad:abs():max():item())
+  end)
+end)
+
+-- ---------------------------------------------------------------- layers
+
+local function names_of(layer)
+  local names = {}
+  for name in layer:named_parameters() do names[#names + 1] = name end
+  return names
+end
+
+describe("recurrent layers", function()
+  it("name their parameters like PyTorch", function()
+    assert.same({ "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0",
+      "weight_ih_l0_reverse", "weight_hh_l0_reverse", "bias_ih_l0_reverse", "bias_hh_l0_reverse" },
+      names_of(nn.LSTM(3, 4, { bidirectional = true })))
+    assert.same({ "weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1" },
+      names_of(nn.GRU(3, 4, { num_layers = 2, bias = false })))
+    assert.same({ "weight_ih", "weight_hh", "bias_ih", "bias_hh" }, names_of(nn.LSTMCell(3, 4)))
+    local layer = nn.GRU(3, 4, { num_layers = 2, bidirectional = true })
+    assert.same({ 12, 3 }, layer.weight_ih_l0.shape)
+    assert.same({ 12, 8 }, layer.weight_ih_l1_reverse.shape)
+    assert(layer.weight_hh_l0:abs():max():item() <= 0.5)
+  end)
+
+  -- Layers and directions one by one, from the parts.
+  local function by_parts(layer, x, h0, c0)
+    local ways, last_h, last_c = layer.bidirectional and 2 or 1, {}, {}
+    for l = 0, layer.num_layers - 1 do
+      local results = {}
+      for way = 1, ways do
+        local suffix = "_l" .. l .. (way == 2 and "_reverse" or "")
+        local i = l * ways + way
+        local y, cells = composed({ x = x, weight_ih = layer["weight_ih" .. suffix],
+          weight_hh = layer["weight_hh" .. suffix], bias_ih = layer["bias_ih" .. suffix],
+          bias_hh = layer["bias_hh" .. suffix], h0 = h0 and h0[i], c0 = c0 and c0[i] },
+          layer.mode, way == 2)
+        local t = way == 2 and 1 or y:size(1)
+        results[way], last_h[i], last_c[i] = y, y[t], cells and cells[t]
+      end
+      x = nyx.cat(results, -1)
+    end
+    return x, nyx.stack(last_h, 1), last_c[1] and nyx.stack(last_c, 1)
+  end
+
+  for _, make in ipairs { { "LSTM" }, { "GRU" }, { "RNN" }, { "RNN", "relu" } } do
+    local name = make[1]
+    it(table.concat(make, " ") .. " equals its layers and directions", function()
+      nyx.manual_seed(9)
+      for _, both in ipairs { false, true } do
+        local options = { num_layers = 2, bidirectional = both, dtype = "float64",
+          nonlinearity = make[2] }
+        local layer = nn[name](3, 4, options)
+        local x = nyx.randn({ 5, 2, 3 }, { dtype = "float64" })
+        local n = both and 4 or 2
+        local h0 = nyx.randn({ n, 2, 4 }, { dtype = "float64" })
+        local c0 = name == "LSTM" and nyx.randn({ n, 2, 4 }, { dtype = "float64" }) or nil
+        for _, states in ipairs { {}, { h0, c0 } } do
+          local got, want = { layer(x, states[1], states[2]) },
+            { by_parts(layer, x, states[1], states[2]) }
+          assert.equal(name == "LSTM" and 3 or 2, #got)
+          for i = 1, #got do
+            assert.same(want[i].shape, got[i].shape)
+            assert(relative(got[i]:detach(), want[i]:detach()) < 1e-12)
+          end
+        end
+        options.batch_first = true
+        local first = nn[name](3, 4, options)
+        first:load_state_dict(layer:state_dict())
+        local y, h = layer(x, h0, c0)
+        local turned, same = first(x:transpose(1, 2), h0, c0)
+        assert(relative(turned:transpose(1, 2):detach(), y:detach()) < 1e-12)
+        assert(relative(same:detach(), h:detach()) < 1e-12)
+        local single, last = layer(x:select(2, 1), h0:select(2, 1), c0 and c0:select(2, 1))
+        assert(relative(single:detach(), y:select(2, 1):detach()) < 1e-12)
+        assert(relative(last:detach(), h:select(2, 1):detach()) < 1e-12)
+      end
+    end)
+
+    it(name .. "Cell does one step of it", function()
+      nyx.manual_seed(10)
+      local cell = nn[name .. "Cell"](3, 4, { dtype = "float64", nonlinearity = make[2] })
+      local layer = nn[name](3, 4, { dtype = "float64", nonlinearity = make[2] })
+      local state = {}
+      for key, value in pairs(cell:state_dict()) do state[key .. "_l0"] = value end
+      layer:load_state_dict(state)
+      local x = nyx.randn({ 3, 2, 3 }, { dtype = "float64" })
+      local h, c
+      for t = 1, 3 do h, c = cell(x[t], h, c) end
+      local _, want, want_c = layer(x)
+      assert(relative(h:detach(), want[1]:detach()) < 1e-12)
+      if want_c then assert(relative(c:detach(), want_c[1]:detach()) < 1e-12) end
+      assert(relative(cell(x[1][1]):detach(), (cell(x[1]))[1]:detach()) < 1e-12)
+    end)
+  end
+
+  it("drop between layers, in training only", function()
+    local layer, x = nn.LSTM(3, 8, { num_layers = 2, dropout = 0.5 }), nyx.randn(4, 2, 3)
+    assert((layer(x) - layer(x)):abs():max():item() > 0)
+    layer:eval()
+    assert.equal(0, (layer(x) - layer(x)):abs():max():item())
+    local one = nn.LSTM(3, 8, { dropout = 0.5 }) -- after the last layer nothing is dropped
+    assert.equal(0, (one(x) - one(x)):abs():max():item())
+  end)
+
+  it("give gradients to states and to what the last states are used for", function()
+    local layer = nn.LSTM(2, 3, { dtype = "float64" })
+    local o = { dtype = "float64" }
+    local x = nyx.randn({ 3, 2, 2 }, o)
+    local list = { x, nyx.randn({ 1, 2, 3 }, o), nyx.randn({ 1, 2, 3 }, o) }
+    for _, t in ipairs(list) do t:requires_grad_() end
+    assert(nyx.gradcheck(function(a, b, c) return layer(a, b, c) end, list))
+    local _, _, c = layer(x)
+    c:sum():backward()
+    assert(layer.weight_hh_l0.grad:abs():max():item() > 0)
+  end)
+
+  it("map over a batch and have a forward mode", function()
+    nyx.manual_seed(11)
+    local o = { dtype = "float64" }
+    local layer = nn.GRU(2, 3, { dtype = "float64" })
+    local x = nyx.randn({ 4, 5, 2, 2 }, o)
+    local mapped = nyx.func.vmap(function(one) return (layer(one)) end)(x)
+    for i = 1, 4 do assert(relative(mapped[i]:detach(), layer(x[i]):detach()) < 1e-12) end
+    local function f(one) return (layer(one)) end
+    local v, eps = nyx.randn({ 5, 2, 2 }, o), 1e-6
+    local _, tangent = nyx.func.jvp(f, { x[1] }, { v })
+    local want = (f(x[1] + v * eps) - f(x[1] - v * eps)) / (2 * eps)
+    assert(relative(tangent:detach(), want:detach()) < 1e-8)
+  end)
+
+  it("are saved and loaded", function()
+    local path = os.tmpname()
+    for _, layer in ipairs { nn.LSTM(3, 4, { num_layers = 2, bidirectional = true }),
+      nn.RNN(3, 4, { nonlinearity = "relu", batch_first = true }),
+      nn.GRU(3, 4, { bias = false }) } do
+      nyx.save(path, layer)
+      local x, loaded = nyx.randn(2, 5, 3), nyx.load(path)
+      assert.equal(0, (layer(x) - loaded(x)):abs():max():item())
+      assert.equal(tostring(layer), tostring(loaded))
+    end
+    nyx.save(path, nn.GRUCell(3, 4))
+    assert.same({ 2, 4 }, nyx.load(path)(nyx.randn(2, 3)).shape)
+    os.remove(path)
+  end)
+
+  it("say what they are", function()
+    assert.matches("LSTM%(3, 4, num_layers=2, dropout=0.5, bidirectional=true%)",
+      tostring(nn.LSTM(3, 4, { num_layers = 2, dropout = 0.5, bidirectional = true })))
+    assert.matches("RNN%(3, 4, nonlinearity=relu%)",
+      tostring(nn.RNN(3, 4, { nonlinearity = "relu" })))
+  end)
+
+  it("refuse what does not fit", function()
+    local function message(f, ...) return select(2, pcall(f, ...)) end
+    local layer, x = nn.LSTM(3, 4), nyx.zeros(5, 2, 3)
+    assert.matches("nn.LSTM: 'hidden_size' is number 0", message(nn.LSTM, 3, 0))
+    assert.matches("unknown option 'proj_size'", message(nn.LSTM, 3, 4, { proj_size = 2 }))
+    assert.matches("unknown option 'nonlinearity'",
+      message(nn.GRU, 3, 4, { nonlinearity = "relu" }))
+    assert.matches("'nonlinearity' is string 'elu'",
+      message(nn.RNN, 3, 4, { nonlinearity = "elu" }))
+    assert.matches("expected 3 features %(input_size%)", message(layer, nyx.zeros(5, 2, 4)))
+    assert.matches("expected 3 dimensions, or 2 without a batch", message(layer, nyx.zeros(3)))
+    assert.matches("'h0' is a tensor of shape %(1x3x4%), expected %(1x2x4%)",
+      message(layer, x, nyx.zeros(1, 3, 4)))
+    assert.matches("'c0' is a tensor of shape %(1x2x5%), expected %(1x2x4%)",
+      message(layer, x, nyx.zeros(1, 2, 4), nyx.zeros(1, 2, 5)))
+    assert.matches("'h0' is number 1, expected a tensor", message(layer, x, 1))
+    assert.matches("a third argument is given, but it has no cells",
+      message(nn.GRU(3, 4), x, nyx.zeros(1, 2, 4), nyx.zeros(1, 2, 4)))
+    local cell = nn.LSTMCell(3, 4)
+    assert.matches("expected 2 dimensions, or 1 without a batch", message(cell, x))
+    assert.matches("'h' is a tensor of shape %(2x5%), expected %(2x4%)",
+      message(cell, x[1], nyx.zeros(2, 5)))
+  end)
+end)
