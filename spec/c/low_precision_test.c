@@ -84,8 +84,9 @@ static nyx_gemm describe(const matrix *a, const matrix *b, void *c) {
 }
 
 /* Sums of k products in float32, in any order, are off by no more than k roundings. */
-static bool right(const matrix *a, const matrix *b, const void *c, int64_t i, int64_t j) {
-  double sum = 0, size = 0;
+static bool right(const matrix *a, const matrix *b, const float *bias, const void *c,
+                  int64_t i, int64_t j) {
+  double sum = bias ? (double)bias[j] : 0, size = fabs(sum);
   for (int64_t l = 0; l < a->cols; l++) {
     double term = get(a, i, l) * get(b, l, j);
     sum += term;
@@ -99,16 +100,17 @@ static bool right(const matrix *a, const matrix *b, const void *c, int64_t i, in
   return ((const int32_t *)c)[at] == (int32_t)(uint32_t)(int64_t)sum;
 }
 
-static void check_product(const matrix *a, const matrix *b, nyx_dtype out) {
+static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
+                          const float *bias) {
   if (!has_kernel(a->dtype)) return;
   int32_t *c = malloc((size_t)(a->rows * b->cols) * 4 + 4);
   if (!c) exit(1);
   c[a->rows * b->cols] = 77; /* what is behind C stays as it is */
   nyx_gemm g = describe(a, b, c);
-  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, out, NULL));
+  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, out, bias));
   int64_t wrong = 0, step = a->rows * b->cols * a->cols > 100000000 ? 13 : 1;
   for (int64_t i = 0; i < a->rows; i += step) {
-    for (int64_t j = 0; j < b->cols; j++) wrong += !right(a, b, c, i, j);
+    for (int64_t j = 0; j < b->cols; j++) wrong += !right(a, b, bias, c, i, j);
   }
   CHECK_AT(wrong == 0, nyx_dtype_name(a->dtype), " %lldx%lldx%lld: %lld wrong",
            (long long)a->rows, (long long)b->cols, (long long)a->cols, (long long)wrong);
@@ -120,7 +122,7 @@ static void product(int kind, int64_t m, int64_t n, int64_t k, int layout_a,
                     int layout_b) {
   matrix a = fill(kinds[kind].a, m, k, layout_a);
   matrix b = fill(kinds[kind].b, k, n, layout_b);
-  check_product(&a, &b, kinds[kind].out);
+  check_product(&a, &b, kinds[kind].out, NULL);
   free(a.data);
   free(b.data);
 }
@@ -139,7 +141,7 @@ static void edges(void) {
 
 static void sizes(void) {
   static const int64_t size[][3] = {{130, 300, 1100}, {20, 30, 20000}, {4200, 33, 40},
-                                    {33, 4200, 40},   {257, 129, 513}, {3, 5, 0},
+                                    {33, 4400, 40},   {257, 129, 513}, {3, 5, 0},
                                     {1, 700, 700},    {700, 1, 700}};
   for (int kind = 0; kind < KINDS; kind++) {
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
@@ -152,6 +154,22 @@ static void sizes(void) {
 static void rows_left(void) {
   product(0, 4200, 30, 4100, 0, 0);
   product(2, 4200, 30, 4100, 0, 0);
+}
+
+/* Sums that are cut into parts, and more columns than are packed at a time. */
+static void biases(void) {
+  static const int64_t size[][3] = {{10, 30, 20000}, {3, 4200, 20}};
+  float bias[4200];
+  for (int j = 0; j < 4200; j++) bias[j] = (float)(j % 97) * 100;
+  for (int kind = 0; kind < 2; kind++) {
+    for (int i = 0; i < 2; i++) {
+      matrix a = fill(kinds[kind].a, size[i][0], size[i][2], 0);
+      matrix b = fill(kinds[kind].b, size[i][2], size[i][1], 0);
+      check_product(&a, &b, NYX_FLOAT32, bias);
+      free(a.data);
+      free(b.data);
+    }
+  }
 }
 
 static void strides(void) {
@@ -172,7 +190,7 @@ static void extremes(void) {
         for (int64_t row = 0; row < 3; row++) set(&a, row, l, left);
         for (int64_t col = 0; col < 17; col++) set(&b, l, col, way & 4 ? -128 : 127);
       }
-      check_product(&a, &b, NYX_INT32);
+      check_product(&a, &b, NYX_INT32, NULL);
       free(a.data);
       free(b.data);
     }
@@ -352,6 +370,7 @@ static void run(void) {
   RUN(edges);
   RUN(sizes);
   RUN(rows_left);
+  RUN(biases);
   RUN(strides);
   RUN(extremes);
   RUN(special_values);

@@ -88,9 +88,7 @@ def as_strided_scatter(x, value, stride, offset=0):
 
 
 def int_mm(x, y):
-    """torch._int_mm takes matrices of int8 that are not empty."""
-    if x.dtype == torch.int8 and x.ndim == y.ndim == 2 and x.numel() and y.numel():
-        return torch._int_mm(x, y)
+    """torch._int_mm takes matrices of int8 that are not empty; of one row with an odd stride garbage."""
     return torch.matmul(x.int(), y.int())
 
 
