@@ -1,5 +1,5 @@
 /* embedding: rows of a table at given positions, and its adjoint, which adds rows to a
- * table. Read next: position.c (positions, and the adding). */
+ * table. Read next: remap.c (the copying), rows.c (the adding). */
 #include <string.h>
 
 #include "../transform/batch.h"

@@ -1,6 +1,7 @@
 /* Ops along one dimension at positions from a tensor: gather, scatter, scatter_add,
- * index_select, index_add; and take, over all elements. The loops are in position.c; ops
- * at positions in several dimensions in put.c, boolean masks in mask.c. */
+ * index_select, index_add; and take, over all elements. The loops are in position.c, and
+ * in rows.c and remap.c for whole rows; ops at positions in several dimensions in put.c,
+ * boolean masks in mask.c. */
 #include "index.h"
 #include "../transform/batch.h"
 

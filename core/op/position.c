@@ -1,6 +1,6 @@
 /* Positions and the loops that follow them: see index.h. Units of work are cut so that
  * two never write the same element: the order of equal positions is the order of the
- * index. */
+ * index. Read next: rows.c. */
 #include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
