@@ -32,6 +32,19 @@ describe("the collector", function()
     end
   end)
 
+  it("frees large temporaries soon where the state is generational", function()
+    if _VERSION ~= "Lua 5.4" then return pending "LuaJIT has no young collections" end
+    local mode = collectgarbage "generational"
+    local x, before = nyx.ones(MIB), live()
+    local most = 0
+    for _ = 1, 50 do
+      local _ = x + 1
+      most = math.max(most, nyx.memory().live - before)
+    end
+    collectgarbage(mode)
+    assert.is_true(most < 30 * MIB, "so many bytes: " .. most)
+  end)
+
   it("keeps gradients that were looked at small", function()
     local x = nyx.ones(MIB / 4, { requires_grad = true })
     for i = 1, 600 do
