@@ -130,6 +130,8 @@ void nyx__lua_start_pace(lua_State *L, nyx__lua *s);
 /* Replaces t's gradient by `grad`, which may be NULL; t is on the stack. What boxes that
  * x.grad made still hold of the old one is left to the collector, which may run. */
 void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad);
+/* A young collection, where there are such and one is due. */
+void nyx__lua_collect_young(lua_State *L, nyx__lua *s);
 /* A full collection, unless one is running. */
 void nyx__lua_collect(lua_State *L, nyx__lua *s);
 /* Runs `call`; when memory is short, collects and runs it once more. */

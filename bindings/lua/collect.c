@@ -79,6 +79,14 @@ void nyx__lua_collect(lua_State *L, nyx__lua *s) {
   collect(L, s, false);
 }
 
+/* Before a new box, not after: what lives through two collections is old, and in a loop
+ * the result before may still lie on the stack. */
+void nyx__lua_collect_young(lua_State *L, nyx__lua *s) {
+  if (!s->generational || s->young_work <= WORK_YOUNG) return;
+  ask_mode(L, s); /* the script may have changed it */
+  collect(L, s, s->generational);
+}
+
 static size_t work_of(size_t bytes) {
   return WORK_BASE + bytes / WORK_BYTES;
 }
@@ -91,10 +99,6 @@ static void add(lua_State *L, nyx__lua *s, size_t bytes, size_t work) {
   s->fresh += bytes;
   s->work += work;
   s->young_work += work;
-  if (s->generational && s->young_work > WORK_YOUNG) {
-    ask_mode(L, s); /* the script may have changed it */
-    collect(L, s, s->generational);
-  }
   if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
 }
 

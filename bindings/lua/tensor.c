@@ -13,6 +13,7 @@ void *nyx__lua_allocate(lua_State *L, nyx__lua *s, size_t size) {
 }
 
 nyx__box *nyx__lua_push_box(lua_State *L, nyx__lua *s, int meta) {
+  nyx__lua_collect_young(L, s);
   nyx__box *box = (nyx__box *)nyx__lua_allocate(L, s, sizeof *box);
   box->t = NULL;
   box->bytes = 0;
