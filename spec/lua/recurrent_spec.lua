@@ -62,8 +62,8 @@ end
 local function gradients(p, names, f, ...)
   local y, cells = f(p, ...)
   nyx.manual_seed(5)
-  local loss = (y * nyx.randn(y.shape, { dtype = y.dtype })):sum()
-  if cells then loss = loss + (cells * nyx.randn(y.shape, { dtype = y.dtype })):sum() end
+  local loss = (y * nyx.randn(y.shape):to(y.dtype)):sum()
+  if cells then loss = loss + (cells * nyx.randn(y.shape):to(y.dtype)):sum() end
   local list = {}
   for i, name in ipairs(names) do list[i] = p[name] end
   local all = nyx.grad(loss, list)
@@ -72,7 +72,15 @@ local function gradients(p, names, f, ...)
 end
 
 local function relative(a, b)
-  return ((a - b):abs():max() / (b:abs():max() + 1)):item()
+  return ((a:to("float64") - b):abs():max() / (b:abs():max() + 1)):item()
+end
+
+local function in_double(p, names)
+  local q = {}
+  for _, name in ipairs(names) do
+    q[name] = p[name]:detach():to("float64"):requires_grad_()
+  end
+  return q
 end
 
 describe("recurrence", function()
@@ -82,19 +90,22 @@ describe("recurrence", function()
     { 3, 1, 20, 700 }, { 70, 3, 2, 4 }, { 2, 60, 120, 330 }, { 3, 33, 129, 95 } } do
     it("equals its parts: " .. table.concat(size, " "), function()
       nyx.manual_seed(3)
-      for dtype, bound in pairs { float64 = 1e-11, float32 = 1e-5 } do
+      for _, dtype in ipairs { "float64", "float32" } do
         for _, mode in ipairs(modes) do
           for _, full in ipairs { false, true } do
             for _, reverse in ipairs { false, true } do
               local length, batch, input, hidden = unpack(size)
               local p, names = leaves(mode, length, batch, input, hidden, dtype, full)
               local own = gradients(p, names, recurrence, mode, reverse)
-              local want = gradients(p, names, composed, mode, reverse)
+              -- Seventy steps multiply rounding: float32 may be as far off as the parts are.
+              local want = gradients(in_double(p, names), names, composed, mode, reverse)
+              local parts = dtype == "float32" and gradients(p, names, composed, mode, reverse)
               names[#names + 1] = "the result"
               for i, name in ipairs(names) do
                 local error = relative(own[i], want[i])
-                assert(error < bound, ("%s %s full=%s reverse=%s: %s is off by %.1e")
-                  :format(dtype, mode, tostring(full), tostring(reverse), name, error))
+                local bound = parts and 4 * relative(parts[i], want[i]) + 2e-6 or 1e-11
+                assert(error < bound, ("%s %s full=%s reverse=%s: %s is off by %.1e, allowed %.1e")
+                  :format(dtype, mode, tostring(full), tostring(reverse), name, error, bound))
               end
             end
           end
