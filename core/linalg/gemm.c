@@ -363,37 +363,40 @@ static bool in_place(const nyx_product *p, int64_t item) {
 static void multiply_in_place(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
   int64_t item = s->r->item, depth = s->depth;
-  size_t bytes = (size_t)(s->width * depth * item);
-  char *panel = nyx_memory_alloc(bytes);
-  if (!panel) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; unit < end && panel && going(s->r); unit++) {
-    for (int64_t l = 0; l < s->p.k; l += depth) {
+  char *panels = nyx_memory_alloc((size_t)(s->unit_rows * depth * item));
+  if (!panels) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; unit < end && panels && going(s->r); unit++) {
+    for (int64_t l = 0; l < s->p.k && going(s->r); l += depth) {
       nyx_product p = s->p;
-      narrow(&p, item, unit / s->col_units * s->width, s->width,
+      narrow(&p, item, unit / s->col_units * s->unit_rows, s->unit_rows,
              unit % s->col_units * s->unit_cols, s->unit_cols, l, depth);
       p.add = s->p.add || l > 0;
-      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panel);
-      s->kernel->block(&p, s->width, panel, NULL);
+      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panels);
+      s->kernel->block(&p, s->width, panels, NULL);
     }
   }
-  nyx_memory_free(panel);
+  nyx_memory_free(panels);
 }
 
 /* Units are rows of one panel, as many for each thread where they are not too few, or
- * some of their columns. */
+ * some of their columns; of a large B, which must be read once, columns and all rows. */
 static void by_sharing_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
   int64_t panels = parts_of(m, s->kernel->tile_rows);
   int64_t even = parts_of(panels, threads) * threads;
-  if (m / even >= s->kernel->tile_rows / 2) panels = even;
+  bool large = work_of(n, s->p.k, s->r->item) > IN_PLACE_BYTES;
+  if (!large && m / even >= s->kernel->tile_rows / 2) panels = even;
   s->width = parts_of(m, panels);
-  panels = parts_of(m, s->width);
+  s->unit_rows = large ? m : s->width;
+  int64_t row_units = parts_of(m, s->unit_rows);
   int64_t cols = parts_of(n, s->kernel->tile_cols), most = parts_of(cols, 2);
-  s->col_units = panels % threads ? parts_of(2 * threads, panels) : 1;
+  int64_t wanted = large ? n / 1024 / threads * threads : 2 * threads;
+  if (wanted < threads) wanted = threads;
+  s->col_units = row_units % threads ? parts_of(wanted, row_units) : 1;
   if (s->col_units > most) s->col_units = most;
   s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
   s->col_units = parts_of(n, s->unit_cols);
-  nyx_parallel_for(panels * s->col_units, 1, multiply_in_place, s);
+  nyx_parallel_for(row_units * s->col_units, 1, multiply_in_place, s);
 }
 
 /* Panels of equal width, and units of some of them times some columns, of equal size. */
