@@ -10,10 +10,9 @@
 #include "kernels/cpu/move.h"
 
 enum {
-  UNIT_BYTES = 1 << 16,   /* work per parallel range, about */
-  STREAM_BYTES = 4 << 20, /* results from here on go past the caches */
-  STREAM_UNIT = 1 << 19,  /* then: a range ends with a wait for the memory */
-  STREAM_RUN = 512        /* in runs from here on, most of them whole lines */
+  UNIT_BYTES = 1 << 16,  /* work per parallel range, about */
+  STREAM_UNIT = 1 << 19, /* past the caches: a range ends with a wait for the memory */
+  STREAM_RUN = 512       /* in runs from here on, most of them whole lines */
 };
 
 nyx_status nyx__remap_open(nyx_context *ctx, int ndim, const int64_t *shape,
@@ -247,7 +246,8 @@ nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_te
   for (int d = 0; d < kept; d++) j.shape[d] = map->shape[d];
   for (int d = 0; d < j.outer; d++) rows *= j.shape[d];
   j.length = j.shape[j.outer];
-  if ((size_t)out->numel * j.item >= STREAM_BYTES) j.stream = nyx__cpu_kernels()->move;
+  if ((size_t)out->numel * j.item >= NYX_STREAM_BYTES)
+    j.stream = nyx__cpu_kernels()->move;
   char *scratch;
   NYX_TRY(make_tables(ctx, map, in, fill, &j, &scratch));
   int64_t unit = j.stream ? STREAM_UNIT : UNIT_BYTES;

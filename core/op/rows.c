@@ -11,10 +11,9 @@
 #include "kernels/cpu/move.h"
 
 enum {
-  ROW_LEAST = 64,         /* bytes of a row: shorter ones are not worth a chain */
-  BUFFER_BYTES = 4096,    /* of a row is summed up at a time */
-  STREAM_BYTES = 4 << 20, /* results that are filled go past the caches from here on */
-  UNIT_BYTES = 1 << 18    /* work per parallel range, about */
+  ROW_LEAST = 64,      /* bytes of a row: shorter ones are not worth a chain */
+  BUFFER_BYTES = 4096, /* of a row is summed up at a time */
+  UNIT_BYTES = 1 << 18 /* work per parallel range, about */
 };
 
 /* Row r gets the rows head[r], next[head[r]], ... of b, up to a -1. */
@@ -128,7 +127,7 @@ nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *l, nyx__lane_mode
   int64_t most = BUFFER_BYTES / (int64_t)j.item, all = l->outer * l->rows * l->inner;
   j.width = l->inner < most ? l->inner : most;
   j.blocks = (l->inner + j.width - 1) / j.width;
-  if (l->fill && (size_t)all * j.item >= STREAM_BYTES)
+  if (l->fill && (size_t)all * j.item >= NYX_STREAM_BYTES)
     j.stream = nyx__cpu_kernels()->move;
   int64_t grain = UNIT_BYTES / (j.width * (int64_t)j.item);
   nyx_parallel_for(l->outer * j.blocks * l->rows, grain, do_rows, &j);

@@ -13,8 +13,7 @@
 #define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
-#define TILES_STREAM (4 << 20)  /* results of tiles from here on go past the caches */
-#define ROWS_STREAM (16 << 20)  /* and others: what comes next may find them there */
+#define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 
 /* A tensor as the loops see it. Strides are in elements. */
@@ -461,8 +460,8 @@ static void lay_out(plan *p) {
       swap(p->shape, across, last - 1);
       swap(p->out.stride, across, last - 1);
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
-      p->streams =
-          p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= TILES_STREAM;
+      p->streams = p->out.ready && p->out.stride[last] == 1 &&
+                   p->n * p->out.item >= NYX_STREAM_BYTES;
       p->tile_rows = most / TILE_COLS;
       p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
       p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;

@@ -34,11 +34,26 @@ local function steps(self, suffix, reverse, x, h0, c0)
   return y, cells
 end
 
-local function check_features(where, self, x)
+-- Checks the input of a layer (dims 3) or cell (2) and that there may be cells; whether it comes
+-- without a batch.
+local function check_input(where, self, x, c, dims)
+  local single = check.tensor(where, "the input", x):dim() == dims - 1
+  if not single and x:dim() ~= dims then
+    check.fail("%s: the input is %s, expected %d dimensions, or %d without a batch", where,
+      check.describe(x), dims, dims - 1)
+  end
   if x:size(-1) ~= self.input_size then
     check.fail("%s: the input is %s, expected %d features (input_size) in its last dimension",
       where, check.describe(x), self.input_size)
   end
+  if c ~= nil and self.mode ~= "lstm" then
+    check.fail("%s: a third argument is given, but it has no cells", where)
+  end
+  return single
+end
+
+local function with_batch(where, name, state, dim)
+  return state and check.tensor(where, name, state):unsqueeze(dim)
 end
 
 local function check_shape(where, name, state, ...)
@@ -106,19 +121,10 @@ end
 ---@return nyx.Tensor? c the last cells of an LSTM
 function Recurrent:forward(x, h0, c0)
   local where = "nn." .. self:class_name()
-  local single = check.tensor(where, "the input", x):dim() == 2
-  if not single and x:dim() ~= 3 then
-    check.fail("%s: the input is %s, expected 3 dimensions, or 2 without a batch", where,
-      check.describe(x))
-  end
-  check_features(where, self, x)
-  if c0 ~= nil and self.mode ~= "lstm" then
-    check.fail("%s: a third argument is given, but it has no cells", where)
-  end
+  local single = check_input(where, self, x, c0, 3)
   if single then
     x = x:unsqueeze(2)
-    if h0 then h0 = check.tensor(where, "h0", h0):unsqueeze(2) end
-    if c0 then c0 = check.tensor(where, "c0", c0):unsqueeze(2) end
+    h0, c0 = with_batch(where, "h0", h0, 2), with_batch(where, "c0", c0, 2)
   elseif self.batch_first then
     x = x:transpose(1, 2)
   end
@@ -187,19 +193,10 @@ end
 ---@return nyx.Tensor? c of an LSTM
 function Cell:forward(x, h, c)
   local where = "nn." .. self:class_name()
-  local single = check.tensor(where, "the input", x):dim() == 1
-  if not single and x:dim() ~= 2 then
-    check.fail("%s: the input is %s, expected 2 dimensions, or 1 without a batch", where,
-      check.describe(x))
-  end
-  check_features(where, self, x)
-  if c ~= nil and self.mode ~= "lstm" then
-    check.fail("%s: a third argument is given, but it has no cells", where)
-  end
+  local single = check_input(where, self, x, c, 2)
   if single then
     x = x:unsqueeze(1)
-    if h then h = check.tensor(where, "h", h):unsqueeze(1) end
-    if c then c = check.tensor(where, "c", c):unsqueeze(1) end
+    h, c = with_batch(where, "h", h, 1), with_batch(where, "c", c, 1)
   end
   check_shape(where, "h", h, x:size(1), self.hidden_size)
   check_shape(where, "c", c, x:size(1), self.hidden_size)
