@@ -107,15 +107,16 @@ static nyx_status run_step(nyx_call *c, step_job *s, const nyx_optim_fn fn[2]) {
 /* Attributes that all steps begin with. */
 #define COMMON_ATTRS                                                                     \
   {"lr", NYX_ATTR_FLOAT, true, NYX_NONE, "the learning rate"},                           \
-      {"weight_decay", NYX_ATTR_FLOAT, false, NYX_F(0), "decay towards zero"}, {         \
-    "maximize", NYX_ATTR_BOOL, false, NYX_I(0), "go up instead of down"                  \
+      {"weight_decay", NYX_ATTR_FLOAT, false, NYX_F(0), "decay towards zero"},           \
+      {"maximize", NYX_ATTR_BOOL, false, NYX_I(0), "go up instead of down"}, {           \
+    "grad_scale", NYX_ATTR_FLOAT, false, NYX_F(1), "multiplies the gradient, to clip it" \
   }
-enum { A_LR, A_DECAY, A_MAXIMIZE, A_OWN };
+enum { A_LR, A_DECAY, A_MAXIMIZE, A_SCALE, A_OWN };
 
 static void common(const nyx_call *c, step_job *s) {
   s->job = (nyx_optim_job){.lr = c->attr[A_LR].f,
                            .decay = c->attr[A_DECAY].f,
-                           .sign = c->attr[A_MAXIMIZE].i ? -1 : 1,
+                           .sign = (c->attr[A_MAXIMIZE].i ? -1 : 1) * c->attr[A_SCALE].f,
                            .shrink = 1};
 }
 
@@ -162,7 +163,7 @@ const nyx_op nyx__op_sgd_step = {
     .cases =
         "parameter(3,4) grad(3,4); lr=0.1\n"
         "parameter(3,4) grad(3,4) momentum_buffer(3,4); lr=0.1 weight_decay=0.01 "
-        "momentum=0.9 nesterov=true",
+        "grad_scale=0.25 momentum=0.9 nesterov=true",
 };
 
 static nyx_status adam_cpu(nyx_call *c) {

@@ -8,12 +8,12 @@
 /* One parameter; elements are float or double, all arrays of the same type and distinct.
  */
 typedef struct nyx_optim_job {
-  void *p;         /* the parameter, updated */
-  const void *g;   /* its gradient */
-  void *state[3];  /* per optimiser, below; NULL where not in use; updated */
-  double lr;       /* adam: the rate after bias correction */
-  double decay;    /* added to the gradient as decay * p */
-  double sign;     /* -1 to maximise */
+  void *p;        /* the parameter, updated */
+  const void *g;  /* its gradient */
+  void *state[3]; /* per optimiser, below; NULL where not in use; updated */
+  double lr;      /* adam: the rate after bias correction */
+  double decay;   /* added to the gradient as decay * p */
+  double sign; /* what the gradient is multiplied by: its scale, negative to maximise */
   double momentum; /* sgd, rmsprop */
   double keep;     /* sgd: 1 - dampening; adam: 1 - beta1; rmsprop: alpha */
   double beta2;    /* adam */

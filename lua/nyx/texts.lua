@@ -150,7 +150,8 @@ add("nyx.optim", {
   SGD = "optim.SGD(params, {lr, momentum, dampening, weight_decay, nesterov, maximize}): " ..
     "gradient descent, lr 1e-3. Methods of all optimisers: zero_grad step add_param_group " ..
     "state_dict load_state_dict. params is a list of tensors or of groups {params = ..., lr = " ..
-    "...}",
+    "...}. All take max_grad_norm too: each step limits the norm of all gradients together, as " ..
+    "nn.utils.clip_grad_norm_ would, without changing them, and leaves it in .grad_norm",
   RMSprop = "optim.RMSprop(params, {lr, alpha, eps, weight_decay, momentum, centered, " ..
     "maximize}): scaled by a running root mean square, lr 1e-2",
   Adam = "optim.Adam(params, {lr, betas, eps, weight_decay, amsgrad, maximize}): Kingma and " ..

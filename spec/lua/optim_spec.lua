@@ -187,6 +187,73 @@ describe("optim", function()
     end
   end)
 
+  -- A pair of parameters with gradients whose norm, as of one vector, is 13.
+  local function pair()
+    local function double(values) return nyx.tensor(values, { dtype = "float64" }) end
+    local a, b = double { 1, -2, 3 }:requires_grad_(true), double { { 0.5 } }:requires_grad_(true)
+    a.grad, b.grad = double { 3, -4, 0 }, double { { 12 } }
+    return { a, b }
+  end
+
+  for _, case in ipairs {
+    { "SGD", {} }, { "SGD", { momentum = 0.9, nesterov = true, maximize = true } },
+    { "SGD", { momentum = 0.5, weight_decay = 0.1 } },
+    { "Adam", { eps = 0.1, weight_decay = 0.1 } },
+    { "AdamW", { eps = 0.1, amsgrad = true } }, { "RMSprop", { eps = 0.1, momentum = 0.5 } },
+  } do
+    it(case[1] .. " limits the norm of all gradients together within its step", function()
+      for _, most in ipairs { 100, 2, 0.25 } do
+        local options = { lr = 0.5, max_grad_norm = most }
+        for key, value in pairs(case[2]) do options[key] = value end
+        local fused, plain = pair(), pair()
+        local one = optim[case[1]](fused, options)
+        options.max_grad_norm = nil
+        local two = optim[case[1]](plain, options)
+        for _ = 1, 3 do
+          one:step()
+          assert.equal(13, one.grad_norm)
+          nyx.nn.utils.clip_grad_norm_(plain, most)
+          two:step()
+          for i = 1, 2 do
+            assert.is_true((fused[i] - plain[i]):abs():max():item() < 1e-14)
+            plain[i].grad = pair()[i].grad
+          end
+        end
+        assert.same({ 3, -4, 0 }, fused[1].grad:totable()) -- only read
+      end
+    end)
+  end
+
+  it("limits gradients that are not finite as clip_grad_norm_ does", function()
+    local params = pair()
+    local optimizer = optim.SGD(params, { lr = 1, max_grad_norm = 1 })
+    params[1].grad[1] = 0 / 0
+    optimizer:step()
+    assert.is_true(params[1]:isnan():all():item() and params[2]:isnan():all():item())
+    params = pair()
+    optimizer = optim.SGD(params, { lr = 1, max_grad_norm = 1 })
+    params[1].grad[1] = math.huge
+    optimizer:step()
+    assert.same({ true, false, false }, params[1]:isnan():totable())
+    assert.equal(0.5, params[2]:item())
+  end)
+
+  it("limits the norm for optimisers of one's own too", function()
+    local Own = nyx.class("Own", optim.Optimizer)
+    function Own:init(params, options)
+      self:setup("Own", params, options, { lr = 1, weight_decay = 0 }, "lr weight_decay")
+    end
+    function Own:update(group, own, grad) -- luacheck: no self
+      own:sub_(grad * group.lr)
+    end
+    local params = pair()
+    Own(params, { max_grad_norm = 6.5 }):step()
+    assert.near(-0.5, params[1][1]:item(), 1e-6)
+    assert.near(0, params[1][2]:item(), 1e-6)
+    assert.error_matches(function() Own(params, { speed = 1 }) end, "unknown option 'speed'")
+    assert.error_matches(function() optim.SGD(params, { max_grad_norm = -1 }) end, "max_grad_norm")
+  end)
+
   it("leaves parameters without a gradient alone", function()
     local p, q = parameter(), parameter()
     local optimizer = optim.Adam({ p, q }, { lr = 0.1 })

@@ -66,6 +66,9 @@ def compare(tap, worker, seed, count):
             # float32 is held against float64 from the same numbers
             a, b = (x.double().clone().requires_grad_() for x in start)
             peer = getattr(torch.optim, name)([{"params": [a]}, {"params": [b], "lr": lr}], **attrs)
+            if r.chance(0.5):
+                attrs["max_grad_norm"] = r.choice([0.1, 1.0, 10.0])
+            clip = attrs.get("max_grad_norm")
             lua = LUA.replace("NAME", name).replace("LR", repr(lr)).replace("STEPS", str(STEPS))
             lua = lua.replace("HALF", str(STEPS // 2)).replace("OPTIONS", options(**attrs))
             try:
@@ -73,6 +76,8 @@ def compare(tap, worker, seed, count):
                 for k in range(STEPS):
                     peer.zero_grad()
                     ((a * pulls[0][k]).sum() + (b * b * pulls[1][k]).sum()).backward()
+                    if clip:
+                        torch.nn.utils.clip_grad_norm_([a, b], clip)
                     peer.step()
                     for x, y in ((got[2 * k], a), (got[2 * k + 1], b)):
                         if x.dtype != dtype:

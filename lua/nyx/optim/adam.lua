@@ -12,22 +12,17 @@ local known = "lr betas eps weight_decay amsgrad maximize"
 ---@class nyx.optim.Adam: nyx.optim.Optimizer
 local Adam = class("Adam", Optimizer)
 M.Adam = Adam
+Adam.scales_gradients = true
 
 Adam.decoupled = false
 Adam.default_decay = 0
 
 ---@param params table
----@param options? table lr, betas, eps, weight_decay, amsgrad, maximize
+---@param options? table lr, betas, eps, weight_decay, amsgrad, maximize, max_grad_norm
 function Adam:init(params, options)
-  local where = self.decoupled and "optim.AdamW" or "optim.Adam"
-  options = check.options(where, options, known)
-  self:setup(where, params, {
-    lr = options.lr or 1e-3,
-    betas = options.betas or { 0.9, 0.999 },
-    eps = options.eps or 1e-8,
-    weight_decay = options.weight_decay or self.default_decay,
-    amsgrad = options.amsgrad or false,
-    maximize = options.maximize or false,
+  self:setup(self.decoupled and "optim.AdamW" or "optim.Adam", params, options, {
+    lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = self.default_decay,
+    amsgrad = false, maximize = false,
   }, known)
 end
 
@@ -50,8 +45,8 @@ function Adam:update(group, parameter, grad, state)
   end
   local step = state.step + 1
   parameter:adam_step_(grad, state.exp_avg, state.exp_avg_sq, state.max_exp_avg_sq,
-    group.lr, group.weight_decay, group.maximize, group.betas[1], group.betas[2], group.eps,
-    step, self.decoupled)
+    group.lr, group.weight_decay, group.maximize, self.grad_scale, group.betas[1], group.betas[2],
+    group.eps, step, self.decoupled)
   state.step = step
 end
 

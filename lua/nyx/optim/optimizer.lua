@@ -3,20 +3,33 @@
 -- Read next: sgd.lua, adam.lua; the arithmetic is in core/op/optim.c.
 local class = require "nyx.class"
 local check = require "nyx.check"
+local get_total_norm = require("nyx.nn.utils").get_total_norm
 local nyx = require "nyx"
 
 ---@class nyx.optim.Optimizer
 ---@field param_groups table[] each {params = {...}, lr = ..., ...}
 ---@field state table<any, table> what a parameter's update remembers, by parameter
+---@field max_grad_norm? number what the gradients' norm, all together, is limited to in a step
+---@field grad_norm? number that norm at the last step, before; nil without max_grad_norm
+---@field grad_scale number what gradients are to be multiplied by in this step
+---@field scales_gradients? boolean on a class: its update does so itself
 local Optimizer = class("Optimizer")
+Optimizer.grad_scale = 1
 
 --- Lists of parameters in the shapes PyTorch accepts: a list of tensors, or a list of
 --- groups {params = {...}, lr = ...} with settings of their own.
 ---@param where string the optimiser, for messages
 ---@param params table
----@param defaults table every setting with its value
----@param known string the names of all settings
-function Optimizer:setup(where, params, defaults, known)
+---@param options? table settings that differ from the defaults, and max_grad_norm
+---@param defaults table every setting of a group with its value
+---@param known string the names of all these settings
+function Optimizer:setup(where, params, options, defaults, known)
+  options = check.options(where, options, known .. " max_grad_norm")
+  for name in known:gmatch("%S+") do
+    if options[name] ~= nil then defaults[name] = options[name] end
+  end
+  self.max_grad_norm = options.max_grad_norm
+  if self.max_grad_norm then check.number(where, "max_grad_norm", self.max_grad_norm, 0) end
   check.type(where, "params", params, "table")
   if #params == 0 then
     check.fail("%s: 'params' is empty, expected tensors such as model:parameters()", where)
@@ -67,8 +80,22 @@ function Optimizer:check_group(group)
   check.number(self.where, "weight_decay", group.weight_decay, 0)
 end
 
+-- With max_grad_norm: the factor of nn.utils.clip_grad_norm_, for the update to apply in its
+-- one pass; the gradients themselves are only read.
+local function measure_gradients(self)
+  local grads = {}
+  for _, group in ipairs(self.param_groups) do
+    for _, parameter in ipairs(group.params) do grads[#grads + 1] = parameter.grad end
+  end
+  local norm = grads[1] and get_total_norm(grads):item() or 0
+  self.grad_norm = norm
+  local factor = self.max_grad_norm / (norm + 1e-6)
+  self.grad_scale = factor >= 1 and 1 or factor -- nan stays nan
+end
+
 function Optimizer:update_all()
   local states = self.state
+  if self.max_grad_norm then measure_gradients(self) end
   for _, group in ipairs(self.param_groups) do
     local params = group.params
     for i = 1, #params do
@@ -80,6 +107,9 @@ function Optimizer:update_all()
         if fresh then
           state = {}
           states[parameter] = state
+        end
+        if self.grad_scale ~= 1 and not self.scales_gradients then
+          grad = grad * self.grad_scale
         end
         self:update(group, parameter, grad, state)
         if fresh then nyx.keep(state) end -- it outlives the nyx.scope of this step

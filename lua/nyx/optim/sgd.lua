@@ -11,20 +11,16 @@ local M = {}
 ---@class nyx.optim.SGD: nyx.optim.Optimizer
 local SGD = class("SGD", Optimizer)
 M.SGD = SGD
+SGD.scales_gradients = true
 
 local sgd_settings = "lr momentum dampening weight_decay nesterov maximize"
 
 ---@param params table
----@param options? table lr, momentum, dampening, weight_decay, nesterov, maximize
+---@param options? table lr, momentum, dampening, weight_decay, nesterov, maximize, max_grad_norm
 function SGD:init(params, options)
-  options = check.options("optim.SGD", options, sgd_settings)
-  self:setup("optim.SGD", params, {
-    lr = options.lr or 1e-3,
-    momentum = options.momentum or 0,
-    dampening = options.dampening or 0,
-    weight_decay = options.weight_decay or 0,
-    nesterov = options.nesterov or false,
-    maximize = options.maximize or false,
+  self:setup("optim.SGD", params, options, {
+    lr = 1e-3, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false,
+    maximize = false,
   }, sgd_settings)
 end
 
@@ -37,7 +33,7 @@ function SGD:check_group(group)
   end
 end
 
-function SGD:update(group, parameter, grad, state) -- luacheck: no self
+function SGD:update(group, parameter, grad, state)
   local buffer, dampening = state.momentum_buffer, group.dampening
   if not buffer and group.momentum ~= 0 then
     -- The first velocity is the gradient itself, whatever the dampening.
@@ -45,7 +41,7 @@ function SGD:update(group, parameter, grad, state) -- luacheck: no self
     state.momentum_buffer = buffer
   end
   parameter:sgd_step_(grad, buffer, group.lr, group.weight_decay, group.maximize,
-    group.momentum, dampening, group.nesterov)
+    self.grad_scale, group.momentum, dampening, group.nesterov)
 end
 
 --- Divides the gradient by a running root mean square (Hinton 2012); centered subtracts
@@ -53,21 +49,17 @@ end
 ---@class nyx.optim.RMSprop: nyx.optim.Optimizer
 local RMSprop = class("RMSprop", Optimizer)
 M.RMSprop = RMSprop
+RMSprop.scales_gradients = true
 
 local rms_settings = "lr alpha eps weight_decay momentum centered maximize"
 
 ---@param params table
----@param options? table lr, alpha, eps, weight_decay, momentum, centered, maximize
+---@param options? table lr, alpha, eps, weight_decay, momentum, centered, maximize,
+--- max_grad_norm
 function RMSprop:init(params, options)
-  options = check.options("optim.RMSprop", options, rms_settings)
-  self:setup("optim.RMSprop", params, {
-    lr = options.lr or 1e-2,
-    alpha = options.alpha or 0.99,
-    eps = options.eps or 1e-8,
-    weight_decay = options.weight_decay or 0,
-    momentum = options.momentum or 0,
-    centered = options.centered or false,
-    maximize = options.maximize or false,
+  self:setup("optim.RMSprop", params, options, {
+    lr = 1e-2, alpha = 0.99, eps = 1e-8, weight_decay = 0, momentum = 0, centered = false,
+    maximize = false,
   }, rms_settings)
 end
 
@@ -78,14 +70,15 @@ function RMSprop:check_group(group)
   check.number(self.where, "momentum", group.momentum, 0)
 end
 
-function RMSprop:update(group, parameter, grad, state) -- luacheck: no self
+function RMSprop:update(group, parameter, grad, state)
   if not state.square_avg then
     if group.momentum > 0 then state.momentum_buffer = nyx.zeros_like(parameter) end
     if group.centered then state.grad_avg = nyx.zeros_like(parameter) end
     state.square_avg = nyx.zeros_like(parameter) -- last: now the state is complete
   end
   parameter:rmsprop_step_(grad, state.square_avg, state.momentum_buffer, state.grad_avg,
-    group.lr, group.weight_decay, group.maximize, group.alpha, group.eps, group.momentum)
+    group.lr, group.weight_decay, group.maximize, self.grad_scale, group.alpha, group.eps,
+    group.momentum)
 end
 
 return M
