@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "../../kernels/cpu/cpu.h"
+#include "../base/cpu.h"
 #include "blas.h"
 
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
 #define LARGE (4 * RANGE) /* products that are divided between threads */
+#define ENOUGH 16         /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
 #define SLAB 128
@@ -23,15 +25,15 @@
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
 /* Products that the threads share: from how many multiplications and what side on;
- * columns of B and rows of A packed at a time; with so few rows, or such a small B, B is
- * not packed; units of work wanted. */
+ * columns of B packed at a time, and bytes; terms of a block, at most; with so few rows,
+ * or such a small B, B is not packed. */
 #define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
 #define SHARED_COLS 4096
-#define SHARED_ROWS 4096
+#define SPAN_BYTES (32 << 20)
+#define DEEPEST 1024
 #define IN_PLACE_ROWS 160
 #define IN_PLACE_BYTES (1 << 20)
-#define UNITS 16
 
 /* Saturating, for sizes: exact where it matters. */
 static int64_t work_of(int64_t m, int64_t n, int64_t k) {
@@ -280,7 +282,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
-  if (count < UNITS) divide_slabs(r, p);
+  if (count < ENOUGH) divide_slabs(r, p);
   if (count == 1 && nyx_dtype_is_float(r->g->dtype)) divide_depth(r, p);
   if (r->parts > 1) {
     size_t bytes = (size_t)(r->parts * p->m * p->n * r->item);
@@ -297,49 +299,58 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   return NYX_OK;
 }
 
-/* One large product of the built-in kind: for each block of terms the threads pack A and
- * B together, then each multiplies some panels of A with some of B. */
+/* One large product of the built-in kind: the threads pack B together, or leave it where
+ * it is; then each packs some panels of A for itself and multiplies them with some
+ * columns of B. Within a span of terms they meet once. */
 typedef struct shared_run {
   gemm_run *r;
   const nyx_gemm_kernel *kernel;
-  nyx_product p;   /* the block at hand */
-  int64_t width;   /* of the panels of A */
-  char *a, *b;     /* panels */
-  int64_t depth;   /* terms of a block */
-  int64_t a_first; /* when packing: how many items are panels of A */
-  int64_t unit_rows, unit_cols, col_units;
+  nyx_product p; /* the span and the columns at hand */
+  int64_t width; /* of the panels of A */
+  int64_t depth; /* terms of a block */
+  char *b;       /* panels, block by block, or NULL */
+  int64_t panels, row_units, unit_cols, col_units;
 } shared_run;
+
+static int64_t padded(const shared_run *s, int64_t cols) {
+  return parts_of(cols, s->kernel->tile_cols) * s->kernel->tile_cols;
+}
 
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
-  const nyx_product *p = &s->p;
-  int64_t item = s->r->item, middle = end < s->a_first ? end : s->a_first;
-  if (begin < middle) {
-    int64_t first = begin * s->width, last = middle * s->width;
-    if (last > p->m) last = p->m;
-    s->kernel->pack_a((const char *)p->a + first * p->a_rs * item, p->a_rs, p->a_cs,
-                      last - first, s->width, p->k, s->a + first * p->k * item);
-    begin = middle;
+  int64_t item = s->r->item, first = begin * s->kernel->tile_cols;
+  for (int64_t l = 0; l < s->p.k; l += s->depth) {
+    nyx_product p = s->p;
+    narrow(&p, item, 0, p.m, first, (end - begin) * s->kernel->tile_cols, l, s->depth);
+    s->kernel->pack_b(p.b, p.b_rs, p.b_cs, p.k, p.n,
+                      s->b + (l * padded(s, s->p.n) + first * p.k) * item);
   }
-  if (begin < end) {
-    int64_t first = (begin - s->a_first) * s->kernel->tile_cols;
-    int64_t last = (end - s->a_first) * s->kernel->tile_cols;
-    if (last > p->n) last = p->n;
-    s->kernel->pack_b((const char *)p->b + first * p->b_cs * item, p->b_rs, p->b_cs, p->k,
-                      last - first, s->b + first * p->k * item);
+}
+
+/* One unit: its rows of A times its columns of B, block by block. */
+static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
+  int64_t row = unit / s->col_units, j = unit % s->col_units * s->unit_cols;
+  int64_t i = s->panels * row / s->row_units * s->width;
+  int64_t rows = s->panels * (row + 1) / s->row_units * s->width - i;
+  for (int64_t l = 0; l < s->p.k && going(s->r); l += s->depth) {
+    nyx_product p = s->p;
+    narrow(&p, s->r->item, i, rows, j, s->unit_cols, l, s->depth);
+    p.add = s->p.add || l > 0;
+    const char *b = s->b;
+    if (b) b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
+    s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
+    s->kernel->block(&p, s->width, a, b);
   }
 }
 
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
-  int64_t item = s->r->item;
-  for (int64_t unit = begin; unit < end && going(s->r); unit++) {
-    int64_t i = unit / s->col_units * s->unit_rows,
-            j = unit % s->col_units * s->unit_cols;
-    nyx_product p = s->p;
-    narrow(&p, item, i, s->unit_rows, j, s->unit_cols, 0, p.k);
-    s->kernel->block(&p, s->width, s->a + i * p.k * item, s->b + j * p.k * item);
-  }
+  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
+  char *a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item));
+  if (!a) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; unit < end && a && going(s->r); unit++)
+    multiply_unit(s, unit, a);
+  nyx_memory_free(a);
 }
 
 /* Whether it is large in both directions, so that the tiles of the built-in product are
@@ -358,99 +369,90 @@ static bool in_place(const nyx_product *p, int64_t item) {
          (p->m <= IN_PLACE_ROWS || work_of(p->n, p->k, item) <= IN_PLACE_BYTES);
 }
 
-/* The same with B where it is: each unit packs its rows of A and goes through all terms,
- * so that threads meet only at the end. */
-static void multiply_in_place(void *arg, int64_t begin, int64_t end) {
-  const shared_run *s = arg;
-  int64_t item = s->r->item, depth = s->depth;
-  char *panels = nyx_memory_alloc((size_t)(s->unit_rows * depth * item));
-  if (!panels) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; unit < end && panels && going(s->r); unit++) {
-    for (int64_t l = 0; l < s->p.k && going(s->r); l += depth) {
-      nyx_product p = s->p;
-      narrow(&p, item, unit / s->col_units * s->unit_rows, s->unit_rows,
-             unit % s->col_units * s->unit_cols, s->unit_cols, l, depth);
-      p.add = s->p.add || l > 0;
-      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panels);
-      s->kernel->block(&p, s->width, panels, NULL);
-    }
-  }
-  nyx_memory_free(panels);
-}
-
 /* Units are rows of one panel, as many for each thread where they are not too few, or
  * some of their columns; of a large B, which must be read once, columns and all rows. */
 static void by_sharing_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
-  int64_t panels = parts_of(m, s->kernel->tile_rows);
-  int64_t even = parts_of(panels, threads) * threads;
+  int64_t even = parts_of(s->panels, threads) * threads;
   bool large = work_of(n, s->p.k, s->r->item) > IN_PLACE_BYTES;
-  if (!large && m / even >= s->kernel->tile_rows / 2) panels = even;
-  s->width = parts_of(m, panels);
-  s->unit_rows = large ? m : s->width;
-  int64_t row_units = parts_of(m, s->unit_rows);
+  if (!large && m / even >= s->kernel->tile_rows / 2) s->panels = even;
+  s->width = parts_of(m, s->panels);
+  s->panels = parts_of(m, s->width);
+  s->row_units = large ? 1 : s->panels;
   int64_t cols = parts_of(n, s->kernel->tile_cols), most = parts_of(cols, 2);
   int64_t wanted = large ? n / 1024 / threads * threads : 2 * threads;
   if (wanted < threads) wanted = threads;
-  s->col_units = row_units % threads ? parts_of(wanted, row_units) : 1;
+  s->col_units = s->row_units % threads ? parts_of(wanted, s->row_units) : 1;
   if (s->col_units > most) s->col_units = most;
   s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
   s->col_units = parts_of(n, s->unit_cols);
-  nyx_parallel_for(row_units * s->col_units, 1, multiply_in_place, s);
+  nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
 }
 
-/* Panels of equal width, and units of some of them times some columns, of equal size. */
-static void divide_units(shared_run *s, int64_t m, int64_t n) {
-  const nyx_gemm_kernel *kernel = s->kernel;
-  s->width = parts_of(m, parts_of(m, kernel->tile_rows));
-  int64_t panels = parts_of(m, s->width), most = kernel->block_rows / kernel->tile_rows;
-  while (most > 3 && parts_of(panels, most) < UNITS) most--;
-  int64_t row_units = parts_of(panels, most);
-  s->unit_rows = parts_of(panels, row_units) * s->width;
-  s->unit_cols = SHARED_COLS;
-  while (s->unit_cols > 2 * kernel->tile_cols &&
-         row_units * parts_of(n, s->unit_cols) < UNITS)
-    s->unit_cols /= 2;
+/* Panels of A that a unit has: as many for each thread, on average most of those that the
+ * second cache is to hold. */
+static void divide_rows(shared_run *s, int64_t most) {
+  int64_t threads = nyx_parallel_threads(), m = s->p.m;
+  s->width = parts_of(m, s->panels);
+  s->panels = parts_of(m, s->width);
+  s->row_units = parts_of(s->panels, most * threads) * threads;
+  if (s->row_units > s->panels) s->row_units = s->panels;
 }
 
-/* The blocks of columns j and terms l on: all rows, some thousand at a time. */
-static void multiply_rows(shared_run *s, const nyx_product *all, int64_t j, int64_t l,
-                          int64_t depth) {
-  for (int64_t i = 0; i < all->m && going(s->r); i += SHARED_ROWS / s->width * s->width) {
+/* Units of the columns at hand: all, unless the rows alone are too few units. */
+static void divide_columns(shared_run *s) {
+  int64_t units = parts_of(2 * nyx_parallel_threads(), s->row_units);
+  int64_t cols = parts_of(s->p.n, s->kernel->tile_cols), most = parts_of(cols, 4);
+  s->unit_cols = parts_of(cols, units < most ? units : most) * s->kernel->tile_cols;
+  s->col_units = parts_of(s->p.n, s->unit_cols);
+}
+
+/* Terms of a block. In place as few as suit the first cache. With B in panels as many as
+ * keep a unit's A in a quarter of the second cache, up to DEEPEST: C is read less often.
+ */
+static int64_t depth_of(const shared_run *s, int64_t unit_panels, int64_t k) {
+  int64_t most = s->kernel->depth;
+  if (unit_panels) {
+    int64_t bytes = (int64_t)nyx__cpu_info()->l2 / 4;
+    int64_t fit = bytes / (unit_panels * s->kernel->tile_rows * s->r->item) / 16 * 16;
+    if (fit > most) most = fit < DEEPEST ? fit : DEEPEST;
+  }
+  return (parts_of(k, parts_of(k, most)) + 15) / 16 * 16; /* whole vectors */
+}
+
+/* A span of the terms, from l on, and all columns, some thousand at a time. */
+static void multiply_span(shared_run *s, const nyx_product *all, int64_t l,
+                          int64_t span) {
+  for (int64_t j = 0; j < all->n && going(s->r); j += SHARED_COLS) {
     s->p = *all;
-    narrow(&s->p, s->r->item, i, SHARED_ROWS / s->width * s->width, j, SHARED_COLS, l,
-           depth);
+    narrow(&s->p, s->r->item, 0, all->m, j, SHARED_COLS, l, span);
     s->p.add = all->add || l > 0;
-    s->a_first = parts_of(s->p.m, s->width);
-    s->col_units = parts_of(s->p.n, s->unit_cols);
-    int64_t panels_of_b = parts_of(s->p.n, s->kernel->tile_cols);
-    nyx_parallel_for(s->a_first + (i ? 0 : panels_of_b), 4, pack_panels, s);
-    nyx_parallel_for(parts_of(s->p.m, s->unit_rows) * s->col_units, 1, multiply_units, s);
+    divide_columns(s);
+    nyx_parallel_for(parts_of(s->p.n, s->kernel->tile_cols), 2, pack_panels, s);
+    nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
   }
 }
 
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
   shared_run s = {.r = r, .kernel = kernel, .p = *all};
-  int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
-  depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
-  s.depth = depth;
+  s.panels = parts_of(all->m, kernel->tile_rows);
   if (in_place(all, r->item)) {
+    s.depth = depth_of(&s, 0, all->k);
     by_sharing_in_place(&s);
     return NYX_OK;
   }
-  int64_t rows = all->m < SHARED_ROWS ? all->m : SHARED_ROWS;
-  int64_t cols = all->n < SHARED_COLS ? all->n : SHARED_COLS;
-  divide_units(&s, all->m, all->n);
-  size_t bytes_a = (size_t)((rows * depth * r->item + 63) / 64 * 64);
-  size_t bytes_b =
-      (size_t)(parts_of(cols, kernel->tile_cols) * kernel->tile_cols * depth * r->item);
-  if (!(s.a = nyx_memory_alloc(bytes_a + bytes_b)))
-    return nyx__no_memory(r->ctx, bytes_a + bytes_b);
-  s.b = s.a + bytes_a;
-  for (int64_t j = 0; j < all->n; j += SHARED_COLS)
-    for (int64_t l = 0; l < all->k; l += depth) multiply_rows(&s, all, j, l, depth);
-  nyx_memory_free(s.a);
+  int64_t most = kernel->block_rows / kernel->tile_rows * 4 / 3;
+  divide_rows(&s, most);
+  s.depth = depth_of(&s, most, all->k);
+  int64_t cols = padded(&s, all->n < SHARED_COLS ? all->n : SHARED_COLS);
+  int64_t blocks = SPAN_BYTES / (cols * s.depth * r->item);
+  int64_t span = s.depth * (blocks > 1 ? blocks : 1),
+          k = parts_of(all->k, s.depth) * s.depth;
+  size_t bytes = (size_t)(cols * (span < k ? span : k) * r->item);
+  if (!(s.b = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+  for (int64_t l = 0; l < all->k && going(r); l += span) multiply_span(&s, all, l, span);
+  nyx_memory_free(s.b);
   return NYX_OK;
 }
 

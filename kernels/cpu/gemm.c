@@ -17,7 +17,7 @@
 #define TILE_ROWS 4 /* without FMA a product needs a register of its own */
 #endif
 #define TILE_VECTORS 2
-#define AHEAD 8 /* rows of B that are asked for before they are needed */
+#define AHEAD 20 /* rows of B that are asked for before they are needed */
 
 /* Blocks: a block of A (about 84 rows x DEPTH) stays in the second cache; a panel of B
  * (DEPTH x one tile) comes from there too once it is deeper than the first holds, which

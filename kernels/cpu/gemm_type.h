@@ -89,6 +89,8 @@ static void TYPED(pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth,
 typedef struct TYPED(tile_job) {
   const T *a, *b;
   int64_t b_step, depth; /* from one row of B to the next; rows */
+  const T *next;         /* asked for into the second cache, `ask` elements each row */
+  int64_t ask;
   T *c;
   int64_t ldc, skip, cols;
   bool add;
@@ -98,8 +100,8 @@ typedef struct TYPED(tile_job) {
  * used: their sums stay in registers. */
 static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
                                          const TYPED(tile_job) * job) {
-  const T *a = job->a, *b = job->b;
-  const int64_t step = job->b_step, ldc = job->ldc;
+  const T *a = job->a, *b = job->b, *next = job->next;
+  const int64_t step = job->b_step, ldc = job->ldc, ask = job->ask;
   V sum[TILE_ROWS][TILE_VECTORS];
   UNROLL for (int i = 0; i < rows; i++) {
     UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = (V){0};
@@ -108,13 +110,14 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     UNROLL for (int v = 0; v < vectors; v++)
         __builtin_prefetch(job->c + i * ldc + v * LANES, 1);
   }
-  for (int64_t p = 0; p < job->depth; p++, a += rows, b += step) {
+  for (int64_t p = 0; p < job->depth; p++, a += rows, b += step, next += ask) {
     V right[TILE_VECTORS];
     UNROLL for (int v = 0; v < vectors; v++) {
       right[v] = (V) * (const VU *)(b + v * LANES);
-      __builtin_prefetch(b + AHEAD * step + v * LANES);
+      if (v * LANES % LINE == 0) __builtin_prefetch(b + AHEAD * step + v * LANES);
     }
     __builtin_prefetch(a + AHEAD * rows);
+    __builtin_prefetch(next, 0, 2);
     UNROLL for (int i = 0; i < rows; i++) {
       UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
     }
@@ -206,7 +209,11 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
     job.b = (const T *)p->b + j - job.skip;
     job.b_step = p->b_rs;
   }
-  for (int64_t i = 0; i < p->m; i += width) {
+  /* The next panel of B, spread over these tiles: it may lie in the last cache. */
+  int64_t tiles = (p->m + width - 1) / width;
+  if (b && j + TILE_COLS < p->n) job.ask = (TILE_COLS + tiles - 1) / tiles;
+  job.next = job.b + (job.ask ? p->k * TILE_COLS : 0);
+  for (int64_t i = 0; i < p->m; i += width, job.next += job.ask * p->k) {
     job.a = a + i * p->k;
     job.c = (T *)p->c + i * p->ldc + j;
     TYPED(tile)(p->m - i < width ? p->m - i : width, &job);

@@ -5,6 +5,7 @@
 #include <nyx/nyx.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -104,6 +105,41 @@ static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tol
   nyx_tensor_release(c);
 }
 
+/* A product too large to be followed number by number: several spans of terms and blocks
+ * of columns. Held to exact sums of its rows and of its columns, each with a weight. */
+static void spans(nyx_dtype dtype) {
+  enum { M = 49, N = 4100, K = 2500 };
+  nyx_tensor *a = filled(dtype, 2, (int64_t[]){M, K});
+  nyx_tensor *w = filled(dtype, 2, (int64_t[]){N, K}), *b = transposed(w, 0, 1);
+  nyx_tensor *c = matmul(a, b), *weight = filled(NYX_FLOAT64, 1, (int64_t[]){N});
+  double *x = doubles(a), *y = doubles(w), *got = doubles(c), *v = doubles(weight);
+  double *sum = calloc(K, sizeof *sum);
+  REQUIRE(CHECK(x && y && got && v && sum));
+  for (int64_t j = 0; j < N; j++)
+    for (int64_t l = 0; l < K; l++) sum[l] += v[j] * y[j * K + l];
+  double worst = 0;
+  for (int64_t i = 0; i < M; i++) {
+    double off = 0;
+    for (int64_t j = 0; j < N; j++) off += got[i * N + j] * v[j];
+    for (int64_t l = 0; l < K; l++) off -= x[i * K + l] * sum[l];
+    worst = fmax(worst, fabs(off));
+  }
+  memset(sum, 0, K * sizeof *sum);
+  for (int64_t i = 0; i < M; i++)
+    for (int64_t l = 0; l < K; l++) sum[l] += v[i] * x[i * K + l];
+  for (int64_t j = 0; j < N; j++) {
+    double off = 0;
+    for (int64_t i = 0; i < M; i++) off += got[i * N + j] * v[i];
+    for (int64_t l = 0; l < K; l++) off -= y[j * K + l] * sum[l];
+    worst = fmax(worst, fabs(off));
+  }
+  CHECK_NEAR(worst, 0, 0);
+  double *all[] = {x, y, got, v, sum};
+  for (int i = 0; i < 5; i++) free(all[i]);
+  nyx_tensor *tensors[] = {a, w, b, c, weight};
+  for (int i = 0; i < 5; i++) nyx_tensor_release(tensors[i]);
+}
+
 static void sizes(void) {
   static const int64_t size[][3] = {
       {1, 1, 1},       {3, 4, 5},       {17, 33, 65},    {1, 300, 200},  {300, 1, 200},
@@ -115,6 +151,8 @@ static void sizes(void) {
     product(NYX_FLOAT32, size[i][0], size[i][1], size[i][2], 0);
     product(NYX_FLOAT64, size[i][0], size[i][1], size[i][2], 0);
   }
+  spans(NYX_FLOAT32);
+  spans(NYX_FLOAT64);
   product(NYX_FLOAT32, 1, 3000, 3000, 0);
   product(NYX_FLOAT32, 3000, 1, 3000, 0);
   product(NYX_INT32, 30, 40, 50, 0);
@@ -331,7 +369,7 @@ static void without_memory(void) {
 static void threads(void) {
   static const int64_t size[][3] = {{300, 310, 320}, {400, 410, 420}, {130, 70, 900},
                                     {64, 1000, 50},  {7, 9, 200000},  {5000, 10, 300},
-                                    {1, 4000, 1000}};
+                                    {1, 4000, 1000}, {700, 600, 900}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     int64_t m = size[i][0], n = size[i][1], k = size[i][2];
     nyx_tensor *a = filled(NYX_FLOAT32, 2, (int64_t[]){m, k});
