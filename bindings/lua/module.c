@@ -347,10 +347,9 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   lua_setfield(L, 4, "__name");
   add(L, s, 4, 4, nyx__lua_tensor_events);
   const luaL_Reg *const functions[] = {
-      nyx__lua_tensor_functions,  nyx__lua_convert_functions,
-      nyx__lua_grad_functions,    nyx__lua_describe_functions,
-      nyx__lua_scope_functions,   nyx__lua_anomaly_functions,
-      nyx__lua_context_functions, module_functions};
+      nyx__lua_tensor_functions,   nyx__lua_convert_functions, nyx__lua_grad_functions,
+      nyx__lua_describe_functions, nyx__lua_scope_functions,   nyx__lua_anomaly_functions,
+      nyx__lua_context_functions,  nyx__lua_tune_functions,    module_functions};
   const luaL_Reg *const methods[] = {nyx__lua_tensor_methods, nyx__lua_convert_methods,
                                      nyx__lua_grad_methods,   nyx__lua_index_methods,
                                      nyx__lua_ffi_methods,    nyx__lua_hook_methods};

@@ -7,7 +7,8 @@
  * and how many are inside. The caller opens it, takes part, closes it when the ranges are
  * used up, and returns when nobody is inside, so a worker that wakes late costs nothing.
  */
-#include <nyx/parallel.h>
+#include "parallel.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -55,6 +56,15 @@ static atomic_bool host_set;
 
 /* True while this thread runs ranges: calls from there are not split again. */
 static _Thread_local bool inside;
+static _Thread_local unsigned refusals; /* calls that found the pool taken */
+
+bool nyx__parallel_inside(void) {
+  return inside;
+}
+
+unsigned nyx__parallel_refusals(void) {
+  return refusals;
+}
 
 static void pause_a_little(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -294,7 +304,9 @@ void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
     host.run(host.user, j.ranges, host_job, &j);
   } else {
     int threads = pool_threads();
-    if (threads == 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+    bool taken = threads > 1 && pthread_mutex_trylock(&pool.owner) != 0;
+    if (taken) refusals++;
+    if (threads == 1 || taken) {
       run_here(&j);
       return;
     }

@@ -1,7 +1,8 @@
 /* Matrix products: one call of a BLAS while they are small, the built-in product's blocks
  * shared by the threads when they are large, and wherever no BLAS takes the strides. All
- * is decided by size: results do not depend on the number of threads. Read next: blas.c,
- * kernels/cpu/gemm_type.h. */
+ * is decided by size: results do not depend on the number of threads. gemm_ways.c asks
+ * for these ways by name where measuring has found that another than the rule's is
+ * faster. Read next: gemm_ways.c, blas.c, kernels/cpu/gemm_type.h. */
 #include "gemm.h"
 
 #include <limits.h>
@@ -14,7 +15,7 @@
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
-#define LARGE (4 * RANGE) /* products that are divided between threads */
+/* Products of four ranges or more are divided between threads. */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
 #define SLAB 128
@@ -142,7 +143,8 @@ static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
   return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
 }
 
-void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
+/* In the calling thread; `own`: not by a BLAS. */
+static void multiply_here(nyx_dtype dtype, const nyx_product *p, bool own) {
   if (p->m < 1 || p->n < 1) return;
   if (p->k < 1) {
     if (!p->add) clear(dtype, p);
@@ -152,7 +154,7 @@ void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
     integer_product(dtype, p);
     return;
   }
-  if (by_blas(dtype, p)) return;
+  if (!own && by_blas(dtype, p)) return;
   const nyx_gemm_kernel *kernel = kernel_of(dtype);
   void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
   if (work) {
@@ -163,13 +165,20 @@ void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
   nyx_memory_free(work);
 }
 
+void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
+  multiply_here(dtype, p, false);
+}
+
 /* Everything the threads share. Units are slabs of one product (of rows, or else of
  * columns), then parts along k, then the batch. */
 typedef struct gemm_run {
   nyx_context *ctx;
   const nyx_gemm *g;
-  int64_t item; /* bytes */
-  bool by_rows;
+  nyx__gemm_way way;
+  int64_t item;       /* bytes */
+  int64_t range;      /* multiplications worth a thread */
+  int64_t least_side; /* of slabs */
+  bool by_rows, own;
   int64_t slab, slabs, depth, parts;
   char *partial; /* parts x m x n, when parts > 1 */
   atomic_int status;
@@ -220,7 +229,7 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
     }
     narrow(&p, r->item, r->by_rows ? slab : 0, r->by_rows ? r->slab : p.m,
            r->by_rows ? 0 : slab, r->by_rows ? p.n : r->slab, part * r->depth, r->depth);
-    nyx__gemm_here(r->g->dtype, &p);
+    multiply_here(r->g->dtype, &p, r->own);
   }
 }
 
@@ -238,9 +247,9 @@ static bool sums_rows(const nyx_product *p) {
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
   bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
-  if (work < LARGE || sums_rows(p)) return;
-  int64_t slabs = long_side / (vector ? 32 : SLAB);
-  if (slabs > work / RANGE) slabs = work / RANGE;
+  if (work / 4 < r->range || sums_rows(p)) return;
+  int64_t slabs = long_side / (vector ? 32 : r->least_side);
+  if (slabs > work / r->range) slabs = work / r->range;
   if (slabs < 2) return;
   r->slab = (parts_of(long_side, slabs) + 15) / 16 * 16;
   r->slabs = parts_of(long_side, r->slab);
@@ -249,8 +258,8 @@ static void divide_slabs(gemm_run *r, const nyx_product *p) {
 /* A long sum for few results: x^T g over a large batch, a dot product. */
 static void divide_depth(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k);
-  int64_t parts = work / RANGE < DEPTH_PARTS ? work / RANGE : DEPTH_PARTS;
-  if (work < LARGE || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
+  int64_t parts = work / r->range < DEPTH_PARTS ? work / r->range : DEPTH_PARTS;
+  if (work / 4 < r->range || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
   r->slabs = 1;
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = (parts_of(p->k, parts) + 31) / 32 * 32;
@@ -288,7 +297,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
     if (!r->partial) return nyx__no_memory(r->ctx, bytes);
   }
   int64_t unit = work_of(p->m, p->n, p->k) / (r->slabs * r->parts) + 1;
-  nyx_parallel_for(count * r->slabs * r->parts, unit < RANGE ? RANGE / unit : 1,
+  nyx_parallel_for(count * r->slabs * r->parts, unit < r->range ? r->range / unit : 1,
                    run_slabs, r);
   if (r->parts > 1 && going(r)) {
     (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p);
@@ -384,7 +393,7 @@ static void by_sharing_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
   int64_t panels = parts_of(m, s->kernel->tile_rows);
   int64_t even = parts_of(panels, threads) * threads;
-  bool large = work_of(n, s->p.k, s->r->item) > IN_PLACE_BYTES;
+  bool large = s->r->way == NYX__GEMM_COLUMNS;
   if (!large && m / even >= s->kernel->tile_rows / 2) panels = even;
   s->width = parts_of(m, panels);
   s->unit_rows = large ? m : s->width;
@@ -429,13 +438,19 @@ static void multiply_rows(shared_run *s, const nyx_product *all, int64_t j, int6
   }
 }
 
+/* Terms of a block that a way asks for. */
+static int64_t depth_of(nyx__gemm_way way, const nyx_gemm_kernel *kernel) {
+  if (way == NYX__GEMM_PACKED_SHALLOW) return kernel->depth * 2 / 3;
+  return way == NYX__GEMM_PACKED_DEEP ? kernel->depth * 4 / 3 : kernel->depth;
+}
+
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
   shared_run s = {.r = r, .kernel = kernel, .p = *all};
-  int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
+  int64_t depth = parts_of(all->k, parts_of(all->k, depth_of(r->way, kernel)));
   depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
   s.depth = depth;
-  if (in_place(all, r->item)) {
+  if (r->way == NYX__GEMM_ROWS || r->way == NYX__GEMM_COLUMNS) {
     by_sharing_in_place(&s);
     return NYX_OK;
   }
@@ -454,13 +469,44 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   return NYX_OK;
 }
 
-nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) {
+nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t item = (int64_t)nyx_dtype_size(g->dtype);
+  if (!shareable(g)) return NYX__GEMM_SLABS;
+  if (!in_place(p, item)) return NYX__GEMM_PACKED;
+  return work_of(p->n, p->k, item) > IN_PLACE_BYTES ? NYX__GEMM_COLUMNS : NYX__GEMM_ROWS;
+}
+
+uint32_t nyx__gemm_usable(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  uint32_t ways = 1u << NYX__GEMM_SLABS | 1u << NYX__GEMM_FINE | 1u << NYX__GEMM_ONE;
+  if (!nyx_dtype_is_float(g->dtype)) return ways;
+  if (nyx__blas()) ways |= 1u << NYX__GEMM_SLABS_OWN | 1u << NYX__GEMM_ONE_OWN;
+  if (p->m < 8 || p->n < SHARED_LEAST) return ways;
+  ways |= 1u << NYX__GEMM_PACKED | 1u << NYX__GEMM_PACKED_SHALLOW |
+          1u << NYX__GEMM_PACKED_DEEP;
+  /* A tile of a B in place begins inside it: there are more columns than a tile has. */
+  return p->b_cs == 1 ? ways | 1u << NYX__GEMM_ROWS | 1u << NYX__GEMM_COLUMNS : ways;
+}
+
+/* What a way means for products that are not shared. */
+static void set_ranges(gemm_run *r) {
+  bool fine = r->way == NYX__GEMM_FINE;
+  bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
+  r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
+  r->range = fine ? RANGE / 4 : one ? INT64_MAX : RANGE;
+  r->least_side = fine ? SLAB / 4 : SLAB;
+}
+
+nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
-  gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
+  gemm_run r = {.ctx = ctx, .g = g, .way = way};
+  r.item = (int64_t)nyx_dtype_size(g->dtype);
+  set_ranges(&r);
   atomic_init(&r.status, NYX_OK);
-  if (shareable(g)) {
+  if (way >= NYX__GEMM_ROWS) {
     for (int64_t i = 0; i < count && going(&r); i++) {
       nyx_product p = entry(g, i, r.item);
       NYX_TRY(by_sharing(&r, &p));

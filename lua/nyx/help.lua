@@ -137,6 +137,11 @@ local others = {
   get_default_dtype = { "settings", "nyx.get_default_dtype()" },
   set_num_threads = { "settings", "nyx.set_num_threads(n): cores that work at once; 0: default" },
   get_num_threads = { "settings", "nyx.get_num_threads()" },
+  tune = { "settings", "nyx.tune(mode, {file}): whether ops that have several ways measure " ..
+    "which is fastest here: true measures each size when it is met and keeps the result in a " ..
+    "file, \"use\" (default) follows that file and measures nothing, false goes by fixed rules, " ..
+    "which give the same bits every time. file \"\": the default, in ~/.cache/nyx. Gives mode, " ..
+    "file, known, measured, changed, sizes; nil and a message when the file cannot be used" },
   devices = { "settings", "nyx.devices(): a table of {name, description}" },
   is_tensor = { "tensor", "nyx.is_tensor(value): whether a value is a tensor" },
   ops = { "settings", "for op in nyx.ops() do: a description of every op" },
