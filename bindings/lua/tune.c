@@ -33,6 +33,8 @@ static void push_sizes(lua_State *L) {
     set_text(L, "rule", row.rule);
     set_number(L, "seconds", row.seconds);
     set_number(L, "rule_seconds", row.rule_seconds);
+    lua_pushboolean(L, row.measured);
+    lua_setfield(L, -2, "measured");
     lua_rawseti(L, -2, i + 1);
   }
 }

@@ -34,6 +34,7 @@ typedef struct entry {
   atomic_int way;            /* by number of its choice, once a call has asked */
   const nyx__choice *choice; /* NULL until then; as `line`, changes under the lock */
   nyx__tune_line line;
+  bool measured; /* here, not read */
 } entry;
 
 static struct {
@@ -95,6 +96,7 @@ static entry *put(const nyx__tune_line *line, const nyx__choice *choice, int way
     memcpy(e->line.way, line->way, sizeof line->way);
     memcpy(e->line.rule, line->rule, sizeof line->rule);
     e->choice = choice;
+    e->measured = choice != NULL;
     atomic_store_explicit(&e->way, way, memory_order_release);
     return e;
   }
@@ -103,6 +105,7 @@ static entry *put(const nyx__tune_line *line, const nyx__choice *choice, int way
   e->line = *line;
   e->hash = hash;
   e->choice = choice;
+  e->measured = choice != NULL;
   atomic_init(&e->way, way);
   e->older = tune.newest;
   e->next = atomic_load(&tune.bucket[hash % BUCKETS]);
@@ -205,13 +208,23 @@ void nyx_tune_get(nyx_tune_info *out) {
   pthread_mutex_unlock(&tune.lock);
 }
 
+void nyx_tune_problem(char *out, size_t room) {
+  pthread_mutex_lock(&tune.lock);
+  snprintf(out, room, "%s", tune.problem);
+  pthread_mutex_unlock(&tune.lock);
+}
+
 static void describe(const entry *e, nyx_tune_row *out) {
   const nyx__tune_line *line = &e->line;
   size_t used = 0;
   for (int i = 0; i < line->n && used < sizeof out->size; i++) {
     const char *name = i == 0 ? "threads" : e->choice ? e->choice->sizes[i - 1] : "";
-    int n = snprintf(out->size + used, sizeof out->size - used, "%s%s%s%lld",
-                     i ? ", " : "", name, name[0] ? " " : "", (long long)line->at[i]);
+    char value[24];
+    snprintf(value, sizeof value, "%lld", (long long)line->at[i]);
+    bool dtype = strcmp(name, "dtype") == 0 && line->at[i] < NYX_DTYPE_COUNT;
+    int n = snprintf(out->size + used, sizeof out->size - used, "%s%s%s%s", i ? ", " : "",
+                     dtype ? "" : name, name[0] && !dtype ? " " : "",
+                     dtype ? nyx_dtype_name((nyx_dtype)line->at[i]) : value);
     used += n > 0 ? (size_t)n : 0;
   }
 }
@@ -223,8 +236,9 @@ bool nyx_tune_at(int64_t i, nyx_tune_row *out) {
   for (; e; e = e->older)
     if (is_live(e) && i-- == 0) break;
   if (e) {
-    *out =
-        (nyx_tune_row){.seconds = e->line.seconds, .rule_seconds = e->line.rule_seconds};
+    *out = (nyx_tune_row){.seconds = e->line.seconds,
+                          .rule_seconds = e->line.rule_seconds,
+                          .measured = e->measured};
     memcpy(out->choice, e->line.name, sizeof out->choice);
     memcpy(out->way, e->line.way, sizeof out->way);
     memcpy(out->rule, e->line.rule, sizeof out->rule);

@@ -11,14 +11,17 @@ static const char *const ways[NYX__CONV_WAYS] = {[NYX__CONV_DEPTHWISE] = "depthw
                                                  [NYX__CONV_PRODUCT] = "product",
                                                  [NYX__CONV_IMAGE] = "image",
                                                  [NYX__CONV_TILES] = "tiles"};
-static const char *const sizes[] = {"mode",   "dtype",  "images",   "in",     "out",
-                                    "groups", "height", "width",    "kernel", "by",
-                                    "stride", "by",     "dilation", "by",     "padded"};
-static const nyx__choice choice = {.name = "convolution",
-                                   .ways = ways,
-                                   .sizes = sizes,
-                                   .n_ways = NYX__CONV_WAYS,
-                                   .n_sizes = sizeof sizes / sizeof *sizes};
+static const char *const sizes[] = {"dtype",  "images",   "in",     "out",   "groups",
+                                    "height", "width",    "kernel", "by",    "stride",
+                                    "by",     "dilation", "by",     "padded"};
+#define CHOICE(mode)                                                                     \
+  {                                                                                      \
+    .name = mode, .ways = ways, .sizes = sizes, .n_ways = NYX__CONV_WAYS,                \
+    .n_sizes = sizeof sizes / sizeof *sizes                                              \
+  }
+static const nyx__choice choices[] = {[NYX__CONV_FORWARD] = CHOICE("conv_forward"),
+                                      [NYX__CONV_INPUT] = CHOICE("conv_input"),
+                                      [NYX__CONV_WEIGHT] = CHOICE("conv_weight")};
 
 typedef struct trial {
   nyx_context *ctx;
@@ -42,12 +45,12 @@ static nyx_status compute(nyx_context *ctx, const nyx__conv_call *c, int64_t cou
   if (work >= WORTH && nyx__tuned()) {
     trial t = {ctx, c};
     const nyx__tune_key key = {
-        .choice = &choice,
-        .size = {c->mode, v->dtype, nyx__tune_class(v->images),
-                 nyx__tune_class(v->in_channels), nyx__tune_class(v->out_channels),
-                 nyx__tune_class(v->groups), nyx__tune_class(wy->in),
-                 nyx__tune_class(wx->in), wy->kernel, wx->kernel, wy->stride, wx->stride,
-                 wy->dilation, wx->dilation, wy->pad != 0 || wx->pad != 0},
+        .choice = &choices[c->mode],
+        .size = {v->dtype, nyx__tune_class(v->images), nyx__tune_class(v->in_channels),
+                 nyx__tune_class(v->out_channels), nyx__tune_class(v->groups),
+                 nyx__tune_class(wy->in), nyx__tune_class(wx->in), wy->kernel, wx->kernel,
+                 wy->stride, wx->stride, wy->dilation, wx->dilation,
+                 wy->pad != 0 || wx->pad != 0},
         .usable = usable,
         .rule = way};
     NYX_TRY(nyx__tune(&key, (size_t)count * nyx_dtype_size(v->dtype), try_way, &t, &way));

@@ -560,7 +560,7 @@ static void ops_are_measured(void) {
     nyx_tensor_release(out[0][i]);
     nyx_tensor_release(out[1][i]);
   }
-  CHECK(strstr(contents(), "\nproduct ") && strstr(contents(), "\nconvolution "));
+  CHECK(strstr(contents(), "\nproduct ") && strstr(contents(), "\nconv_forward "));
   nyx_tensor_release(a);
   nyx_tensor_release(b);
   nyx_tensor_release(x);

@@ -29,6 +29,7 @@ typedef struct nyx_tune_row {
   char choice[24];        /* "product" */
   char way[24], rule[24]; /* the way taken, the fixed rule's */
   double seconds, rule_seconds;
+  bool measured; /* by this process */
   char size[256]; /* "threads 2, dtype float32, rows 512, ..." */
 } nyx_tune_row;
 
@@ -42,6 +43,8 @@ typedef struct nyx_tune_row {
 NYX_API NYX_MUST_CHECK nyx_status nyx_tune_set(nyx_context *ctx, nyx_tune_mode mode,
                                                const char *file);
 NYX_API void nyx_tune_get(nyx_tune_info *out);
+/* The problem alone, of a file that an op has wanted so far; reads none itself. */
+NYX_API void nyx_tune_problem(char *out, size_t room);
 /* The sizes known, in no order, i from 0; false when there are no more. */
 NYX_API bool nyx_tune_at(int64_t i, nyx_tune_row *out);
 
