@@ -36,6 +36,8 @@ typedef enum nyx__gemm_way {
   NYX__GEMM_WAYS
 } nyx__gemm_way;
 
+/* A matrix B of so many bytes stays in the second cache as it is. */
+int64_t nyx__gemm_in_place_bytes(void);
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g);
 uint32_t nyx__gemm_usable(const nyx_gemm *g); /* bit i: way i can compute it */
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g,
