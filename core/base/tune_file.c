@@ -5,8 +5,7 @@
  *   version 0.1.0
  *   cpu AMD EPYC 9B45
  *   kernels avx512
- *   blas OpenBLAS 0.3.21, SkylakeX kernels
- *   product 2,1,1,512,512,512,1,1 packed 812500 blas 901000
+ *   product 2,0,1,1,512,512,512,1,1 packed 812500 blas 901000
  *   end 1
  *
  * with numbers of the key, the way, its nanoseconds, the fixed rule's way and its. A file
@@ -30,13 +29,9 @@
 
 /* What the file must begin with here. */
 static void head_of(char *out, size_t room) {
-  char blas[256];
-  snprintf(blas, sizeof blas, "%s", nyx_blas_describe());
-  for (char *c = blas; *c; c++)
-    if (*c == '\n') *c = ' ';
   const char *brand = nyx__cpu_info()->brand;
-  snprintf(out, room, "nyx tuning 1\nversion %s\ncpu %s\nkernels %s\nblas %s\n",
-           nyx_version(), brand[0] ? brand : "unknown", nyx_cpu_path(), blas);
+  snprintf(out, room, "nyx tuning 1\nversion %s\ncpu %s\nkernels %s\n", nyx_version(),
+           brand[0] ? brand : "unknown", nyx_cpu_path());
 }
 
 bool nyx__tune_file_name(char *out, size_t room) {
@@ -106,7 +101,7 @@ static int read_text(const char *text, size_t size,
                      void (*take)(const nyx__tune_line *line)) {
   const char *p = text;
   nyx__tune_line line;
-  int at = 6, count = 0; /* after the head's five */
+  int at = 5, count = 0; /* after the head's four */
   for (; strncmp(p, "end ", 4) != 0; at++, count++) {
     if (count == NYX__TUNE_LINES || !(p = read_line(p, &line))) return at;
     if (take) take(&line);
@@ -156,7 +151,7 @@ nyx__tune_read nyx__tune_file_read(const char *file, char *problem, size_t room,
     if (strncmp(text, "nyx tuning 1\n", 13) != 0 || strlen(text) != size) {
       why = "it is no tuning file of Nyx";
     } else if (strncmp(text, head, length) != 0) {
-      why = "it was measured by another version, CPU, path or BLAS";
+      why = "it was measured by another version, CPU or path";
     } else if ((bad = read_text(text + length, size - length, NULL)) == 0) {
       read_text(text + length, size - length, take);
     }

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "blas.h"
 #include "gemm.h"
 
 #define WORTH 32768.0 /* multiplications; of fewer the choice costs more than it wins */
@@ -19,8 +20,8 @@ static const char *const ways[NYX__GEMM_WAYS] = {
     [NYX__GEMM_PACKED] = "packed",
     [NYX__GEMM_PACKED_SHALLOW] = "packed_shallow",
     [NYX__GEMM_PACKED_DEEP] = "packed_deep"};
-static const char *const sizes[] = {"dtype", "batch", "rows", "columns",
-                                    "terms", "a",     "b"};
+static const char *const sizes[] = {"dtype",   "blas",  "batch", "rows",
+                                    "columns", "terms", "a",     "b"};
 static const nyx__choice choice = {.name = "product",
                                    .ways = ways,
                                    .sizes = sizes,
@@ -49,9 +50,9 @@ static nyx_status measured_way(nyx_context *ctx, const nyx_gemm *g, int64_t coun
   const nyx_product *p = &g->product;
   const nyx__tune_key key = {
       .choice = &choice,
-      .size = {g->dtype, nyx__tune_class(count), nyx__tune_class(p->m),
-               nyx__tune_class(p->n), nyx__tune_class(p->k), layout(p->a_rs, p->a_cs),
-               layout(p->b_rs, p->b_cs)},
+      .size = {g->dtype, nyx__blas() != NULL, nyx__tune_class(count),
+               nyx__tune_class(p->m), nyx__tune_class(p->n), nyx__tune_class(p->k),
+               layout(p->a_rs, p->a_cs), layout(p->b_rs, p->b_cs)},
       .usable = nyx__gemm_usable(g),
       .rule = *way};
   trial t = {ctx, *g};

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../base/tune.h"
+#include "../linalg/blas.h"
 #include "conv.h"
 
 #define WORTH 32768.0 /* multiplications; of fewer the choice costs more than it wins */
@@ -11,9 +12,9 @@ static const char *const ways[NYX__CONV_WAYS] = {[NYX__CONV_DEPTHWISE] = "depthw
                                                  [NYX__CONV_PRODUCT] = "product",
                                                  [NYX__CONV_IMAGE] = "image",
                                                  [NYX__CONV_TILES] = "tiles"};
-static const char *const sizes[] = {"dtype",  "images",   "in",     "out",   "groups",
-                                    "height", "width",    "kernel", "by",    "stride",
-                                    "by",     "dilation", "by",     "padded"};
+static const char *const sizes[] = {"dtype",  "blas",   "images",   "in",     "out",
+                                    "groups", "height", "width",    "kernel", "by",
+                                    "stride", "by",     "dilation", "by",     "padded"};
 #define CHOICE(mode)                                                                     \
   {                                                                                      \
     .name = mode, .ways = ways, .sizes = sizes, .n_ways = NYX__CONV_WAYS,                \
@@ -46,11 +47,11 @@ static nyx_status compute(nyx_context *ctx, const nyx__conv_call *c, int64_t cou
     trial t = {ctx, c};
     const nyx__tune_key key = {
         .choice = &choices[c->mode],
-        .size = {v->dtype, nyx__tune_class(v->images), nyx__tune_class(v->in_channels),
-                 nyx__tune_class(v->out_channels), nyx__tune_class(v->groups),
-                 nyx__tune_class(wy->in), nyx__tune_class(wx->in), wy->kernel, wx->kernel,
-                 wy->stride, wx->stride, wy->dilation, wx->dilation,
-                 wy->pad != 0 || wx->pad != 0},
+        .size = {v->dtype, nyx__blas() != NULL, nyx__tune_class(v->images),
+                 nyx__tune_class(v->in_channels), nyx__tune_class(v->out_channels),
+                 nyx__tune_class(v->groups), nyx__tune_class(wy->in),
+                 nyx__tune_class(wx->in), wy->kernel, wx->kernel, wy->stride, wx->stride,
+                 wy->dilation, wx->dilation, wy->pad != 0 || wx->pad != 0},
         .usable = usable,
         .rule = way};
     NYX_TRY(nyx__tune(&key, (size_t)count * nyx_dtype_size(v->dtype), try_way, &t, &way));

@@ -541,6 +541,39 @@ static nyx_tensor *tensor(int ndim, const int64_t *shape) {
   return t;
 }
 
+/* An elementwise op cut in every way, by a file that says so: the same bits. */
+static void every_grain_of_a_row(void) {
+  static const char *const grains[] = {"grain_128k", "grain_16k", "grain_32k",
+                                       "grain_512k", "one_thread"};
+  int64_t n = 300007;
+  nyx_tensor *x = tensor(1, &n), *out[5] = {NULL};
+  CHECK_STATUS(nyx_parallel_set_threads(3), NYX_OK);
+  begin(NYX_TUNE_MEASURE);
+  CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("tanh"), &x, 1, NULL, &out[0]));
+  static char text[1 << 16];
+  strcpy(text, contents());
+  char *line = strstr(text, "\nelementwise ");
+  REQUIRE(CHECK(line));
+  char *way = strchr(line + 13, ' ') + 1;
+  char *rest = strchr(way, ' ');
+  nyx_tensor_release(out[0]);
+  int64_t changed = info().changed;
+  for (int i = 0; i < 5; i++) {
+    FILE *file_out = fopen(file, "wb");
+    REQUIRE(CHECK(file_out));
+    fprintf(file_out, "%.*s%s%s", (int)(way - text), text, grains[i], rest);
+    fclose(file_out);
+    CHECK_OK(ctx, nyx_tune_set(ctx, NYX_TUNE_USE, file));
+    out[i] = NULL;
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("tanh"), &x, 1, NULL, &out[i]));
+    if (i) compare(nyx_tensor_data(out[i]), nyx_tensor_data(out[0]), n, grains[i], i);
+  }
+  CHECK_INT(info().changed, changed + 4);
+  for (int i = 0; i < 5; i++) nyx_tensor_release(out[i]);
+  nyx_tensor_release(x);
+  CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
+}
+
 static void ops_are_measured(void) {
   begin(NYX_TUNE_MEASURE);
   nyx_tensor *a = tensor(2, (int64_t[]){40, 50}), *b = tensor(2, (int64_t[]){50, 60});
@@ -587,6 +620,7 @@ int main(void) {
   RUN(not_inside_a_range);
   RUN(not_while_others_use_the_pool);
   RUN(several_threads);
+  RUN(every_grain_of_a_row);
   RUN(ops_are_measured);
   unlink(file);
   CHECK(rmdir(folder) == 0);

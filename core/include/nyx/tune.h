@@ -1,7 +1,7 @@
 /* Choices that are measured. Some ops have several ways to compute the same thing, and a
  * fixed rule by size says which; where the rule was made on another CPU, measuring finds
- * a faster one. What was measured is kept in a file, for each CPU, path, BLAS and number
- * of threads. Ways may round differently, all within the stated accuracy of the op: with
+ * a faster one. What was measured is kept in a file, for each CPU, path and number of
+ * threads. Ways may round differently, all within the stated accuracy of the op: with
  * NYX_TUNE_OFF results are those of the fixed rules, the same bits every time. */
 #ifndef NYX_TUNE_H
 #define NYX_TUNE_H

@@ -52,7 +52,10 @@ function M.main(selection)
   local bar = progress(#cases, { label = "tuning" })
   for i in bar do
     bar:set("case", cases[i].name)
-    if cases[i].make then cases[i].make()() end
+    nyx.tune "use" -- making the inputs is nothing to tune
+    local step = cases[i].make and cases[i].make()
+    nyx.tune(true)
+    if step then step() end
     collectgarbage()
     collectgarbage()
   end
