@@ -11,8 +11,10 @@
 
 #include "check.h"
 #include "core/base/tune.h"
+#include "core/linalg/blas.h"
 #include "core/linalg/gemm.h"
 #include "core/op/conv.h"
+#include "kernels/cpu/cpu.h"
 
 static nyx_context *ctx;
 
@@ -124,8 +126,10 @@ static void every_way_of_a_convolution(void) {
   convolution_ways(2, 12, 12, 12, 16, 3, 1, 1, 1);
   convolution_ways(2, 6, 12, 6, 17, 3, 2, 1, 1);
   convolution_ways(1, 2, 3, 1, 8, 3, 1, 0, 1);
+  bool products = nyx__cpu_kernels()->gemm->fast || !nyx__blas();
   for (int way = 0; way < NYX__CONV_WAYS; way++)
-    CHECK_AT(ways_seen[way] > 0, "a way was used", ": %d", way);
+    CHECK_AT((way == NYX__CONV_PRODUCT && !products) || ways_seen[way] > 0,
+             "a way was used", ": %d", way);
 }
 
 /* ---- a choice of this test: ways that take so many microseconds */
