@@ -274,7 +274,7 @@ static void hostile_files_are_left_alone(void) {
   begin(NYX_TUNE_MEASURE);
   CHECK_INT(ask(&w, 1, 7), 1);
   CHECK_INT(ask(&w, 2, 7), 1);
-  static char good[1 << 16], bad[1 << 16];
+  static char good[1 << 16], bad[1 << 17];
   strcpy(good, contents());
   size_t length = strlen(good);
   CHECK(length > 100);
@@ -304,7 +304,7 @@ static void hostile_files_are_left_alone(void) {
   for (int i = 0; i < count + 8; i++) {
     size_t n = 0;
     if (i < count) { /* a bad line in a good file */
-      n = (size_t)sprintf(bad, "%.*s%send 1\n", (int)head, good, lines[i]);
+      n = (size_t)snprintf(bad, sizeof bad, "%.*s%send 1\n", (int)head, good, lines[i]);
     } else if (i == count) { /* cut anywhere */
       n = (size_t)(end - good);
     } else if (i == count + 1) {
@@ -314,15 +314,16 @@ static void hostile_files_are_left_alone(void) {
     } else if (i == count + 3) {
       n = head + 20;
     } else if (i == count + 4) { /* the number of lines */
-      n = (size_t)sprintf(bad, "%.*send 3\n", (int)(end - good), good);
+      n = (size_t)snprintf(bad, sizeof bad, "%.*send 3\n", (int)(end - good), good);
     } else if (i == count + 5) { /* something after the end, and a zero byte */
-      n = (size_t)sprintf(bad, "%smore\n", good);
+      n = (size_t)snprintf(bad, sizeof bad, "%smore\n", good);
     } else if (i == count + 6) {
       memcpy(bad, good, length);
       bad[length] = '\0';
       n = length + 1;
     } else { /* another machine */
-      n = (size_t)sprintf(bad, "nyx tuning 1\nversion 0.0.9\n%s", strstr(good, "cpu "));
+      n = (size_t)snprintf(bad, sizeof bad, "nyx tuning 1\nversion 0.0.9\n%s",
+                           strstr(good, "cpu "));
     }
     if (i >= count && i < count + 4) memcpy(bad, good, n);
     write_bytes(bad, n);
@@ -334,7 +335,7 @@ static void hostile_files_are_left_alone(void) {
     /* measuring goes on, in memory */
     if (i % 8 == 0) CHECK_INT(ask(&w, 1, 7), 1);
     FILE *in = fopen(file, "rb");
-    static char after[1 << 16];
+    static char after[1 << 17];
     CHECK_AT(in && fread(after, 1, sizeof after, in) == n && memcmp(after, bad, n) == 0,
              "the file is as it was", ": file %d", i);
     if (in) fclose(in);
