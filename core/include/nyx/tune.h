@@ -29,7 +29,7 @@ typedef struct nyx_tune_row {
   char choice[24];        /* "product" */
   char way[24], rule[24]; /* the way taken, the fixed rule's */
   double seconds, rule_seconds;
-  bool measured; /* by this process */
+  bool measured;  /* by this process */
   char size[256]; /* "threads 2, dtype float32, rows 512, ..." */
 } nyx_tune_row;
 
