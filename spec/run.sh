@@ -9,6 +9,7 @@
 #   spec/run.sh style         clang-format, luacheck, the demo (what .ci/run adds)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export NYX_TUNE=0 # not what somebody measured on this machine
 
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 logs=${NYX_SPEC_LOGS:-build/test}

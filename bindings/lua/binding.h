@@ -229,6 +229,8 @@ void nyx__lua_keep(lua_State *L, nyx__lua *s, int index);
 /* context.c: mixed precision, the random state, the edge of a graph */
 
 extern const luaL_Reg nyx__lua_context_functions[];
+extern const luaL_Reg nyx__lua_tune_functions[], nyx__lua_machine_functions[];
+extern const luaL_Reg nyx__lua_latency_functions[];    /* nyx.system */
 extern const luaL_Reg nyx__lua_checkpoint_functions[]; /* nyx.system */
 
 /* grad.c, transform.c, scope.c, describe.c */

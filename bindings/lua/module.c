@@ -350,7 +350,8 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
       nyx__lua_tensor_functions,  nyx__lua_convert_functions,
       nyx__lua_grad_functions,    nyx__lua_describe_functions,
       nyx__lua_scope_functions,   nyx__lua_anomaly_functions,
-      nyx__lua_context_functions, module_functions};
+      nyx__lua_context_functions, nyx__lua_tune_functions,
+      nyx__lua_machine_functions, module_functions};
   const luaL_Reg *const methods[] = {nyx__lua_tensor_methods, nyx__lua_convert_methods,
                                      nyx__lua_grad_methods,   nyx__lua_index_methods,
                                      nyx__lua_ffi_methods,    nyx__lua_hook_methods};
@@ -370,6 +371,7 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   add(L, s, 5, 4, nyx__lua_profiler_functions);
   add(L, s, 5, 4, nyx__lua_checkpoint_functions);
   add(L, s, 5, 4, nyx__lua_graph_functions);
+  add(L, s, 5, 4, nyx__lua_latency_functions);
   lua_setfield(L, 2, "system");
   lua_newtable(L); /* nyx.lift, for lua/nyx/func.lua */
   add(L, s, 5, 4, nyx__lua_lift_functions);

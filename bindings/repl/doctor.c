@@ -41,6 +41,51 @@ static void print_features(void) {
 #endif
 }
 
+/* Bytes with a unit, or "unknown". */
+static const char *size_text(size_t bytes, char out[24]) {
+  if (bytes == 0) return "unknown";
+  bool kib = bytes < (size_t)1 << 20;
+  snprintf(out, 24, "%.4g %s", (double)bytes / (kib ? 0x1p10 : 0x1p20),
+           kib ? "KiB" : "MiB");
+  return out;
+}
+
+static void print_caches(void) {
+  nyx_cpu_facts facts;
+  char text[3][24];
+  nyx_cpu_get(&facts);
+  heading("caches");
+  printf("%s and %s for each core, %s shared; lines of %zu bytes\n",
+         size_text(facts.l1, text[0]), size_text(facts.l2, text[1]),
+         size_text(facts.l3, text[2]), facts.line);
+  heading("vectors");
+  printf("%d registers of %d bytes\n", facts.vector_registers, facts.vector_bytes);
+}
+
+/* One line for what several dtypes share. */
+static void print_tile(const char *names, nyx_dtype dtype) {
+  nyx_cpu_tile tile;
+  if (!nyx_cpu_tile_of(dtype, &tile)) return;
+  heading("");
+  printf("%s: %lldx%lld tiles by %s", names, (long long)tile.rows,
+         (long long)tile.columns, tile.unit);
+  if (tile.registers) printf(" (%d registers)", tile.registers);
+  printf(", %lld terms at a time; packed blocks %.0f and %.0f KiB\n",
+         (long long)tile.depth, (double)tile.a_bytes / 1024, (double)tile.b_bytes / 1024);
+}
+
+static void print_tiles(void) {
+  nyx_cpu_facts facts;
+  nyx_cpu_get(&facts);
+  print_tile("float32", NYX_FLOAT32);
+  print_tile("float64", NYX_FLOAT64);
+  print_tile("bfloat16", NYX_BFLOAT16);
+  print_tile("int8", NYX_INT8);
+  heading("");
+  printf("a second factor of up to %.0f KiB is not packed\n",
+         (double)facts.in_place_bytes / 1024);
+}
+
 static void print_cpu(nyx_context *ctx) {
   nyx_device *cpu;
   const char *forced = getenv("NYX_CPU");
@@ -51,12 +96,35 @@ static void print_cpu(nyx_context *ctx) {
     printf(" (%s)", nyx_device_describe(cpu));
   putchar('\n');
   print_features();
+  print_caches();
   heading("products");
   printf("bfloat16 by %s, float16 by %s, int8 by %s\n", nyx_cpu_unit(NYX_BFLOAT16),
          nyx_cpu_unit(NYX_FLOAT16), nyx_cpu_unit(NYX_INT8));
+  print_tiles();
+}
+
+static void print_threads(void) {
+  nyx_parallel_info info;
+  nyx_parallel_latency latency;
+  static const char *const policies[] = {"none", "local", "interleave"};
+  char numa[256];
+  nyx_parallel_get(&info);
   heading("threads");
-  printf("%d of %ld cores%s\n", nyx_parallel_threads(), sysconf(_SC_NPROCESSORS_ONLN),
+  printf("%d of %ld cores%s", info.threads, sysconf(_SC_NPROCESSORS_ONLN),
          getenv("NYX_THREADS") ? ", set by NYX_THREADS" : "");
+  if (info.allowed[0]) printf("; allowed: %s", info.allowed);
+  if (info.quota) printf("; quota of the control group: %d", info.quota);
+  printf("; affinity: %s\n", info.affinity);
+  nyx_parallel_measure(info.threads, &latency);
+  heading("");
+  printf(
+      "to share work takes %.1f us, %.1f us with all of them, %.0f us when they sleep\n",
+      latency.empty * 1e6, latency.spinning * 1e6, latency.asleep * 1e6);
+  heading("numa");
+  printf("%d memory node%s; policy: %s\n", info.nodes, info.nodes > 1 ? "s" : "",
+         policies[nyx_memory_numa(numa, sizeof numa)]);
+  if (info.problem[0]) printf("%-10s %s\n", "", info.problem);
+  if (numa[0]) printf("%-10s %s\n", "", numa);
 }
 
 static void print_blas(void) {
@@ -65,6 +133,21 @@ static void print_blas(void) {
   puts(blas[0] ? blas
                : "none found; matrix products use Nyx's own kernels "
                  "(package libopenblas0-pthread)");
+}
+
+static void print_tuning(void) {
+  static const char *const modes[] = {"off, fixed rules", "as measured before",
+                                      "measuring"};
+  nyx_tune_info info;
+  nyx_tune_get(&info);
+  heading("tuning");
+  const char *variable = getenv("NYX_TUNE");
+  if (!variable) variable = "";
+  printf("%s%s%s; %lld sizes known%s", modes[info.mode], variable[0] ? ", NYX_TUNE=" : "",
+         variable, (long long)info.known,
+         info.known || info.mode == NYX_TUNE_OFF ? "" : " (nyx --tune measures)");
+  printf("%s%s\n", info.file[0] ? ", in " : "", info.file);
+  if (info.problem[0]) printf("%-10s %s\n", "", info.problem);
 }
 
 static void print_memory(void) {
@@ -168,7 +251,9 @@ int nyx__doctor(lua_State *L) {
     return EXIT_FAILURE;
   }
   print_cpu(ctx);
+  print_threads();
   print_blas();
+  print_tuning();
   print_memory();
   print_devices(ctx);
   print_console();

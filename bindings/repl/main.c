@@ -10,8 +10,9 @@
 typedef struct options {
   int script; /* index of the script's name in argv; argc when there is none */
   bool interactive, version, statements, no_environment, doctor, help;
-  int bench; /* index of the first word after --bench, which takes all; 0 without it */
-  int bad;   /* index of an option that is not understood; 0 when all are */
+  int rest;         /* index of the first word after --bench or --tune, which take all */
+  const char *main; /* the function for them; NULL without */
+  int bad;          /* index of an option that is not understood; 0 when all are */
 } options;
 
 static void print_usage(FILE *out, const char *program) {
@@ -30,6 +31,9 @@ static void print_usage(FILE *out, const char *program) {
           "  --bench [case ...]\n"
           "             time nyx on this machine, beside PyTorch and others that are "
           "there\n"
+          "  --tune [case ...]\n"
+          "             measure which ways of products and convolutions are fastest "
+          "here\n"
           "  --help     show this text\n",
           program);
 }
@@ -54,8 +58,10 @@ static options read_options(int argc, char **argv) {
       i++;
       break;
     }
-    if (!strcmp(a, "--bench")) {
-      o.bench = i + 1;
+    if (!strcmp(a, "--bench") || !strcmp(a, "--tune")) {
+      o.rest = i + 1;
+      o.main = a[2] == 'b' ? "return require 'nyx.bench'.main(...)"
+                           : "return require 'nyx.bench.tune'.main(select(2, ...))";
       return o;
     }
     if (!strcmp(a, "--doctor")) {
@@ -135,10 +141,9 @@ static int run_script(lua_State *L, char **argv, int script) {
   return nyx__run_report(L, status);
 }
 
-/* require "nyx.bench".main(program, words): true when it says so. */
-static bool run_bench(lua_State *L, int argc, char **argv, int first) {
-  const char *code = "return require 'nyx.bench'.main(...)";
-  int status = luaL_loadbuffer(L, code, strlen(code), "=bench");
+/* Calls the code with the program and the words: true when it says so. */
+static bool run_words(lua_State *L, const char *code, int argc, char **argv, int first) {
+  int status = luaL_loadbuffer(L, code, strlen(code), "=nyx");
   if (status == LUA_OK) {
     lua_pushstring(L, argv[0]);
     lua_createtable(L, argc - first, 0);
@@ -149,6 +154,23 @@ static bool run_bench(lua_State *L, int argc, char **argv, int first) {
     status = nyx__run_call(L, 2, 1);
   }
   return nyx__run_report(L, status) == LUA_OK && lua_toboolean(L, -1);
+}
+
+/* A file of measured choices that could not be followed or kept is worth a word, and so
+ * are settings in the environment that were ignored. */
+static void warn_of_settings(const char *program) {
+  char problem[512];
+  nyx_tune_problem(problem, sizeof problem);
+  if (problem[0]) fprintf(stderr, "%s: tuning file %s\n", program, problem);
+  if (getenv("NYX_NUMA")) {
+    nyx_memory_numa(problem, sizeof problem);
+    if (problem[0]) fprintf(stderr, "%s: %s\n", program, problem);
+  }
+  if (getenv("NYX_AFFINITY")) {
+    nyx_parallel_info info;
+    nyx_parallel_get(&info);
+    if (info.problem[0]) fprintf(stderr, "%s: %s\n", program, info.problem);
+  }
 }
 
 /* Everything that may raise, called protected: pushes true when all went well. */
@@ -183,8 +205,8 @@ static int protected_main(lua_State *L) {
     lua_pushboolean(L, nyx__doctor(L) == EXIT_SUCCESS);
     return 1;
   }
-  if (o.bench) {
-    lua_pushboolean(L, run_bench(L, argc, argv, o.bench));
+  if (o.main) {
+    lua_pushboolean(L, run_words(L, o.main, argc, argv, o.rest));
     return 1;
   }
   if (!o.no_environment && run_init(L) != LUA_OK) return 0;
@@ -217,6 +239,7 @@ int main(int argc, char **argv) {
   int status = lua_pcall(L, 2, 1, 0);
   bool done = status == LUA_OK && lua_toboolean(L, -1);
   nyx__run_report(L, status);
+  warn_of_settings(argv[0]);
   lua_close(L);
   return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }

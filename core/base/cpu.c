@@ -3,24 +3,14 @@
 #include "cpu.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cores.h"
+
 static nyx_cpu_info info;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static int count_cores(void) {
-#ifdef __linux__
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-    return CPU_COUNT(&set);
-#endif
-  long n = sysconf(_SC_NPROCESSORS_ONLN);
-  return n > 0 && n < 1 << 20 ? (int)n : 1;
-}
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
@@ -110,6 +100,7 @@ static void find_caches(void) {
     size_t ways = (r.b >> 22) + 1, parts = (r.b >> 12 & 1023) + 1;
     size_t bytes = ways * parts * ((r.b & 4095) + 1) * ((size_t)r.c + 1);
     if (type == 2) continue; /* instructions */
+    info.line = (r.b & 4095) + 1;
     if (level == 1) info.l1d = bytes;
     if (level == 2) info.l2 = bytes;
     if (level == 3) info.l3 = bytes;
@@ -120,13 +111,31 @@ static void find_all(void) {
   find_features();
   find_names();
   find_caches();
-  info.cores = count_cores();
+  info.cores = nyx__cores();
 }
 
 #else
 
+/* What the C library knows of the system's. */
+static void find_caches(void) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+  const struct {
+    int name;
+    size_t *size;
+  } caches[] = {{_SC_LEVEL1_DCACHE_SIZE, &info.l1d},
+                {_SC_LEVEL2_CACHE_SIZE, &info.l2},
+                {_SC_LEVEL3_CACHE_SIZE, &info.l3},
+                {_SC_LEVEL1_DCACHE_LINESIZE, &info.line}};
+  for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
+    long size = sysconf(caches[i].name);
+    *caches[i].size = size > 0 ? (size_t)size : 0;
+  }
+#endif
+}
+
 static void find_all(void) {
-  info.cores = count_cores();
+  find_caches();
+  info.cores = nyx__cores();
 }
 
 #endif

@@ -16,8 +16,9 @@ typedef struct nyx_cpu_info {
   int family, model;
   char vendor[13];    /* "GenuineIntel", "AuthenticAMD" */
   char brand[49];     /* "AMD EPYC 9B45", blanks trimmed */
-  int cores;          /* logical ones this process may run on, at least 1 */
+  int cores;          /* this process may use, by affinity and by cgroup; at least 1 */
   size_t l1d, l2, l3; /* bytes; per core, per core, shared; 0 if unknown */
+  size_t line;        /* bytes of a cache line; 0 if unknown */
 } nyx_cpu_info;
 
 /* Found out once; never NULL; safe from any thread. */

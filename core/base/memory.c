@@ -19,6 +19,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "numa.h"
+
 #ifndef __has_feature
 #define __has_feature(name) 0
 #endif
@@ -192,6 +194,7 @@ static header *map_block(size_t bytes) {
 #ifdef MADV_HUGEPAGE
   if (align == HUGE_PAGE) (void)madvise((void *)contents, length - PAGE, MADV_HUGEPAGE);
 #endif
+  nyx__numa_place(base + before, length);
   header *h = (header *)(contents - ALIGN);
   h->fresh = true;
   return h;

@@ -7,13 +7,17 @@
  * and how many are inside. The caller opens it, takes part, closes it when the ranges are
  * used up, and returns when nobody is inside, so a worker that wakes late costs nothing.
  */
-#include <nyx/parallel.h>
+#include "parallel.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "context.h"
+#include "cores.h"
 #include "cpu.h"
 
 #define MAX_THREADS 256
@@ -50,11 +54,34 @@ static struct {
           .done = PTHREAD_COND_INITIALIZER};
 
 static atomic_int wanted_threads; /* 0: not asked for yet */
+static bool chosen_threads;       /* by nyx_parallel_set_threads; under pool.owner */
+
+/* Where workers run; under pool.owner. */
+typedef struct affinity {
+  char text[64];
+  int cpu[MAX_THREADS], count; /* in turn; none: wherever the system puts them */
+  bool listed;
+} affinity;
+
+static affinity placed = {.text = "none"};
+static char affinity_problem[256]; /* with NYX_AFFINITY */
+static pthread_once_t environment = PTHREAD_ONCE_INIT;
+static void read_environment(void);
+
 static nyx_job_system host;
 static atomic_bool host_set;
 
 /* True while this thread runs ranges: calls from there are not split again. */
 static _Thread_local bool inside;
+static _Thread_local unsigned refusals; /* calls that found the pool taken */
+
+bool nyx__parallel_inside(void) {
+  return inside;
+}
+
+unsigned nyx__parallel_refusals(void) {
+  return refusals;
+}
 
 static void pause_a_little(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -183,6 +210,7 @@ static void register_fork_handler(void) {
 static void start_workers(int threads) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, register_fork_handler);
+  pthread_once(&environment, read_environment);
   atomic_store(&pool.spins, threads <= nyx__cpu_info()->cores ? SPINS : 0);
   sigset_t all, old;
   sigfillset(&all);
@@ -190,10 +218,15 @@ static void start_workers(int threads) {
   while (pool.workers < threads - 1) {
     pthread_t *thread = &pool.thread[pool.workers];
     if (pthread_create(thread, NULL, work, NULL) != 0) break;
+    pool.workers++;
 #ifdef __linux__
     pthread_setname_np(*thread, "nyx-worker");
+    if (placed.count == 0) continue;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(placed.cpu[pool.workers % placed.count], &set);
+    pthread_setaffinity_np(*thread, sizeof set, &set); /* the CPU may be gone: no harm */
 #endif
-    pool.workers++;
   }
   pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
@@ -228,6 +261,8 @@ static int default_threads(void) {
     if (end != text && *end == '\0' && n >= 1)
       return n < MAX_THREADS ? (int)n : MAX_THREADS;
   }
+  pthread_once(&environment, read_environment);
+  if (placed.listed) return placed.count;
   int cores = nyx__cpu_info()->cores;
   return cores < MAX_THREADS ? cores : MAX_THREADS;
 }
@@ -250,8 +285,79 @@ nyx_status nyx_parallel_set_threads(int n) {
   pthread_mutex_lock(&pool.owner);
   stop_workers();
   atomic_store(&wanted_threads, n < 1 ? default_threads() : n);
+  chosen_threads = n >= 1;
   pthread_mutex_unlock(&pool.owner);
   return NYX_OK;
+}
+
+/* Affinity */
+
+/* Fills `a` from text; false and why when that cannot be. */
+static nyx_status read_affinity(nyx_context *ctx, const char *text, affinity *a) {
+  nyx__cpu_set allowed;
+  *a = (affinity){.text = ""};
+  bool known = nyx__allowed_cpus(&allowed), spread = strcmp(text, "spread") == 0;
+  if (strlen(text) >= sizeof a->text) return nyx__error(ctx, AFFINITY_TEXT, text);
+  strcpy(a->text, text);
+  if (strcmp(text, "none") == 0) return NYX_OK;
+  if (!known) return nyx__error(ctx, AFFINITY_SYSTEM, text);
+  if (spread || strcmp(text, "compact") == 0) {
+    a->count = nyx__cpu_order(&allowed, spread, NYX__SYSTEM, a->cpu, MAX_THREADS);
+    return NYX_OK;
+  }
+  a->count = nyx__cpu_list(text, a->cpu, MAX_THREADS);
+  a->listed = true;
+  if (a->count < 1) return nyx__error(ctx, AFFINITY_TEXT, text);
+  for (int i = 0; i < a->count; i++) {
+    char list[200];
+    if (allowed.has[a->cpu[i]]) continue;
+    nyx__cpu_list_text(&allowed, list, sizeof list);
+    return nyx__error(ctx, AFFINITY_CPU, text, a->cpu[i], list);
+  }
+  return NYX_OK;
+}
+
+static void read_environment(void) {
+  const char *text = getenv("NYX_AFFINITY");
+  nyx_context *ctx = NULL;
+  affinity a;
+  if (!text || !*text || nyx_context_new(&ctx) != NYX_OK) return;
+  if (read_affinity(ctx, text, &a) == NYX_OK) {
+    placed = a;
+  } else {
+    snprintf(affinity_problem, sizeof affinity_problem, "NYX_AFFINITY: %.200s",
+             nyx_context_error(ctx));
+  }
+  nyx_context_free(ctx);
+}
+
+nyx_status nyx_parallel_set_affinity(nyx_context *ctx, const char *text) {
+  affinity a;
+  NYX_TRY(read_affinity(ctx, text, &a));
+  if (inside) return nyx__error(ctx, AFFINITY_INSIDE);
+  pthread_once(&environment, read_environment);
+  pthread_mutex_lock(&pool.owner);
+  stop_workers();
+  placed = a;
+  affinity_problem[0] = '\0';
+  if (!chosen_threads) atomic_store(&wanted_threads, 0);
+  pthread_mutex_unlock(&pool.owner);
+  return NYX_OK;
+}
+
+void nyx_parallel_get(nyx_parallel_info *out) {
+  unsigned long long mask;
+  nyx__cpu_set allowed;
+  *out = (nyx_parallel_info){.threads = nyx_parallel_threads()};
+  out->quota = nyx__cgroup_cores("/proc/self/cgroup", "/sys/fs/cgroup");
+  out->nodes = nyx__nodes(NYX__SYSTEM, &mask);
+  if (nyx__allowed_cpus(&allowed))
+    nyx__cpu_list_text(&allowed, out->allowed, sizeof out->allowed);
+  pthread_once(&environment, read_environment);
+  if (!inside) pthread_mutex_lock(&pool.owner);
+  strcpy(out->affinity, placed.text);
+  strcpy(out->problem, affinity_problem);
+  if (!inside) pthread_mutex_unlock(&pool.owner);
 }
 
 void nyx_parallel_set_jobs(const nyx_job_system *jobs) {
@@ -294,7 +400,9 @@ void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
     host.run(host.user, j.ranges, host_job, &j);
   } else {
     int threads = pool_threads();
-    if (threads == 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+    bool taken = threads > 1 && pthread_mutex_trylock(&pool.owner) != 0;
+    if (taken) refusals++;
+    if (threads == 1 || taken) {
       run_here(&j);
       return;
     }

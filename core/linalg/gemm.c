@@ -1,7 +1,8 @@
 /* Matrix products: one call of a BLAS while they are small, the built-in product's blocks
  * shared by the threads when they are large, and wherever no BLAS takes the strides. All
- * is decided by size: results do not depend on the number of threads. Read next: blas.c,
- * kernels/cpu/gemm_type.h. */
+ * is decided by size: results do not depend on the number of threads. gemm_ways.c asks
+ * for these ways by name where measuring has found that another than the rule's is
+ * faster. Read next: gemm_ways.c, blas.c, kernels/cpu/gemm_type.h. */
 #include "gemm.h"
 
 #include <limits.h>
@@ -15,25 +16,26 @@
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
-#define LARGE (4 * RANGE) /* products that are divided between threads */
-#define ENOUGH 16         /* products of a batch that need not be divided */
+/* Products of four ranges or more are divided between threads. */
+#define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
 #define SLAB 128
+#define UNPACKED 1000000 /* multiplications of a slab that a BLAS need not pack */
 /* Partial sums along k, when C is too small to be divided: at most so many, at least so
  * deep. */
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
 /* Products that the threads share: from how many multiplications and what side on;
- * columns of B packed at a time, and bytes; terms of a block, at most; with so few rows,
- * or such a small B, B is not packed. */
+ * columns of B packed at a time, and bytes; terms of a block, at most; with so few rows
+ * B is not packed. */
 #define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
+#define SHARED_LEAST_ROWS 8
 #define SHARED_COLS 4096
 #define SPAN_BYTES (32 << 20)
 #define DEEPEST 1024
 #define IN_PLACE_ROWS 160
-#define IN_PLACE_BYTES (1 << 20)
 
 /* Saturating, for sizes: exact where it matters. */
 static int64_t work_of(int64_t m, int64_t n, int64_t k) {
@@ -144,7 +146,8 @@ static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
   return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
 }
 
-void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
+/* In the calling thread; `own`: not by a BLAS. */
+static void multiply_here(nyx_dtype dtype, const nyx_product *p, bool own) {
   if (p->m < 1 || p->n < 1) return;
   if (p->k < 1) {
     if (!p->add) clear(dtype, p);
@@ -154,7 +157,7 @@ void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
     integer_product(dtype, p);
     return;
   }
-  if (by_blas(dtype, p)) return;
+  if (!own && by_blas(dtype, p)) return;
   const nyx_gemm_kernel *kernel = kernel_of(dtype);
   void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
   if (work) {
@@ -165,13 +168,19 @@ void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
   nyx_memory_free(work);
 }
 
+void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
+  multiply_here(dtype, p, false);
+}
+
 /* Everything the threads share. Units are slabs of one product (of rows, or else of
  * columns), then parts along k, then the batch. */
 typedef struct gemm_run {
   nyx_context *ctx;
   const nyx_gemm *g;
-  int64_t item; /* bytes */
-  bool by_rows;
+  nyx__gemm_way way;
+  int64_t item;  /* bytes */
+  int64_t range; /* multiplications worth a thread */
+  bool by_rows, own;
   int64_t slab, slabs, depth, parts;
   char *partial; /* parts x m x n, when parts > 1 */
   atomic_int status;
@@ -222,7 +231,7 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
     }
     narrow(&p, r->item, r->by_rows ? slab : 0, r->by_rows ? r->slab : p.m,
            r->by_rows ? 0 : slab, r->by_rows ? p.n : r->slab, part * r->depth, r->depth);
-    nyx__gemm_here(r->g->dtype, &p);
+    multiply_here(r->g->dtype, &p, r->own);
   }
 }
 
@@ -236,23 +245,31 @@ static bool sums_rows(const nyx_product *p) {
   return p->n == 1 && p->m > 1 && p->a_rs == 1;
 }
 
+/* The longer side of slabs for which a BLAS may have kernels that pack nothing, at least
+ * 16; OpenBLAS with AVX-512 has them up to a million multiplications. */
+static int64_t fine_side(const nyx_product *p) {
+  int64_t side = UNPACKED / work_of(p->m < p->n ? p->m : p->n, p->k, 1) / 16 * 16;
+  return side < 16 ? 16 : side > SLAB ? SLAB : side;
+}
+
 /* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
   bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
-  if (work < LARGE || sums_rows(p)) return;
-  int64_t slabs = long_side / (vector ? 32 : SLAB);
-  if (slabs > work / RANGE) slabs = work / RANGE;
+  if (work / 4 < r->range || sums_rows(p)) return;
+  bool fine = r->way == NYX__GEMM_FINE && !vector;
+  int64_t slabs = long_side / (vector ? 32 : fine ? fine_side(p) : SLAB);
+  if (slabs > work / r->range) slabs = work / r->range;
   if (slabs < 2) return;
-  r->slab = (parts_of(long_side, slabs) + 15) / 16 * 16;
+  r->slab = fine ? fine_side(p) : (parts_of(long_side, slabs) + 15) / 16 * 16;
   r->slabs = parts_of(long_side, r->slab);
 }
 
 /* A long sum for few results: x^T g over a large batch, a dot product. */
 static void divide_depth(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k);
-  int64_t parts = work / RANGE < DEPTH_PARTS ? work / RANGE : DEPTH_PARTS;
-  if (work < LARGE || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
+  int64_t parts = work / r->range < DEPTH_PARTS ? work / r->range : DEPTH_PARTS;
+  if (work / 4 < r->range || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
   r->slabs = 1;
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = (parts_of(p->k, parts) + 31) / 32 * 32;
@@ -290,7 +307,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
     if (!r->partial) return nyx__no_memory(r->ctx, bytes);
   }
   int64_t unit = work_of(p->m, p->n, p->k) / (r->slabs * r->parts) + 1;
-  nyx_parallel_for(count * r->slabs * r->parts, unit < RANGE ? RANGE / unit : 1,
+  nyx_parallel_for(count * r->slabs * r->parts, unit < r->range ? r->range / unit : 1,
                    run_slabs, r);
   if (r->parts > 1 && going(r)) {
     (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p);
@@ -354,19 +371,37 @@ static void multiply_units(void *arg, int64_t begin, int64_t end) {
 }
 
 /* Whether it is large in both directions, so that the tiles of the built-in product are
- * used well and threads gain from sharing it. */
+ * used well and threads gain from sharing it. Few rows are enough where B stays where it
+ * is: 8 to 47 took 0.35 to 0.7 of OpenBLAS's time with AVX-512, 0.5 to 0.9 with AVX2. */
 static bool shareable(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   if (!nyx_dtype_is_float(g->dtype) || work_of(p->m, p->n, p->k) < SHARED) return false;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
-  return p->m >= SHARED_LEAST && p->n >= SHARED_LEAST;
+  return p->m >= (p->b_cs == 1 ? SHARED_LEAST_ROWS : SHARED_LEAST) &&
+         p->n >= SHARED_LEAST;
+}
+
+/* Few rows or columns, for kernels that pack nothing: two to five times as fast. */
+static bool skinny(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t count = 1, side = p->m < p->n ? p->m : p->n;
+  for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
+  return nyx_dtype_is_float(g->dtype) && count < ENOUGH && side > 1 &&
+         side < SHARED_LEAST && work_of(side, p->k, 16) <= UNPACKED && nyx__blas() &&
+         strcmp(nyx__cpu_kernels()->width, "avx512") == 0;
+}
+
+/* Half of the second cache, as of 1 MiB out of 2 where it was measured. */
+int64_t nyx__gemm_in_place_bytes(void) {
+  int64_t l2 = (int64_t)nyx__cpu_info()->l2;
+  return l2 >= 1 << 18 && l2 <= 1 << 24 ? l2 / 2 : 1 << 20;
 }
 
 /* Packing B pays when its panels are read often enough and would not stay in the second
  * cache as they are. */
 static bool in_place(const nyx_product *p, int64_t item) {
-  return p->b_cs == 1 &&
-         (p->m <= IN_PLACE_ROWS || work_of(p->n, p->k, item) <= IN_PLACE_BYTES);
+  return p->b_cs == 1 && (p->m <= IN_PLACE_ROWS ||
+                          work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes());
 }
 
 /* Units are rows of one panel, as many for each thread where they are not too few, or
@@ -374,7 +409,7 @@ static bool in_place(const nyx_product *p, int64_t item) {
 static void by_sharing_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
   int64_t even = parts_of(s->panels, threads) * threads;
-  bool large = work_of(n, s->p.k, s->r->item) > IN_PLACE_BYTES;
+  bool large = s->r->way == NYX__GEMM_COLUMNS;
   if (!large && m / even >= s->kernel->tile_rows / 2) s->panels = even;
   s->width = parts_of(m, s->panels);
   s->panels = parts_of(m, s->width);
@@ -415,7 +450,9 @@ static int64_t depth_of(const shared_run *s, int64_t unit_panels, int64_t k) {
   if (unit_panels) {
     int64_t bytes = (int64_t)nyx__cpu_info()->l2 / 4;
     int64_t fit = bytes / (unit_panels * s->kernel->tile_rows * s->r->item) / 16 * 16;
-    if (fit > most) most = fit < DEEPEST ? fit : DEEPEST;
+    if (fit > most && s->r->way != NYX__GEMM_PACKED_SHALLOW)
+      most = fit < DEEPEST ? fit : DEEPEST;
+    if (s->r->way == NYX__GEMM_PACKED_DEEP) most *= 2;
   }
   return (parts_of(k, parts_of(k, most)) + 15) / 16 * 16; /* whole vectors */
 }
@@ -437,7 +474,7 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
   shared_run s = {.r = r, .kernel = kernel, .p = *all};
   s.panels = parts_of(all->m, kernel->tile_rows);
-  if (in_place(all, r->item)) {
+  if (r->way == NYX__GEMM_ROWS || r->way == NYX__GEMM_COLUMNS) {
     s.depth = depth_of(&s, 0, all->k);
     by_sharing_in_place(&s);
     return NYX_OK;
@@ -456,13 +493,44 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   return NYX_OK;
 }
 
-nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) {
+nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t item = (int64_t)nyx_dtype_size(g->dtype);
+  if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
+  if (!in_place(p, item)) return NYX__GEMM_PACKED;
+  return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
+                                                                : NYX__GEMM_ROWS;
+}
+
+uint32_t nyx__gemm_usable(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  uint32_t ways = 1u << NYX__GEMM_SLABS | 1u << NYX__GEMM_FINE | 1u << NYX__GEMM_ONE;
+  if (!nyx_dtype_is_float(g->dtype)) return ways;
+  if (nyx__blas()) ways |= 1u << NYX__GEMM_SLABS_OWN | 1u << NYX__GEMM_ONE_OWN;
+  if (p->m < 8 || p->n < SHARED_LEAST) return ways;
+  ways |= 1u << NYX__GEMM_PACKED | 1u << NYX__GEMM_PACKED_SHALLOW |
+          1u << NYX__GEMM_PACKED_DEEP;
+  /* A tile of a B in place begins inside it: there are more columns than a tile has. */
+  return p->b_cs == 1 ? ways | 1u << NYX__GEMM_ROWS | 1u << NYX__GEMM_COLUMNS : ways;
+}
+
+/* What a way means for products that are not shared. */
+static void set_ranges(gemm_run *r) {
+  bool fine = r->way == NYX__GEMM_FINE;
+  bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
+  r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
+  r->range = fine ? RANGE / 4 : one ? INT64_MAX : RANGE;
+}
+
+nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
-  gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
+  gemm_run r = {.ctx = ctx, .g = g, .way = way};
+  r.item = (int64_t)nyx_dtype_size(g->dtype);
+  set_ranges(&r);
   atomic_init(&r.status, NYX_OK);
-  if (shareable(g)) {
+  if (way >= NYX__GEMM_ROWS) {
     for (int64_t i = 0; i < count && going(&r); i++) {
       nyx_product p = entry(g, i, r.item);
       NYX_TRY(by_sharing(&r, &p));

@@ -1,5 +1,6 @@
 /* Matrix products, split over the threads by size. Read next: gemm.c (float32, float64,
- * integers), low.c (half types, bytes into int32); core/op/matmul.c, the ops. */
+ * integers), gemm_ways.c (measuring how), low.c (half types, bytes into int32);
+ * core/op/matmul.c, the ops. */
 #ifndef NYX_LINALG_GEMM_H
 #define NYX_LINALG_GEMM_H
 
@@ -18,6 +19,29 @@ typedef struct nyx_gemm {
 
 /* Computes all of it. Fails when interrupted, or without memory for partial sums. */
 nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) NYX_MUST_CHECK;
+
+/* The ways to do that, from which a fixed rule by size chooses. All are within the
+ * accuracy of the op, they sum in different orders. */
+typedef enum nyx__gemm_way {
+  NYX__GEMM_SLABS,     /* parts, each a call of a BLAS */
+  NYX__GEMM_FINE,      /* more, thinner ones */
+  NYX__GEMM_ONE,       /* undivided, in this thread */
+  NYX__GEMM_SLABS_OWN, /* the built-in product in place of the BLAS */
+  NYX__GEMM_ONE_OWN,
+  NYX__GEMM_ROWS,           /* shared by the threads, B where it is: each takes rows */
+  NYX__GEMM_COLUMNS,        /* or columns */
+  NYX__GEMM_PACKED,         /* shared, both packed */
+  NYX__GEMM_PACKED_SHALLOW, /* in blocks of fewer terms */
+  NYX__GEMM_PACKED_DEEP,    /* or more */
+  NYX__GEMM_WAYS
+} nyx__gemm_way;
+
+/* A matrix B of so many bytes stays in the second cache as it is. */
+int64_t nyx__gemm_in_place_bytes(void);
+nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g);
+uint32_t nyx__gemm_usable(const nyx_gemm *g); /* bit i: way i can compute it */
+nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g,
+                        nyx__gemm_way way) NYX_MUST_CHECK;
 
 /* low.c: products of types narrower than what they are summed in. dtype is A's: bfloat16
  * or float16, both factors, summed in float32 and stored as `out`, which is one of these

@@ -1,4 +1,5 @@
-/* A convolution's geometry, between its ops (conv.c) and its arithmetic (conv_cpu.c). */
+/* A convolution's geometry, between its ops (conv.c), the choice of a way to compute them
+ * (conv_ways.c) and their arithmetic (conv_cpu.c). */
 #ifndef NYX_OP_CONV_H
 #define NYX_OP_CONV_H
 
@@ -24,5 +25,32 @@ nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
 /* weight = the adjoint with respect to the weight, of y. */
 nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
                             const void *x, void *weight) NYX_MUST_CHECK;
+
+/* One of these, which is not empty: x or y, and the weight or x. */
+typedef enum nyx__conv_mode {
+  NYX__CONV_FORWARD,
+  NYX__CONV_INPUT,
+  NYX__CONV_WEIGHT
+} nyx__conv_mode;
+
+typedef struct nyx__conv_call {
+  nyx__conv_mode mode;
+  const nyx__conv *v;
+  const void *left, *right, *bias;
+} nyx__conv_call;
+
+/* The ways to compute it, from which a fixed rule chooses. */
+typedef enum nyx__conv_way {
+  NYX__CONV_DEPTHWISE, /* depthwise.c */
+  NYX__CONV_PRODUCT,   /* conv_product.c */
+  NYX__CONV_IMAGE,     /* a 1x1 kernel on one image: a matrix product, or one per group */
+  NYX__CONV_TILES,     /* column matrices of a part of the positions */
+  NYX__CONV_WAYS
+} nyx__conv_way;
+
+uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode); /* bit i: way i */
+nyx__conv_way nyx__conv_rule(const nyx__conv *v, uint32_t usable);
+nyx_status nyx__conv_by(nyx_context *ctx, const nyx__conv_call *c, void *result,
+                        nyx__conv_way way) NYX_MUST_CHECK;
 
 #endif

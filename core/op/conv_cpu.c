@@ -2,7 +2,7 @@
  * fill the tiles of a product to conv_product.c. The others, and products of 1x1 kernels,
  * are here: tiles of output positions, each gathered into a column matrix that stays in
  * cache, and one matrix product per tile. Work is divided by size alone. Read next:
- * conv_type.h (the loops), core/linalg/gemm.c. */
+ * conv_ways.c, conv_type.h (the loops), core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -59,6 +59,12 @@ static int64_t parts(int64_t n, int64_t part) {
   return (n + part - 1) / part;
 }
 
+static bool is_pointwise(const nyx__conv *v) {
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  return wy->kernel * wx->kernel == 1 && wy->stride == 1 && wx->stride == 1 &&
+         wy->pad == 0 && wx->pad == 0;
+}
+
 static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
                       const void *weight, const void *y) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
@@ -77,8 +83,7 @@ static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
                 .segments = 1};
   r.chunk = r.in_group;
   r.chunks = 1;
-  r.pointwise =
-      r.taps == 1 && wy->stride == 1 && wx->stride == 1 && wy->pad == 0 && wx->pad == 0;
+  r.pointwise = is_pointwise(v);
   atomic_init(&r.status, NYX_OK);
   return r;
 }
@@ -403,35 +408,47 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
   return finish(r);
 }
 
-nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x,
-                             const void *weight, const void *bias, void *y) {
-  if (v->images * v->out_channels == 0) return NYX_OK;
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_FORWARD)) {
+uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
+  static bool (*const takes[])(const nyx__conv *) = {nyx__conv_product_takes,
+                                                     nyx__conv_product_takes_input,
+                                                     nyx__conv_product_takes_weight};
+  static const nyx_depthwise_mode depthwise[] = {
+      NYX_DEPTHWISE_FORWARD, NYX_DEPTHWISE_INPUT, NYX_DEPTHWISE_WEIGHT};
+  uint32_t ways = 1u << NYX__CONV_TILES;
+  if (nyx__depthwise_takes(v, depthwise[mode])) ways |= 1u << NYX__CONV_DEPTHWISE;
+  if (takes[mode](v)) ways |= 1u << NYX__CONV_PRODUCT;
+  if (is_pointwise(v) && v->images == 1) ways |= 1u << NYX__CONV_IMAGE;
+  return ways;
+}
+
+nyx__conv_way nyx__conv_rule(const nyx__conv *v, uint32_t usable) {
+  if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
+  if (usable >> NYX__CONV_IMAGE & 1) return NYX__CONV_IMAGE;
+  bool product = usable >> NYX__CONV_PRODUCT & 1 && !is_pointwise(v);
+  return product ? NYX__CONV_PRODUCT : NYX__CONV_TILES;
+}
+
+static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x,
+                             const void *weight, const void *bias, void *y,
+                             nyx__conv_way way) {
+  if (way == NYX__CONV_DEPTHWISE)
     return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
-  }
+  if (way == NYX__CONV_PRODUCT) return nyx__conv_product(ctx, v, x, weight, bias, y);
   conv_run r = start(ctx, v, x, weight, y);
-  if (!r.pointwise && nyx__conv_product_takes(v)) {
-    return nyx__conv_product(ctx, v, x, weight, bias, y);
-  }
   r.bias = bias;
-  if (r.pointwise && v->images == 1) return forward_image(&r);
+  if (way == NYX__CONV_IMAGE) return forward_image(&r);
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
                 (double)(r.in_group * r.taps);
   return run(&r, r.tiles.count * v->groups, work, forward_range);
 }
 
-nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
-                           const void *weight, void *x) {
-  if (v->images * v->in_channels == 0) return NYX_OK;
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_INPUT)) {
-    return nyx__depthwise_input(ctx, v, y, weight, x);
-  }
+static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
+                           const void *weight, void *x, nyx__conv_way way) {
+  if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_PRODUCT) return nyx__conv_product_input(ctx, v, y, weight, x);
   conv_run r = start(ctx, v, x, weight, y);
-  if (!r.pointwise && nyx__conv_product_takes_input(v)) {
-    return nyx__conv_product_input(ctx, v, y, weight, x);
-  }
-  if (r.pointwise && v->images == 1) return input_image(&r);
+  if (way == NYX__CONV_IMAGE) return input_image(&r);
   divide_channels(&r);
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
@@ -440,22 +457,13 @@ nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
              input_range);
 }
 
-nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
-                            const void *x, void *weight) {
+static nyx_status weight_by(nyx_context *ctx, const nyx__conv *v, const void *y,
+                            const void *x, void *weight, nyx__conv_way way) {
+  if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_weight(ctx, v, y, x, weight);
+  if (way == NYX__CONV_PRODUCT) return nyx__conv_product_weight(ctx, v, y, x, weight);
   conv_run r = start(ctx, v, x, weight, y);
   int64_t count = weight_count(&r);
-  if (count == 0) return NYX_OK;
-  if (v->images == 0) {
-    memset(weight, 0, (size_t)(count * r.item));
-    return NYX_OK;
-  }
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_WEIGHT)) {
-    return nyx__depthwise_weight(ctx, v, y, x, weight);
-  }
-  if (!r.pointwise && nyx__conv_product_takes_weight(v)) {
-    return nyx__conv_product_weight(ctx, v, y, x, weight);
-  }
-  if (r.pointwise && v->images == 1) return weight_image(&r);
+  if (way == NYX__CONV_IMAGE) return weight_image(&r);
   divide_channels(&r);
   plan_tiles(&r);
   int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;
@@ -478,4 +486,14 @@ nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
   }
   nyx_memory_free(r.partial);
   return status;
+}
+
+nyx_status nyx__conv_by(nyx_context *ctx, const nyx__conv_call *c, void *result,
+                        nyx__conv_way way) {
+  switch (c->mode) {
+    case NYX__CONV_FORWARD:
+      return forward_by(ctx, c->v, c->left, c->right, c->bias, result, way);
+    case NYX__CONV_INPUT: return input_by(ctx, c->v, c->left, c->right, result, way);
+    default: return weight_by(ctx, c->v, c->left, c->right, result, way);
+  }
 }

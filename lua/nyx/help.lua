@@ -137,6 +137,23 @@ local others = {
   get_default_dtype = { "settings", "nyx.get_default_dtype()" },
   set_num_threads = { "settings", "nyx.set_num_threads(n): cores that work at once; 0: default" },
   get_num_threads = { "settings", "nyx.get_num_threads()" },
+  set_affinity = { "settings", "nyx.set_affinity(cpus): where the pool's threads run: \"none\" " ..
+    "(default), \"compact\", \"spread\" or a list as \"0-3,8\"; the calling thread stays where " ..
+    "it is. NYX_AFFINITY says it in the environment" },
+  get_affinity = { "settings", "nyx.get_affinity()" },
+  set_numa = { "settings", "nyx.set_numa(policy): on which memory node large tensors made from " ..
+    "here on lie: \"none\" (default: the system's policy), \"local\" (where they are touched " ..
+    "first) or \"interleave\" (over all nodes). NYX_NUMA says it in the environment" },
+  get_numa = { "settings", "nyx.get_numa()" },
+  cpu_info = { "settings", "nyx.cpu_info(): what the CPU has and what the kernels use of it: " ..
+    "name, path, cores, allowed, quota, nodes; bytes of line, l1, l2, l3; vector_bytes, " ..
+    "vector_registers; in_place_bytes; tiles by dtype: {unit, rows, columns, registers, depth, " ..
+    "a_bytes, b_bytes}" },
+  tune = { "settings", "nyx.tune(mode, {file}): whether ops that have several ways measure " ..
+    "which is fastest here: true measures each size when it is met and keeps the result in a " ..
+    "file, \"use\" (default) follows that file and measures nothing, false goes by fixed rules, " ..
+    "which give the same bits every time. file \"\": the default, in ~/.cache/nyx. Gives mode, " ..
+    "file, known, measured, changed, sizes; nil and a message when the file cannot be used" },
   devices = { "settings", "nyx.devices(): a table of {name, description}" },
   is_tensor = { "tensor", "nyx.is_tensor(value): whether a value is a tensor" },
   ops = { "settings", "for op in nyx.ops() do: a description of every op" },

@@ -164,6 +164,10 @@ error "another"]]
     local out, err, code = run "$NYX --doctor"
     assert.are.equal(0, code, out .. err)
     for _, subject in ipairs { "nyx  .*Lua 5%.4", "\ncpu  .*kernels", "\nfeatures  ", "\nthreads  ",
+      "\ncaches  .* for each core, .* shared; lines of %d+ bytes\n",
+      "\nvectors  .*%d+ registers of %d+ bytes",
+      "float32: %d+x%d+ tiles by vectors %(%d+ registers%), %d+ terms", "; affinity: none\n",
+      "to share work takes [%d.]+ us", "\nnuma  .*%d+ memory nodes?; policy: none\n", "\ntuning  ",
       "\nblas  ", "\nmemory  ", "\ndevices  .*opencl", "\nconsole  ", "\nlua files  ",
       "\nmodule  .*works" } do
       assert.matches(subject, out)
@@ -174,6 +178,26 @@ error "another"]]
     out, err, code = run "NYX_CPU=abacus $NYX --doctor"
     assert.matches("\nproblem .*abacus", out)
     assert.are.equal(1, code, err)
+  end)
+
+  it("places threads and memory as the environment says, and says when it cannot", function()
+    local show = [[ -e "local n = require 'nyx' print(n.get_affinity(), n.get_num_threads())"]]
+    local allowed = run [[$NYX -e "print(require('nyx').cpu_info().allowed)"]]
+    local first = allowed:match "^%d+"
+    if not first then return pending "this system does not say which CPUs there are" end
+    local out, err = run("NYX_AFFINITY=" .. first .. " $NYX" .. show)
+    assert.are.equal(first .. "\t1\n", out)
+    assert.are.equal("", err)
+    out = run("NYX_THREADS=3 NYX_AFFINITY=" .. first .. " $NYX" .. show)
+    assert.are.equal(first .. "\t3\n", out)
+    out, err = run("NYX_AFFINITY=1023 $NYX" .. show)
+    assert.matches("^none\t", out)
+    assert.matches("NYX_AFFINITY: affinity: '1023' names CPU 1023, this thread may use %d", err)
+    out = run "NYX_AFFINITY=everywhere NYX_NUMA=far $NYX --doctor"
+    assert.matches("\n +NYX_AFFINITY: affinity: 'everywhere', expected none, compact", out)
+    assert.matches("\n +NYX_NUMA: 'far', expected none, local or interleave", out)
+    out = run [[NYX_NUMA=interleave $NYX -e "print(require('nyx').get_numa())"]]
+    assert.is_truthy(out == "interleave\n" or out == "none\n")
   end)
 
   it("stops on SIGINT with an error, not a corpse", function()

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../../../kernels/cpu/move.h"
+#include "../../base/tune.h"
 #include "cpu.h"
 
 #define MAX_IN 5
@@ -15,6 +16,8 @@
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
+#define TUNED_FROM (16 << 10)   /* below one thread is best, beyond any grain is good */
+#define TUNED_TO (4 << 20)
 
 /* A tensor as the loops see it. Strides are in elements. */
 typedef struct operand {
@@ -565,6 +568,49 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
   }
 }
 
+static void run_plan(plan *p, int64_t grain_bytes) {
+  int64_t blocks = grain_bytes / p->item / p->block;
+  if (p->cut == CUT_TILES) {
+    int64_t tiles = p->n / (p->shape[p->ndim - 1] * p->shape[p->ndim - 2]) *
+                    p->tiles_down * p->tiles_across;
+    nyx_parallel_for(tiles, blocks, run_tiles, p);
+  } else if (p->n <= blocks * p->block) {
+    run_range(p, 0, p->n);
+  } else {
+    nyx_parallel_for(p->n, blocks * p->block, run_range, p);
+  }
+}
+
+/* What a thread does at least may be measured, for the sizes where it matters: every
+ * grain gives the same bits. */
+static const int64_t grains[] = {GRAIN_BYTES, 16 << 10, 32 << 10, 512 << 10,
+                                 (int64_t)1 << 40};
+static const char *const grain_names[] = {"grain_128k", "grain_16k", "grain_32k",
+                                          "grain_512k", "one_thread"};
+static const char *const grain_sizes[] = {"dtype", "row", "part", "elements", "numbers"};
+static const nyx__choice grain_choice = {.name = "elementwise",
+                                         .ways = grain_names,
+                                         .sizes = grain_sizes,
+                                         .n_ways = sizeof grains / sizeof *grains,
+                                         .n_sizes = sizeof grain_sizes / sizeof(char *)};
+
+static nyx_status try_grain(void *arg, int way, void *result) {
+  plan p = *(const plan *)arg;
+  p.out.data = result;
+  run_plan(&p, grains[way]);
+  return NYX_OK;
+}
+
+static nyx_status measured_grain(plan *p, const nyx_elementwise *job, int *way) {
+  int numbers = 0;
+  for (int k = 0; k < p->n_in; k++) numbers += !p->in[k].linear;
+  const nyx__tune_key key = {.choice = &grain_choice,
+                             .size = {job->compute, p->copies ? 0 : job->row->id + 1,
+                                      job->part, nyx__tune_class(p->n), numbers},
+                             .usable = (1u << grain_choice.n_ways) - 1};
+  return nyx__tune(&key, (size_t)(p->n * p->out.item), try_grain, p, way);
+}
+
 nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
                                 const nyx_elementwise *job) {
   (void)dev;
@@ -579,16 +625,12 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
     return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
   if (p.n == 0) return NYX_OK;
   plan_operands(&p, job);
-  if (!plan_simple(&p, job)) plan_general(&p, job);
-  int64_t blocks = GRAIN_BYTES / p.item / p.block;
-  if (p.cut == CUT_TILES) {
-    int64_t tiles =
-        p.n / (p.shape[p.ndim - 1] * p.shape[p.ndim - 2]) * p.tiles_down * p.tiles_across;
-    nyx_parallel_for(tiles, blocks, run_tiles, &p);
-  } else if (p.n <= blocks * p.block) {
-    run_range(&p, 0, p.n);
-  } else {
-    nyx_parallel_for(p.n, blocks * p.block, run_range, &p);
-  }
+  bool simple = plan_simple(&p, job);
+  if (!simple) plan_general(&p, job);
+  int way = 0;
+  int64_t bytes = p.n * p.item;
+  if (simple && bytes >= TUNED_FROM && bytes <= TUNED_TO && nyx__tuned())
+    NYX_TRY(measured_grain(&p, job, &way));
+  run_plan(&p, grains[way]);
   return NYX_OK;
 }

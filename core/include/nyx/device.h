@@ -23,4 +23,31 @@ NYX_API const char *nyx_cpu_path(void);
 NYX_API const char *nyx_cpu_unit(nyx_dtype dtype);
 NYX_API const char *nyx_blas_describe(void);
 
+/* What the CPU has, and what of it the kernels use. Bytes are 0 where they are unknown.
+ */
+typedef struct nyx_cpu_facts {
+  const char *name;        /* "AMD EPYC 9B45"; "" when unknown */
+  int cores;               /* this process may use, by affinity and cgroup */
+  size_t line, l1, l2, l3; /* bytes: of a line, of the data caches; l3 is shared */
+  int vector_bytes;        /* of the path in use */
+  int vector_registers;    /* it has */
+  size_t in_place_bytes;   /* a matrix up to here is multiplied where it is */
+} nyx_cpu_facts;
+
+NYX_API void nyx_cpu_get(nyx_cpu_facts *out);
+
+/* How products of a dtype are blocked: the part of the result that stays in registers,
+ * and the packed parts of the factors that stay in caches. */
+typedef struct nyx_cpu_tile {
+  const char *unit;      /* what multiplies: "vectors", "AMX", ... */
+  int64_t rows, columns; /* of the result in registers */
+  int registers;  /* vector registers for it and for what it is made of; 0: others */
+  int64_t depth;  /* terms of a block */
+  size_t a_bytes; /* of a block of the first factor, for the second-level cache */
+  size_t b_bytes; /* of a panel of the second, for the first */
+} nyx_cpu_tile;
+
+/* False for dtypes whose products have no kernel of their own. */
+NYX_API bool nyx_cpu_tile_of(nyx_dtype dtype, nyx_cpu_tile *out);
+
 #endif

@@ -24,6 +24,23 @@ NYX_API void nyx_memory_reset_peak(void);
  * empty the cache and then fail with NYX_ERR_MEMORY. */
 NYX_API void nyx_memory_set_limit(size_t bytes);
 
+/* On which memory node blocks of a megabyte and more lie, from the next that is taken
+ * from the system on (nyx_memory_trim gives back those that are kept). Default: none, the
+ * system's own policy or that of numactl, which is that of the first touch.
+ * NYX_NUMA=local or interleave says it in the environment; what is wrong there is
+ * ignored, and nyx_memory_numa says why. Fails with NYX_ERR_UNSUPPORTED where the system
+ * refuses, as containers may; then nothing changes. */
+typedef enum nyx_numa_mode {
+  NYX_NUMA_NONE,
+  NYX_NUMA_LOCAL,     /* where it is touched first, whatever the process's policy */
+  NYX_NUMA_INTERLEAVE /* page by page over all nodes */
+} nyx_numa_mode;
+
+NYX_API NYX_MUST_CHECK nyx_status nyx_memory_set_numa(nyx_context *ctx,
+                                                      nyx_numa_mode mode);
+/* The mode; `problem`, of `room` bytes (0: none), gets what is wrong with NYX_NUMA. */
+NYX_API nyx_numa_mode nyx_memory_numa(char *problem, size_t room);
+
 /* Gives cached blocks back to the system. */
 NYX_API void nyx_memory_trim(void);
 

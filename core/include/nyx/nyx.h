@@ -15,5 +15,6 @@
 #include "status.h"
 #include "tensor.h"
 #include "transform.h"
+#include "tune.h"
 
 #endif

@@ -76,25 +76,34 @@ local function is_wanted(case, selection)
   return false
 end
 
---- Times cases (all, or those of given names, beginnings of names or groups) and prints them.
+--- The cases of given names, beginnings of names or groups; all of them for {}. Says so where
+--- there is none.
+---@param selection string[]
+---@return table[]
+function M.selected(selection)
+  local list = {}
+  for _, case in ipairs(cases.list) do
+    if is_wanted(case, selection) then list[#list + 1] = case end
+  end
+  if #list == 0 then
+    io.stderr:write("no case is called ", table.concat(selection, " or "), "\n")
+  end
+  return list
+end
+
+--- Times cases and prints them.
 ---@param selection string[]
 ---@return boolean whether there were any
 function M.times(selection)
-  local any = false
-  for _, case in ipairs(cases.list) do
-    if is_wanted(case, selection) then
-      any = true
-      local result = case.missing and "missing: " .. case.missing or shown(time(case))
-      print(("%-32s %10s"):format(case.name, result))
-      collectgarbage()
-      collectgarbage()
-      nyx.memory_trim()
-    end
+  local list = M.selected(selection)
+  for _, case in ipairs(list) do
+    local result = case.missing and "missing: " .. case.missing or shown(time(case))
+    print(("%-32s %10s"):format(case.name, result))
+    collectgarbage()
+    collectgarbage()
+    nyx.memory_trim()
   end
-  if not any then
-    io.stderr:write("no case is called ", table.concat(selection, " or "), "\n")
-  end
-  return any
+  return #list > 0
 end
 
 --- What `nyx --bench` does with its arguments.

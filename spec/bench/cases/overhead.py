@@ -20,14 +20,19 @@ add16("add_16", False)
 add16("add_16_recording", True)
 
 
-@case("add_16_out")
-def add_out():
-    x, y, out = values(1, 16), values(2, 16), torch.empty(16)
+def add_out(name, size):
+    @case(name)
+    def make():
+        x, y, out = values(1, size), values(2, size), torch.empty(size)
 
-    def run(n):
-        for _ in range(n):
-            torch.add(x, y, out=out)
-    return lambda: torch.add(x, y, out=out), run
+        def run(n):
+            for _ in range(n):
+                torch.add(x, y, out=out)
+        return lambda: torch.add(x, y, out=out), run
+
+
+add_out("add_16_out", 16)
+add_out("threads_wake", 65536)
 
 
 def chain(name, n):

@@ -16,6 +16,13 @@ case("add_16_out", { tol = 1e-6 }, function()
   return function() return x:add(y, into) end, function(n) for _ = 1, n do x:add(y, into) end end
 end)
 
+-- Just enough for two threads, on both sides: what it costs to wake them and to wait for them.
+-- nyx --doctor has the cost of empty regions.
+case("threads_wake", { tol = 1e-6 }, function()
+  local x, y, into = values(1, { 65536 }), values(2, { 65536 }), { out = nyx.empty(65536) }
+  return function() return x:add(y, into) end, function(n) for _ = 1, n do x:add(y, into) end end
+end)
+
 -- Ten elementwise ops and their backward pass.
 for _, n in ipairs { 1000, 1000000 } do
   case(n == 1000 and "chain_1k_backward" or "chain_1m_backward", { tol = 2e-5 }, function()
