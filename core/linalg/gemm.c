@@ -10,6 +10,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "blas.h"
+#include "panels.h"
 
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
@@ -432,8 +433,7 @@ static void multiply_rows(shared_run *s, const nyx_product *all, int64_t j, int6
 static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
   shared_run s = {.r = r, .kernel = kernel, .p = *all};
-  int64_t depth = parts_of(all->k, parts_of(all->k, kernel->depth));
-  depth = (depth + 15) / 16 * 16; /* whole vectors; kernel->depth is a multiple */
+  int64_t depth = nyx__panel_depth(kernel, all->k);
   s.depth = depth;
   if (in_place(all, r->item)) {
     by_sharing_in_place(&s);
