@@ -86,10 +86,12 @@ static nyx_status open_parts(nyx_context *ctx, nyx_tensor *const *in, bool conve
 
 /* Gradients */
 
-/* Results on the way to a gradient, all released at the end. */
+/* Results on the way to a gradient, all released at the end: 26 where all inputs have
+ * one.
+ */
 typedef struct steps {
   nyx_context *ctx;
-  nyx_tensor *made[24];
+  nyx_tensor *made[32];
   int n;
 } steps;
 
@@ -199,6 +201,7 @@ const nyx_op nyx__op_dequantize_weight = {
         "the dtype of scales",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,
+    .dtypes = NYX_DTYPES(NYX_INT8) | NYX_DTYPES(NYX_UINT8),
     .inputs = "packed scales zeros",
     .min_in = 2,
     .max_in = 3,

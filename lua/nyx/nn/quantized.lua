@@ -13,9 +13,11 @@ local M = {}
 local QuantizedLinear = class("QuantizedLinear", Module)
 M.QuantizedLinear = QuantizedLinear
 
+--- Options: bias, bits (4; or 8), group (32: as many features share a scale), symmetric (true:
+--- no zero points), dtype (of scales and bias).
 ---@param in_features integer
 ---@param out_features integer
----@param options? {bias: boolean, bits: integer, group: integer, symmetric: boolean, dtype: string} bits 4 (or 8), group: as many features share a scale (32), symmetric: no zero points (true), dtype of scales and bias
+---@param options? table
 function QuantizedLinear:init(in_features, out_features, options)
   options = check.options("nn.QuantizedLinear", options, "bias bits group symmetric dtype")
   self.in_features = check.integer("nn.QuantizedLinear", "in_features", in_features)

@@ -64,3 +64,26 @@ for _, shape in ipairs { { 96, 64, 64, 64 }, { 12, 1024, 64, 1024 } } do
     return function() return x:matmul(y) end
   end)
 end
+
+-- A row, as of one token, times the weight of a layer.
+for _, kind in ipairs { "float32", "bfloat16", "int8", "int4" } do
+  local bytes = { float32 = 4, bfloat16 = 2, int8 = 1, int4 = 0.5 }
+  case("linear_row_4096_" .. kind, { limit = { "read", bytes[kind] * 4096 ^ 2 },
+    tol = kind ~= "float32" and 2e-2 or nil }, function()
+    local x = values(1, { 1, 4096 })
+    if kind == "float32" then
+      local w = values(2, { 4096, 4096 })
+      return function() return x:linear(w) end
+    end
+    x = x:bfloat16()
+    if kind == "bfloat16" then
+      local w = values(2, { 4096, 4096 }):bfloat16()
+      return function() return x:linear(w) end
+    end
+    local int4 = kind == "int4"
+    local q = int4 and bench.integers(2, 0, 256, { 4096, 2048 }):to "uint8"
+      or bench.integers(2, -128, 128, { 4096, 4096 }):to "int8"
+    local scales = values(3, int4 and { 4096, 32 } or { 4096 }):bfloat16()
+    return function() return nyx.linear_quantized(x, q, scales) end
+  end)
+end
