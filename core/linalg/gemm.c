@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../../kernels/cpu/cpu.h"
+#include "../tensor/packed.h"
 #include "blas.h"
 #include "panels.h"
 
@@ -309,6 +310,7 @@ typedef struct shared_run {
   int64_t depth;   /* terms of a block */
   int64_t a_first; /* when packing: how many items are panels of A */
   int64_t unit_rows, unit_cols, col_units;
+  const char *kept; /* panels of all of A, blocks of terms first; NULL: units pack */
 } shared_run;
 
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
@@ -364,19 +366,59 @@ static bool in_place(const nyx_product *p, int64_t item) {
 static void multiply_in_place(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
   int64_t item = s->r->item, depth = s->depth;
-  char *panels = nyx_memory_alloc((size_t)(s->unit_rows * depth * item));
-  if (!panels) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; unit < end && panels && going(s->r); unit++) {
+  char *panels = NULL;
+  if (!s->kept) panels = nyx_memory_alloc((size_t)(s->unit_rows * depth * item));
+  if (!s->kept && !panels) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; unit < end && going(s->r); unit++) {
+    int64_t row = unit / s->col_units * s->unit_rows;
     for (int64_t l = 0; l < s->p.k && going(s->r); l += depth) {
       nyx_product p = s->p;
-      narrow(&p, item, unit / s->col_units * s->unit_rows, s->unit_rows,
-             unit % s->col_units * s->unit_cols, s->unit_cols, l, depth);
+      narrow(&p, item, row, s->unit_rows, unit % s->col_units * s->unit_cols,
+             s->unit_cols, l, depth);
       p.add = s->p.add || l > 0;
-      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panels);
-      s->kernel->block(&p, s->width, panels, NULL);
+      const char *a = panels;
+      if (s->kept) {
+        a = s->kept + (l * s->p.m + row * p.k) * item;
+      } else {
+        s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, panels);
+      }
+      s->kernel->block(&p, s->width, a, NULL);
     }
   }
   nyx_memory_free(panels);
+}
+
+/* Items are (block of terms, panel) of all of A. */
+static void pack_kept(void *arg, int64_t begin, int64_t end) {
+  const shared_run *s = arg;
+  int64_t item = s->r->item, panels = parts_of(s->p.m, s->width);
+  for (int64_t i = begin; i < end; i++) {
+    nyx_product p = s->p;
+    int64_t row = i % panels * s->width, l = i / panels * s->depth;
+    narrow(&p, item, row, s->width, 0, p.n, l, s->depth);
+    s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k,
+                      s->a + (l * s->p.m + row * p.k) * item);
+  }
+}
+
+static void make_rows(void *arg, void *data) {
+  shared_run *s = arg;
+  s->a = data;
+  nyx_parallel_for(parts_of(s->p.k, s->depth) * parts_of(s->p.m, s->width), 4, pack_kept,
+                   s);
+}
+
+/* The panels of A that its storage keeps; NULL: none. */
+static nyx__packed *kept_rows(shared_run *s) {
+  if (!s->r->g->keep_a) return NULL;
+  const nyx_product *p = &s->p;
+  const nyx__packed_key key = {
+      .kind = NYX_PACKED_A,
+      .kernel = s->kernel,
+      .from = p->a,
+      .size = {p->m, p->k, p->a_rs, p->a_cs, s->width, s->depth}};
+  return nyx__packed_get(s->r->g->keep_a, &key, (size_t)(p->m * p->k * s->r->item),
+                         make_rows, s);
 }
 
 /* Units are rows of one panel, as many for each thread where they are not too few, or
@@ -397,7 +439,10 @@ static void by_sharing_in_place(shared_run *s) {
   if (s->col_units > most) s->col_units = most;
   s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
   s->col_units = parts_of(n, s->unit_cols);
+  nyx__packed *kept = kept_rows(s);
+  s->kept = kept ? kept->data : NULL;
   nyx_parallel_for(row_units * s->col_units, 1, multiply_in_place, s);
+  nyx__packed_release(kept);
 }
 
 /* Panels of equal width, and units of some of them times some columns, of equal size. */
@@ -454,10 +499,26 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   return NYX_OK;
 }
 
+/* Whether to multiply by kept panels of B: where packing it takes time. One row is bound
+ * by memory and a BLAS does not pack. */
+static bool by_kept_panels(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  if (!g->keep_b || !nyx_dtype_is_float(g->dtype)) return false;
+  if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
+  return p->m > (nyx__blas() ? 1 : 0) && p->n >= SHARED_LEAST && p->k >= SHARED_LEAST;
+}
+
 nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
+  if (count == 1 && by_kept_panels(g)) {
+    bool done;
+    nyx_product p = entry(g, 0, (int64_t)nyx_dtype_size(g->dtype));
+    NYX_TRY(nyx__panels_kept(ctx, kernel_of(g->dtype), (int64_t)nyx_dtype_size(g->dtype),
+                             &p, g->keep_b, &done));
+    if (done) return NYX_OK;
+  }
   gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
   atomic_init(&r.status, NYX_OK);
   if (shareable(g)) {

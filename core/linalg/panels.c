@@ -6,6 +6,8 @@
 
 #include <nyx/parallel.h>
 
+#include "../tensor/packed.h"
+
 #define ROWS 512      /* of A, packed at a time */
 #define UNIT_COLS 128 /* of B at a time, at most */
 #define UNITS 16      /* wanted */
@@ -108,4 +110,64 @@ nyx_status nyx__panels_multiply(nyx_context *ctx, const nyx_gemm_kernel *kernel,
     case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
     default: return nyx__no_memory(ctx, r.scratch_bytes);
   }
+}
+
+/* Panels of the whole B: blocks of terms, each with all columns, up to a whole tile. */
+typedef struct whole_b {
+  const nyx_gemm_kernel *kernel;
+  nyx_product p;
+  int64_t item, depth, tiles;
+  char *panels;
+} whole_b;
+
+static char *panel_at(const whole_b *w, int64_t j, int64_t l, int64_t terms) {
+  return w->panels + (l * w->tiles * w->kernel->tile_cols + j * terms) * w->item;
+}
+
+static const void *get_kept(const void *arg, int64_t j, int64_t cols, int64_t l,
+                            int64_t terms, void *scratch) {
+  (void)cols;
+  (void)scratch;
+  return panel_at(arg, j, l, terms);
+}
+
+/* Items are (block of terms, tile). */
+static void pack_tiles(void *arg, int64_t begin, int64_t end) {
+  const whole_b *w = arg;
+  const nyx_product *p = &w->p;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t l = i / w->tiles * w->depth, j = i % w->tiles * w->kernel->tile_cols;
+    int64_t terms = least(w->depth, p->k - l),
+            cols = least(w->kernel->tile_cols, p->n - j);
+    w->kernel->pack_b((const char *)p->b + (l * p->b_rs + j * p->b_cs) * w->item, p->b_rs,
+                      p->b_cs, terms, cols, panel_at(w, j, l, terms));
+  }
+}
+
+static void make_whole(void *arg, void *data) {
+  whole_b *w = arg;
+  w->panels = data;
+  nyx_parallel_for(parts_of(w->p.k, w->depth) * w->tiles, 4, pack_tiles, w);
+}
+
+nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int64_t item,
+                            const nyx_product *p, nyx_storage *keep, bool *done) {
+  whole_b w = {.kernel = kernel,
+               .p = *p,
+               .item = item,
+               .depth = nyx__panel_depth(kernel, p->k),
+               .tiles = parts_of(p->n, kernel->tile_cols)};
+  const nyx__packed_key key = {.kind = NYX_PACKED_B,
+                               .kernel = kernel,
+                               .from = p->b,
+                               .size = {p->k, p->n, p->b_rs, p->b_cs, w.depth}};
+  size_t bytes = (size_t)(w.tiles * kernel->tile_cols * p->k * item);
+  nyx__packed *form = nyx__packed_get(keep, &key, bytes, make_whole, &w);
+  *done = form != NULL;
+  if (!form) return NYX_OK;
+  w.panels = form->data;
+  const nyx_panels b = {.get = get_kept, .arg = &w};
+  nyx_status status = nyx__panels_multiply(ctx, kernel, item, p, &b);
+  nyx__packed_release(form);
+  return status;
 }

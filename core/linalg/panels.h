@@ -26,4 +26,10 @@ nyx_status nyx__panels_multiply(nyx_context *ctx, const nyx_gemm_kernel *kernel,
                                 int64_t item, const nyx_product *p,
                                 const nyx_panels *b) NYX_MUST_CHECK;
 
+/* The same with panels of p's B that `keep` keeps (core/tensor/packed.h). *done false:
+ * there is no memory for them, and nothing has been computed. */
+nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int64_t item,
+                            const nyx_product *p, nyx_storage *keep,
+                            bool *done) NYX_MUST_CHECK;
+
 #endif

@@ -85,3 +85,15 @@ def linear_row(kind):
 
 for kind in ("float32", "bfloat16", "int8", "int4"):
     linear_row(kind)
+
+
+def linear_rows(rows):
+    @case(f"linear_{rows}_rows_4096_prepacked")
+    @case(f"linear_{rows}_rows_4096")
+    def make():
+        x, w = values(1, rows, 4096), values(2, 4096, 4096)
+        return lambda: torch.nn.functional.linear(x, w)
+
+
+for rows in (4, 16, 64):
+    linear_rows(rows)

@@ -87,3 +87,15 @@ for _, kind in ipairs { "float32", "bfloat16", "int8", "int4" } do
     return function() return nyx.linear_quantized(x, q, scales) end
   end)
 end
+
+-- Some rows, with the weight packed in every call or once.
+for _, rows in ipairs { 4, 16, 64 } do
+  for _, prepacked in ipairs { false, true } do
+    case(("linear_%d_rows_4096%s"):format(rows, prepacked and "_prepacked" or ""),
+      { limit = { "fma32", 2 * rows * 4096 ^ 2 } }, function()
+      local x, w = values(1, { rows, 4096 }), values(2, { 4096, 4096 })
+      if prepacked then w:keep_packed() end
+      return function() return x:linear(w) end
+    end)
+  end
+end
