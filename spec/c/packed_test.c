@@ -4,7 +4,7 @@
 #include <nyx/parallel.h>
 #include <pthread.h>
 
-#include "core/op/conv.h"
+#include "core/linalg/blas.h"
 #include "core/tensor/packed.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/low.h"
@@ -84,8 +84,9 @@ static void compare(nyx__op_id id, nyx_tensor *x, nyx_tensor *weight, nyx_tensor
   for (int i = 0; i < 5; i++) nyx_tensor_release(all[i]);
 }
 
-static bool fast(void) {
-  return nyx__cpu_kernels()->gemm->fast;
+/* Whether the built-in product computes large products. */
+static bool built_in(void) {
+  return nyx__cpu_kernels()->gemm->fast || !nyx__blas();
 }
 
 static void linear(nyx_dtype dtype, int64_t rows, int64_t outputs, int64_t features,
@@ -108,10 +109,10 @@ static void linears(void) {
     for (int d = 0; d < 2; d++) {
       nyx_dtype dtype = d ? NYX_FLOAT64 : NYX_FLOAT32;
       /* From 48 rows on the same product packs B itself, with 2 million products. */
-      bool shared = rows[i] >= 48 && fast();
-      linear(dtype, rows[i], 131, 409, shared, fast(), i % 2);
-      linear(dtype, rows[i], 1030, 64, shared, fast(), i % 3 == 0);
-      linear(dtype, rows[i], 64, 1100, shared, fast(), true);
+      bool shared = rows[i] >= 48 && built_in();
+      linear(dtype, rows[i], 131, 409, shared, built_in(), i % 2);
+      linear(dtype, rows[i], 1030, 64, shared, built_in(), i % 3 == 0);
+      linear(dtype, rows[i], 64, 1100, shared, built_in(), true);
       linear(dtype, rows[i], 40, 64, true, false, false); /* too few outputs */
     }
   }
@@ -157,12 +158,12 @@ static void conv(int64_t images, int64_t in, int64_t out, int64_t groups, int64_
 
 static void convolutions(void) {
   for (int i = 0; i < 2; i++) {
-    conv(1, 16, 32, 1, 3, 30, 1, fast(), i);
-    conv(2, 16, 40, 2, 3, 20, 2, fast(), i);
-    conv(1, 128, 150, 1, 3, 7, 1, fast(), i); /* one block of columns */
-    conv(3, 20, 64, 1, 5, 9, 1, fast(), i);
-    conv(1, 256, 200, 1, 1, 14, 1, fast(), i); /* a product of one image */
-    conv(1, 400, 160, 1, 1, 7, 1, fast(), i);
+    conv(1, 16, 32, 1, 3, 30, 1, built_in(), i);
+    conv(2, 16, 40, 2, 3, 20, 2, built_in(), i);
+    conv(1, 128, 150, 1, 3, 7, 1, built_in(), i); /* one block of columns */
+    conv(3, 20, 64, 1, 5, 9, 1, built_in(), i);
+    conv(1, 256, 200, 1, 1, 14, 1, built_in(), i); /* a product of one image */
+    conv(1, 400, 160, 1, 1, 7, 1, built_in(), i);
     conv(1, 128, 128, 2, 1, 14, 1, false, i);
     conv(1, 8, 8, 8, 3, 20, 1, false, i); /* depthwise */
   }
@@ -188,7 +189,7 @@ static void changes(void) {
     CHECK(nyx_tensor_keeps_packed(part));
     nyx_tensor *y = apply(ID(linear), x, w, NULL, NULL),
                *z = apply(ID(linear), x, part, NULL, NULL);
-    CHECK(!fast() || nyx_tensor_packed_bytes(w) >= 450 * 200 * 4);
+    CHECK(!built_in() || nyx_tensor_packed_bytes(w) >= 450 * 200 * 4);
     change(part);
     for (int i = 0; i < 2; i++) {
       nyx_tensor *copy = NULL, *y2 = apply(ID(linear), x, w, NULL, NULL),
@@ -230,7 +231,7 @@ static void memory(void) {
     }
     nyx_tensor_release(apply(ID(linear), x, w, NULL, NULL));
     size_t kept = nyx_tensor_packed_bytes(w);
-    CHECK_INT(kept, fast() ? 512 * 512 * 4 : 0);
+    CHECK_INT(kept, built_in() ? 512 * 512 * 4 : 0);
     CHECK(live() >= with_weight + kept);
     CHECK(live() < with_weight + kept + kept / 3 + 1024);
     if (way) {
@@ -289,7 +290,7 @@ static void without_memory(void) {
       nyx_memory_fail_after(-1);
       CHECK(status == NYX_OK || status == NYX_ERR_MEMORY);
       CHECK(status != NYX_OK || equal(y, expected));
-      done = status == NYX_OK && (nyx_tensor_packed_bytes(w) > 0 || !fast());
+      done = status == NYX_OK && (nyx_tensor_packed_bytes(w) > 0 || !built_in());
       nyx_tensor_release(y);
       y = apply(id, x, w, NULL, NULL);
       CHECK(equal(y, expected));
@@ -363,7 +364,6 @@ static void run(void) {
 
 int main(int argc, char **argv) {
   (void)argc;
-  /* Without a BLAS the few convolutions of the base path are products as well. */
   static const char *const names[] = {"base", "avx2", "avx512", "amx", NULL};
   return on_paths(argv[0], names, run);
 }
