@@ -405,6 +405,26 @@ static int tensor_touch(lua_State *L) {
   return 1;
 }
 
+/* x:keep_packed(on): on is true when left out; gives x. */
+static int tensor_keep_packed(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_tensor *t = nyx__lua_check(L, s, 1, "keep_packed");
+  if (!lua_isnoneornil(L, 2) && !lua_isboolean(L, 2))
+    nyx__lua_bad_argument(L, s, 2, "keep_packed", "on", "boolean");
+  bool on = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
+  nyx__lua_try(L, s, nyx_tensor_keep_packed(s->ctx, t, on));
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* x:packed_bytes(): nil where nothing is to be kept. */
+static int tensor_packed_bytes(lua_State *L) {
+  nyx_tensor *t = nyx__lua_check(L, nyx__lua_state(L), 1, "packed_bytes");
+  if (!nyx_tensor_keeps_packed(t)) return 0;
+  lua_pushinteger(L, (lua_Integer)nyx_tensor_packed_bytes(t));
+  return 1;
+}
+
 /* What a tensor is to become. */
 typedef struct target {
   nyx_dtype dtype;
@@ -475,6 +495,8 @@ const luaL_Reg nyx__lua_tensor_methods[] = {
     {"release", tensor_release},
     {"data_ptr", tensor_data_ptr},
     {"touch", tensor_touch},
+    {"keep_packed", tensor_keep_packed},
+    {"packed_bytes", tensor_packed_bytes},
     {"to", tensor_to},
     {NULL, NULL}};
 

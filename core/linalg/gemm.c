@@ -11,7 +11,9 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../base/cpu.h"
+#include "../tensor/packed.h"
 #include "blas.h"
+#include "panels.h"
 
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
@@ -322,10 +324,11 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
 typedef struct shared_run {
   gemm_run *r;
   const nyx_gemm_kernel *kernel;
-  nyx_product p; /* the span and the columns at hand */
-  int64_t width; /* of the panels of A */
-  int64_t depth; /* terms of a block */
-  char *b;       /* panels, block by block, or NULL */
+  nyx_product p;    /* the span and the columns at hand */
+  int64_t width;    /* of the panels of A */
+  int64_t depth;    /* terms of a block */
+  char *b;          /* panels, block by block, or NULL */
+  const char *kept; /* panels of all of A, block by block; NULL: units pack */
   int64_t panels, row_units, unit_cols, col_units;
 } shared_run;
 
@@ -355,18 +358,22 @@ static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
     p.add = s->p.add || l > 0;
     const char *b = s->b;
     if (b) b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
-    s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
-    s->kernel->block(&p, s->width, a, b);
+    const char *panels = a;
+    if (s->kept)
+      panels = s->kept + (l * s->p.m + i * p.k) * s->r->item;
+    else
+      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
+    s->kernel->block(&p, s->width, panels, b);
   }
 }
 
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   const shared_run *s = arg;
   int64_t rows = parts_of(s->panels, s->row_units) * s->width;
-  char *a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item));
-  if (!a) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; unit < end && a && going(s->r); unit++)
-    multiply_unit(s, unit, a);
+  char *a = NULL;
+  if (!s->kept && !(a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item))))
+    atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  for (int64_t unit = begin; unit < end && going(s->r); unit++) multiply_unit(s, unit, a);
   nyx_memory_free(a);
 }
 
@@ -404,6 +411,45 @@ static bool in_place(const nyx_product *p, int64_t item) {
                           work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes());
 }
 
+typedef struct keeping {
+  const shared_run *s;
+  char *to;
+} keeping;
+
+/* Items are (block of terms, panel) of all of A. */
+static void pack_kept(void *arg, int64_t begin, int64_t end) {
+  const keeping *k = arg;
+  const shared_run *s = k->s;
+  int64_t item = s->r->item, panels = parts_of(s->p.m, s->width);
+  for (int64_t i = begin; i < end; i++) {
+    nyx_product p = s->p;
+    int64_t row = i % panels * s->width, l = i / panels * s->depth;
+    narrow(&p, item, row, s->width, 0, p.n, l, s->depth);
+    s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k,
+                      k->to + (l * s->p.m + row * p.k) * item);
+  }
+}
+
+static void make_rows(void *arg, void *data) {
+  const shared_run *s = arg;
+  keeping k = {s, data};
+  nyx_parallel_for(parts_of(s->p.k, s->depth) * parts_of(s->p.m, s->width), 4, pack_kept,
+                   &k);
+}
+
+/* The panels of A that its storage keeps; NULL: none. */
+static nyx__packed *kept_rows(shared_run *s) {
+  if (!s->r->g->keep_a) return NULL;
+  const nyx_product *p = &s->p;
+  const nyx__packed_key key = {
+      .kind = NYX_PACKED_A,
+      .kernel = s->kernel,
+      .from = p->a,
+      .size = {p->m, p->k, p->a_rs, p->a_cs, s->width, s->depth}};
+  return nyx__packed_get(s->r->g->keep_a, &key, (size_t)(p->m * p->k * s->r->item),
+                         make_rows, s);
+}
+
 /* Units are rows of one panel, as many for each thread where they are not too few, or
  * some of their columns; of a large B, which must be read once, columns and all rows. */
 static void by_sharing_in_place(shared_run *s) {
@@ -421,11 +467,19 @@ static void by_sharing_in_place(shared_run *s) {
   if (s->col_units > most) s->col_units = most;
   s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
   s->col_units = parts_of(n, s->unit_cols);
+  nyx__packed *kept = kept_rows(s);
+  s->kept = kept ? kept->data : NULL;
   nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
+  nyx__packed_release(kept);
 }
 
-/* Panels of A that a unit has: as many for each thread, on average most of those that the
- * second cache is to hold. */
+/* Panels of A that a unit has where B is packed: about so many are to stay in the second
+ * cache. */
+static int64_t panels_of_unit(const nyx_gemm_kernel *kernel) {
+  return kernel->block_rows / kernel->tile_rows * 4 / 3;
+}
+
+/* As many units for each thread. */
 static void divide_rows(shared_run *s, int64_t most) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m;
   s->width = parts_of(m, s->panels);
@@ -458,8 +512,9 @@ static int64_t depth_of(const shared_run *s, int64_t unit_panels, int64_t k) {
 }
 
 /* A span of the terms, from l on, and all columns, some thousand at a time. */
-static void multiply_span(shared_run *s, const nyx_product *all, int64_t l,
-                          int64_t span) {
+static void multiply_span(shared_run *s, const nyx_product *all, int64_t l, int64_t span,
+                          const nyx__packed *kept) {
+  s->kept = kept ? (const char *)kept->data + l * all->m * s->r->item : NULL;
   for (int64_t j = 0; j < all->n && going(s->r); j += SHARED_COLS) {
     s->p = *all;
     narrow(&s->p, s->r->item, 0, all->m, j, SHARED_COLS, l, span);
@@ -479,7 +534,7 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
     by_sharing_in_place(&s);
     return NYX_OK;
   }
-  int64_t most = kernel->block_rows / kernel->tile_rows * 4 / 3;
+  int64_t most = panels_of_unit(kernel);
   divide_rows(&s, most);
   s.depth = depth_of(&s, most, all->k);
   int64_t cols = padded(&s, all->n < SHARED_COLS ? all->n : SHARED_COLS);
@@ -488,7 +543,10 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
           k = parts_of(all->k, s.depth) * s.depth;
   size_t bytes = (size_t)(cols * (span < k ? span : k) * r->item);
   if (!(s.b = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
-  for (int64_t l = 0; l < all->k && going(r); l += span) multiply_span(&s, all, l, span);
+  nyx__packed *kept = kept_rows(&s);
+  for (int64_t l = 0; l < all->k && going(r); l += span)
+    multiply_span(&s, all, l, span, kept);
+  nyx__packed_release(kept);
   nyx_memory_free(s.b);
   return NYX_OK;
 }
@@ -522,10 +580,35 @@ static void set_ranges(gemm_run *r) {
   r->range = fine ? RANGE / 4 : one ? INT64_MAX : RANGE;
 }
 
+/* Whether to multiply by kept panels of B: where packing it takes time. One row is bound
+ * by memory and a BLAS does not pack. */
+static bool by_kept_panels(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  if (!g->keep_b || !nyx_dtype_is_float(g->dtype)) return false;
+  if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
+  return p->m > (nyx__blas() ? 1 : 0) && p->n >= SHARED_LEAST && p->k >= SHARED_LEAST;
+}
+
+/* By panels of B that its storage keeps, in the blocks of the way it would go otherwise:
+ * the same results. */
+static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, bool *done) {
+  gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
+  nyx_product p = entry(g, 0, r.item);
+  shared_run s = {.r = &r, .kernel = kernel_of(g->dtype), .p = p};
+  int64_t panels = in_place(&p, r.item) ? 0 : panels_of_unit(s.kernel);
+  return nyx__panels_kept(ctx, s.kernel, r.item, &p, depth_of(&s, panels, p.k), g->keep_b,
+                          done);
+}
+
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
+  if (count == 1 && by_kept_panels(g)) {
+    bool done;
+    NYX_TRY(multiply_kept(ctx, g, &done));
+    if (done) return NYX_OK;
+  }
   gemm_run r = {.ctx = ctx, .g = g, .way = way};
   r.item = (int64_t)nyx_dtype_size(g->dtype);
   set_ranges(&r);

@@ -15,6 +15,8 @@ typedef struct nyx_gemm {
   int batch_ndim;
   int64_t batch_shape[NYX_MAX_DIMS];
   int64_t a_batch[NYX_MAX_DIMS], b_batch[NYX_MAX_DIMS];
+  /* Where A or B lies, if packed forms of it are to be kept: packed.h. */
+  nyx_storage *keep_a, *keep_b;
 } nyx_gemm;
 
 /* Computes all of it. Fails when interrupted, or without memory for partial sums. */

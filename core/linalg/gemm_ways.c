@@ -64,7 +64,7 @@ static nyx_status measured_way(nyx_context *ctx, const nyx_gemm *g, int64_t coun
 
 nyx_status nyx__gemm(nyx_context *ctx, const nyx_gemm *g) {
   int way = (int)nyx__gemm_rule(g);
-  if (nyx__tuned()) {
+  if (nyx__tuned() && !g->keep_a && !g->keep_b) {
     const nyx_product *p = &g->product;
     int64_t count = 1;
     for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];

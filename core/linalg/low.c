@@ -11,6 +11,7 @@
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/elementwise.h"
 #include "../../kernels/cpu/low.h"
+#include "../tensor/packed.h"
 #include "gemm.h"
 
 /* Multiplications: worth a range of its own; worth more threads than one. */
@@ -42,6 +43,7 @@ typedef struct low_run {
   nyx_scatter_fn store;   /* converts from float32; NULL: copies four bytes */
   const float *bias;
   char *a, *b, *partial; /* packed; parts x m x n sums when parts > 1 */
+  nyx_storage *keep;     /* where B lies, if panels of all of it are to be kept */
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
   bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
@@ -332,6 +334,57 @@ static int64_t packed_bytes(const nyx_low_kernel *kernel, int64_t lanes, int64_t
   return round_up(bytes + more, 64);
 }
 
+/* Panels of the whole B, kept: for each PACKED columns what pack_panels makes of them. */
+typedef struct whole_b {
+  low_run r;
+  int64_t n;
+  char *panels;
+} whole_b;
+
+static int64_t block_bytes(const low_run *r, int64_t n) {
+  return packed_bytes(r->kernel, n, r->kernel->tile_cols, r->p.k, r->kernel->extra);
+}
+
+/* Items are a block of terms and some panels. Not to be interrupted: it is kept. */
+static void pack_kept(void *arg, int64_t begin, int64_t end) {
+  const low_run *r = arg;
+  int64_t count = parts_of(r->b_panels, r->b_group);
+  int64_t cols = r->b_group * r->kernel->tile_cols;
+  for (int64_t item = begin; item < end; item++) {
+    int64_t l = item / count * r->kernel->depth, at = item % count;
+    pack_b(r, l, at * cols, cols, b_panel(r, l, at * r->b_group));
+  }
+}
+
+static void make_whole(void *arg, void *data) {
+  whole_b *w = arg;
+  low_run *r = &w->r;
+  const char *from = r->p.b;
+  for (int64_t j = 0; j < w->n; j += PACKED) {
+    r->p.n = least(w->n - j, PACKED);
+    r->p.b = from + j * r->p.b_cs * r->item;
+    r->b = (char *)data + j / PACKED * block_bytes(r, PACKED);
+    r->b_panels = parts_of(r->p.n, r->kernel->tile_cols);
+    int64_t count =
+        parts_of(r->p.k, r->kernel->depth) * parts_of(r->b_panels, r->b_group);
+    nyx_parallel_for(count, PACK_GRAIN, pack_kept, r);
+  }
+}
+
+/* The kept panels of the B of `all`; NULL: there are none. */
+static nyx__packed *kept_panels(const low_run *r, const nyx_product *all) {
+  if (!r->keep || r->alone) return NULL;
+  whole_b w = {.r = *r, .n = all->n};
+  w.r.p = *all;
+  const nyx__packed_key key = {.kind = NYX_PACKED_LOW_B,
+                               .kernel = r->kernel,
+                               .from = all->b,
+                               .size = {all->k, all->n, all->b_rs, all->b_cs}};
+  int64_t full = all->n / PACKED, bytes = full * block_bytes(&w.r, PACKED);
+  bytes += block_bytes(&w.r, all->n % PACKED);
+  return nyx__packed_get(r->keep, &key, (size_t)bytes, make_whole, &w);
+}
+
 /* One product, by blocks of PACKED rows and columns. */
 static void multiply_all(low_run *r) {
   const nyx_product all = r->p;
@@ -342,8 +395,12 @@ static void multiply_all(low_run *r) {
   int64_t a_bytes = packed_bytes(kernel, r->p.m, kernel->tile_rows, all.k, 0);
   int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
   divide(r);
+  nyx__packed *kept = kept_panels(r, &all);
   if (!r->alone) {
-    if (!(r->a = scratch(r, a_bytes + b_bytes))) return;
+    if (!(r->a = scratch(r, kept ? a_bytes : a_bytes + b_bytes))) {
+      nyx__packed_release(kept);
+      return;
+    }
     r->b = r->a + a_bytes;
   }
   for (int64_t j = 0; j < all.n; j += PACKED) {
@@ -353,10 +410,12 @@ static void multiply_all(low_run *r) {
       r->p.b = (const char *)all.b + j * all.b_cs * r->item;
       r->p.c = (char *)all.c + (i * all.ldc + j) * r->out_item;
       r->bias = bias ? bias + j : NULL;
+      if (kept) r->b = (char *)kept->data + j / PACKED * block_bytes(r, PACKED);
       divide(r);
-      multiply(r, i == 0);
+      multiply(r, i == 0 && !kept);
     }
   }
+  nyx__packed_release(kept);
   nyx_memory_free(r->a);
 }
 
@@ -399,6 +458,7 @@ nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
                        .out_item = (int64_t)nyx_dtype_size(out),
                        .store = store_of(out),
                        .bias = bias,
+                       .keep = count == 1 ? g->keep_b : NULL,
                        .shared = &shared};
   low_batch b = {g, &run};
   /* Many products: one for each thread. Few large ones: all threads for each. */

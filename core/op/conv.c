@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../tensor/packed.h"
 #include "../transform/batch.h"
 
 static const int64_t ones[] = {1}, zeros[] = {0};
@@ -184,6 +185,9 @@ static nyx_status forward(nyx_context *ctx, const nyx__conv *v, void *const in[3
 static nyx_status cpu_conv2d(nyx_call *c) {
   nyx__conv v = {0};
   NYX_TRY(read_conv2d(c, &v));
+  const nyx_tensor *weight = c->in[1]; /* forms of a copy would be lost with it */
+  bool as_it_is = weight->dtype == compute_dtype(c->dtype) && nyx__is_contiguous(weight);
+  if (as_it_is && nyx__keeps_packed(weight->storage)) v.keep = weight->storage;
   return compute(c, &v, forward);
 }
 

@@ -3,6 +3,7 @@
 #ifndef NYX_OP_CONV_H
 #define NYX_OP_CONV_H
 
+#include "../tensor/tensor.h"
 #include "window.h"
 
 typedef struct nyx__conv {
@@ -12,6 +13,7 @@ typedef struct nyx__conv {
   int64_t out_channels; /* o */
   int64_t groups;
   nyx__window window[2]; /* height, width */
+  nyx_storage *keep; /* of the weight, if packed forms of it are to be kept; else NULL */
 } nyx__conv;
 
 /* Contiguous data: x (n, c, h, w), weight (o, c / groups, kh, kw), y (n, o, oh, ow). */

@@ -343,6 +343,7 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
 static nyx_status of_one_image(const conv_run *r, nyx_product p, int64_t a_group,
                                int64_t b_group) {
   const nyx_gemm g = {.dtype = r->v->dtype,
+                      .keep_a = r->v->groups == 1 ? r->v->keep : NULL,
                       .product = p,
                       .batch_ndim = 1,
                       .batch_shape = {r->v->groups},

@@ -13,6 +13,7 @@
 #include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/patches.h"
 #include "../linalg/blas.h"
+#include "../tensor/packed.h"
 
 #define UNITS 16               /* wanted, for threads to share */
 #define UNIT_BYTES 1024        /* a row of a unit's columns, at most */
@@ -189,6 +190,25 @@ static void pack_weight(void *arg, int64_t begin, int64_t end) {
     pack_rows(r, group, term, row, least(r->width, r->out_group - row),
               panel_at(r, group, term, row));
   }
+}
+
+static void pack_all(void *arg, void *data) {
+  product_run *r = arg;
+  r->a = data;
+  int64_t panels = parts(r->out_group, r->width) * parts(r->terms, r->depth);
+  nyx_parallel_for(panels * r->v->groups, 8, pack_weight, r);
+}
+
+/* The packed weight that its storage keeps; NULL: none. */
+static nyx__packed *kept_weight(product_run *r, size_t bytes) {
+  const nyx__conv *v = r->v;
+  if (!v->keep) return NULL;
+  const nyx__packed_key key = {
+      .kind = NYX_PACKED_CONV,
+      .kernel = r->gemm,
+      .from = r->weight,
+      .size = {v->out_channels, v->groups, r->terms, r->width, r->depth}};
+  return nyx__packed_get(v->keep, &key, bytes, pack_all, r);
 }
 
 /* A unit: columns q0..q1-1 of all images' positions, rows o0..o1-1 of a group. */
@@ -433,16 +453,20 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   r.y = y;
   atomic_init(&r.status, NYX_OK);
   size_t bytes = (size_t)(v->out_channels * r.terms * r.item);
-  if (!r.once) {
+  nyx__packed *kept = kept_weight(&r, bytes);
+  if (kept) {
+    r.a = kept->data;
+    r.once = false;
+  } else if (!r.once) {
     if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
-    int64_t panels = parts(r.out_group, r.width) * parts(r.terms, r.depth) * v->groups;
-    nyx_parallel_for(panels, 8, pack_weight, &r);
+    pack_all(&r, r.a);
   }
   double work = (double)(r.columns * r.rows) * (double)r.terms;
   int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
   nyx_parallel_for(r.blocks * v->groups * r.row_units, grain > 0 ? grain : 1, run_range,
                    &r);
-  nyx_memory_free(r.a);
+  if (!kept) nyx_memory_free(r.a);
+  nyx__packed_release(kept);
   return finish(&r);
 }
 
@@ -452,6 +476,7 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
  * and outputs exchanged. */
 static nyx__conv turned(const nyx__conv *v) {
   nyx__conv t = *v;
+  t.keep = NULL;
   t.in_channels = v->out_channels;
   t.out_channels = v->in_channels;
   for (int i = 0; i < 2; i++) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../linalg/gemm.h"
+#include "../tensor/packed.h"
 #include "../transform/batch.h"
 #include "ops.h"
 
@@ -43,6 +44,7 @@ static nyx_status infer_matmul(nyx_call *c) {
 static void describe(nyx_gemm *g, const nyx_tensor *a, const nyx_tensor *b, void *c) {
   int na = a->ndim, nb = b->ndim;
   *g = (nyx_gemm){.dtype = a->dtype};
+  if (nyx__keeps_packed(b->storage)) g->keep_b = b->storage;
   g->product = (nyx_product){.m = left_rows(a),
                              .n = right_cols(b),
                              .k = a->shape[na - 1],

@@ -38,12 +38,14 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
   s->bytes = bytes;
   s->free_fn = NULL;
   s->free_arg = NULL;
+  atomic_init(&s->forms, NULL);
   *out = s;
   return NYX_OK;
 }
 
 void nyx__storage_release(nyx_storage *s) {
   if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+  nyx__forms_free(atomic_load_explicit(&s->forms, memory_order_relaxed));
   if (s->free_fn)
     s->free_fn(s->free_arg);
   else if (s->data != (char *)s + STORAGE_ROOM)
@@ -148,6 +150,7 @@ nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
     s->bytes = bytes;
     s->free_fn = free_fn ? free_fn : nyx__keep;
     s->free_arg = free_arg;
+    atomic_init(&s->forms, NULL);
     status = tensor_new(ctx, s, dtype, ndim, shape, NULL, 0, out);
     if (status != NYX_OK) nyx_memory_free(s);
   }
@@ -249,7 +252,8 @@ void *nyx_tensor_data(const nyx_tensor *t) {
   return nyx__on_cpu(t) ? nyx__data(t) : NULL;
 }
 void nyx_tensor_touch(nyx_tensor *t) {
-  if (t->storage->inference) return;
+  bool kept = atomic_load_explicit(&t->storage->forms, memory_order_relaxed) != NULL;
+  if (t->storage->inference && !kept) return;
   atomic_fetch_add_explicit(&t->storage->version, 1, memory_order_relaxed);
 }
 uint32_t nyx_tensor_version(const nyx_tensor *t) {

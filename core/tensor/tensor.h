@@ -11,6 +11,8 @@
 
 #include "../base/context.h"
 
+typedef struct nyx__forms nyx__forms;
+
 typedef struct nyx_storage {
   atomic_int refs;
   atomic_uint version; /* raised by every write */
@@ -20,6 +22,7 @@ typedef struct nyx_storage {
   size_t bytes;
   void (*free_fn)(void *); /* borrowed memory; NULL: the device frees it */
   void *free_arg;
+  _Atomic(nyx__forms *) forms; /* packed.h; NULL until it is to keep some */
 } nyx_storage;
 
 typedef struct nyx_node nyx_node;
@@ -54,6 +57,9 @@ struct nyx_tensor {
 };
 
 void nyx__storage_release(nyx_storage *s);
+/* packed.c */
+bool nyx__forms_on(const nyx__forms *f);
+void nyx__forms_free(nyx__forms *f); /* NULL is allowed */
 /* A new tensor over `storage` (retained) with the geometry of `spec`. */
 nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
                             nyx_tensor **out);

@@ -41,6 +41,10 @@ local others = {
   zero_ = { "in place", "x:zero_(): writes zeros" },
   release = { "memory", "x:release(): gives the memory back now; x cannot be used any more" },
   is_contiguous = { "tensor", "x:is_contiguous(): whether the elements lie row by row" },
+  keep_packed = { "tensor", "x:keep_packed(on): ops that pack x for their kernels, as a weight " ..
+    "of linear or conv2d, keep what they packed until x changes; false gives the memory back" },
+  packed_bytes = { "tensor", "x:packed_bytes(): the bytes that are kept for x; nil without " ..
+    "keep_packed" },
   data_ptr = { "tensor", "x:data_ptr(): the address of the first element, light userdata" },
   ffi = { "tensor", "x:ffi(): a pointer to the elements, for LuaJIT's FFI" },
   backward = { "differentiation", "x:backward(gradient, {retain_graph, create_graph}): adds " ..

@@ -290,6 +290,56 @@ function nyx.full_like(x, value, options)
   return nyx.full(shape, value, made)
 end
 
+-- ---------------------------------------------------------------- weights of few bits
+
+docs.quantize_weight = { "neural", "nyx.quantize_weight(w, options): a weight (outputs, " ..
+  "features) as integers for linear_quantized: packed, scales and, unless symmetric, zeros. " ..
+  "Options: bits (4; or 8), group (features with a scale of their own; all when left out), " ..
+  "symmetric (true: no zero points), dtype (of the scales, \"float32\")" }
+--- A weight of few bits for nyx.linear_quantized. Each group of features goes from its
+--- greatest magnitude (symmetric) or its least to its greatest value; rounding is to nearest.
+---@param w nyx.Tensor (outputs, features)
+---@param options? {bits: integer, group: integer, symmetric: boolean, dtype: string}
+---@return nyx.Tensor packed int8 (outputs, features), or uint8 (outputs, features / 2)
+---@return nyx.Tensor scales (outputs, groups)
+---@return nyx.Tensor? zeros the same
+function nyx.quantize_weight(w, options)
+  local where = "quantize_weight"
+  tensor_argument(where, "w", w)
+  options = check.options(where, options, "bits group symmetric dtype")
+  local bits = check.integer(where, "bits", options.bits or 4)
+  if bits ~= 4 and bits ~= 8 then check.fail("%s: 'bits' is %d, expected 4 or 8", where, bits) end
+  if w.ndim ~= 2 or w:numel() == 0 then
+    check.fail("%s: 'w' is %s, expected 2 dimensions (outputs, features) that are not 0", where,
+      check.describe(w))
+  end
+  local outputs, features = w:size(1), w:size(2)
+  local group = check.integer(where, "group", options.group or features)
+  if features % group ~= 0 or bits == 4 and group % 2 ~= 0 then
+    check.fail("%s: 'group' is %d, expected %s that divides the %d features of (%s)", where, group,
+      bits == 4 and "an even number" or "a number", features, table.concat(w.shape, "x"))
+  end
+  local levels, least = 2 ^ bits - 1, bits == 4 and 0 or -128
+  return nyx.no_grad(function()
+    local rows = w:detach():to("float32"):reshape(outputs, features / group, group)
+    local low, high = rows:amin(-1, true):clamp { max = 0 }, rows:amax(-1, true):clamp { min = 0 }
+    local symmetric = options.symmetric ~= false
+    local range = symmetric and nyx.maximum(-low, high) * 2 or high - low
+    local scales = (range / levels):to(options.dtype or "float32"):to "float32"
+    scales = scales:masked_fill(scales:eq(0), 1)
+    local zeros
+    if not symmetric then zeros = ((-low / scales):round() + least):clamp(least, least + levels) end
+    local q = ((rows / scales):round() + (zeros or bits == 4 and 8 or 0))
+      :clamp(least, least + levels):reshape(outputs, features)
+    local function numbers(t) return t:squeeze(-1):to(options.dtype or "float32") end
+    if bits == 4 then
+      local pairs_of = q:reshape(outputs, features / 2, 2)
+      q = pairs_of:select(-1, 1) + pairs_of:select(-1, 2) * 16
+    end
+    return q:to(bits == 4 and "uint8" or "int8"), numbers(scales), zeros and numbers(zeros)
+  end)
+end
+
 -- ---------------------------------------------------------------- long lists
 
 -- Ops take 64 tensors at once; longer lists are joined in parts.

@@ -511,6 +511,28 @@ def linear(r, dtype):
     return Case(inputs)
 
 
+def quantized(r, dtype, features, outputs, int4):
+    """A weight of few bits: packed, scales, zeros or None."""
+    step = 2 if int4 else 1
+    groups = r.choice([n for n in range(1, features + 1) if features % n == 0 and features // n % step == 0])
+    kind, low = (torch.uint8, 0) if int4 else (torch.int8, -128)
+    shape = [outputs] if groups == 1 and r.chance(0.5) else [outputs, groups]
+    packed = r.tensor([outputs, features // step], kind, low, low + 255)
+    zeros = r.tensor(shape, dtype, 5, 10) if r.chance(0.5) else None
+    return [packed, r.tensor(shape, dtype, 0.01, 0.1), zeros]
+
+
+def dequantize_weight(r, dtype):
+    return Case(quantized(r, r.choice(FLOATS), 2 * r.randint(1, 40), r.randint(1, 20), dtype == torch.uint8))
+
+
+def linear_quantized(r, dtype):
+    features, outputs = 2 * r.choice([1, 2, 3, 8, 16, 50]), r.choice([1, 2, 5, 17, 40])
+    x = r.tensor([*r.shape(0, 3), features], dtype)
+    bias = r.tensor([outputs], dtype) if r.chance(0.5) else None
+    return Case([x, *quantized(r, dtype, features, outputs, r.chance(0.6)), bias])
+
+
 def pair(r, low, high):
     return [r.randint(low, high), r.randint(low, high)]
 
@@ -754,7 +776,8 @@ MAKERS = {
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
     "eye": creation(n=lambda r: r.randint(0, 5), m=lambda r: r.randint(0, 5)),
     "arange": arange, "linspace": linspace,
-    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear, "conv2d": conv2d,
+    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear,
+    "linear_quantized": linear_quantized, "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_input": conv2d_backward("input"), "conv2d_weight": conv2d_backward("weight"),
     "max_pool2d": pool, "max_pool2d_with_indices": pool,
     "avg_pool2d": lambda r, d: pool(r, d, True), "adaptive_avg_pool2d": adaptive,

@@ -92,6 +92,20 @@ def int_mm(x, y):
     return torch.matmul(x.int(), y.int())
 
 
+def dequantize_weight(packed, scales, zeros=None):
+    """torch's own takes weights in an order of its own, of some sizes, and rounds to bfloat16."""
+    int4 = packed.dtype == torch.uint8
+    q = torch.stack([packed & 15, packed >> 4], -1).flatten(1) if int4 else packed
+    scales = scales.reshape(len(scales), -1, 1)
+    q = q.to(scales.dtype).reshape(len(scales), scales.shape[1], -1)
+    zeros = (8 if int4 else 0) if zeros is None else zeros.reshape(scales.shape)
+    return ((q - zeros) * scales).flatten(1)
+
+
+def linear_quantized(x, packed, scales, zeros=None, bias=None):
+    return F.linear(x, dequantize_weight(packed, scales, zeros), bias)
+
+
 def embed(x, shape, offset, stride):
     return torch.zeros(shape, dtype=x.dtype).as_strided_scatter(x, x.shape, stride, offset)
 
@@ -302,7 +316,8 @@ PEERS = {
                                                                           start if stop is None else stop, step, dtype=dtype),
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
-    "linear": F.linear, "int_mm": int_mm, "conv2d": conv2d,
+    "linear": F.linear, "int_mm": int_mm, "linear_quantized": linear_quantized,
+    "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(
         (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), plain(weight), plain(grad), **attrs),

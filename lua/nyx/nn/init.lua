@@ -36,8 +36,8 @@ function M.register(class)
   return class
 end
 
-for _, file in ipairs { "linear", "container", "conv", "norm", "activation", "attention",
-  "recurrent", "loss" } do
+for _, file in ipairs { "linear", "quantized", "container", "conv", "norm", "activation",
+  "attention", "recurrent", "loss" } do
   for name, class in pairs(require("nyx.nn." .. file)) do
     M[name] = class
     M.register(class)

@@ -240,11 +240,26 @@ function Module:register_buffer(name, tensor)
   note(self, name, "buffer")
 end
 
---- Sets training mode, for dropout and batch norm, here and in all submodules.
+--- For inference: layers keep their weights packed for the kernels between calls, in as much
+--- memory again. A weight that is changed is packed anew. prepack(false) and train() give the
+--- memory back; weights that `to` replaces are to be prepacked again.
+---@param on? boolean default true
+---@return nyx.nn.Module self
+function Module:prepack(on)
+  on = on ~= false
+  walk(self, "state", function(_, tensor)
+    if tensor.ndim > 1 then tensor:keep_packed(on) end
+  end, "")
+  return self
+end
+
+--- Sets training mode, for dropout and batch norm, here and in all submodules, and takes back
+--- prepack.
 ---@param on? boolean default true
 ---@return nyx.nn.Module self
 function Module:train(on)
   on = on ~= false
+  if on then self:prepack(false) end
   for _, module in ipairs(self:modules()) do rawset(module, "training", on) end
   return self
 end

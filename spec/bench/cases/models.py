@@ -126,6 +126,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + (self.shortcut(x) if self.shortcut else x))
 
 
+@case("resnet50_prepacked")
 @case("resnet50_inference")
 def resnet50():
     layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]

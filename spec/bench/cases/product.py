@@ -59,3 +59,41 @@ def bmm(b, m, k, n):
 
 bmm(96, 64, 64, 64)
 bmm(12, 1024, 64, 1024)
+
+
+def linear_row(kind):
+    @case(f"linear_row_4096_{kind}")
+    def make():
+        x = values(1, 1, 4096)
+        if kind == "float32":
+            w = values(2, 4096, 4096)
+            return lambda: torch.nn.functional.linear(x, w)
+        x = x.bfloat16()
+        if kind == "bfloat16":
+            w = values(2, 4096, 4096).bfloat16()
+            return lambda: torch.nn.functional.linear(x, w)
+        if kind == "int8":
+            q, scales = integers(2, -128, 128, 4096, 4096).to(torch.int8), values(3, 4096).bfloat16()
+            return lambda: torch._weight_int8pack_mm(x, q, scales)
+        q = integers(2, 0, 256, 4096, 2048)
+        q = torch.stack([q & 15, q >> 4], -1).flatten(1).int()
+        scales = values(3, 4096, 32).bfloat16().t()
+        scales = torch.stack([scales, torch.zeros_like(scales)], -1).contiguous()
+        packed = torch._convert_weight_to_int4pack_for_cpu(q, 1)
+        return lambda: torch._weight_int4pack_mm_for_cpu(x, packed, 128, scales)
+
+
+for kind in ("float32", "bfloat16", "int8", "int4"):
+    linear_row(kind)
+
+
+def linear_rows(rows):
+    @case(f"linear_{rows}_rows_4096_prepacked")
+    @case(f"linear_{rows}_rows_4096")
+    def make():
+        x, w = values(1, rows, 4096), values(2, 4096, 4096)
+        return lambda: torch.nn.functional.linear(x, w)
+
+
+for rows in (4, 16, 64):
+    linear_rows(rows)

@@ -151,13 +151,20 @@ local function resnet50()
   return net, nn.Linear(2048, 1000)
 end
 
-case("resnet50_inference", { limit = { "fma32", 2 * 4.089e9 } }, function()
-  local features, classify = resnet50()
-  fill(features):eval()
-  fill(classify)
-  local x = values(1, { 1, 3, 224, 224 })
-  local function forward()
-    return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
-  end
-  return function() return nyx.no_grad(forward) end
-end)
+for _, prepacked in ipairs { false, true } do
+  case(prepacked and "resnet50_prepacked" or "resnet50_inference",
+    { limit = { "fma32", 2 * 4.089e9 } }, function()
+    local features, classify = resnet50()
+    fill(features):eval()
+    fill(classify)
+    if prepacked then
+      features:prepack()
+      classify:prepack()
+    end
+    local x = values(1, { 1, 3, 224, 224 })
+    local function forward()
+      return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
+    end
+    return function() return nyx.no_grad(forward) end
+  end)
+end

@@ -64,3 +64,38 @@ for _, shape in ipairs { { 96, 64, 64, 64 }, { 12, 1024, 64, 1024 } } do
     return function() return x:matmul(y) end
   end)
 end
+
+-- A row, as of one token, times the weight of a layer.
+for _, kind in ipairs { "float32", "bfloat16", "int8", "int4" } do
+  local bytes = { float32 = 4, bfloat16 = 2, int8 = 1, int4 = 0.5 }
+  case("linear_row_4096_" .. kind, { limit = { "read", bytes[kind] * 4096 ^ 2 },
+    tol = kind ~= "float32" and 2e-2 or nil }, function()
+    local x = values(1, { 1, 4096 })
+    if kind == "float32" then
+      local w = values(2, { 4096, 4096 })
+      return function() return x:linear(w) end
+    end
+    x = x:bfloat16()
+    if kind == "bfloat16" then
+      local w = values(2, { 4096, 4096 }):bfloat16()
+      return function() return x:linear(w) end
+    end
+    local int4 = kind == "int4"
+    local q = int4 and bench.integers(2, 0, 256, { 4096, 2048 }):to "uint8"
+      or bench.integers(2, -128, 128, { 4096, 4096 }):to "int8"
+    local scales = values(3, int4 and { 4096, 32 } or { 4096 }):bfloat16()
+    return function() return nyx.linear_quantized(x, q, scales) end
+  end)
+end
+
+-- Some rows, with the weight packed in every call or once.
+for _, rows in ipairs { 4, 16, 64 } do
+  for _, prepacked in ipairs { false, true } do
+    case(("linear_%d_rows_4096%s"):format(rows, prepacked and "_prepacked" or ""),
+      { limit = { "fma32", 2 * rows * 4096 ^ 2 } }, function()
+      local x, w = values(1, { rows, 4096 }), values(2, { 4096, 4096 })
+      if prepacked then w:keep_packed() end
+      return function() return x:linear(w) end
+    end)
+  end
+end
