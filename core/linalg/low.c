@@ -1,8 +1,9 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
  * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
- * packs for itself, a block of terms at a time. All is decided by size: results do not
- * depend on the number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for
+ * packs for itself, a block of terms at a time; one row of a half type is a dot product
+ * with each column, where their terms lie together. All is decided by size: results do
+ * not depend on the number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for
  * wide types. */
 #include <limits.h>
 #include <nyx/parallel.h>
@@ -385,6 +386,44 @@ static nyx__packed *kept_panels(const low_run *r, const nyx_product *all) {
   return nyx__packed_get(r->keep, &key, (size_t)bytes, make_whole, &w);
 }
 
+/* One row times columns whose terms lie together, as a weight has them: B is read once,
+ * as it is. */
+typedef struct row_run {
+  const low_run *r;
+  nyx_low_dot dot;
+  const float *x;
+} row_run;
+
+static void multiply_columns(void *arg, int64_t begin, int64_t end) {
+  const row_run *w = arg;
+  const low_run *r = w->r;
+  const nyx_product *p = &r->p;
+  float y[256];
+  for (int64_t j = begin; j < end && going(r); j += 256) {
+    int64_t n = least(256, end - j);
+    w->dot((const char *)p->b + j * p->b_cs * r->item, p->b_cs, n, w->x, p->k, y);
+    for (int64_t i = 0; i < n && r->bias; i++) y[i] += r->bias[j + i];
+    store_row(r, n, y, (char *)p->c + j * r->out_item);
+  }
+}
+
+/* Whether it did so. */
+static bool multiply_row(const low_run *r, nyx_dtype dtype) {
+  const nyx_low_kernels *kernels = nyx__low_kernels();
+  row_run w = {.r = r};
+  if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16;
+  if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16;
+  if (!w.dot || r->p.m != 1 || r->p.b_rs != 1 || r->p.k < 1) return false;
+  char *x = scratch(r, r->p.k * (int64_t)sizeof(float));
+  if (!x) return true;
+  nyx__cpu_kernels()->elementwise->gather[dtype][NYX_IN_FLOAT32](r->p.k, r->p.a,
+                                                                 r->p.a_cs, x);
+  w.x = (const float *)(const void *)x;
+  nyx_parallel_for(r->p.n, grain_of(8 * r->p.k), multiply_columns, &w);
+  nyx_memory_free(x);
+  return true;
+}
+
 /* One product, by blocks of PACKED rows and columns. */
 static void multiply_all(low_run *r) {
   const nyx_product all = r->p;
@@ -439,7 +478,7 @@ static void multiply_entries(void *arg, int64_t begin, int64_t end) {
     r.p.b = (const char *)r.p.b + c * r.item;
     r.p.c = (char *)r.p.c + index * r.p.m * r.p.ldc * r.out_item;
     if (!going(&r)) return;
-    multiply_all(&r);
+    if (!multiply_row(&r, g->dtype)) multiply_all(&r);
   }
 }
 

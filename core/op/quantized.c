@@ -201,7 +201,6 @@ const nyx_op nyx__op_dequantize_weight = {
         "the dtype of scales",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,
-    .dtypes = NYX_DTYPES(NYX_INT8) | NYX_DTYPES(NYX_UINT8),
     .inputs = "packed scales zeros",
     .min_in = 2,
     .max_in = 3,

@@ -2,10 +2,14 @@
  * made from converted pieces: no converted copy of a whole matrix. Also the path's table
  * of products of narrow types. Read next: low.h, gemm.h. */
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "elementwise.h"
 #include "gemm.h"
 #include "low.h"
+#include "vector_bytes.h"
 
 extern const nyx_elementwise_kernels NYX_PATH(elementwise);
 extern const nyx_gemm_kernels NYX_PATH(gemm);
@@ -89,6 +93,58 @@ static void block(const nyx_low_block *k) {
   FLOAT32->block(&p, TILE_ROWS, k->a, k->b);
 }
 
+/* One row after the other, four sums at a time, which hide the latency of an FMA. */
+#define CHAINS 4
+#if defined(__AVX512F__)
+typedef float vec __attribute__((vector_size(64)));
+typedef float vec_anywhere __attribute__((vector_size(64), aligned(4), may_alias));
+static ALWAYS_INLINE vec bf16_floats(const uint16_t *from) {
+  __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+  return (vec)_mm512_slli_epi32(words, 16);
+}
+static ALWAYS_INLINE vec f16_floats(const uint16_t *from) {
+  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+}
+#else
+typedef float vec __attribute__((vector_size(32)));
+typedef float vec_anywhere __attribute__((vector_size(32), aligned(4), may_alias));
+static ALWAYS_INLINE vec bf16_floats(const uint16_t *from) {
+  __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
+  return (vec)_mm256_slli_epi32(words, 16);
+}
+static ALWAYS_INLINE vec f16_floats(const uint16_t *from) {
+  return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+}
+#endif
+enum { LANES = sizeof(vec) / sizeof(float), BLOCK = CHAINS * LANES };
+
+#define DOT(name)                                                                        \
+  static ALWAYS_INLINE void add_##name(const uint16_t *row, const float *x, vec *sum) {  \
+    UNROLL for (int i = 0; i < CHAINS; i++) sum[i] +=                                    \
+        name##_floats(row + i * LANES) * *(const vec_anywhere *)(x + i * LANES);         \
+  }                                                                                      \
+  static void dot_##name(const void *rows, int64_t pitch, int64_t count, const float *x, \
+                         int64_t k, float *y) {                                          \
+    const uint16_t *row = rows;                                                          \
+    int64_t whole = k / BLOCK * BLOCK;                                                   \
+    float x_rest[BLOCK] = {0};                                                           \
+    memcpy(x_rest, x + whole, (size_t)(k - whole) * sizeof *x);                          \
+    for (int64_t i = 0; i < count; i++, row += pitch) {                                  \
+      vec sum[CHAINS] = {{0}};                                                           \
+      for (int64_t t = 0; t < whole; t += BLOCK) add_##name(row + t, x + t, sum);        \
+      if (whole < k) {                                                                   \
+        uint16_t rest[BLOCK] = {0};                                                      \
+        memcpy(rest, row + whole, (size_t)(k - whole) * sizeof *rest);                   \
+        add_##name(rest, x_rest, sum);                                                   \
+      }                                                                                  \
+      vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                   \
+      y[i] = 0;                                                                          \
+      for (int l = 0; l < LANES; l++) y[i] += all[l];                                    \
+    }                                                                                    \
+  }
+DOT(bf16)
+DOT(f16)
+
 #define KERNEL(name)                                                                     \
   {                                                                                      \
     .unit = "float32 FMA", .tile_rows = TILE_ROWS, .tile_cols = TILE_COLS,               \
@@ -102,6 +158,8 @@ const nyx_low_kernels NYX_PATH(low) = {
 #if defined(__FMA__)
     .bf16 = &bf16,
     .f16 = &f16,
+    .dot_bf16 = dot_bf16,
+    .dot_f16 = dot_f16,
 #endif
     .s8 = &NYX_PATH(low_bytes)[0],
     .u8 = &NYX_PATH(low_bytes)[1]};

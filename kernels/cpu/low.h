@@ -40,9 +40,15 @@ typedef struct nyx_low_kernel {
   void (*begin)(void), (*end)(void); /* around blocks, in each thread; NULL: nothing */
 } nyx_low_kernel;
 
+/* y[i] = row i . x, for `count` rows of k half type elements, `pitch` elements apart,
+ * summed in float32: as fast as the rows come from memory. */
+typedef void (*nyx_low_dot)(const void *rows, int64_t pitch, int64_t count,
+                            const float *x, int64_t k, float *y);
+
 /* NULL: no kernel, the inputs are converted as a whole. Bytes have one always. */
 typedef struct nyx_low_kernels {
   const nyx_low_kernel *bf16, *f16;
+  nyx_low_dot dot_bf16, dot_f16; /* where bf16 and f16 are not NULL */
   const nyx_low_kernel *s8, *u8; /* int8 times int8, uint8 times int8 */
 } nyx_low_kernels;
 

@@ -156,6 +156,22 @@ static void rows_left(void) {
   product(2, 4200, 30, 4100, 0, 0);
 }
 
+/* One row by columns whose terms lie together, with all rests of blocks of terms. */
+static void one_row(void) {
+  float bias[700];
+  for (int j = 0; j < 700; j++) bias[j] = (float)(j % 97);
+  for (int kind = 0; kind < 2; kind++) {
+    for (int64_t k = 1; k < 140; k += k < 40 ? 1 : 7)
+      product(kind, 1, 90, k, (int)(k % 3), 1);
+    for (int64_t k = 60; k < 2000; k += 1300) {
+      matrix a = fill(kinds[kind].a, 1, k, 2), b = fill(kinds[kind].b, k, 700, 1);
+      check_product(&a, &b, NYX_FLOAT32, bias);
+      free(a.data);
+      free(b.data);
+    }
+  }
+}
+
 /* Sums that are cut into parts, and more columns than are packed at a time. */
 static void biases(void) {
   static const int64_t size[][3] = {{10, 30, 20000}, {3, 4200, 20}};
@@ -370,6 +386,7 @@ static void run(void) {
   RUN(edges);
   RUN(sizes);
   RUN(rows_left);
+  RUN(one_row);
   RUN(biases);
   RUN(strides);
   RUN(extremes);

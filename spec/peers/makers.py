@@ -523,7 +523,8 @@ def quantized(r, dtype, features, outputs, int4):
 
 
 def dequantize_weight(r, dtype):
-    return Case(quantized(r, r.choice(FLOATS), 2 * r.randint(1, 40), r.randint(1, 20), dtype == torch.uint8))
+    kind = dtype if dtype in FLOATS else r.choice(FLOATS)
+    return Case(quantized(r, kind, 2 * r.randint(1, 40), r.randint(1, 20), r.chance(0.6)))
 
 
 def linear_quantized(r, dtype):
