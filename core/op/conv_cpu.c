@@ -9,7 +9,9 @@
 #include "../linalg/gemm.h"
 #include "conv.h"
 #include "conv_product.h"
+#include "conv_turn.h"
 #include "depthwise.h"
+#include "winograd.h"
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
 #define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
@@ -59,6 +61,14 @@ static int64_t parts(int64_t n, int64_t part) {
   return (n + part - 1) / part;
 }
 
+static bool is_pointwise(const nyx__conv *v) {
+  for (int i = 0; i < 2; i++) {
+    const nyx__window *w = &v->window[i];
+    if (w->kernel != 1 || w->stride != 1 || w->pad != 0) return false;
+  }
+  return true;
+}
+
 static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
                       const void *weight, const void *y) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
@@ -77,8 +87,7 @@ static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
                 .segments = 1};
   r.chunk = r.in_group;
   r.chunks = 1;
-  r.pointwise =
-      r.taps == 1 && wy->stride == 1 && wx->stride == 1 && wy->pad == 0 && wx->pad == 0;
+  r.pointwise = is_pointwise(v);
   atomic_init(&r.status, NYX_OK);
   return r;
 }
@@ -403,41 +412,123 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
   return finish(r);
 }
 
+/* The ways to compute a convolution or an adjoint. */
+typedef enum conv_way {
+  BY_DEPTH,    /* depthwise.c: a kernel for each channel */
+  BY_WINOGRAD, /* winograd.c: 3 x 3 kernels, with fewer multiplications */
+  BY_PRODUCT,  /* conv_product.c: panels of the column matrix as they are needed */
+  BY_IMAGE,    /* one product, or one for each group: 1 x 1 kernels, one image */
+  BY_TILES,    /* column matrices of tiles: the rest */
+} conv_way;
+
+static conv_way way_of_pointwise(const nyx__conv *v) {
+  return v->images == 1 ? BY_IMAGE : BY_TILES;
+}
+
+static conv_way way_forward(const nyx__conv *v) {
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_FORWARD)) return BY_DEPTH;
+  if (is_pointwise(v)) return way_of_pointwise(v);
+  if (nyx__winograd_takes(v)) return BY_WINOGRAD;
+  return nyx__conv_product_takes(v) ? BY_PRODUCT : BY_TILES;
+}
+
+/* The adjoint with respect to the input: BY_WINOGRAD and BY_PRODUCT turn the weight. */
+static conv_way way_input(const nyx__conv *v) {
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_INPUT)) return BY_DEPTH;
+  if (is_pointwise(v)) return way_of_pointwise(v);
+  if (!nyx__conv_turns(v)) return BY_TILES;
+  nyx__conv turned = nyx__conv_turned(v);
+  if (nyx__winograd_takes(&turned)) return BY_WINOGRAD;
+  return nyx__conv_product_takes_turned(&turned) ? BY_PRODUCT : BY_TILES;
+}
+
+static conv_way way_weight(const nyx__conv *v) {
+  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_WEIGHT)) return BY_DEPTH;
+  if (is_pointwise(v)) return way_of_pointwise(v);
+  return nyx__conv_product_takes_weight(v) ? BY_PRODUCT : BY_TILES;
+}
+
+static nyx_status forward_tiles(conv_run *r) {
+  plan_tiles(r);
+  double work = (double)(r->tiles.images * r->tiles.span) * (double)r->out_group *
+                (double)(r->in_group * r->taps);
+  return run(r, r->tiles.count * r->v->groups, work, forward_range);
+}
+
 nyx_status nyx__conv_forward(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *weight, const void *bias, void *y) {
   if (v->images * v->out_channels == 0) return NYX_OK;
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_FORWARD)) {
-    return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
-  }
   conv_run r = start(ctx, v, x, weight, y);
-  if (!r.pointwise && nyx__conv_product_takes(v)) {
-    return nyx__conv_product(ctx, v, x, weight, bias, y);
-  }
   r.bias = bias;
-  if (r.pointwise && v->images == 1) return forward_image(&r);
-  plan_tiles(&r);
-  double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
-                (double)(r.in_group * r.taps);
-  return run(&r, r.tiles.count * v->groups, work, forward_range);
+  switch (way_forward(v)) {
+    case BY_DEPTH: return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
+    case BY_WINOGRAD: return nyx__winograd(ctx, v, x, weight, bias, y);
+    case BY_PRODUCT: return nyx__conv_product(ctx, v, x, weight, bias, y);
+    case BY_IMAGE: return forward_image(&r);
+    case BY_TILES: break;
+  }
+  return forward_tiles(&r);
+}
+
+static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, conv_way way,
+                               const void *y, const void *weight, void *x) {
+  nyx__conv t = nyx__conv_turned(v);
+  void *turned;
+  NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
+  nyx_status status = way == BY_WINOGRAD ? nyx__winograd(ctx, &t, y, turned, NULL, x)
+                                         : nyx__conv_product(ctx, &t, y, turned, NULL, x);
+  nyx_memory_free(turned);
+  return status;
+}
+
+static nyx_status input_tiles(conv_run *r) {
+  divide_channels(r);
+  plan_tiles(r);
+  double work = (double)(r->tiles.images * r->positions) * (double)r->out_group *
+                (double)(r->chunk * r->taps);
+  return run(r, r->tiles.count / r->tiles.per_image * r->v->groups * r->chunks, work,
+             input_range);
 }
 
 nyx_status nyx__conv_input(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x) {
   if (v->images * v->in_channels == 0) return NYX_OK;
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_INPUT)) {
-    return nyx__depthwise_input(ctx, v, y, weight, x);
-  }
   conv_run r = start(ctx, v, x, weight, y);
-  if (!r.pointwise && nyx__conv_product_takes_input(v)) {
-    return nyx__conv_product_input(ctx, v, y, weight, x);
+  conv_way way = way_input(v);
+  switch (way) {
+    case BY_DEPTH: return nyx__depthwise_input(ctx, v, y, weight, x);
+    case BY_WINOGRAD:
+    case BY_PRODUCT: return input_turned(ctx, v, way, y, weight, x);
+    case BY_IMAGE: return input_image(&r);
+    case BY_TILES: break;
   }
-  if (r.pointwise && v->images == 1) return input_image(&r);
-  divide_channels(&r);
-  plan_tiles(&r);
-  double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
-                (double)(r.chunk * r.taps);
-  return run(&r, r.tiles.count / r.tiles.per_image * v->groups * r.chunks, work,
-             input_range);
+  return input_tiles(&r);
+}
+
+static nyx_status weight_tiles(conv_run *r) {
+  int64_t count = weight_count(r);
+  divide_channels(r);
+  plan_tiles(r);
+  int64_t most = SEGMENTS / (r->v->groups * r->chunks) + 1;
+  int64_t memory = (int64_t)(SEGMENT_BYTES / (size_t)(count * r->item));
+  if (most > memory) most = memory > 1 ? memory : 1;
+  if (most > r->tiles.count) most = r->tiles.count;
+  r->segments = parts(r->tiles.count, parts(r->tiles.count, most));
+  size_t bytes = (size_t)(r->segments * count * r->item);
+  if (r->segments > 1 && !(r->partial = nyx_memory_alloc(bytes))) {
+    return nyx__no_memory(r->ctx, bytes);
+  }
+  double work = (double)(r->tiles.images * r->tiles.span) * (double)r->out_group *
+                (double)(r->chunk * r->taps) * (double)parts(r->tiles.count, r->segments);
+  nyx_status status = run(r, r->segments * r->v->groups * r->chunks, work, weight_range);
+  if (status == NYX_OK && r->partial) {
+    memcpy(r->weight, r->partial, (size_t)(count * r->item));
+    for (int64_t s = 1; s < r->segments; s++) {
+      r->do_->accumulate(r->weight, r->partial + s * count * r->item, count);
+    }
+  }
+  nyx_memory_free(r->partial);
+  return status;
 }
 
 nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
@@ -449,33 +540,12 @@ nyx_status nyx__conv_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
     memset(weight, 0, (size_t)(count * r.item));
     return NYX_OK;
   }
-  if (nyx__depthwise_takes(v, NYX_DEPTHWISE_WEIGHT)) {
-    return nyx__depthwise_weight(ctx, v, y, x, weight);
+  switch (way_weight(v)) {
+    case BY_DEPTH: return nyx__depthwise_weight(ctx, v, y, x, weight);
+    case BY_PRODUCT: return nyx__conv_product_weight(ctx, v, y, x, weight);
+    case BY_IMAGE: return weight_image(&r);
+    case BY_WINOGRAD: /* never: it is a sum over positions */
+    case BY_TILES: break;
   }
-  if (!r.pointwise && nyx__conv_product_takes_weight(v)) {
-    return nyx__conv_product_weight(ctx, v, y, x, weight);
-  }
-  if (r.pointwise && v->images == 1) return weight_image(&r);
-  divide_channels(&r);
-  plan_tiles(&r);
-  int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;
-  int64_t memory = (int64_t)(SEGMENT_BYTES / (size_t)(count * r.item));
-  if (most > memory) most = memory > 1 ? memory : 1;
-  if (most > r.tiles.count) most = r.tiles.count;
-  r.segments = parts(r.tiles.count, parts(r.tiles.count, most));
-  size_t bytes = (size_t)(r.segments * count * r.item);
-  if (r.segments > 1 && !(r.partial = nyx_memory_alloc(bytes))) {
-    return nyx__no_memory(ctx, bytes);
-  }
-  double work = (double)(r.tiles.images * r.tiles.span) * (double)r.out_group *
-                (double)(r.chunk * r.taps) * (double)parts(r.tiles.count, r.segments);
-  nyx_status status = run(&r, r.segments * v->groups * r.chunks, work, weight_range);
-  if (status == NYX_OK && r.partial) {
-    memcpy(weight, r.partial, (size_t)(count * r.item));
-    for (int64_t s = 1; s < r.segments; s++) {
-      r.do_->accumulate(weight, r.partial + s * count * r.item, count);
-    }
-  }
-  nyx_memory_free(r.partial);
-  return status;
+  return weight_tiles(&r);
 }
