@@ -40,7 +40,8 @@ typedef struct winograd_run {
   int64_t columns, block, blocks; /* tiles of a panel of B, of a block; blocks */
   int64_t rows, row_units;        /* output channels at a time; such parts of a group */
   int64_t weight_step, input_step, product_step; /* from one of the 36 to the next */
-  size_t strip_bytes, stage_bytes, input_bytes, product_bytes;
+  bool own; /* units transform what they need of the weight */
+  size_t strip_bytes, input_bytes, product_bytes, taps_bytes, weight_bytes;
   char *inputs;           /* of all blocks, where they are shared */
   atomic_uchar *infinite; /* for each image: something was not finite */
   atomic_int status;
@@ -65,12 +66,13 @@ static int64_t step_of(const winograd_run *r, int64_t count) {
 static void divide(winograd_run *r) {
   int64_t lanes = r->kernel->lanes, tile = POINTS * r->item;
   int64_t most = INPUT_BYTES / (tile * r->in_group) / r->columns * r->columns;
-  most = most > r->columns ? most : r->columns;
+  most = least(most > r->columns ? most : r->columns, NYX_WINOGRAD_TILES);
+  if (r->all <= NYX_WINOGRAD_TILES) most = NYX_WINOGRAD_TILES;
   r->blocks = parts(r->all, most);
-  if (r->blocks < UNITS) r->blocks = parts(r->all, r->columns);
+  if (r->blocks > 1 && r->blocks < UNITS) r->blocks = parts(r->all, r->columns);
   r->block = parts(parts(r->all, r->blocks), lanes) * lanes;
   r->blocks = parts(r->all, r->block);
-  int64_t panels = PRODUCT_BYTES / (tile * r->block) / r->width;
+  int64_t panels = r->own ? 1 : PRODUCT_BYTES / (tile * r->block) / r->width;
   r->rows = least((panels > 1 ? panels : 1) * r->width, r->out_group);
   r->row_units = parts(r->out_group, r->rows);
 }
@@ -96,16 +98,20 @@ static void describe(winograd_run *r, const nyx__conv *v) {
   atomic_init(&r->status, NYX_OK);
 }
 
-static void plan(winograd_run *r, const nyx__conv *v) {
+static void plan(winograd_run *r, const nyx__conv *v, bool own) {
   describe(r, v);
+  r->own = own;
   divide(r);
   int64_t panels = parts(r->block, r->columns) * r->columns;
   r->input_step = step_of(r, panels * r->in_group);
   r->product_step = step_of(r, r->rows * r->block);
   r->strip_bytes = (size_t)r->block * sizeof(nyx_winograd_strip);
-  r->stage_bytes = (size_t)(r->kernel->stage(r->block) * r->item);
   r->input_bytes = (size_t)(POINTS * r->input_step * r->item);
   r->product_bytes = (size_t)(POINTS * r->product_step * r->item);
+  if (!r->own) return;
+  r->weight_step = step_of(r, r->rows * r->depth);
+  r->taps_bytes = (size_t)(WEIGHT_CHANNELS * TAPS * r->width * r->item);
+  r->weight_bytes = (size_t)(POINTS * r->weight_step * r->item);
 }
 
 bool nyx__winograd_takes(const nyx__conv *v) {
@@ -152,6 +158,20 @@ size_t nyx__winograd_weight_bytes(const nyx__conv *v) {
   return (size_t)(v->groups * POINTS * r.weight_step * r.item);
 }
 
+/* The channels first..last-1 of a panel of rows. */
+static void transform_panel(const winograd_run *r, int64_t group, int64_t row,
+                            int64_t live, int64_t first, int64_t last, char *taps,
+                            char *to) {
+  const char *from =
+      r->weight + (group * r->out_group + row) * r->in_group * TAPS * r->item;
+  for (int64_t c = first; c < last; c += WEIGHT_CHANNELS) {
+    int64_t n = least(WEIGHT_CHANNELS, last - c);
+    r->gemm->pack_a(from + c * TAPS * r->item, r->in_group * TAPS, 1, live, live,
+                    n * TAPS, taps);
+    r->kernel->weight(taps, live, n, to + (c - first) * live * r->item, r->weight_step);
+  }
+}
+
 /* Items are (group, panel, block of channels). */
 static void weight_range(void *arg, int64_t begin, int64_t end) {
   winograd_run *r = arg;
@@ -160,17 +180,10 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   if (!taps) atomic_store(&r->status, NYX_ERR_MEMORY);
   for (int64_t i = begin; i < end && going(r); i++) {
     int64_t first = i % blocks * r->depth, row = i / blocks % panels * r->width;
-    int64_t group = i / blocks / panels, live = least(r->width, r->out_group - row);
-    int64_t last = least(first + r->depth, r->in_group);
-    const char *from =
-        r->weight + (group * r->out_group + row) * r->in_group * TAPS * r->item;
-    char *to = r->to + panel_at(r, group, first, row) * r->item;
-    for (int64_t c = first; c < last; c += WEIGHT_CHANNELS) {
-      int64_t n = least(WEIGHT_CHANNELS, last - c);
-      r->gemm->pack_a(from + c * TAPS * r->item, r->in_group * TAPS, 1, live, live,
-                      n * TAPS, taps);
-      r->kernel->weight(taps, live, n, to + (c - first) * live * r->item, r->weight_step);
-    }
+    int64_t group = i / blocks / panels;
+    transform_panel(r, group, row, least(r->width, r->out_group - row), first,
+                    least(first + r->depth, r->in_group), taps,
+                    r->to + panel_at(r, group, first, row) * r->item);
   }
   nyx_memory_free(taps);
 }
@@ -194,7 +207,7 @@ typedef struct unit {
   int64_t group, t0, t1; /* tiles */
   nyx_winograd_block block;
   nyx_winograd_strip *strip;
-  char *stage, *inputs, *products;
+  char *stage, *inputs, *products, *taps, *weights;
 } unit;
 
 /* The strips of tiles t0..t1-1 of all images. */
@@ -220,37 +233,50 @@ static void find_strips(const winograd_run *r, unit *u) {
                                   .strip = u->strip,
                                   .height = wy->in,
                                   .width = wx->in,
-                                  .y_width = wx->out};
+                                  .y_width = wx->out,
+                                  .y_plane = r->positions};
 }
 
 /* Channels c0..c1-1 of a block: panels of B, blocks of channels one after another. */
 static void transform_inputs(const winograd_run *r, const unit *u, int64_t c0,
                              int64_t c1) {
   int64_t panels = parts(r->block, r->columns) * r->columns;
-  for (int64_t c = c0; c < c1; c++) {
+  for (int64_t c = c0, next; c < c1; c = next) {
     int64_t first = c / r->depth * r->depth, depth = least(r->depth, r->in_group - first);
     int64_t at = first * panels + (c - first) * r->columns;
+    next = least(first + depth, c1);
     r->kernel->input(&u->block, r->x + (u->group * r->in_group + c) * r->plane * r->item,
-                     u->stage, u->inputs + at * r->item, r->input_step, r->columns,
-                     r->columns * depth);
+                     next - c, u->stage, u->inputs + at * r->item, r->input_step,
+                     r->columns, r->columns * depth);
+  }
+}
+
+/* Rows of the weight, of channels c.., for this unit alone. */
+static void transform_rows(const winograd_run *r, const unit *u, int64_t row,
+                           int64_t rows, int64_t c, int64_t depth) {
+  for (int64_t i = 0; i < rows; i += r->width) {
+    transform_panel(r, u->group, row + i, least(r->width, rows - i), c, c + depth,
+                    u->taps, u->weights + i * depth * r->item);
   }
 }
 
 /* The 36 products of output channels row..row+rows-1. */
-static void multiply(const winograd_run *r, const unit *u, int64_t row, int64_t rows) {
+static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) {
   int64_t lanes = r->kernel->lanes;
   int64_t panels = parts(r->block, r->columns) * r->columns;
-  for (int64_t f = 0; f < POINTS; f++) {
-    for (int64_t c = 0; c < r->in_group; c += r->depth) {
+  for (int64_t c = 0; c < r->in_group && going(r); c += r->depth) {
+    int64_t depth = least(r->depth, r->in_group - c);
+    const char *a =
+        r->own ? u->weights : r->transformed + panel_at(r, u->group, c, row) * r->item;
+    if (r->own) transform_rows(r, u, row, rows, c, depth);
+    for (int64_t f = 0; f < POINTS; f++) {
       nyx_product p = {.m = rows,
                        .n = parts(u->t1 - u->t0, lanes) * lanes,
-                       .k = least(r->depth, r->in_group - c),
+                       .k = depth,
                        .c = u->products + f * r->product_step * r->item,
                        .ldc = r->block,
                        .add = c > 0};
-      const char *a =
-          r->transformed + (panel_at(r, u->group, c, row) + f * r->weight_step) * r->item;
-      r->gemm->block(&p, r->width, a,
+      r->gemm->block(&p, r->width, a + f * r->weight_step * r->item,
                      u->inputs + (f * r->input_step + c * panels) * r->item);
     }
   }
@@ -261,26 +287,27 @@ static void note_infinite(const winograd_run *r, const unit *u) {
     atomic_store_explicit(&r->infinite[n], 1, memory_order_relaxed);
 }
 
-static void run_rows(const winograd_run *r, const unit *u, int64_t row) {
+static void run_rows(winograd_run *r, const unit *u, int64_t row) {
   int64_t rows = least(r->rows, r->out_group - row);
   bool finite = true;
   multiply(r, u, row, rows);
   for (int64_t o = 0; o < rows; o++) {
     int64_t channel = u->group * r->out_group + row + o;
     const char *bias = r->bias ? r->bias + channel * r->item : NULL;
-    finite &=
-        r->kernel->output(&u->block, u->products + o * r->block * r->item,
-                          r->product_step, bias, r->y + channel * r->positions * r->item);
+    finite &= r->kernel->output(&u->block, u->products + o * r->block * r->item,
+                                r->product_step, bias,
+                                r->y + channel * r->positions * r->item, o + 1 < rows);
   }
   if (!finite) note_infinite(r, u);
 }
 
 /* The scratch of a range of units; false: no memory. Its block is u->strip. */
 static bool take_scratch(winograd_run *r, unit *u) {
-  size_t part[] = {r->strip_bytes, r->stage_bytes, r->inputs ? 0 : r->input_bytes,
-                   r->product_bytes};
-  size_t bytes = 0, at[4];
-  for (int i = 0; i < 4; i++) {
+  size_t part[] = {
+      r->strip_bytes,   r->kernel->stage_bytes, r->inputs ? 0 : r->input_bytes,
+      r->product_bytes, r->taps_bytes,          r->weight_bytes};
+  size_t bytes = 0, at[6];
+  for (int i = 0; i < 6; i++) {
     at[i] = bytes;
     bytes += (part[i] + 63) / 64 * 64;
   }
@@ -292,8 +319,11 @@ static bool take_scratch(winograd_run *r, unit *u) {
   *u = (unit){.strip = (nyx_winograd_strip *)(void *)block,
               .stage = block + at[1],
               .inputs = block + at[2],
-              .products = block + at[3]};
-  memset(u->stage, 0, r->stage_bytes); /* vectors are read beyond what is written */
+              .products = block + at[3],
+              .taps = block + at[4],
+              .weights = block + at[5]};
+  memset(u->stage, 0,
+         r->kernel->stage_bytes); /* vectors are read beyond what is written */
   return true;
 }
 
@@ -350,7 +380,7 @@ static void rows_range(void *arg, int64_t begin, int64_t end) {
 static nyx_status run_blocks(winograd_run *r) {
   int64_t units = r->blocks * r->v->groups, bytes = units * (int64_t)r->input_bytes;
   double work = (double)r->block * (double)r->in_group * POINTS;
-  if (units >= UNITS || bytes > SHARED_BYTES) {
+  if (!r->own && (units >= UNITS || bytes > SHARED_BYTES)) {
     nyx_parallel_for(units, grain_of(work * (double)r->out_group), block_range, r);
     return finish(r);
   }
@@ -382,7 +412,7 @@ nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x
                              const void *transformed, const void *weight,
                              const void *bias, void *y) {
   winograd_run r;
-  plan(&r, v);
+  plan(&r, v, !transformed);
   r.ctx = ctx;
   r.x = x;
   r.transformed = transformed;
@@ -400,6 +430,10 @@ nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x
 
 nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
                          const void *weight, const void *bias, void *y) {
+  winograd_run r;
+  describe(&r, v);
+  if (r.all <= NYX_WINOGRAD_TILES)
+    return nyx__winograd_run(ctx, v, x, NULL, weight, bias, y);
   size_t bytes = nyx__winograd_weight_bytes(v);
   void *transformed = nyx_memory_alloc(bytes);
   if (!transformed) return nyx__no_memory(ctx, bytes);

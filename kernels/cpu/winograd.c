@@ -18,7 +18,10 @@
 #include "both_floats.h"
 
 #define KERNEL(name, T)                                                                  \
-  { VECTOR_BYTES / sizeof(T), weight_##name, input_##name, stage_##name, output_##name }
+  {                                                                                      \
+    VECTOR_BYTES / sizeof(T), weight_##name, sizeof(stage_##name), input_##name,         \
+        output_##name                                                                    \
+  }
 
 const nyx_winograd_kernels NYX_PATH(winograd) = {
     .type = {KERNEL(f32, float), KERNEL(f64, double)}};

@@ -15,6 +15,7 @@ enum {
   NYX_WINOGRAD_SIDE = 4,    /* of a tile of outputs */
   NYX_WINOGRAD_TAPS = 9,    /* of a kernel */
   NYX_WINOGRAD_POINTS = 36, /* products */
+  NYX_WINOGRAD_TILES = 64,  /* of a block, at most */
 };
 
 /* Tiles beside each other, tiles first..first+count-1 of a block. */
@@ -30,7 +31,7 @@ typedef struct nyx_winograd_block {
   int64_t tiles, strips;
   const nyx_winograd_strip *strip;
   int64_t height, width; /* of an input plane */
-  int64_t y_width;
+  int64_t y_width, y_plane;
 } nyx_winograd_block;
 
 /* For each of float32 and float64. `step` is from one of the 36 to the next. */
@@ -40,16 +41,16 @@ typedef struct nyx_winograd_kernel {
    * (channel, tap), to 36 panels of `width` rows. */
   void (*weight)(const void *taps, int64_t width, int64_t channels, void *to,
                  int64_t step);
-  /* One channel of a block of tiles to its row in 36 matrices, `columns` of a panel,
-   * `panel` elements from one panel to the next; whole vectors are written. `stage` is
-   * scratch of stage elements for so many tiles. */
-  void (*input)(const nyx_winograd_block *b, const void *x, void *stage, void *to,
-                int64_t step, int64_t columns, int64_t panel);
-  int64_t (*stage)(int64_t tiles);
+  /* Channels of a block of tiles, whose planes follow each other, to rows of 36 matrices:
+   * `columns` of a panel, `panel` elements from one panel to the next. Whole vectors are
+   * written. `stage` is scratch of stage_bytes, all zeros before the first use. */
+  size_t stage_bytes;
+  void (*input)(const nyx_winograd_block *b, const void *x, int64_t channels, void *stage,
+                void *to, int64_t step, int64_t columns, int64_t panel);
   /* One channel of a block from its row in the 36 products to y, plus bias (NULL: none).
-   * False: some result is infinite or not a number. */
+   * `more`: the next channel follows. False: some result is infinite or not a number. */
   bool (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
-                 const void *bias, void *y);
+                 const void *bias, void *y, bool more);
 } nyx_winograd_kernel;
 
 typedef struct nyx_winograd_kernels {

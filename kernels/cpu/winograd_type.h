@@ -153,98 +153,119 @@ static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, voi
 
 /* The stage: what the transform down the columns gives, a plane for each of its six rows
  * and each column of a tile. A strip of n tiles takes n + 1 slots of a plane, because a
- * tile also sees the first two columns of the next. */
-static int64_t TYPED(slots)(int64_t tiles) {
-  return 2 * tiles + 3 * LANES;
-}
+ * tile also sees the first two columns of the next. Then where vectors of tiles begin,
+ * and their slots from there. */
+#define SLOTS (2 * NYX_WINOGRAD_TILES + 3 * LANES)
+#define PLANES (SEEN * PHASES)
+#define VECTORS (NYX_WINOGRAD_TILES / LANES)
 
-static int64_t TYPED(stage)(int64_t tiles) {
-  return TYPED(slots)(tiles) * SEEN * PHASES;
+typedef struct TYPED(stage) {
+  T plane[PLANES][SLOTS];
+  TINT from[VECTORS][LANES];
+  int64_t first[VECTORS];
+} TYPED(stage);
+
+static void TYPED(find_slots)(const nyx_winograd_block *b, TYPED(stage) * stage) {
+  const nyx_winograd_strip *s = b->strip;
+  int64_t before = 0; /* strips before the tile */
+  for (int64_t t = 0; t < b->tiles; t += LANES) {
+    int64_t first = 0;
+    for (int64_t l = 0; l < LANES; l++) {
+      while (before + 1 < b->strips && t + l >= s[before + 1].first) before++;
+      if (l == 0) first = before;
+      stage->from[t / LANES][l] = (TINT)(l + before - first);
+    }
+    stage->first[t / LANES] = t + first;
+  }
 }
 
 /* Two vectors of columns of six rows, to LANES / 2 slots of each plane; more is written,
  * and written over by what comes next. */
-static ALWAYS_INLINE void TYPED(stage_vectors)(const T *const row[SEEN],
-                                               const TYPED(part) part[SEEN][2],
-                                               int64_t column, int64_t slots, T *stage) {
+static ALWAYS_INLINE void TYPED(stage_vectors)(const T *const row[SEEN], int64_t column,
+                                               const TYPED(part) live[2],
+                                               const bool whole, T *stage) {
   V d[2][SEEN], all[2][SEEN];
   UNROLL for (int h = 0; h < 2; h++) {
     UNROLL for (int i = 0; i < SEEN; i++) d[h][i] =
-        TYPED(load_part)(row[i] + column + h * LANES, part[i][h]);
+        whole || row[i] ? TYPED(load_part)(row[i] + column + h * LANES, live[h]) : (V){0};
     TYPED(input_points)(d[h], all[h]);
   }
   UNROLL for (int f = 0; f < PHASES; f++) {
     TYPED(lanes) from;
     UNROLL for (int l = 0; l < LANES; l++) from[l] = (PHASES * l + f) % (2 * LANES);
     UNROLL for (int i = 0; i < SEEN; i++)
-        STORE(stage + (i * PHASES + f) * slots, TYPED(pick)(all[0][i], all[1][i], from));
+        STORE(stage + (i * PHASES + f) * SLOTS, TYPED(pick)(all[0][i], all[1][i], from));
   }
 }
 
+/* The same strip of the next channel is asked for meanwhile: nothing guesses it. */
 static void TYPED(stage_strip)(const nyx_winograd_block *b, const nyx_winograd_strip *s,
-                               const T *plane, int64_t slots, T *stage) {
+                               const T *plane, bool more, T *stage) {
   const T *row[SEEN];
   int64_t columns = s->count * SIDE + SEEN - SIDE;
+  bool whole = s->top >= 0 && s->top + SEEN <= b->height;
   for (int i = 0; i < SEEN; i++) {
     int64_t y = s->top + i;
     row[i] = y >= 0 && y < b->height ? plane + y * b->width : NULL;
   }
   for (int64_t q = 0; q < columns; q += 2 * LANES, stage += LANES / 2) {
-    TYPED(part) part[SEEN][2];
-    const T *from[SEEN];
     int64_t column = s->left + q;
-    for (int h = 0; h < 2; h++) {
-      int64_t at = column + h * LANES;
-      TYPED(part) live = TYPED(part_of)(-at, b->width - at);
-      for (int i = 0; i < SEEN; i++) {
-        part[i][h] = row[i] ? live : TYPED(part_of)(0, 0);
-        from[i] = row[i] ? row[i] : plane;
-      }
+    TYPED(part)
+    live[] = {TYPED(part_of)(-column, b->width - column),
+              TYPED(part_of)(-column - LANES, b->width - column - LANES)};
+    for (int i = 0; more && i < SEEN; i++) {
+      const char *next = (const char *)(row[i] + b->height * b->width + column);
+      if (row[i])
+        for (int64_t p = 0; p < 2 * VECTOR_BYTES; p += 64) __builtin_prefetch(next + p);
     }
-    TYPED(stage_vectors)(from, part, column, slots, stage);
+    if (whole)
+      TYPED(stage_vectors)(row, column, live, true, stage);
+    else
+      TYPED(stage_vectors)(row, column, live, false, stage);
   }
 }
 
 /* A vector of tiles, whose slots are from[] after the first. */
-static ALWAYS_INLINE void TYPED(input_vector)(const T *stage, int64_t slots,
-                                              const bool together, TYPED(lanes) from,
-                                              T *to, int64_t step) {
+static ALWAYS_INLINE void TYPED(input_vector)(const T *stage, const bool together,
+                                              TYPED(lanes) from, T *to, int64_t step) {
   UNROLL for (int i = 0; i < SEEN; i++) {
     V d[SEEN], all[SEEN];
     UNROLL for (int j = 0; j < SEEN; j++) {
-      const T *at = stage + (i * PHASES + j % PHASES) * slots + j / PHASES;
+      const T *at = stage + (i * PHASES + j % PHASES) * SLOTS + j / PHASES;
       d[j] = together ? LOAD(at) : TYPED(pick)(LOAD(at), LOAD(at + LANES), from);
     }
     TYPED(input_points)(d, all);
-    UNROLL for (int j = 0; j < SEEN; j++) STORE(to + (i * SEEN + j) * step, all[j]);
+    UNROLL for (int j = 0; j < SEEN; j++, to += step) STORE(to, all[j]);
   }
 }
 
-static void TYPED(input)(const nyx_winograd_block *b, const void *x, void *stage,
-                         void *to, int64_t step, int64_t columns, int64_t panel) {
-  int64_t slots = TYPED(slots)(b->tiles);
-  for (int64_t i = 0; i < b->strips; i++) {
-    const nyx_winograd_strip *s = &b->strip[i];
-    TYPED(stage_strip)(b, s, (const T *)x + s->x, slots, (T *)stage + s->first + i);
-  }
-  const nyx_winograd_strip *s = b->strip;
-  int64_t before = 0; /* strips before the tile */
-  for (int64_t t = 0; t < b->tiles; t += LANES) {
-    TYPED(lanes) from;
-    int64_t first = 0;
-    for (int64_t l = 0; l < LANES; l++) {
-      while (before + 1 < b->strips && t + l >= s[before + 1].first) before++;
-      if (l == 0) first = before;
-      from[l] = (TINT)(l + before - first);
+static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t channels,
+                         void *scratch, void *to, int64_t step, int64_t columns,
+                         int64_t panel) {
+  TYPED(stage) *stage = scratch;
+  const T *plane = x;
+  T *row = to;
+  TYPED(find_slots)(b, stage);
+  for (int64_t c = 0; c < channels; c++, plane += b->height * b->width, row += columns) {
+    for (int64_t i = 0; i < b->strips; i++) {
+      const nyx_winograd_strip *s = &b->strip[i];
+      TYPED(stage_strip)
+      (b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
     }
-    T *at = (T *)to + t / columns * panel + t % columns;
-    const T *tiles = (const T *)stage + t + first;
-    if (before == first)
-      TYPED(input_vector)(tiles, slots, true, from, at, step);
-    else
-      TYPED(input_vector)(tiles, slots, false, from, at, step);
+    for (int64_t t = 0; t < b->tiles; t += LANES) {
+      const TINT *from = stage->from[t / LANES];
+      const T *tiles = stage->plane[0] + stage->first[t / LANES];
+      T *at = row + t / columns * panel + t % columns;
+      TYPED(lanes) slots = *(const TYPED(lanesu) *)from;
+      if (from[LANES - 1] == LANES - 1)
+        TYPED(input_vector)(tiles, true, slots, at, step);
+      else
+        TYPED(input_vector)(tiles, false, slots, at, step);
+    }
   }
 }
+
+#define ROW ((SIDE + 1) * LANES) /* a vector may be read beyond what is written */
 
 /* The four columns of a row of outputs, side by side. */
 static ALWAYS_INLINE void TYPED(interleave)(const V y[SIDE], T *to) {
@@ -264,7 +285,7 @@ static ALWAYS_INLINE void TYPED(interleave)(const V y[SIDE], T *to) {
 /* A vector of tiles from their products to SIDE rows of outputs; the sum of what makes
  * 0 * y not 0. */
 static ALWAYS_INLINE V TYPED(output_vector)(const T *from, int64_t step, T bias,
-                                            T rows[SIDE][SIDE * LANES]) {
+                                            T rows[SIDE][ROW]) {
   V column[SIDE][SEEN], check = {0};
   UNROLL for (int j = 0; j < SEEN; j++) {
     V m[SEEN], y[SIDE];
@@ -285,49 +306,55 @@ static ALWAYS_INLINE V TYPED(output_vector)(const T *from, int64_t step, T bias,
 }
 
 /* Tiles t..t+LANES-1 of a strip, from rows of outputs that begin with tile t. */
-static inline void TYPED(store_strip)(const nyx_winograd_block *b,
-                                      const nyx_winograd_strip *s, int64_t t,
-                                      const T rows[SIDE][SIDE * LANES], T *y) {
+static ALWAYS_INLINE void TYPED(store_strip)(const nyx_winograd_block *b,
+                                             const nyx_winograd_strip *s, int64_t t,
+                                             const T rows[SIDE][ROW], T *y) {
   int64_t skip = s->first > t ? s->first - t : 0; /* tiles of the rows */
   int64_t at = (t + skip - s->first) * SIDE;      /* columns of the strip */
   int64_t n = (LANES - skip) * SIDE;
   if (n > s->columns - at) n = s->columns - at;
-  for (int64_t i = 0; i < s->rows; i++) {
-    T *to = y + s->y + i * b->y_width + at;
-    const T *from = rows[i] + skip * SIDE;
-    int64_t q = 0;
-    for (; q + LANES <= n; q += LANES) STORE(to + q, LOAD(from + q));
-    if (q < n) {
-      TYPED(part) live = TYPED(part_of)(0, n - q);
-      TYPED(store_part)(to + q, TYPED(load_part)(from + q, live), live);
+  TYPED(part) live = TYPED(part_of)(0, n % LANES);
+  T *to = y + s->y + at;
+  const T *from = rows[0] + skip * SIDE;
+  for (int64_t i = 0; i < s->rows; i++, to += b->y_width, from += ROW) {
+    UNROLL for (int q = 0; q < SIDE * LANES; q += LANES) {
+      if (n - q >= LANES)
+        STORE(to + q, LOAD(from + q));
+      else if (n > q)
+        TYPED(store_part)(to + q, LOAD(from + q), live);
+    }
+  }
+}
+
+/* The lines of y that the next channel will write. */
+static inline void TYPED(ask_for)(const nyx_winograd_block *b, const T *y) {
+  for (const nyx_winograd_strip *s = b->strip; s < b->strip + b->strips; s++) {
+    for (int64_t i = 0; i < s->rows; i++) {
+      const char *to = (const char *)(y + s->y + i * b->y_width);
+      for (int64_t p = 0; p < s->columns * (int64_t)sizeof(T); p += 64)
+        __builtin_prefetch(to + p, 1);
     }
   }
 }
 
 static bool TYPED(output)(const nyx_winograd_block *b, const void *products, int64_t step,
-                          const void *bias, void *y) {
-  T rows[SIDE][SIDE * LANES] __attribute__((aligned(VECTOR_BYTES)));
+                          const void *bias, void *y, bool more) {
+  T rows[SIDE][ROW] __attribute__((aligned(VECTOR_BYTES)));
   T plus = bias ? *(const T *)bias : 0;
   V check = {0};
   const nyx_winograd_strip *s = b->strip, *end = s + b->strips;
+  if (more) TYPED(ask_for)(b, (const T *)y + b->y_plane);
   for (int64_t t = 0; t < b->tiles; t += LANES) {
     V all = TYPED(output_vector)((const T *)products + t, step, plus, rows);
-    /* Lanes behind the last tile are of no tile. */
-    int64_t live = b->tiles - t;
-    if (live < LANES) {
+    if (b->tiles - t < LANES) { /* the other lanes are of no tile */
       TYPED(lanes) number;
       UNROLL for (int l = 0; l < LANES; l++) number[l] = l;
-      all = (V)((TYPED(lanes))all & (number < (TINT)live));
+      all = (V)((TYPED(lanes))all & (number < (TINT)(b->tiles - t)));
     }
     check += all;
-    for (;;) {
+    for (; s < end && s->first < t + LANES; s++) {
       TYPED(store_strip)(b, s, t, rows, y);
-      if (s->first + s->count > t + LANES || s + 1 == end) break;
-      if ((s + 1)->first >= t + LANES) {
-        s++;
-        break;
-      }
-      s++;
+      if (s->first + s->count > t + LANES) break; /* it goes on in the next vector */
     }
   }
   T sum = 0;
@@ -341,3 +368,7 @@ static bool TYPED(output)(const nyx_winograd_block *b, const void *products, int
 #undef STORE
 #undef ROOT_HALF
 #undef ROOT_TWO
+#undef SLOTS
+#undef PLANES
+#undef VECTORS
+#undef ROW
