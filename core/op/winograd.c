@@ -6,6 +6,7 @@
  * for an output does not depend on this division. Read next: kernels/cpu/winograd.h. */
 #include "winograd.h"
 
+#include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -18,12 +19,18 @@
 #define TAPS NYX_WINOGRAD_TAPS
 #define POINTS NYX_WINOGRAD_POINTS
 
-#define UNITS 16                   /* wanted, for threads to share */
-#define INPUT_BYTES (768 << 10)    /* the transformed inputs of a block */
-#define PRODUCT_BYTES (256 << 10)  /* its products with some output channels */
-#define SHARED_BYTES (8 << 20)     /* the transformed inputs of all, where shared */
-#define WEIGHT_CHANNELS 32         /* of the weight, transformed together */
-#define RANGE_WORK (1 << 19)       /* multiplications worth waking a thread for */
+#define UNITS 16                  /* wanted, for threads to share */
+#define INPUT_BYTES (768 << 10)   /* the transformed inputs of a block */
+#define PRODUCT_BYTES (256 << 10) /* its products with some output channels */
+#define SHARED_BYTES (8 << 20)    /* the transformed inputs of all, where shared */
+#define WEIGHT_CHANNELS 32        /* of the weight, transformed together */
+#define RANGE_WORK (1 << 19)      /* multiplications worth waking a thread for */
+/* Of what is transformed, in multiplications of a product: a kernel, a tile of a channel.
+ * Measured on Sapphire Rapids, as is what the estimate is good for. */
+#define KERNEL_COST 600
+#define TILE_COST 320
+#define WORTH 0.8
+#define LEAST 16                   /* channels: shorter sums leave the products idle */
 #define LARGEST ((int64_t)1 << 24) /* sizes; below it products of two are in range */
 
 typedef struct winograd_run {
@@ -114,14 +121,29 @@ static void plan(winograd_run *r, const nyx__conv *v, bool own) {
   r->weight_bytes = (size_t)(POINTS * r->weight_step * r->item);
 }
 
+/* Whether fewer multiplications pay for the transforms, whose costs are counted in
+ * multiplications of the products too. */
+static bool worth(const winograd_run *r) {
+  double lanes = (double)r->kernel->lanes, all = (double)r->all;
+  double in = (double)r->in_group, out = (double)r->out_group;
+  double computed = ceil(all / lanes) * lanes * in * out * POINTS;
+  double kernels = in * out * KERNEL_COST;
+  double tiles = all * (in + out) * TILE_COST;
+  double direct = (double)(r->v->images * r->positions) * in * out * TAPS;
+  return computed + kernels + tiles < direct * WORTH;
+}
+
 bool nyx__winograd_takes(const nyx__conv *v) {
   for (int i = 0; i < 2; i++) {
     const nyx__window *w = &v->window[i];
     if (w->kernel != 3 || w->stride != 1 || w->dilation != 1) return false;
     if (w->in < 1 || w->out < 1 || w->in > LARGEST || w->out > LARGEST) return false;
   }
-  int64_t in = v->in_channels / v->groups, out = v->out_channels / v->groups;
-  return in >= 16 && out >= 16 && nyx__conv_product_takes(v);
+  if (v->in_channels / v->groups < LEAST || v->out_channels / v->groups < LEAST)
+    return false;
+  winograd_run r;
+  describe(&r, v);
+  return worth(&r) && nyx__conv_product_takes(v);
 }
 
 static bool going(winograd_run *r) {
@@ -282,23 +304,20 @@ static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) 
   }
 }
 
-static void note_infinite(const winograd_run *r, const unit *u) {
-  for (int64_t n = u->t0 / r->tiles; n * r->tiles < u->t1; n++)
-    atomic_store_explicit(&r->infinite[n], 1, memory_order_relaxed);
-}
-
 static void run_rows(winograd_run *r, const unit *u, int64_t row) {
   int64_t rows = least(r->rows, r->out_group - row);
-  bool finite = true;
   multiply(r, u, row, rows);
   for (int64_t o = 0; o < rows; o++) {
     int64_t channel = u->group * r->out_group + row + o;
     const char *bias = r->bias ? r->bias + channel * r->item : NULL;
-    finite &= r->kernel->output(&u->block, u->products + o * r->block * r->item,
-                                r->product_step, bias,
-                                r->y + channel * r->positions * r->item, o + 1 < rows);
+    r->kernel->output(&u->block, u->products + o * r->block * r->item, r->product_step,
+                      bias, r->y + channel * r->positions * r->item, o + 1 < rows);
   }
-  if (!finite) note_infinite(r, u);
+  for (int64_t i = 0; i < u->block.strips; i++) {
+    int64_t image = (u->t0 + u->strip[i].first) / r->tiles;
+    if (u->strip[i].infinite)
+      atomic_store_explicit(&r->infinite[image], 1, memory_order_relaxed);
+  }
 }
 
 /* The scratch of a range of units; false: no memory. Its block is u->strip. */

@@ -25,11 +25,12 @@ typedef struct nyx_winograd_strip {
   int64_t top, left;     /* the first row and column that are read; may lie outside */
   int64_t y;             /* where the first output is, in elements */
   int64_t rows, columns; /* outputs: the last tiles may hang over */
+  bool infinite;         /* some output was infinite or not a number */
 } nyx_winograd_strip;
 
 typedef struct nyx_winograd_block {
   int64_t tiles, strips;
-  const nyx_winograd_strip *strip;
+  nyx_winograd_strip *strip;
   int64_t height, width; /* of an input plane */
   int64_t y_width, y_plane;
 } nyx_winograd_block;
@@ -48,8 +49,8 @@ typedef struct nyx_winograd_kernel {
   void (*input)(const nyx_winograd_block *b, const void *x, int64_t channels, void *stage,
                 void *to, int64_t step, int64_t columns, int64_t panel);
   /* One channel of a block from its row in the 36 products to y, plus bias (NULL: none).
-   * `more`: the next channel follows. False: some result is infinite or not a number. */
-  bool (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
+   * `more`: the next channel follows. Strips note what is not finite. */
+  void (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
                  const void *bias, void *y, bool more);
 } nyx_winograd_kernel;
 
