@@ -26,10 +26,9 @@
 #define WEIGHT_CHANNELS 32        /* of the weight, transformed together */
 #define RANGE_WORK (1 << 19)      /* multiplications worth waking a thread for */
 /* Of what is transformed, in multiplications of a product: a kernel, a tile of a channel.
- * Measured on Sapphire Rapids, as is what the estimate is good for. */
+ * Measured on Sapphire Rapids. */
 #define KERNEL_COST 600
 #define TILE_COST 320
-#define WORTH 0.8
 #define LEAST 16                   /* channels: shorter sums leave the products idle */
 #define LARGEST ((int64_t)1 << 24) /* sizes; below it products of two are in range */
 
@@ -130,7 +129,7 @@ static bool worth(const winograd_run *r) {
   double kernels = in * out * KERNEL_COST;
   double tiles = all * (in + out) * TILE_COST;
   double direct = (double)(r->v->images * r->positions) * in * out * TAPS;
-  return computed + kernels + tiles < direct * WORTH;
+  return computed + kernels + tiles < direct;
 }
 
 bool nyx__winograd_takes(const nyx__conv *v) {
