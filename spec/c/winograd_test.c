@@ -263,7 +263,8 @@ static void choice(void) {
       {{1, 64, 64, 1, {56, 56}, {1, 1}}, true},
       {{1, 128, 128, 1, {28, 28}, {1, 1}}, true},
       {{1, 256, 256, 1, {14, 14}, {1, 1}}, true},
-      {{1, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* kernels cost more than they save */
+      {{1, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* four tiles in a vector */
+      {{2, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* kernels cost more than they save */
       {{16, 512, 512, 1, {7, 7}, {1, 1}}, true},
       {{128, 32, 64, 1, {26, 26}, {0, 0}}, true},
       {{16, 3, 64, 1, {56, 56}, {1, 1}}, false},
