@@ -19,12 +19,13 @@
 #define TAPS NYX_WINOGRAD_TAPS
 #define POINTS NYX_WINOGRAD_POINTS
 
-#define UNITS 16                  /* wanted, for threads to share */
-#define INPUT_BYTES (768 << 10)   /* the transformed inputs of a block */
-#define PRODUCT_BYTES (256 << 10) /* its products with some output channels */
-#define SHARED_BYTES (8 << 20)    /* the transformed inputs of all, where shared */
-#define WEIGHT_CHANNELS 32        /* of the weight, transformed together */
-#define RANGE_WORK (1 << 19)      /* multiplications worth waking a thread for */
+#define UNITS 16                         /* wanted, for threads to share */
+#define INPUT_BYTES (768 << 10)          /* the transformed inputs of a block */
+#define PRODUCT_BYTES (256 << 10)        /* its products with some output channels */
+#define SHARED_BYTES (8 << 20)           /* the transformed inputs of all, where shared */
+#define WEIGHT_BYTES ((size_t)256 << 20) /* a transformed weight, four times as large */
+#define WEIGHT_CHANNELS 32               /* of the weight, transformed together */
+#define RANGE_WORK (1 << 19)             /* multiplications worth waking a thread for */
 /* Of what is transformed, in multiplications of a product: a kernel, a tile of a channel.
  * Measured on Sapphire Rapids. */
 #define KERNEL_COST 600
@@ -142,6 +143,8 @@ bool nyx__winograd_takes(const nyx__conv *v) {
     return false;
   winograd_run r;
   describe(&r, v);
+  if (r.all > NYX_WINOGRAD_TILES && nyx__winograd_weight_bytes(v) > WEIGHT_BYTES)
+    return false;
   return worth(&r) && nyx__conv_product_takes(v);
 }
 

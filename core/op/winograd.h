@@ -5,7 +5,9 @@
 
 #include "conv.h"
 
-/* Whether it is a convolution of that kind, and faster this way, by sizes. */
+/* Whether it is a convolution of that kind, and faster this way, by sizes. Scratch: 256
+ * MiB at most for the weight; 8 MiB, or 9 KiB for an input channel; 1 MiB per thread, or
+ * 5 KiB for an input channel. */
 bool nyx__winograd_takes(const nyx__conv *v);
 
 /* y = x * weight + bias as in conv.h; padding may be negative, as in conv_product.h. */

@@ -137,10 +137,10 @@ static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, voi
         (TYPED(load_part)(tap, live), TYPED(load_part)(tap + 3 * width, live),
          TYPED(load_part)(tap + 6 * width, live), column[j]);
       }
+      T *out = at + r;
       UNROLL for (int i = 0; i < SEEN; i++) {
         TYPED(weight_points)(column[0][i], column[1][i], column[2][i], all);
-        UNROLL for (int j = 0; j < SEEN; j++) {
-          T *out = at + r + (i * SEEN + j) * step;
+        UNROLL for (int j = 0; j < SEEN; j++, out += step) {
           if (whole)
             STORE(out, all[j]);
           else
