@@ -430,11 +430,12 @@ static void pack_kept(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void make_rows(void *arg, void *data) {
+static bool make_rows(void *arg, void *data) {
   const shared_run *s = arg;
   keeping k = {s, data};
   nyx_parallel_for(parts_of(s->p.k, s->depth) * parts_of(s->p.m, s->width), 4, pack_kept,
                    &k);
+  return true;
 }
 
 /* The panels of A that its storage keeps; NULL: none. */

@@ -357,7 +357,7 @@ static void pack_kept(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void make_whole(void *arg, void *data) {
+static bool make_whole(void *arg, void *data) {
   whole_b *w = arg;
   low_run *r = &w->r;
   const char *from = r->p.b;
@@ -370,6 +370,7 @@ static void make_whole(void *arg, void *data) {
         parts_of(r->p.k, r->kernel->depth) * parts_of(r->b_panels, r->b_group);
     nyx_parallel_for(count, PACK_GRAIN, pack_kept, r);
   }
+  return true;
 }
 
 /* The kept panels of the B of `all`; NULL: there are none. */

@@ -145,10 +145,11 @@ static void pack_tiles(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void make_whole(void *arg, void *data) {
+static bool make_whole(void *arg, void *data) {
   whole_b *w = arg;
   w->panels = data;
   nyx_parallel_for(parts_of(w->p.k, w->depth) * w->tiles, 4, pack_tiles, w);
+  return true;
 }
 
 nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int64_t item,

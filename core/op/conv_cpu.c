@@ -9,7 +9,9 @@
 #include "../linalg/gemm.h"
 #include "conv.h"
 #include "conv_product.h"
+#include "conv_turn.h"
 #include "depthwise.h"
+#include "winograd.h"
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
 #define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
@@ -409,22 +411,35 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
   return finish(r);
 }
 
+/* Stride 1 turns the adjoint with respect to the input into a convolution of its own. */
+static uint32_t usable_turned(const nyx__conv *v) {
+  if (!nyx__conv_turns(v)) return 0;
+  nyx__conv turned = nyx__conv_turned(v);
+  uint32_t ways = 0;
+  if (nyx__winograd_takes(&turned)) ways |= 1u << NYX__CONV_WINOGRAD;
+  if (nyx__conv_product_takes_turned(&turned)) ways |= 1u << NYX__CONV_PRODUCT;
+  return ways;
+}
+
 uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
-  static bool (*const takes[])(const nyx__conv *) = {nyx__conv_product_takes,
-                                                     nyx__conv_product_takes_input,
-                                                     nyx__conv_product_takes_weight};
   static const nyx_depthwise_mode depthwise[] = {
       NYX_DEPTHWISE_FORWARD, NYX_DEPTHWISE_INPUT, NYX_DEPTHWISE_WEIGHT};
   uint32_t ways = 1u << NYX__CONV_TILES;
   if (nyx__depthwise_takes(v, depthwise[mode])) ways |= 1u << NYX__CONV_DEPTHWISE;
-  if (takes[mode](v)) ways |= 1u << NYX__CONV_PRODUCT;
   if (is_pointwise(v) && v->images == 1) ways |= 1u << NYX__CONV_IMAGE;
+  if (mode == NYX__CONV_INPUT) return ways | usable_turned(v);
+  bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
+                                           : nyx__conv_product_takes_weight(v);
+  if (product) ways |= 1u << NYX__CONV_PRODUCT;
+  if (mode == NYX__CONV_FORWARD && nyx__winograd_takes(v))
+    ways |= 1u << NYX__CONV_WINOGRAD;
   return ways;
 }
 
 nyx__conv_way nyx__conv_rule(const nyx__conv *v, uint32_t usable) {
   if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
   if (usable >> NYX__CONV_IMAGE & 1) return NYX__CONV_IMAGE;
+  if (usable >> NYX__CONV_WINOGRAD & 1) return NYX__CONV_WINOGRAD;
   bool product = usable >> NYX__CONV_PRODUCT & 1 && !is_pointwise(v);
   return product ? NYX__CONV_PRODUCT : NYX__CONV_TILES;
 }
@@ -434,6 +449,7 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
                              nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE)
     return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
+  if (way == NYX__CONV_WINOGRAD) return nyx__winograd(ctx, v, x, weight, bias, y);
   if (way == NYX__CONV_PRODUCT) return nyx__conv_product(ctx, v, x, weight, bias, y);
   conv_run r = start(ctx, v, x, weight, y);
   r.bias = bias;
@@ -444,10 +460,21 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
   return run(&r, r.tiles.count * v->groups, work, forward_range);
 }
 
+static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void *y,
+                               const void *weight, void *x, nyx__conv_way way) {
+  nyx__conv t = nyx__conv_turned(v);
+  void *turned;
+  NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
+  nyx_status status = forward_by(ctx, &t, y, turned, NULL, x, way);
+  nyx_memory_free(turned);
+  return status;
+}
+
 static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
-  if (way == NYX__CONV_PRODUCT) return nyx__conv_product_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_WINOGRAD || way == NYX__CONV_PRODUCT)
+    return input_turned(ctx, v, y, weight, x, way);
   conv_run r = start(ctx, v, x, weight, y);
   if (way == NYX__CONV_IMAGE) return input_image(&r);
   divide_channels(&r);

@@ -192,11 +192,12 @@ static void pack_weight(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void pack_all(void *arg, void *data) {
+static bool pack_all(void *arg, void *data) {
   product_run *r = arg;
   r->a = data;
   int64_t panels = parts(r->out_group, r->width) * parts(r->terms, r->depth);
   nyx_parallel_for(panels * r->v->groups, 8, pack_weight, r);
+  return true;
 }
 
 /* The packed weight that its storage keeps; NULL: none. */
@@ -470,74 +471,9 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   return finish(&r);
 }
 
-/* The adjoint with respect to the input */
-
-/* With stride 1 the adjoint is the convolution of y by the kernels turned round, inputs
- * and outputs exchanged. */
-static nyx__conv turned(const nyx__conv *v) {
-  nyx__conv t = *v;
-  t.keep = NULL;
-  t.in_channels = v->out_channels;
-  t.out_channels = v->in_channels;
-  for (int i = 0; i < 2; i++) {
-    nyx__window *w = &t.window[i];
-    w->in = v->window[i].out;
-    w->out = v->window[i].in;
-    w->pad = (w->kernel - 1) * w->dilation - v->window[i].pad;
-  }
-  return t;
-}
-
-bool nyx__conv_product_takes_input(const nyx__conv *v) {
-  if (v->window[0].stride != 1 || v->window[1].stride != 1) return false;
-  for (int i = 0; i < 2; i++)
-    if (v->window[i].kernel > 64 || v->window[i].dilation > LARGEST) return false;
-  nyx__conv t = turned(v);
+bool nyx__conv_product_takes_turned(const nyx__conv *t) {
   product_run r; /* turning a weight that is used once costs more than it gains */
-  return usable() && plan(&r, &t) && !r.once;
-}
-
-typedef struct turn_run {
-  const nyx__conv *v;
-  const char *from;
-  char *to;
-} turn_run;
-
-/* Items are (group, input channel): its kernels of all output channels in a row, each
- * read from its end. */
-#define TURN(name, T)                                                                    \
-  static void name(void *arg, int64_t begin, int64_t end) {                              \
-    const turn_run *r = arg;                                                             \
-    const nyx__conv *v = r->v;                                                           \
-    int64_t taps = v->window[0].kernel * v->window[1].kernel;                            \
-    int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;        \
-    for (int64_t i = begin; i < end; i++) {                                              \
-      const T *from = (const T *)(const void *)r->from;                                  \
-      T *to = (T *)(void *)r->to + i * outs * taps;                                      \
-      from += (i / ins * outs * ins + i % ins) * taps;                                   \
-      for (int64_t o = 0; o < outs; o++, to += taps, from += ins * taps)                 \
-        for (int64_t t = 0; t < taps; t++) to[t] = from[taps - 1 - t];                   \
-    }                                                                                    \
-  }
-TURN(turn_f32, float)
-TURN(turn_f64, double)
-
-nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const void *y,
-                                   const void *weight, void *x) {
-  nyx__conv t = turned(v);
-  int64_t taps = v->window[0].kernel * v->window[1].kernel;
-  int64_t count = v->out_channels * (v->in_channels / v->groups) * taps;
-  size_t bytes = (size_t)count * nyx_dtype_size(v->dtype);
-  turn_run r = {.v = v, .from = weight, .to = nyx_memory_alloc(bytes)};
-  if (!r.to) return nyx__no_memory(ctx, bytes);
-  int64_t grain = RANGE_WORK / 8 / (double)(count / v->in_channels + 1) < 1
-                      ? 1
-                      : (int64_t)(RANGE_WORK / 8) / (count / v->in_channels + 1);
-  nyx_parallel_for(v->in_channels, grain, v->dtype == NYX_FLOAT32 ? turn_f32 : turn_f64,
-                   &r);
-  nyx_status status = nyx__conv_product(ctx, &t, y, r.to, NULL, x);
-  nyx_memory_free(r.to);
-  return status;
+  return usable() && plan(&r, t) && !r.once;
 }
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the

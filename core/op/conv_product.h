@@ -16,11 +16,9 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
                              const void *weight, const void *bias,
                              void *y) NYX_MUST_CHECK;
 
-/* Whether the adjoint with respect to x is such a convolution, of y by the weight turned
- * round; and that. */
-bool nyx__conv_product_takes_input(const nyx__conv *v);
-nyx_status nyx__conv_product_input(nyx_context *ctx, const nyx__conv *v, const void *y,
-                                   const void *weight, void *x) NYX_MUST_CHECK;
+/* The same for the adjoint with respect to x, which `t` is as a convolution
+ * (conv_turn.h). */
+bool nyx__conv_product_takes_turned(const nyx__conv *t);
 
 /* The adjoint with respect to the weight; at most 64 MiB of partial sums. */
 bool nyx__conv_product_takes_weight(const nyx__conv *v);

@@ -9,6 +9,7 @@
 #define WORTH 32768.0 /* multiplications; of fewer the choice costs more than it wins */
 
 static const char *const ways[NYX__CONV_WAYS] = {[NYX__CONV_DEPTHWISE] = "depthwise",
+                                                 [NYX__CONV_WINOGRAD] = "winograd",
                                                  [NYX__CONV_PRODUCT] = "product",
                                                  [NYX__CONV_IMAGE] = "image",
                                                  [NYX__CONV_TILES] = "tiles"};

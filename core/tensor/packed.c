@@ -68,7 +68,7 @@ static nyx__packed *new_form(const nyx__packed_key *key, uint32_t version, size_
 }
 
 nyx__packed *nyx__packed_get(nyx_storage *s, const nyx__packed_key *key, size_t bytes,
-                             void (*make)(void *arg, void *data), void *arg) {
+                             bool (*make)(void *arg, void *data), void *arg) {
   nyx__forms *f = atomic_load_explicit(&s->forms, memory_order_acquire);
   if (!f || !nyx__forms_on(f)) return NULL;
   uint32_t version = atomic_load_explicit(&s->version, memory_order_relaxed);
@@ -77,7 +77,10 @@ nyx__packed *nyx__packed_get(nyx_storage *s, const nyx__packed_key *key, size_t 
   if (!p) drop(f, version, false); /* before more memory is asked for */
   pthread_mutex_unlock(&f->lock);
   if (p || !(p = new_form(key, version, bytes))) return p;
-  make(arg, p->data);
+  if (!make(arg, p->data)) {
+    nyx__packed_release(p);
+    return NULL;
+  }
   pthread_mutex_lock(&f->lock);
   nyx__packed *other = find(f, key, version);
   if (!other && nyx__forms_on(f)) {

@@ -10,10 +10,11 @@
 
 /* Which form it is, by who makes and reads it. */
 typedef enum nyx__packed_kind {
-  NYX_PACKED_A,     /* the left factor of a product: core/linalg/gemm.c */
-  NYX_PACKED_B,     /* the right one: core/linalg/panels.c */
-  NYX_PACKED_LOW_B, /* that of narrow types: core/linalg/low.c */
-  NYX_PACKED_CONV   /* the weight of a convolution: core/op/conv_product.c */
+  NYX_PACKED_A,        /* the left factor of a product: core/linalg/gemm.c */
+  NYX_PACKED_B,        /* the right one: core/linalg/panels.c */
+  NYX_PACKED_LOW_B,    /* that of narrow types: core/linalg/low.c */
+  NYX_PACKED_WINOGRAD, /* that of a convolution, transformed: core/op/winograd.c */
+  NYX_PACKED_CONV      /* the weight of a convolution: core/op/conv_product.c */
 } nyx__packed_kind;
 
 #define NYX_PACKED_SIZES 8
@@ -43,9 +44,9 @@ static inline bool nyx__keeps_packed(const nyx_storage *s) {
 
 /* The form that `key` names of a storage that keeps them, for the caller to release; made
  * by make(arg, data) where there is none. NULL: there is no memory for it, or there are
- * none to be kept. */
+ * none to be kept, or `make` said that it failed. */
 nyx__packed *nyx__packed_get(nyx_storage *s, const nyx__packed_key *key, size_t bytes,
-                             void (*make)(void *arg, void *data), void *arg);
+                             bool (*make)(void *arg, void *data), void *arg);
 void nyx__packed_release(nyx__packed *p); /* NULL is allowed */
 
 #endif

@@ -30,6 +30,7 @@ struct nyx_depthwise_kernels;  /* depthwise.h */
 struct nyx_patches_kernels;    /* patches.h */
 struct nyx_pool_kernels;       /* pool.h */
 struct nyx_quantized_kernels;  /* quantized.h */
+struct nyx_winograd_kernels;   /* winograd.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -49,6 +50,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_patches_kernels *patches;
   const struct nyx_pool_kernels *pool;
   const struct nyx_quantized_kernels *quantized;
+  const struct nyx_winograd_kernels *winograd;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -15,6 +15,7 @@
 #include "reduce.h"
 #include "scan.h"
 #include "softmax.h"
+#include "winograd.h"
 
 #define NYX_NAME2(path) #path
 #define NYX_NAME(path) NYX_NAME2(path)
@@ -34,6 +35,7 @@ extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_patches_kernels NYX_PATH(patches);
 extern const nyx_pool_kernels NYX_PATH(pool);
 extern const nyx_quantized_kernels NYX_PATH(quantized);
+extern const nyx_winograd_kernels NYX_PATH(winograd);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -54,4 +56,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .patches = &NYX_PATH(patches),
     .pool = &NYX_PATH(pool),
     .quantized = &NYX_PATH(quantized),
+    .winograd = &NYX_PATH(winograd),
 };

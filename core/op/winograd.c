@@ -1,0 +1,497 @@
+/* Winograd's convolution by 3 x 3 kernels. The weight is transformed once. Then each unit
+ * of work takes a block of tiles through all three steps while it is in the second cache:
+ * 36 transformed matrices (channels x tiles), their 36 products with the weight's, for a
+ * few output channels at a time, and the outputs. Where there are few tiles, the first
+ * step is done for all of them and units share the output channels too. What is computed
+ * for an output does not depend on this division. Read next: kernels/cpu/winograd.h. */
+#include "winograd.h"
+
+#include <math.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/gemm.h"
+#include "../../kernels/cpu/winograd.h"
+#include "../tensor/packed.h"
+#include "conv_product.h"
+
+#define SIDE NYX_WINOGRAD_SIDE
+#define TAPS NYX_WINOGRAD_TAPS
+#define POINTS NYX_WINOGRAD_POINTS
+
+#define UNITS 16                         /* wanted, for threads to share */
+#define INPUT_BYTES (768 << 10)          /* the transformed inputs of a block */
+#define PRODUCT_BYTES (256 << 10)        /* its products with some output channels */
+#define SHARED_BYTES (8 << 20)           /* the transformed inputs of all, where shared */
+#define WEIGHT_BYTES ((size_t)256 << 20) /* a transformed weight, four times as large */
+#define WEIGHT_CHANNELS 32               /* of the weight, transformed together */
+#define RANGE_WORK (1 << 19)             /* multiplications worth waking a thread for */
+/* Of what is transformed, in multiplications of a product: a kernel, a tile of a channel.
+ * Measured on Sapphire Rapids. */
+#define KERNEL_COST 600
+#define TILE_COST 320
+#define LEAST 16                   /* channels: shorter sums leave the products idle */
+#define LARGEST ((int64_t)1 << 24) /* sizes; below it products of two are in range */
+
+typedef struct winograd_run {
+  nyx_context *ctx;
+  const nyx__conv *v;
+  const nyx_gemm_kernel *gemm;
+  const nyx_winograd_kernel *kernel;
+  int64_t item;
+  const char *x, *bias, *weight, *transformed;
+  char *y, *to; /* to: the transformed weight, when it is written */
+  int64_t in_group, out_group, plane, positions;
+  int64_t across, tiles, all;     /* tiles of a row, of an image, of all images */
+  int64_t width, depth;           /* of the panels of A; channels at a time */
+  int64_t columns, block, blocks; /* tiles of a panel of B, of a block; blocks */
+  int64_t rows, row_units;        /* output channels at a time; such parts of a group */
+  int64_t weight_step, input_step, product_step; /* from one of the 36 to the next */
+  bool own; /* units transform what they need of the weight */
+  size_t strip_bytes, input_bytes, product_bytes, taps_bytes, weight_bytes;
+  char *inputs;           /* of all blocks, where they are shared */
+  atomic_uchar *infinite; /* for each image: something was not finite */
+  atomic_int status;
+} winograd_run;
+
+static int64_t parts(int64_t n, int64_t part) {
+  return (n + part - 1) / part;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+/* From one of 36 matrices of `count` elements to the next: a line further, or all would
+ * compete for the same lines of a cache. */
+static int64_t step_of(const winograd_run *r, int64_t count) {
+  int64_t line = 64 / r->item;
+  return (parts(count, line) + 1) * line;
+}
+
+/* Tiles of a block, output channels at a time. */
+static void divide(winograd_run *r) {
+  int64_t lanes = r->kernel->lanes, tile = POINTS * r->item;
+  int64_t most = INPUT_BYTES / (tile * r->in_group) / r->columns * r->columns;
+  most = least(most > r->columns ? most : r->columns, NYX_WINOGRAD_TILES);
+  if (r->all <= NYX_WINOGRAD_TILES) most = NYX_WINOGRAD_TILES;
+  r->blocks = parts(r->all, most);
+  if (r->blocks > 1 && r->blocks < UNITS) r->blocks = parts(r->all, r->columns);
+  r->block = parts(parts(r->all, r->blocks), lanes) * lanes;
+  r->blocks = parts(r->all, r->block);
+  int64_t panels = r->own ? 1 : PRODUCT_BYTES / (tile * r->block) / r->width;
+  r->rows = least((panels > 1 ? panels : 1) * r->width, r->out_group);
+  r->row_units = parts(r->out_group, r->rows);
+}
+
+static void describe(winograd_run *r, const nyx__conv *v) {
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  *r = (winograd_run){
+      .v = v,
+      .gemm = &nyx__cpu_kernels()->gemm->type[v->dtype == NYX_FLOAT64],
+      .kernel = &nyx__cpu_kernels()->winograd->type[v->dtype == NYX_FLOAT64],
+      .item = (int64_t)nyx_dtype_size(v->dtype),
+      .in_group = v->in_channels / v->groups,
+      .out_group = v->out_channels / v->groups,
+      .plane = wy->in * wx->in,
+      .positions = wy->out * wx->out,
+      .across = parts(wx->out, SIDE)};
+  r->tiles = parts(wy->out, SIDE) * r->across;
+  r->all = r->tiles * v->images;
+  r->columns = r->gemm->tile_cols;
+  r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
+  r->depth = parts(r->in_group, parts(r->in_group, r->gemm->depth));
+  r->weight_step = step_of(r, r->out_group * r->in_group);
+  atomic_init(&r->status, NYX_OK);
+}
+
+static void plan(winograd_run *r, const nyx__conv *v, bool own) {
+  describe(r, v);
+  r->own = own;
+  divide(r);
+  int64_t panels = parts(r->block, r->columns) * r->columns;
+  r->input_step = step_of(r, panels * r->in_group);
+  r->product_step = step_of(r, r->rows * r->block);
+  r->strip_bytes = (size_t)r->block * sizeof(nyx_winograd_strip);
+  r->input_bytes = (size_t)(POINTS * r->input_step * r->item);
+  r->product_bytes = (size_t)(POINTS * r->product_step * r->item);
+  if (!r->own) return;
+  r->weight_step = step_of(r, r->rows * r->depth);
+  r->taps_bytes = (size_t)(WEIGHT_CHANNELS * TAPS * r->width * r->item);
+  r->weight_bytes = (size_t)(POINTS * r->weight_step * r->item);
+}
+
+/* Whether fewer multiplications pay for the transforms, whose costs are counted in
+ * multiplications of the products too. */
+static bool worth(const winograd_run *r) {
+  double lanes = (double)r->kernel->lanes, all = (double)r->all;
+  double in = (double)r->in_group, out = (double)r->out_group;
+  double computed = ceil(all / lanes) * lanes * in * out * POINTS;
+  double kernels = in * out * KERNEL_COST;
+  double tiles = all * (in + out) * TILE_COST;
+  double direct = (double)(r->v->images * r->positions) * in * out * TAPS;
+  return computed + kernels + tiles < direct;
+}
+
+bool nyx__winograd_takes(const nyx__conv *v) {
+  for (int i = 0; i < 2; i++) {
+    const nyx__window *w = &v->window[i];
+    if (w->kernel != 3 || w->stride != 1 || w->dilation != 1) return false;
+    if (w->in < 1 || w->out < 1 || w->in > LARGEST || w->out > LARGEST) return false;
+  }
+  if (v->in_channels / v->groups < LEAST || v->out_channels / v->groups < LEAST)
+    return false;
+  winograd_run r;
+  describe(&r, v);
+  if (r.all > NYX_WINOGRAD_TILES && nyx__winograd_weight_bytes(v) > WEIGHT_BYTES)
+    return false;
+  return worth(&r) && nyx__conv_product_takes(v);
+}
+
+static bool going(winograd_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
+}
+
+static nyx_status finish(const winograd_run *r) {
+  switch (atomic_load(&r->status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(r->ctx, INTERRUPTED);
+    default: return nyx__no_memory(r->ctx, r->input_bytes + r->product_bytes);
+  }
+}
+
+/* Ranges of units of so many multiplications each. */
+static int64_t grain_of(double work) {
+  return work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) + 1 : 1;
+}
+
+/* The weight */
+
+/* Where a panel of A of one of the 36 begins: groups, points, blocks of channels,
+ * panels. */
+static int64_t panel_at(const winograd_run *r, int64_t group, int64_t channel,
+                        int64_t row) {
+  int64_t depth = least(r->depth, r->in_group - channel);
+  return group * POINTS * r->weight_step + channel * r->out_group + row * depth;
+}
+
+size_t nyx__winograd_weight_bytes(const nyx__conv *v) {
+  winograd_run r;
+  describe(&r, v);
+  return (size_t)(v->groups * POINTS * r.weight_step * r.item);
+}
+
+/* The channels first..last-1 of a panel of rows. */
+static void transform_panel(const winograd_run *r, int64_t group, int64_t row,
+                            int64_t live, int64_t first, int64_t last, char *taps,
+                            char *to) {
+  const char *from =
+      r->weight + (group * r->out_group + row) * r->in_group * TAPS * r->item;
+  for (int64_t c = first; c < last; c += WEIGHT_CHANNELS) {
+    int64_t n = least(WEIGHT_CHANNELS, last - c);
+    r->gemm->pack_a(from + c * TAPS * r->item, r->in_group * TAPS, 1, live, live,
+                    n * TAPS, taps);
+    r->kernel->weight(taps, live, n, to + (c - first) * live * r->item, r->weight_step);
+  }
+}
+
+/* Items are (group, panel, block of channels). */
+static void weight_range(void *arg, int64_t begin, int64_t end) {
+  winograd_run *r = arg;
+  int64_t panels = parts(r->out_group, r->width), blocks = parts(r->in_group, r->depth);
+  char *taps = nyx_memory_alloc((size_t)(WEIGHT_CHANNELS * TAPS * r->width * r->item));
+  if (!taps) atomic_store(&r->status, NYX_ERR_MEMORY);
+  for (int64_t i = begin; i < end && going(r); i++) {
+    int64_t first = i % blocks * r->depth, row = i / blocks % panels * r->width;
+    int64_t group = i / blocks / panels;
+    transform_panel(r, group, row, least(r->width, r->out_group - row), first,
+                    least(first + r->depth, r->in_group), taps,
+                    r->to + panel_at(r, group, first, row) * r->item);
+  }
+  nyx_memory_free(taps);
+}
+
+nyx_status nyx__winograd_weight(nyx_context *ctx, const nyx__conv *v, const void *weight,
+                                void *to) {
+  winograd_run r;
+  describe(&r, v);
+  r.ctx = ctx;
+  r.weight = weight;
+  r.to = to;
+  int64_t panels = parts(r.out_group, r.width), blocks = parts(r.in_group, r.depth);
+  nyx_parallel_for(v->groups * panels * blocks,
+                   grain_of((double)(r.width * r.depth) * 8 * TAPS), weight_range, &r);
+  return finish(&r);
+}
+
+/* A block of tiles */
+
+typedef struct unit {
+  int64_t group, t0, t1; /* tiles */
+  nyx_winograd_block block;
+  nyx_winograd_strip *strip;
+  char *stage, *inputs, *products, *taps, *weights;
+} unit;
+
+/* The strips of tiles t0..t1-1 of all images. */
+static void find_strips(const winograd_run *r, unit *u) {
+  const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  int64_t n = 0;
+  for (int64_t t = u->t0, next; t < u->t1; t = next) {
+    int64_t image = t / r->tiles, y = t % r->tiles / r->across * SIDE;
+    int64_t column = t % r->across, x = column * SIDE;
+    next = least(t - column + r->across, u->t1);
+    u->strip[n++] = (nyx_winograd_strip){
+        .first = t - u->t0,
+        .count = next - t,
+        .x = image * r->v->in_channels * r->plane,
+        .top = y - wy->pad,
+        .left = x - wx->pad,
+        .y = image * r->v->out_channels * r->positions + y * wx->out + x,
+        .rows = least(SIDE, wy->out - y),
+        .columns = least((next - t) * SIDE, wx->out - x)};
+  }
+  u->block = (nyx_winograd_block){.tiles = u->t1 - u->t0,
+                                  .strips = n,
+                                  .strip = u->strip,
+                                  .height = wy->in,
+                                  .width = wx->in,
+                                  .y_width = wx->out,
+                                  .y_plane = r->positions};
+}
+
+/* Channels c0..c1-1 of a block: panels of B, blocks of channels one after another. */
+static void transform_inputs(const winograd_run *r, const unit *u, int64_t c0,
+                             int64_t c1) {
+  int64_t panels = parts(r->block, r->columns) * r->columns;
+  for (int64_t c = c0, next; c < c1; c = next) {
+    int64_t first = c / r->depth * r->depth, depth = least(r->depth, r->in_group - first);
+    int64_t at = first * panels + (c - first) * r->columns;
+    next = least(first + depth, c1);
+    r->kernel->input(&u->block, r->x + (u->group * r->in_group + c) * r->plane * r->item,
+                     next - c, u->stage, u->inputs + at * r->item, r->input_step,
+                     r->columns, r->columns * depth);
+  }
+}
+
+/* Rows of the weight, of channels c.., for this unit alone. */
+static void transform_rows(const winograd_run *r, const unit *u, int64_t row,
+                           int64_t rows, int64_t c, int64_t depth) {
+  for (int64_t i = 0; i < rows; i += r->width) {
+    transform_panel(r, u->group, row + i, least(r->width, rows - i), c, c + depth,
+                    u->taps, u->weights + i * depth * r->item);
+  }
+}
+
+/* The 36 products of output channels row..row+rows-1. */
+static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) {
+  int64_t lanes = r->kernel->lanes;
+  int64_t panels = parts(r->block, r->columns) * r->columns;
+  for (int64_t c = 0; c < r->in_group && going(r); c += r->depth) {
+    int64_t depth = least(r->depth, r->in_group - c);
+    const char *a =
+        r->own ? u->weights : r->transformed + panel_at(r, u->group, c, row) * r->item;
+    if (r->own) transform_rows(r, u, row, rows, c, depth);
+    for (int64_t f = 0; f < POINTS; f++) {
+      nyx_product p = {.m = rows,
+                       .n = parts(u->t1 - u->t0, lanes) * lanes,
+                       .k = depth,
+                       .c = u->products + f * r->product_step * r->item,
+                       .ldc = r->block,
+                       .add = c > 0};
+      r->gemm->block(&p, r->width, a + f * r->weight_step * r->item,
+                     u->inputs + (f * r->input_step + c * panels) * r->item);
+    }
+  }
+}
+
+static void run_rows(winograd_run *r, const unit *u, int64_t row) {
+  int64_t rows = least(r->rows, r->out_group - row);
+  multiply(r, u, row, rows);
+  for (int64_t o = 0; o < rows; o++) {
+    int64_t channel = u->group * r->out_group + row + o;
+    const char *bias = r->bias ? r->bias + channel * r->item : NULL;
+    r->kernel->output(&u->block, u->products + o * r->block * r->item, r->product_step,
+                      bias, r->y + channel * r->positions * r->item, o + 1 < rows);
+  }
+  for (int64_t i = 0; i < u->block.strips; i++) {
+    int64_t image = (u->t0 + u->strip[i].first) / r->tiles;
+    if (u->strip[i].infinite)
+      atomic_store_explicit(&r->infinite[image], 1, memory_order_relaxed);
+  }
+}
+
+/* The scratch of a range of units; false: no memory. Its block is u->strip. */
+static bool take_scratch(winograd_run *r, unit *u) {
+  size_t part[] = {
+      r->strip_bytes,   r->kernel->stage_bytes, r->inputs ? 0 : r->input_bytes,
+      r->product_bytes, r->taps_bytes,          r->weight_bytes};
+  size_t bytes = 0, at[6];
+  for (int i = 0; i < 6; i++) {
+    at[i] = bytes;
+    bytes += (part[i] + 63) / 64 * 64;
+  }
+  char *block = nyx_memory_alloc(bytes);
+  if (!block) {
+    atomic_store(&r->status, NYX_ERR_MEMORY);
+    return false;
+  }
+  *u = (unit){.strip = (nyx_winograd_strip *)(void *)block,
+              .stage = block + at[1],
+              .inputs = block + at[2],
+              .products = block + at[3],
+              .taps = block + at[4],
+              .weights = block + at[5]};
+  memset(u->stage, 0,
+         r->kernel->stage_bytes); /* vectors are read beyond what is written */
+  return true;
+}
+
+/* Block i of (block, group). */
+static void find_block(const winograd_run *r, int64_t i, unit *u) {
+  u->group = i % r->v->groups;
+  u->t0 = i / r->v->groups * r->block;
+  u->t1 = least(u->t0 + r->block, r->all);
+  if (r->inputs) u->inputs = r->inputs + i * (int64_t)r->input_bytes;
+  find_strips(r, u);
+}
+
+/* Units are (block, group). */
+static void block_range(void *arg, int64_t begin, int64_t end) {
+  winograd_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    find_block(r, i, &u);
+    transform_inputs(r, &u, 0, r->in_group);
+    for (int64_t row = 0; row < r->out_group && going(r); row += r->rows)
+      run_rows(r, &u, row);
+  }
+  nyx_memory_free(u.strip);
+}
+
+/* Units are (block, group, channel). */
+static void input_range(void *arg, int64_t begin, int64_t end) {
+  winograd_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin, next; i < end && going(r); i = next) {
+    int64_t first = i / r->in_group * r->in_group;
+    next = least(first + r->in_group, end);
+    find_block(r, i / r->in_group, &u);
+    transform_inputs(r, &u, i - first, next - first);
+  }
+  nyx_memory_free(u.strip);
+}
+
+/* Units are (block, group, rows). */
+static void rows_range(void *arg, int64_t begin, int64_t end) {
+  winograd_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  for (int64_t i = begin; i < end && going(r); i++) {
+    find_block(r, i / r->row_units, &u);
+    run_rows(r, &u, i % r->row_units * r->rows);
+  }
+  nyx_memory_free(u.strip);
+}
+
+/* All blocks. Where they are few, the first step goes before the others. */
+static nyx_status run_blocks(winograd_run *r) {
+  int64_t units = r->blocks * r->v->groups, bytes = units * (int64_t)r->input_bytes;
+  double work = (double)r->block * (double)r->in_group * POINTS;
+  if (!r->own && (units >= UNITS || bytes > SHARED_BYTES)) {
+    nyx_parallel_for(units, grain_of(work * (double)r->out_group), block_range, r);
+    return finish(r);
+  }
+  if (!(r->inputs = nyx_memory_alloc((size_t)bytes)))
+    return nyx__no_memory(r->ctx, (size_t)bytes);
+  int64_t grain = least(grain_of(work / (double)r->in_group * 8), r->in_group);
+  nyx_parallel_for(units * r->in_group, grain, input_range, r);
+  nyx_parallel_for(units * r->row_units, grain_of(work * (double)r->rows), rows_range, r);
+  nyx_memory_free(r->inputs);
+  return finish(r);
+}
+
+/* The images that are not finite, again. */
+static nyx_status run_infinite(const winograd_run *r) {
+  nyx__conv v = *r->v;
+  for (int64_t n = 0, next; n < r->v->images; n = next) {
+    next = n + 1;
+    if (!atomic_load_explicit(&r->infinite[n], memory_order_relaxed)) continue;
+    while (next < r->v->images && r->infinite[next]) next++;
+    v.images = next - n;
+    NYX_TRY(nyx__conv_product(r->ctx, &v, r->x + n * v.in_channels * r->plane * r->item,
+                              r->weight, r->bias,
+                              r->y + n * v.out_channels * r->positions * r->item));
+  }
+  return NYX_OK;
+}
+
+nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x,
+                             const void *transformed, const void *weight,
+                             const void *bias, void *y) {
+  winograd_run r;
+  plan(&r, v, !transformed);
+  r.ctx = ctx;
+  r.x = x;
+  r.transformed = transformed;
+  r.weight = weight;
+  r.bias = bias;
+  r.y = y;
+  size_t bytes = (size_t)v->images * sizeof *r.infinite;
+  if (!(r.infinite = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  for (int64_t n = 0; n < v->images; n++) atomic_init(&r.infinite[n], 0);
+  nyx_status status = run_blocks(&r);
+  if (status == NYX_OK) status = run_infinite(&r);
+  nyx_memory_free(r.infinite);
+  return status;
+}
+
+typedef struct keeping {
+  nyx_context *ctx;
+  const nyx__conv *v;
+  const void *weight;
+} keeping;
+
+static bool make_weight(void *arg, void *data) {
+  const keeping *k = arg;
+  return nyx__winograd_weight(k->ctx, k->v, k->weight, data) == NYX_OK;
+}
+
+/* The transformed weight that its storage keeps; NULL: none. */
+static nyx__packed *kept_weight(nyx_context *ctx, const winograd_run *r,
+                                const void *weight) {
+  const nyx__conv *v = r->v;
+  if (!v->keep) return NULL;
+  const nyx__packed_key key = {.kind = NYX_PACKED_WINOGRAD,
+                               .kernel = r->gemm,
+                               .from = weight,
+                               .size = {v->out_channels, v->in_channels, v->groups}};
+  keeping k = {ctx, v, weight};
+  return nyx__packed_get(v->keep, &key, nyx__winograd_weight_bytes(v), make_weight, &k);
+}
+
+nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
+                         const void *weight, const void *bias, void *y) {
+  winograd_run r;
+  describe(&r, v);
+  nyx__packed *kept = kept_weight(ctx, &r, weight);
+  if (kept) {
+    nyx_status status = nyx__winograd_run(ctx, v, x, kept->data, weight, bias, y);
+    nyx__packed_release(kept);
+    return status;
+  }
+  if (r.all <= NYX_WINOGRAD_TILES)
+    return nyx__winograd_run(ctx, v, x, NULL, weight, bias, y);
+  size_t bytes = nyx__winograd_weight_bytes(v);
+  void *transformed = nyx_memory_alloc(bytes);
+  if (!transformed) return nyx__no_memory(ctx, bytes);
+  nyx_status status = nyx__winograd_weight(ctx, v, weight, transformed);
+  if (status == NYX_OK)
+    status = nyx__winograd_run(ctx, v, x, transformed, weight, bias, y);
+  nyx_memory_free(transformed);
+  return status;
+}

@@ -1,0 +1,61 @@
+/* Transforms of Winograd's convolution by 3 x 3 kernels, F(4 x 4, 3 x 3) (Lavin & Gray,
+ * "Fast algorithms for convolutional neural networks", 2015): a tile of 4 x 4 outputs is
+ * 36 products, of 6 x 6 inputs and a kernel as polynomials' values at the points 0,
+ * +-sqrt(1/2), +-sqrt(2) and infinity. Summed over channels each of the 36 is a matrix
+ * product, whose panels are written and read here. Read next: winograd_type.h,
+ * core/op/winograd.c. */
+#ifndef NYX_KERNELS_CPU_WINOGRAD_H
+#define NYX_KERNELS_CPU_WINOGRAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  NYX_WINOGRAD_SIDE = 4,    /* of a tile of outputs */
+  NYX_WINOGRAD_TAPS = 9,    /* of a kernel */
+  NYX_WINOGRAD_POINTS = 36, /* products */
+  NYX_WINOGRAD_TILES = 64,  /* of a block, at most */
+};
+
+/* Tiles beside each other, tiles first..first+count-1 of a block. */
+typedef struct nyx_winograd_strip {
+  int64_t first, count;
+  int64_t x;             /* where the image begins in the input, in elements */
+  int64_t top, left;     /* the first row and column that are read; may lie outside */
+  int64_t y;             /* where the first output is, in elements */
+  int64_t rows, columns; /* outputs: the last tiles may hang over */
+  bool infinite;         /* some output was infinite or not a number */
+} nyx_winograd_strip;
+
+typedef struct nyx_winograd_block {
+  int64_t tiles, strips;
+  nyx_winograd_strip *strip;
+  int64_t height, width; /* of an input plane */
+  int64_t y_width, y_plane;
+} nyx_winograd_block;
+
+/* For each of float32 and float64. `step` is from one of the 36 to the next. */
+typedef struct nyx_winograd_kernel {
+  int64_t lanes;
+  /* Kernels of `width` output channels as a panel of their taps, (channel, tap) by
+   * (channel, tap), to 36 panels of `width` rows. */
+  void (*weight)(const void *taps, int64_t width, int64_t channels, void *to,
+                 int64_t step);
+  /* Channels of a block of tiles, whose planes follow each other, to rows of 36 matrices:
+   * `columns` of a panel, `panel` elements from one panel to the next. Whole vectors are
+   * written. `stage` is scratch of stage_bytes, all zeros before the first use. */
+  size_t stage_bytes;
+  void (*input)(const nyx_winograd_block *b, const void *x, int64_t channels, void *stage,
+                void *to, int64_t step, int64_t columns, int64_t panel);
+  /* One channel of a block from its row in the 36 products to y, plus bias (NULL: none).
+   * `more`: the next channel follows. Strips note what is not finite. */
+  void (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
+                 const void *bias, void *y, bool more);
+} nyx_winograd_kernel;
+
+typedef struct nyx_winograd_kernels {
+  nyx_winograd_kernel type[2];
+} nyx_winograd_kernels;
+
+#endif

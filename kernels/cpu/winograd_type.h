@@ -1,0 +1,384 @@
+/* The loops over one element type T; included by winograd.c, once for each. */
+
+typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef TINT TYPED(lanes) __attribute__((vector_size(VECTOR_BYTES)));
+/* The same, at any address. */
+typedef T TYPED(vecu)
+    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+typedef TINT TYPED(lanesu)
+    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+
+#define V TYPED(vec)
+#define LANES ((int)(VECTOR_BYTES / sizeof(T)))
+#define LOAD(p) ((V) * (const TYPED(vecu) *)(p))
+#define STORE(p, v) (*(TYPED(vecu) *)(p) = (v))
+
+/* Which lanes of a vector are read or written. */
+#if defined(__AVX512F__)
+typedef uint32_t TYPED(part);
+#else
+typedef TYPED(lanes) TYPED(part);
+#endif
+
+/* Lanes lo..hi-1, as far as there are. */
+static inline TYPED(part) TYPED(part_of)(int64_t lo, int64_t hi) {
+  if (lo < 0) lo = 0;
+  if (hi > LANES) hi = LANES;
+#if defined(__AVX512F__)
+  return hi <= lo ? 0
+                  : (uint32_t)((((uint64_t)1 << hi) - 1) & ~(((uint64_t)1 << lo) - 1));
+#else
+  TYPED(lanes) number;
+  UNROLL for (int l = 0; l < LANES; l++) number[l] = l;
+  return (number >= (TINT)(lo > LANES ? LANES : lo)) & (number < (TINT)(hi < 0 ? 0 : hi));
+#endif
+}
+
+/* Zeros in the other lanes, whose memory is not touched. */
+static ALWAYS_INLINE V TYPED(load_part)(const T *from, TYPED(part) part) {
+#if defined(__AVX512F__)
+  return sizeof(T) == 4 ? (V)_mm512_maskz_loadu_ps((__mmask16)part, from)
+                        : (V)_mm512_maskz_loadu_pd((__mmask8)part, from);
+#elif defined(__AVX2__)
+  return sizeof(T) == 4 ? (V)_mm256_maskload_ps((const float *)from, (__m256i)part)
+                        : (V)_mm256_maskload_pd((const double *)from, (__m256i)part);
+#else
+  V v = {0};
+  UNROLL for (int l = 0; l < LANES; l++) {
+    if (part[l]) v[l] = from[l];
+  }
+  return v;
+#endif
+}
+
+static ALWAYS_INLINE void TYPED(store_part)(T *to, V v, TYPED(part) part) {
+#if defined(__AVX512F__)
+  if (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(to, (__mmask16)part, (__m512)v);
+  else
+    _mm512_mask_storeu_pd(to, (__mmask8)part, (__m512d)v);
+#elif defined(__AVX2__)
+  if (sizeof(T) == 4)
+    _mm256_maskstore_ps((float *)to, (__m256i)part, (__m256)v);
+  else
+    _mm256_maskstore_pd((double *)to, (__m256i)part, (__m256d)v);
+#else
+  UNROLL for (int l = 0; l < LANES; l++) {
+    if (part[l]) to[l] = v[l];
+  }
+#endif
+}
+
+/* Lane l is element from[l] of a and b side by side. */
+static ALWAYS_INLINE V TYPED(pick)(V a, V b, TYPED(lanes) from) {
+#if defined(__clang__)
+  V r = a;
+  UNROLL for (int l = 0; l < LANES; l++) r[l] =
+      from[l] < LANES ? a[from[l]] : b[from[l] - LANES];
+  return r;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
+#define ROOT_HALF ((T)0.70710678118654752440)
+#define ROOT_TWO ((T)1.41421356237309504880)
+
+/* Six inputs to the points. */
+static ALWAYS_INLINE void TYPED(input_points)(const V d[SEEN], V to[SEEN]) {
+  V even_half = d[4] - 2 * d[2], odd_half = d[3] - 2 * d[1];
+  V even_two = d[4] - (T)0.5 * d[2], odd_two = d[3] - (T)0.5 * d[1];
+  to[0] = d[0] - (T)2.5 * d[2] + d[4];
+  to[1] = even_half + ROOT_HALF * odd_half;
+  to[2] = even_half - ROOT_HALF * odd_half;
+  to[3] = even_two + ROOT_TWO * odd_two;
+  to[4] = even_two - ROOT_TWO * odd_two;
+  to[5] = d[1] - (T)2.5 * d[3] + d[5];
+}
+
+/* Three taps to the points. */
+static ALWAYS_INLINE void TYPED(weight_points)(V g0, V g1, V g2, V to[SEEN]) {
+  const T half = (T)(-2.0 / 3), two = (T)(1.0 / 6);
+  V even_half = g0 + (T)0.5 * g2, odd_half = ROOT_HALF * g1;
+  V even_two = g0 + 2 * g2, odd_two = ROOT_TWO * g1;
+  to[0] = g0;
+  to[1] = half * (even_half + odd_half);
+  to[2] = half * (even_half - odd_half);
+  to[3] = two * (even_two + odd_two);
+  to[4] = two * (even_two - odd_two);
+  to[5] = g2;
+}
+
+/* The points to four outputs. */
+static ALWAYS_INLINE void TYPED(output_points)(const V m[SEEN], V to[SIDE]) {
+  V even_half = m[1] + m[2], odd_half = ROOT_HALF * (m[1] - m[2]);
+  V even_two = m[3] + m[4], odd_two = ROOT_TWO * (m[3] - m[4]);
+  to[0] = m[0] + even_half + even_two;
+  to[1] = odd_half + odd_two;
+  to[2] = (T)0.5 * even_half + 2 * even_two;
+  to[3] = (T)0.5 * odd_half + 2 * odd_two + m[5];
+}
+
+/* A vector of output channels at a time; what it writes beyond the panel's width is
+ * written over by the next channel. */
+static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, void *to,
+                          int64_t step) {
+  const T *from = taps;
+  T *at = to;
+  const T *end = at + channels * width;
+  for (int64_t c = 0; c < channels; c++, at += width, from += width * NYX_WINOGRAD_TAPS) {
+    for (int64_t r = 0; r < width; r += LANES) {
+      TYPED(part) live = TYPED(part_of)(0, width - r);
+      bool whole = end - at - r >= LANES;
+      V column[3][SEEN], all[SEEN];
+      UNROLL for (int j = 0; j < 3; j++) {
+        const T *tap = from + j * width + r;
+        TYPED(weight_points)
+        (TYPED(load_part)(tap, live), TYPED(load_part)(tap + 3 * width, live),
+         TYPED(load_part)(tap + 6 * width, live), column[j]);
+      }
+      T *out = at + r;
+      UNROLL for (int i = 0; i < SEEN; i++) {
+        TYPED(weight_points)(column[0][i], column[1][i], column[2][i], all);
+        UNROLL for (int j = 0; j < SEEN; j++, out += step) {
+          if (whole)
+            STORE(out, all[j]);
+          else
+            TYPED(store_part)(out, all[j], live);
+        }
+      }
+    }
+  }
+}
+
+/* The stage: what the transform down the columns gives, a plane for each of its six rows
+ * and each column of a tile. A strip of n tiles takes n + 1 slots of a plane, because a
+ * tile also sees the first two columns of the next. Then where vectors of tiles begin,
+ * and their slots from there. */
+#define SLOTS (2 * NYX_WINOGRAD_TILES + 3 * LANES)
+#define PLANES (SEEN * PHASES)
+#define VECTORS (NYX_WINOGRAD_TILES / LANES)
+
+typedef struct TYPED(stage) {
+  T plane[PLANES][SLOTS];
+  TINT from[VECTORS][LANES];
+  int64_t first[VECTORS];
+} TYPED(stage);
+
+static void TYPED(find_slots)(const nyx_winograd_block *b, TYPED(stage) * stage) {
+  const nyx_winograd_strip *s = b->strip;
+  int64_t before = 0; /* strips before the tile */
+  for (int64_t t = 0; t < b->tiles; t += LANES) {
+    int64_t first = 0;
+    for (int64_t l = 0; l < LANES; l++) {
+      while (before + 1 < b->strips && t + l >= s[before + 1].first) before++;
+      if (l == 0) first = before;
+      stage->from[t / LANES][l] = (TINT)(l + before - first);
+    }
+    stage->first[t / LANES] = t + first;
+  }
+}
+
+/* Two vectors of columns of six rows, to LANES / 2 slots of each plane; more is written,
+ * and written over by what comes next. */
+static ALWAYS_INLINE void TYPED(stage_vectors)(const T *const row[SEEN], int64_t column,
+                                               const TYPED(part) live[2],
+                                               const bool whole, T *stage) {
+  V d[2][SEEN], all[2][SEEN];
+  UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL for (int i = 0; i < SEEN; i++) d[h][i] =
+        whole || row[i] ? TYPED(load_part)(row[i] + column + h * LANES, live[h]) : (V){0};
+    TYPED(input_points)(d[h], all[h]);
+  }
+  UNROLL for (int f = 0; f < PHASES; f++) {
+    TYPED(lanes) from;
+    UNROLL for (int l = 0; l < LANES; l++) from[l] = (PHASES * l + f) % (2 * LANES);
+    UNROLL for (int i = 0; i < SEEN; i++)
+        STORE(stage + (i * PHASES + f) * SLOTS, TYPED(pick)(all[0][i], all[1][i], from));
+  }
+}
+
+/* The same strip of the next channel is asked for meanwhile: nothing guesses it. */
+static void TYPED(stage_strip)(const nyx_winograd_block *b, const nyx_winograd_strip *s,
+                               const T *plane, bool more, T *stage) {
+  const T *row[SEEN];
+  int64_t columns = s->count * SIDE + SEEN - SIDE;
+  bool whole = s->top >= 0 && s->top + SEEN <= b->height;
+  for (int i = 0; i < SEEN; i++) {
+    int64_t y = s->top + i;
+    row[i] = y >= 0 && y < b->height ? plane + y * b->width : NULL;
+  }
+  for (int64_t q = 0; q < columns; q += 2 * LANES, stage += LANES / 2) {
+    int64_t column = s->left + q;
+    TYPED(part)
+    live[] = {TYPED(part_of)(-column, b->width - column),
+              TYPED(part_of)(-column - LANES, b->width - column - LANES)};
+    for (int i = 0; more && i < SEEN; i++) {
+      const char *next = (const char *)(row[i] + b->height * b->width + column);
+      if (row[i])
+        for (int64_t p = 0; p < 2 * VECTOR_BYTES; p += 64) __builtin_prefetch(next + p);
+    }
+    if (whole)
+      TYPED(stage_vectors)(row, column, live, true, stage);
+    else
+      TYPED(stage_vectors)(row, column, live, false, stage);
+  }
+}
+
+/* A vector of tiles, whose slots are from[] after the first. */
+static ALWAYS_INLINE void TYPED(input_vector)(const T *stage, const bool together,
+                                              TYPED(lanes) from, T *to, int64_t step) {
+  UNROLL for (int i = 0; i < SEEN; i++) {
+    V d[SEEN], all[SEEN];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      const T *at = stage + (i * PHASES + j % PHASES) * SLOTS + j / PHASES;
+      d[j] = together ? LOAD(at) : TYPED(pick)(LOAD(at), LOAD(at + LANES), from);
+    }
+    TYPED(input_points)(d, all);
+    UNROLL for (int j = 0; j < SEEN; j++, to += step) STORE(to, all[j]);
+  }
+}
+
+static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t channels,
+                         void *scratch, void *to, int64_t step, int64_t columns,
+                         int64_t panel) {
+  TYPED(stage) *stage = scratch;
+  const T *plane = x;
+  T *row = to;
+  TYPED(find_slots)(b, stage);
+  for (int64_t c = 0; c < channels; c++, plane += b->height * b->width, row += columns) {
+    for (int64_t i = 0; i < b->strips; i++) {
+      const nyx_winograd_strip *s = &b->strip[i];
+      TYPED(stage_strip)
+      (b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
+    }
+    for (int64_t t = 0; t < b->tiles; t += LANES) {
+      const TINT *from = stage->from[t / LANES];
+      const T *tiles = stage->plane[0] + stage->first[t / LANES];
+      T *at = row + t / columns * panel + t % columns;
+      TYPED(lanes) slots = *(const TYPED(lanesu) *)from;
+      if (from[LANES - 1] == LANES - 1)
+        TYPED(input_vector)(tiles, true, slots, at, step);
+      else
+        TYPED(input_vector)(tiles, false, slots, at, step);
+    }
+  }
+}
+
+#define ROW ((SIDE + 1) * LANES) /* a vector may be read beyond what is written */
+
+/* The four columns of a row of outputs, side by side. */
+static ALWAYS_INLINE void TYPED(interleave)(const V y[SIDE], T *to) {
+  TYPED(lanes) low, high;
+  UNROLL for (int l = 0; l < LANES; l++) {
+    low[l] = l / 2 + l % 2 * LANES;
+    high[l] = (LANES + l) / 2 + l % 2 * LANES;
+  }
+  V even[2] = {TYPED(pick)(y[0], y[2], low), TYPED(pick)(y[0], y[2], high)};
+  V odd[2] = {TYPED(pick)(y[1], y[3], low), TYPED(pick)(y[1], y[3], high)};
+  UNROLL for (int h = 0; h < 2; h++) {
+    STORE(to + 2 * h * LANES, TYPED(pick)(even[h], odd[h], low));
+    STORE(to + (2 * h + 1) * LANES, TYPED(pick)(even[h], odd[h], high));
+  }
+}
+
+/* A vector of tiles from their products to SIDE rows of outputs; the sum of what makes
+ * 0 * y not 0. */
+static ALWAYS_INLINE V TYPED(output_vector)(const T *from, int64_t step, T bias,
+                                            T rows[SIDE][ROW]) {
+  V column[SIDE][SEEN], check = {0};
+  UNROLL for (int j = 0; j < SEEN; j++) {
+    V m[SEEN], y[SIDE];
+    UNROLL for (int i = 0; i < SEEN; i++) m[i] = LOAD(from + (i * SEEN + j) * step);
+    TYPED(output_points)(m, y);
+    UNROLL for (int i = 0; i < SIDE; i++) column[i][j] = y[i];
+  }
+  UNROLL for (int i = 0; i < SIDE; i++) {
+    V y[SIDE];
+    TYPED(output_points)(column[i], y);
+    UNROLL for (int j = 0; j < SIDE; j++) {
+      y[j] += bias;
+      check += 0 * y[j];
+    }
+    TYPED(interleave)(y, rows[i]);
+  }
+  return check;
+}
+
+/* Tiles t..t+LANES-1 of a strip, from rows of outputs that begin with tile t. */
+static ALWAYS_INLINE void TYPED(store_strip)(const nyx_winograd_block *b,
+                                             const nyx_winograd_strip *s, int64_t t,
+                                             const T rows[SIDE][ROW], T *y) {
+  int64_t skip = s->first > t ? s->first - t : 0; /* tiles of the rows */
+  int64_t at = (t + skip - s->first) * SIDE;      /* columns of the strip */
+  int64_t n = (LANES - skip) * SIDE;
+  if (n > s->columns - at) n = s->columns - at;
+  TYPED(part) live = TYPED(part_of)(0, n % LANES);
+  T *to = y + s->y + at;
+  const T *from = rows[0] + skip * SIDE;
+  for (int64_t i = 0; i < s->rows; i++, to += b->y_width, from += ROW) {
+    UNROLL for (int q = 0; q < SIDE * LANES; q += LANES) {
+      if (n - q >= LANES)
+        STORE(to + q, LOAD(from + q));
+      else if (n > q)
+        TYPED(store_part)(to + q, LOAD(from + q), live);
+    }
+  }
+}
+
+/* The lines of y that the next channel will write. */
+static inline void TYPED(ask_for)(const nyx_winograd_block *b, const T *y) {
+  for (const nyx_winograd_strip *s = b->strip; s < b->strip + b->strips; s++) {
+    for (int64_t i = 0; i < s->rows; i++) {
+      const char *to = (const char *)(y + s->y + i * b->y_width);
+      for (int64_t p = 0; p < s->columns * (int64_t)sizeof(T); p += 64)
+        __builtin_prefetch(to + p, 1);
+    }
+  }
+}
+
+/* Which strips have results that are not finite: some have. */
+static void TYPED(note_infinite)(const nyx_winograd_block *b, const T *y) {
+  for (nyx_winograd_strip *s = b->strip; s < b->strip + b->strips; s++) {
+    for (int64_t i = 0; i < s->rows && !s->infinite; i++) {
+      const T *row = y + s->y + i * b->y_width;
+      for (int64_t j = 0; j < s->columns; j++) s->infinite |= !(0 * row[j] == 0);
+    }
+  }
+}
+
+static void TYPED(output)(const nyx_winograd_block *b, const void *products, int64_t step,
+                          const void *bias, void *y, bool more) {
+  T rows[SIDE][ROW] __attribute__((aligned(VECTOR_BYTES)));
+  T plus = bias ? *(const T *)bias : 0;
+  V check = {0};
+  const nyx_winograd_strip *s = b->strip, *end = s + b->strips;
+  if (more) TYPED(ask_for)(b, (const T *)y + b->y_plane);
+  for (int64_t t = 0; t < b->tiles; t += LANES) {
+    V all = TYPED(output_vector)((const T *)products + t, step, plus, rows);
+    if (b->tiles - t < LANES) { /* the other lanes are of no tile */
+      TYPED(lanes) number;
+      UNROLL for (int l = 0; l < LANES; l++) number[l] = l;
+      all = (V)((TYPED(lanes))all & (number < (TINT)(b->tiles - t)));
+    }
+    check += all;
+    for (; s < end && s->first < t + LANES; s++) {
+      TYPED(store_strip)(b, s, t, rows, y);
+      if (s->first + s->count > t + LANES) break; /* it goes on in the next vector */
+    }
+  }
+  T sum = 0;
+  for (int l = 0; l < LANES; l++) sum += check[l];
+  if (sum != 0) TYPED(note_infinite)(b, y);
+}
+
+#undef V
+#undef LANES
+#undef LOAD
+#undef STORE
+#undef ROOT_HALF
+#undef ROOT_TWO
+#undef SLOTS
+#undef PLANES
+#undef VECTORS
+#undef ROW

@@ -1,0 +1,348 @@
+/* Winograd's convolution against plain loops in double, on every path: sizes around tiles
+ * and vectors, padding of any sign, groups, more channels than a block has terms. Errors
+ * are measured in roundings of the sum of absolute products. Then what it is chosen for,
+ * and that nothing depends on threads, on how the weight is kept, on infinities
+ * elsewhere. */
+#include "core/op/winograd.h"
+
+#include "core/op/conv_product.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
+#include "paths.h"
+
+/* Roundings of the largest sum of absolute products of a tile, for values about normal:
+ * measured are 9 at most from 16 channels on, 15 with six. With the points 1 and 2
+ * instead of the roots of a half and two they would be 40. */
+#define BOUND 20
+
+typedef struct shape {
+  int64_t images, inputs, outputs, groups, in[2], pad[2];
+} shape;
+
+static const shape shapes[] = {
+    {1, 1, 1, 1, {6, 6}, {0, 0}},
+    {1, 4, 4, 1, {1, 1}, {1, 1}},
+    {2, 3, 5, 1, {7, 9}, {1, 1}},
+    {3, 16, 17, 1, {14, 14}, {1, 1}},
+    {2, 20, 33, 1, {8, 8}, {2, 2}},
+    {1, 5, 3, 1, {3, 100}, {1, 1}},
+    {1, 3, 5, 1, {100, 3}, {1, 0}},
+    {5, 40, 64, 1, {7, 7}, {1, 1}},
+    {2, 8, 30, 2, {13, 11}, {1, 2}},
+    {1, 400, 15, 1, {9, 9}, {0, 0}}, /* more than a block's terms */
+    {70, 3, 4, 1, {5, 5}, {1, 1}},   /* images in a vector */
+    {40, 2, 3, 1, {3, 3}, {1, 1}},
+    {2, 16, 16, 1, {12, 14}, {-1, -2}},
+    {1, 2, 3, 1, {5, 6}, {7, 5}}, /* tiles that are all padding */
+    {1, 17, 40, 1, {70, 90}, {1, 1}},
+    {9, 6, 29, 1, {26, 26}, {0, 0}},
+    {1, 33, 100, 1, {33, 34}, {1, 1}},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static nyx__conv conv_of(const shape *s, nyx_dtype dtype) {
+  nyx__conv v = {.dtype = dtype,
+                 .images = s->images,
+                 .in_channels = s->inputs,
+                 .out_channels = s->outputs,
+                 .groups = s->groups};
+  for (int i = 0; i < 2; i++)
+    v.window[i] = (nyx__window){.in = s->in[i],
+                                .kernel = 3,
+                                .stride = 1,
+                                .pad = s->pad[i],
+                                .dilation = 1,
+                                .out = s->in[i] + 2 * s->pad[i] - 2};
+  return v;
+}
+
+/* About normal: a sum of four. */
+static double number(void) {
+  double sum = 0;
+  for (int i = 0; i < 4; i++) sum += (double)(next() & 0xffff) / 65536 - 0.5;
+  return sum * 1.7;
+}
+
+/* Data of a convolution: values in double, and as v's dtype. */
+typedef struct data {
+  nyx__conv v;
+  int64_t n[3], taps;                   /* elements of x, weight, y; in a channel's sum */
+  double *x, *weight, *bias, *y, *size; /* size: sums of absolute products */
+  void *in[3], *out;
+} data;
+
+static double *zeros(int64_t n) {
+  double *v = calloc((size_t)n + 1, sizeof *v);
+  if (!v) abort();
+  return v;
+}
+
+static void *as_dtype(nyx_dtype dtype, double *from, int64_t n) {
+  double *wide = zeros(n);
+  float *narrow = (float *)wide;
+  for (int64_t i = 0; i < n; i++) {
+    if (dtype == NYX_FLOAT64)
+      wide[i] = from[i];
+    else
+      from[i] = narrow[i] = (float)from[i];
+  }
+  return wide;
+}
+
+static double *numbers(int64_t n) {
+  double *v = zeros(n);
+  for (int64_t i = 0; i < n; i++) v[i] = number();
+  return v;
+}
+
+static double value(const data *d, const void *from, int64_t i) {
+  return d->v.dtype == NYX_FLOAT64 ? ((const double *)from)[i] : ((const float *)from)[i];
+}
+
+/* y = x * weight + bias and the sizes, output by output. */
+static void plain(data *d) {
+  const nyx__conv *v = &d->v;
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
+  for (int64_t i = 0; i < d->n[2]; i++) {
+    int64_t x = i % wx->out, y = i / wx->out % wy->out, o = i / wx->out / wy->out;
+    int64_t n = o / v->out_channels;
+    o %= v->out_channels;
+    double sum = d->bias[o], size = fabs(sum);
+    for (int64_t t = 0; t < ins * 9; t++) {
+      int64_t c = n * v->in_channels + o / outs * ins + t / 9;
+      int64_t row = y + t % 9 / 3 - wy->pad, column = x + t % 3 - wx->pad;
+      if (row < 0 || row >= wy->in || column < 0 || column >= wx->in) continue;
+      double product =
+          d->x[(c * wy->in + row) * wx->in + column] * d->weight[o * ins * 9 + t];
+      sum += product;
+      size += fabs(product);
+    }
+    d->y[i] = sum;
+    d->size[i] = size;
+  }
+}
+
+static data make_data(const shape *s, nyx_dtype dtype) {
+  data d = {.v = conv_of(s, dtype)};
+  const nyx__conv *v = &d.v;
+  d.n[0] = v->images * v->in_channels * v->window[0].in * v->window[1].in;
+  d.n[1] = v->out_channels * (v->in_channels / v->groups) * 9;
+  d.n[2] = v->images * v->out_channels * v->window[0].out * v->window[1].out;
+  d.x = numbers(d.n[0]);
+  d.weight = numbers(d.n[1]);
+  d.bias = numbers(v->out_channels);
+  d.y = numbers(d.n[2]);
+  d.size = numbers(d.n[2]);
+  d.in[0] = as_dtype(dtype, d.x, d.n[0]);
+  d.in[1] = as_dtype(dtype, d.weight, d.n[1]);
+  d.in[2] = as_dtype(dtype, d.bias, v->out_channels);
+  d.out = as_dtype(dtype, d.y, d.n[2]);
+  return d;
+}
+
+static void drop(data *d) {
+  void *all[] = {d->x,     d->weight, d->bias,  d->y,  d->size,
+                 d->in[0], d->in[1],  d->in[2], d->out};
+  for (int i = 0; i < 9; i++) free(all[i]);
+}
+
+/* The largest size in the tile of output i: what its error is relative to. */
+static double tile_size(const data *d, int64_t i) {
+  int64_t height = d->v.window[0].out, width = d->v.window[1].out;
+  int64_t x = i % width / 4 * 4, y = i / width % height / 4 * 4;
+  int64_t plane = i / width / height * height * width;
+  double most = 0;
+  for (int64_t r = y; r < y + 4 && r < height; r++) {
+    for (int64_t c = x; c < x + 4 && c < width; c++)
+      most = fmax(most, d->size[plane + r * width + c]);
+  }
+  return most;
+}
+
+static nyx_status run(const data *d, const void *kept, void *y) {
+  return nyx__winograd_run(ctx, &d->v, d->in[0], kept, d->in[1], d->in[2], y);
+}
+
+static void against_loops(void) {
+  for (int i = 0; i < 2 * SHAPES; i++) {
+    data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
+    plain(&d);
+    double unit = i % 2 ? 0x1p-53 : 0x1p-24, worst = 0;
+    CHECK_OK(ctx, nyx__winograd(ctx, &d.v, d.in[0], d.in[1], d.in[2], d.out));
+    for (int64_t q = 0; q < d.n[2]; q++) {
+      double off = fabs(value(&d, d.out, q) - d.y[q]) / unit, size = tile_size(&d, q);
+      if (off > 0) worst = fmax(worst, off / size);
+      if (isnan(off)) worst = INFINITY;
+    }
+    if (getenv("SHOW")) printf("# %d %g\n", i, worst);
+    CHECK_AT(worst <= BOUND, "error", " of shape %d: %g roundings", i / 2, worst);
+    drop(&d);
+  }
+}
+
+/* One bit pattern with any number of threads, with the weight kept or not. */
+static void same_bits(void) {
+  static const int counts[] = {1, 2, 5};
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    size_t bytes = (size_t)d.n[2] * sizeof(float);
+    void *kept = malloc(nyx__winograd_weight_bytes(&d.v)), *first = malloc(bytes);
+    REQUIRE(CHECK(kept && first));
+    CHECK_OK(ctx, run(&d, NULL, first));
+    for (int k = 0; k < 6; k++) {
+      CHECK_OK(ctx, nyx_parallel_set_threads(counts[k / 2]));
+      memset(d.out, 0xff, bytes);
+      CHECK_OK(ctx, nyx__winograd_weight(ctx, &d.v, d.in[1], kept));
+      CHECK_OK(ctx, run(&d, k % 2 ? kept : NULL, d.out));
+      CHECK_AT(memcmp(first, d.out, bytes) == 0, "bits", " of shape %d, way %d", i, k);
+    }
+    free(kept);
+    free(first);
+    drop(&d);
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+}
+
+/* What is not finite, or overflows on the way, is as of the plain product, and so are the
+ * results beside it; other images are as they were. */
+static void infinities(void) {
+  static const shape s = {5, 24, 24, 1, {9, 21}, {1, 1}};
+  static const float bad[] = {INFINITY, NAN, 3e38f};
+  data d = make_data(&s, NYX_FLOAT32);
+  int64_t image = d.n[2] / 5, x = d.n[0] / 5;
+  size_t bytes = (size_t)image * sizeof(float);
+  float *before = malloc(5 * bytes), *expect = malloc(bytes), *in = d.in[0], *y = d.out;
+  REQUIRE(CHECK(before && expect));
+  CHECK_OK(ctx, run(&d, NULL, before));
+  for (int i = 0; i < 3; i++) {
+    float was = in[3 * x + 100];
+    in[3 * x + 100] = bad[i];
+    CHECK_OK(ctx, run(&d, NULL, y));
+    nyx__conv one = d.v;
+    one.images = 1;
+    CHECK_OK(ctx, nyx__conv_product(ctx, &one, in + 3 * x, d.in[1], d.in[2], expect));
+    CHECK(memcmp(expect, y + 3 * image, bytes) == 0);
+    CHECK(memcmp(before, y, 3 * bytes) == 0);
+    CHECK(memcmp(before + 4 * image, y + 4 * image, bytes) == 0);
+    int64_t finite = 0;
+    for (int64_t q = 0; q < image; q++) finite += isfinite(y[3 * image + q]) != 0;
+    CHECK(finite >= image - 9 * 24); /* what its element reaches, no others */
+    in[3 * x + 100] = was;
+  }
+  free(before);
+  free(expect);
+  drop(&d);
+}
+
+/* A gradient of the input is such a convolution. */
+static void gradient(void) {
+  static const shape s = {2, 40, 24, 1, {31, 22}, {1, 2}};
+  data d = make_data(&s, NYX_FLOAT32);
+  shape t = {2, 24, 40, 1, {31, 24}, {1, 0}};
+  data turned = make_data(&t, NYX_FLOAT32);
+  for (int64_t i = 0; i < d.n[1]; i++) {
+    int64_t o = i / 9 / 40, c = i / 9 % 40;
+    turned.weight[(c * 24 + o) * 9 + 8 - i % 9] = d.weight[i];
+  }
+  for (int64_t c = 0; c < 40; c++) turned.bias[c] = 0;
+  plain(&turned);
+  CHECK_OK(ctx, nyx__conv_input(ctx, &d.v, turned.in[0], d.in[1], d.in[0]));
+  for (int64_t i = 0; i < d.n[0]; i++)
+    CHECK_NEAR(value(&d, d.in[0], i), turned.y[i],
+               BOUND * 0x1p-24 * tile_size(&turned, i));
+  drop(&d);
+  drop(&turned);
+}
+
+static void choice(void) {
+  static const struct {
+    shape s;
+    bool taken;
+  } cases[] = {
+      {{1, 64, 64, 1, {56, 56}, {1, 1}}, true},
+      {{1, 128, 128, 1, {28, 28}, {1, 1}}, true},
+      {{1, 256, 256, 1, {14, 14}, {1, 1}}, true},
+      {{1, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* four tiles in a vector */
+      {{2, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* kernels cost more than they save */
+      {{16, 512, 512, 1, {7, 7}, {1, 1}}, true},
+      {{128, 32, 64, 1, {26, 26}, {0, 0}}, true},
+      {{16, 3, 64, 1, {56, 56}, {1, 1}}, false},
+      {{1, 64, 64, 1, {4, 4}, {1, 1}}, false},
+      {{1, 64, 64, 1, {0, 8}, {2, 2}}, false},
+  };
+  if (!nyx__cpu_kernels()->gemm->fast) return; /* a BLAS may be chosen */
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    nyx__conv v = conv_of(&cases[i].s, NYX_FLOAT32);
+    CHECK_AT(nyx__winograd_takes(&v) == cases[i].taken, "choice", " of case %d", (int)i);
+    for (int k = 0; k < 3 && cases[i].taken; k++) {
+      nyx__conv other = v;
+      if (k == 0) other.window[0].stride = 2;
+      if (k == 1) other.window[1].dilation = 2;
+      if (k == 2) other.window[1].kernel = 5;
+      CHECK(!nyx__winograd_takes(&other));
+    }
+  }
+}
+
+/* Every allocation fails in turn. */
+static void without_memory(void) {
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    nyx_memory_stats before, after;
+    nyx_memory_get_stats(&before);
+    nyx_status status = NYX_ERR_MEMORY;
+    int n = 0;
+    for (; status != NYX_OK && n < 500; n++) {
+      nyx_memory_fail_after(n);
+      status = nyx__winograd(ctx, &d.v, d.in[0], d.in[1], d.in[2], d.out);
+      nyx_memory_fail_after(-1);
+      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+      nyx_memory_get_stats(&after);
+      CHECK_INT(after.live, before.live);
+    }
+    CHECK_OK(ctx, status);
+    CHECK(n > 2);
+    drop(&d);
+  }
+}
+
+/* The request comes with the `ask_at`th range of work. */
+static int64_t ask_at;
+
+static void asking(void *user, int64_t count, void (*job)(void *, int64_t), void *arg) {
+  for (int64_t i = 0; i < count; i++) {
+    if (ask_at-- == 0) nyx_context_interrupt((nyx_context *)user);
+    job(arg, i);
+  }
+}
+
+static void interrupted(void) {
+  static const shape s = {8, 64, 64, 1, {56, 56}, {1, 1}};
+  data d = make_data(&s, NYX_FLOAT32);
+  nyx_job_system jobs = {.run = asking, .user = ctx, .threads = 2};
+  for (int at = 0; at < 24; at += 3) {
+    ask_at = at;
+    nyx_parallel_set_jobs(&jobs);
+    nyx_status status = nyx__winograd(ctx, &d.v, d.in[0], d.in[1], d.in[2], d.out);
+    nyx_parallel_set_jobs(NULL);
+    CHECK(ask_at < 0);
+    CHECK_STATUS(status, NYX_ERR_INTERRUPTED);
+  }
+  drop(&d);
+}
+
+static void all(void) {
+  RUN(against_loops);
+  RUN(same_bits);
+  RUN(infinities);
+  RUN(gradient);
+  RUN(choice);
+  RUN(without_memory);
+  RUN(interrupted);
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  return on_every_path(argv[0], all);
+}
