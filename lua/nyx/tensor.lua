@@ -261,21 +261,36 @@ end
 
 -- ---------------------------------------------------------------- like another tensor
 
--- Options for a tensor like x: its dtype and device unless said otherwise.
+-- Options for a tensor like x: its dtype, device and memory format unless said otherwise.
 local function like(where, x, options)
   tensor_argument(where, "x", x)
-  options = check.options(where, options, "dtype device requires_grad")
+  options = check.options(where, options, "dtype device memory_format requires_grad")
+  local last = x.ndim == 4 and not x:is_contiguous() and x:is_contiguous("channels_last")
   return x.shape, { dtype = options.dtype or x.dtype, device = options.device or x.device,
+    memory_format = options.memory_format or (last and "channels_last" or "contiguous"),
     requires_grad = options.requires_grad or false }
 end
 
-for name, what in pairs { zeros = "zeros", ones = "ones", empty = "undefined values",
-  rand = "uniform random numbers", randn = "normal random numbers" } do
+for name, what in pairs { zeros = "zeros", ones = "ones", empty = "undefined values" } do
   local where = name .. "_like"
-  docs[where] = { "creation", ("nyx.%s(x, options): %s, shaped like x"):format(where, what) }
+  docs[where] = { "creation",
+    ("nyx.%s(x, options): %s, shaped and laid out like x"):format(where, what) }
   nyx[where] = function(x, options)
     local shape, made = like(where, x, options)
     return nyx[name](shape, made)
+  end
+end
+
+-- The numbers do not depend on how they lie in memory.
+for name, what in pairs { rand = "uniform random numbers", randn = "normal random numbers" } do
+  local where = name .. "_like"
+  docs[where] = { "creation",
+    ("nyx.%s(x, options): %s, shaped and laid out like x"):format(where, what) }
+  nyx[where] = function(x, options)
+    local shape, made = like(where, x, options)
+    local y = nyx[name](shape, { dtype = made.dtype, device = made.device })
+    y = y:to { memory_format = made.memory_format }
+    return made.requires_grad and y:requires_grad_(true) or y
   end
 end
 
