@@ -138,25 +138,6 @@ typedef struct conv_fn {
   int weight; /* which input it is; -1: none */
 } conv_fn;
 
-/* t in a dtype and channels-last: t itself, retained, or a copy. */
-static nyx_status last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
-                          nyx_tensor **out) {
-  nyx_spec spec;
-  nyx__spec(&spec, dtype, 4, t->shape);
-  nyx__spec_last(&spec);
-  bool same = t->dtype == dtype;
-  for (int d = 0; same && d < 4; d++)
-    same = t->shape[d] == 1 || t->stride[d] == spec.stride[d];
-  if (same) {
-    *out = nyx_tensor_retain(t);
-    return NYX_OK;
-  }
-  NYX_TRY(nyx__tensor_of(ctx, t->storage->device, &spec, out));
-  nyx_status status = nyx__copy_into(ctx, t, *out);
-  if (status != NYX_OK) nyx_tensor_release(*out);
-  return status;
-}
-
 static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
   nyx_context *ctx = c->ctx;
   nyx_tensor *in[3] = {NULL}, *out = NULL;
@@ -171,9 +152,9 @@ static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
     else if (i == fn->weight && t->dtype == v->dtype)
       in[i] = nyx_tensor_retain(t);
     else
-      status = last_as(ctx, t, v->dtype, &in[i]);
+      status = nyx__last_as(ctx, t, v->dtype, &in[i]);
   }
-  if (status == NYX_OK) status = last_as(ctx, c->out[0], v->dtype, &out);
+  if (status == NYX_OK) status = nyx__last_as(ctx, c->out[0], v->dtype, &out);
   if (status == NYX_OK) status = fn->last(ctx, v, in, nyx__data(out));
   if (status == NYX_OK && out != c->out[0]) status = nyx__copy_into(ctx, out, c->out[0]);
   for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);

@@ -14,12 +14,14 @@
 #include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/last.h"
 
-#define UNITS 16                        /* wanted, for threads to share */
-#define TILES 16                        /* of places in a unit, at most */
-#define LEAST_TILES 4                   /* and at least, where more units are wanted */
-#define WEIGHT_BYTES ((int64_t)1 << 20) /* from here on units rather share its columns   \
-                                         */
-#define SCRATCH_BYTES ((double)(16 << 20))
+#define UNITS 16      /* wanted, for threads to share */
+#define TILES 16      /* of places in a unit, at most */
+#define LEAST_TILES 4 /* and at least, where more units are wanted */
+#define WEIGHT_BYTES                                                                     \
+  ((int64_t)1 << 20)    /* from here on units rather share its columns                   \
+                         */
+#define MOST_PLACES 256 /* of a unit, in any kernel */
+#define SCRATCH_BYTES ((double)(64 << 20))
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
 #define LARGEST ((int64_t)1 << 24)     /* sizes; below it products of two are in range */
 #define PAGE 4096 /* places so far apart share few lines of the first cache */
@@ -177,13 +179,13 @@ static void pack_terms(const last_run *r, int64_t group, int64_t first, int64_t 
   }
 }
 
-/* Items are (group, block of terms, panel). */
+/* Items are (group, panel, block of terms): the terms of a column follow one another. */
 static void pack_range(void *arg, int64_t begin, int64_t end) {
   const last_run *r = arg;
   int64_t blocks = block_count(r);
   for (int64_t i = begin; i < end; i++) {
-    int64_t panel = i % r->panels, group = i / r->panels / blocks;
-    term_block b = block_at(r, i / r->panels % blocks);
+    int64_t panel = i / blocks % r->panels, group = i / r->panels / blocks;
+    term_block b = block_at(r, i % blocks);
     pack_terms(r, group, b.first, b.runs * b.length, panel * r->tile,
                panel_at(r, group, &b, panel));
   }
@@ -372,6 +374,19 @@ static nyx_status run_sum(const nyx__last_sum *s) {
 
 /* Forward */
 
+/* About what a unit copies at most, forward or for the input. */
+static double padded_bytes(const nyx__conv *v, bool input) {
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  int64_t height = input ? wy->in : wy->out, width = input ? wx->in : wx->out;
+  int64_t step_y = input ? 1 : wy->stride, step_x = input ? 1 : wx->stride;
+  int64_t channels = (input ? v->out_channels : v->in_channels) / v->groups;
+  int64_t span = least(width, MOST_PLACES), rows = parts(MOST_PLACES, span);
+  int64_t images = least(rows / height + 2, v->images);
+  double down = (double)(rows * step_y) + (double)images * (double)extent(wy);
+  double across = (double)(span * step_x + extent(wx));
+  return down * across * (double)(channels + 64) * (double)sizeof(double);
+}
+
 bool nyx__conv_last_takes(const nyx__conv *v) {
   for (int i = 0; i < 2; i++) {
     const nyx__window *w = &v->window[i];
@@ -379,14 +394,7 @@ bool nyx__conv_last_takes(const nyx__conv *v) {
         w->stride > 64 || w->dilation > LARGEST / 64 || w->in < 1 || w->out < 1)
       return false;
   }
-  /* The rows that a few places see, with the most channels: forward and for the input. */
-  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  int64_t channels = v->in_channels > v->out_channels ? v->in_channels : v->out_channels;
-  double across = (double)(256 * wx->stride + extent(wx));
-  double rows = 256.0 * (double)wy->stride + 257.0 * (double)extent(wy);
-  if (wx->out > 8 && wx->in > 8) rows = rows / 8 + (double)extent(wy);
-  double bytes = across * rows * (double)(channels / v->groups + 64) * 8;
-  return bytes < 64 * SCRATCH_BYTES;
+  return padded_bytes(v, false) < SCRATCH_BYTES && padded_bytes(v, true) < SCRATCH_BYTES;
 }
 
 static nyx__last_sum sum_of(nyx_context *ctx, const nyx__conv *v,
@@ -538,6 +546,9 @@ typedef struct weight_run {
   int64_t width, block_rows;               /* of panels of y; rows multiplied together */
   int64_t chunk, chunks, depth;            /* terms and places of a block */
   int64_t blocks, segments, each;
+  int64_t merged; /* taps of a row that are read together: few channels */
+  int64_t a_at, from_at, slots_at; /* parts of the scratch, after the panels */
+  size_t scratch;
   const char *x, *y;
   char *to, *partial;
   atomic_int status;
@@ -565,41 +576,59 @@ static void plan_weight(weight_run *w, const nyx__conv *v) {
   if (segments < 1) segments = 1;
   w->each = parts(w->blocks, segments);
   w->segments = parts(w->blocks, w->each);
+  bool few = w->in < tile && v->groups == 1 && v->window[1].dilation == 1;
+  w->merged = few ? v->window[1].kernel : 1;
+  w->a_at = w->chunk * w->depth * w->item;
+  w->from_at = parts(w->a_at + w->block_rows * w->depth * w->item, 64) * 64;
+  w->slots_at = w->from_at + w->depth * (int64_t)sizeof(void *);
+  int64_t slots = w->merged > 1 ? w->depth * w->merged * w->in * w->item : 0;
+  w->scratch = (size_t)(w->slots_at + slots);
   atomic_init(&w->status, NYX_OK);
 }
 
-/* Where tap (ky, kx) of places q0..q1-1 reads, from channel c of a group on; NULL:
- * outside. */
-static void find_tap(const weight_run *w, int64_t group, int64_t ky, int64_t kx,
-                     int64_t c, int64_t q0, int64_t q1, const void **from) {
+/* What is read of x for places q0..q1-1: `merged` taps of row ky from kx on, side by
+ * side, from element c on; NULL: all outside. What is partly outside is copied to a slot.
+ */
+static void find_taps(const weight_run *w, int64_t group, int64_t ky, int64_t kx,
+                      int64_t c, int64_t q0, int64_t q1, const void **from, char *slots) {
   const nyx__window *wy = &w->v->window[0], *wx = &w->v->window[1];
-  int64_t channels = w->v->in_channels;
+  int64_t pixel = w->v->in_channels * w->item;
   for (int64_t q = q0; q < q1;) {
     int64_t row = q / wx->out, x = q - row * wx->out, n = row / wy->out;
     int64_t y = row % wy->out * wy->stride - wy->pad + ky * wy->dilation;
     int64_t end = least(wx->out, x + q1 - q);
-    const char *line =
-        w->x + ((n * wy->in + y) * wx->in * channels + group * w->in + c) * w->item;
+    const char *line = w->x + (n * wy->in + y) * wx->in * pixel + group * w->in * w->item;
     bool inside = y >= 0 && y < wy->in;
     for (; x < end; x++, q++) {
       int64_t at = x * wx->stride - wx->pad + kx * wx->dilation;
-      bool here = inside && at >= 0 && at < wx->in;
-      from[q - q0] = here ? line + at * channels * w->item : NULL;
+      int64_t lo = at < 0 ? -at : 0, hi = least(w->merged, wx->in - at);
+      from[q - q0] = NULL;
+      if (!inside || lo >= hi) continue;
+      const char *here = line + at * pixel;
+      if (hi - lo < w->merged) {
+        char *slot = slots + (q - q0) * w->merged * pixel;
+        memset(slot, 0, (size_t)(w->merged * pixel));
+        memcpy(slot + lo * pixel, here + lo * pixel, (size_t)((hi - lo) * pixel));
+        here = slot;
+      }
+      from[q - q0] = here + c * w->item;
     }
   }
 }
 
 /* Terms t0..t1-1 of places q0..q1-1 as panels. */
 static void pack_patches(const weight_run *w, int64_t group, int64_t t0, int64_t t1,
-                         int64_t q0, int64_t q1, const void **from, char *panels) {
+                         int64_t q0, int64_t q1, char *panels) {
   int64_t tile = w->gemm->tile_cols, depth = q1 - q0, across = w->v->window[1].kernel;
   int64_t tail = (t1 - t0) / tile * tile; /* the last panel, if it is not full */
+  const void **from = (const void **)(void *)(panels + w->from_at);
   if (tail < t1 - t0)
     memset(panels + tail * depth * w->item, 0, (size_t)(tile * depth * w->item));
   for (int64_t t = t0, n; t < t1; t += n) {
-    int64_t tap = t / w->in, c = t % w->in;
-    n = least(w->in - c, t1 - t);
-    find_tap(w, group, tap / across, tap % across, c, q0, q1, from);
+    int64_t run = w->merged * w->in, c = t % run, tap = t / run * w->merged;
+    n = least(run - c, t1 - t);
+    find_taps(w, group, tap / across, tap % across, c, q0, q1, from,
+              panels + w->slots_at);
     w->last->place(from, depth, t - t0, n, tile, depth, panels);
   }
 }
@@ -609,9 +638,8 @@ static void weight_block(const weight_run *w, int64_t group, int64_t t0, int64_t
                          int64_t block, char *to, bool add, char *scratch) {
   int64_t q0 = block * w->depth, q1 = least(q0 + w->depth, w->positions);
   int64_t all = w->v->out_channels, first = group * w->out;
-  char *a = scratch + w->chunk * w->depth * w->item;
-  const void **from = (const void **)(void *)(a + w->block_rows * w->depth * w->item);
-  pack_patches(w, group, t0, t1, q0, q1, from, scratch);
+  char *a = scratch + w->a_at;
+  pack_patches(w, group, t0, t1, q0, q1, scratch);
   for (int64_t row = 0; row < w->out; row += w->block_rows) {
     nyx_product p = {.m = least(w->block_rows, w->out - row),
                      .n = t1 - t0,
@@ -625,11 +653,6 @@ static void weight_block(const weight_run *w, int64_t group, int64_t t0, int64_t
   }
 }
 
-static size_t weight_scratch(const weight_run *w) {
-  return (size_t)((w->chunk + w->block_rows) * w->depth * w->item) +
-         (size_t)w->depth * sizeof(void *);
-}
-
 static bool still_going(weight_run *w) {
   if (nyx__interrupted(w->ctx)) atomic_store(&w->status, NYX_ERR_INTERRUPTED);
   return atomic_load_explicit(&w->status, memory_order_relaxed) == NYX_OK;
@@ -639,7 +662,7 @@ static bool still_going(weight_run *w) {
 static void weight_range(void *arg, int64_t begin, int64_t end) {
   weight_run *w = arg;
   int64_t bytes = w->v->out_channels * w->terms * w->item;
-  char *scratch = nyx_memory_alloc(weight_scratch(w));
+  char *scratch = nyx_memory_alloc(w->scratch);
   if (!scratch) {
     atomic_store(&w->status, NYX_ERR_MEMORY);
     return;
@@ -690,5 +713,5 @@ nyx_status nyx__conv_last_weight(nyx_context *ctx, const nyx__conv *v, const voi
     nyx_parallel_for(count, 1 << 15,
                      v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);
   nyx_memory_free(w.partial);
-  return finish(ctx, &w.status, weight_scratch(&w));
+  return finish(ctx, &w.status, w.scratch);
 }

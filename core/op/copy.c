@@ -215,6 +215,27 @@ nyx_status nyx__layout_of(nyx_context *ctx, nyx_tensor *t, const nyx_spec *like,
   return in_format(ctx, t, &format, out);
 }
 
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                        nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec(&spec, dtype, 4, t->shape);
+  nyx__spec_last(&spec);
+  bool same = t->dtype == dtype;
+  for (int d = 0; same && d < 4; d++)
+    same = t->shape[d] == 1 || t->stride[d] == spec.stride[d];
+  if (same) {
+    *out = nyx_tensor_retain(t);
+    return NYX_OK;
+  }
+  NYX_TRY(nyx__tensor_of(ctx, t->storage->device, &spec, out));
+  nyx_status status = nyx__copy_into(ctx, t, *out);
+  if (status != NYX_OK) {
+    nyx_tensor_release(*out);
+    *out = NULL;
+  }
+  return status;
+}
+
 /* Composites that give the input itself where nothing has to be done */
 
 static nyx_status to_make(nyx_call *c) {

@@ -75,6 +75,9 @@ nyx_status nyx__contiguous(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out);
 /* Contiguous and of `dtype`: t itself, retained, or a converted copy; not recorded. */
 nyx_status nyx__contiguous_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
                               nyx_tensor **out);
+/* The same for images (batch, channels, height, width), channels-last in memory. */
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                        nyx_tensor **out);
 /* Copies src, broadcast and converted, into dst (any strides, same device); not recorded.
  */
 nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);

@@ -19,8 +19,9 @@
 #define TILE_ROWS 4
 #endif
 #define TILE_VECTORS 2
-#define AHEAD 8  /* rows of B that are asked for before they are needed */
-#define PLACES 8 /* of a depthwise convolution, together */
+#define AHEAD 8   /* rows of B that are asked for before they are needed */
+#define NEXT 1024 /* elements of a result that are asked for before their turn */
+#define PLACES 8  /* of a depthwise convolution, together */
 
 #define TYPED_SOURCE "last_type.h"
 #include "both_floats.h"

@@ -249,78 +249,165 @@ static void TYPED(spread)(const void *from, const nyx_last_box *box, int64_t cha
   }
 }
 
-/* Batch norm */
+/* Batch norm: WIDE vectors of channels at a time, whose sums and factors stay in
+ * registers while the places go by; then single vectors, then what is left. */
+
+#define WIDE 4
+#define EACH(c, call)                                                                    \
+  for (; c + WIDE * LANES <= channels; c += WIDE * LANES) call(WIDE);                    \
+  for (; c + LANES <= channels; c += LANES) call(1)
+
+static ALWAYS_INLINE void TYPED(moments_of)(const int n, const T *x, int64_t rows,
+                                            int64_t step, T *mean, T *squares) {
+  V m[WIDE], s[WIDE];
+  UNROLL for (int v = 0; v < n; v++) m[v] = s[v] = (V){0};
+  for (int64_t i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < n; v++) m[v] += LOAD(x + i * step + v * LANES);
+  }
+  UNROLL for (int v = 0; v < n; v++) m[v] /= (T)rows;
+  for (int64_t i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < n; v++) {
+      V d = LOAD(x + i * step + v * LANES) - m[v];
+      s[v] += d * d;
+    }
+  }
+  UNROLL for (int v = 0; v < n; v++) {
+    STORE(mean + v * LANES, m[v]);
+    STORE(squares + v * LANES, s[v]);
+  }
+}
 
 static void TYPED(moments)(const void *x_, int64_t rows, int64_t channels, void *mean_,
                            void *squares_) {
-  const T *restrict x = x_;
-  T *restrict mean = mean_, *restrict squares = squares_;
-  memset(mean, 0, (size_t)channels * sizeof(T));
-  memset(squares, 0, (size_t)channels * sizeof(T));
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    const T *a = x + i * channels, *b = a + channels, *d = b + channels,
-            *e = d + channels;
-    for (int64_t c = 0; c < channels; c++) mean[c] += (a[c] + b[c]) + (d[c] + e[c]);
+  const T *x = x_;
+  T *mean = mean_, *squares = squares_;
+  int64_t c = 0;
+#define MOMENTS(n) TYPED(moments_of)(n, x + c, rows, channels, mean + c, squares + c)
+  EACH(c, MOMENTS);
+#undef MOMENTS
+  for (; c < channels; c++) {
+    T sum = 0, square = 0;
+    for (int64_t i = 0; i < rows; i++) sum += x[i * channels + c];
+    mean[c] = sum / (T)rows;
+    for (int64_t i = 0; i < rows; i++) {
+      T d = x[i * channels + c] - mean[c];
+      square += d * d;
+    }
+    squares[c] = square;
   }
-  for (; i < rows; i++)
-    for (int64_t c = 0; c < channels; c++) mean[c] += x[i * channels + c];
-  for (int64_t c = 0; c < channels; c++) mean[c] /= (T)rows;
-  for (i = 0; i + 2 <= rows; i += 2) {
-    const T *a = x + i * channels, *b = a + channels;
-    for (int64_t c = 0; c < channels; c++) {
-      T u = a[c] - mean[c], v = b[c] - mean[c];
-      squares[c] += u * u + v * v;
+}
+
+static ALWAYS_INLINE void TYPED(sums_of)(const int n, const T *g, const T *x,
+                                         const T *mean, int64_t rows, int64_t step,
+                                         T *sum, T *dot) {
+  V m[WIDE], s[WIDE], d[WIDE];
+  UNROLL for (int v = 0; v < n; v++) {
+    m[v] = LOAD(mean + v * LANES);
+    s[v] = d[v] = (V){0};
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < n; v++) {
+      const int64_t at = i * step + v * LANES;
+      V u = LOAD(g + at);
+      s[v] += u;
+      d[v] += u * (LOAD(x + at) - m[v]);
     }
   }
-  for (; i < rows; i++)
-    for (int64_t c = 0; c < channels; c++) {
-      T u = x[i * channels + c] - mean[c];
-      squares[c] += u * u;
-    }
+  UNROLL for (int v = 0; v < n; v++) {
+    STORE(sum + v * LANES, s[v]);
+    STORE(dot + v * LANES, d[v]);
+  }
 }
 
 static void TYPED(sums)(const void *g_, const void *x_, const void *mean_, int64_t rows,
                         int64_t channels, void *sum_, void *dot_) {
-  const T *restrict g = g_, *restrict x = x_, *restrict mean = mean_;
-  T *restrict sum = sum_, *restrict dot = dot_;
-  memset(sum, 0, (size_t)channels * sizeof(T));
-  memset(dot, 0, (size_t)channels * sizeof(T));
-  int64_t i = 0;
-  for (; i + 2 <= rows; i += 2) {
-    const T *u = g + i * channels, *v = u + channels, *a = x + i * channels,
-            *b = a + channels;
-    for (int64_t c = 0; c < channels; c++) {
-      sum[c] += u[c] + v[c];
-      dot[c] += u[c] * (a[c] - mean[c]) + v[c] * (b[c] - mean[c]);
+  const T *g = g_, *x = x_, *mean = mean_;
+  T *sum = sum_, *dot = dot_;
+  int64_t c = 0;
+#define SUMS(n)                                                                          \
+  TYPED(sums_of)(n, g + c, x + c, mean + c, rows, channels, sum + c, dot + c)
+  EACH(c, SUMS);
+#undef SUMS
+  for (; c < channels; c++) {
+    T s = 0, d = 0;
+    for (int64_t i = 0; i < rows; i++) {
+      T u = g[i * channels + c];
+      s += u;
+      d += u * (x[i * channels + c] - mean[c]);
+    }
+    sum[c] = s;
+    dot[c] = d;
+  }
+}
+
+static ALWAYS_INLINE void TYPED(normalize_of)(const int n, const T *x, int64_t rows,
+                                              int64_t step, const T *mean, const T *scale,
+                                              const T *shift, T *y) {
+  V m[WIDE], k[WIDE], s[WIDE];
+  UNROLL for (int v = 0; v < n; v++) {
+    m[v] = LOAD(mean + v * LANES);
+    k[v] = LOAD(scale + v * LANES);
+    s[v] = LOAD(shift + v * LANES);
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < n; v++) {
+      const int64_t at = i * step + v * LANES;
+      __builtin_prefetch(y + at + NEXT, 1);
+      STORE(y + at, (LOAD(x + at) - m[v]) * k[v] + s[v]);
     }
   }
-  for (; i < rows; i++)
-    for (int64_t c = 0; c < channels; c++) {
-      sum[c] += g[i * channels + c];
-      dot[c] += g[i * channels + c] * (x[i * channels + c] - mean[c]);
-    }
 }
 
 static void TYPED(normalize)(const void *x_, int64_t rows, int64_t channels,
                              const void *mean_, const void *scale_, const void *shift_,
                              void *y_) {
-  const T *restrict x = x_, *restrict mean = mean_, *restrict scale = scale_;
-  const T *restrict shift = shift_;
-  T *restrict y = y_;
-  for (int64_t i = 0; i < rows; i++, x += channels, y += channels)
-    for (int64_t c = 0; c < channels; c++) y[c] = (x[c] - mean[c]) * scale[c] + shift[c];
+  const T *x = x_, *mean = mean_, *scale = scale_, *shift = shift_;
+  T *y = y_;
+  int64_t c = 0;
+#define NORMALIZE(n)                                                                     \
+  TYPED(normalize_of)(n, x + c, rows, channels, mean + c, scale + c, shift + c, y + c)
+  EACH(c, NORMALIZE);
+#undef NORMALIZE
+  for (; c < channels; c++)
+    for (int64_t i = 0; i < rows; i++)
+      y[i * channels + c] = (x[i * channels + c] - mean[c]) * scale[c] + shift[c];
+}
+
+static ALWAYS_INLINE void TYPED(backward_of)(const int n, const T *g, const T *x,
+                                             int64_t rows, int64_t step, const T *mean,
+                                             const T *p, const T *q, const T *r, T *y) {
+  V m[WIDE], kp[WIDE], kq[WIDE], kr[WIDE];
+  UNROLL for (int v = 0; v < n; v++) {
+    m[v] = LOAD(mean + v * LANES);
+    kp[v] = LOAD(p + v * LANES);
+    kq[v] = LOAD(q + v * LANES);
+    kr[v] = LOAD(r + v * LANES);
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < n; v++) {
+      const int64_t at = i * step + v * LANES;
+      __builtin_prefetch(y + at + NEXT, 1);
+      STORE(y + at, LOAD(g + at) * kp[v] + ((LOAD(x + at) - m[v]) * kq[v] + kr[v]));
+    }
+  }
 }
 
 static void TYPED(backward)(const void *g_, const void *x_, int64_t rows,
                             int64_t channels, const void *mean_, const void *p_,
                             const void *q_, const void *r_, void *y_) {
-  const T *restrict g = g_, *restrict x = x_, *restrict mean = mean_;
-  const T *restrict p = p_, *restrict q = q_, *restrict r = r_;
-  T *restrict y = y_;
-  for (int64_t i = 0; i < rows; i++, g += channels, x += channels, y += channels)
-    for (int64_t c = 0; c < channels; c++)
-      y[c] = g[c] * p[c] + ((x[c] - mean[c]) * q[c] + r[c]);
+  const T *g = g_, *x = x_, *mean = mean_, *p = p_, *q = q_, *r = r_;
+  T *y = y_;
+  int64_t c = 0;
+#define BACKWARD(n)                                                                      \
+  TYPED(backward_of)                                                                     \
+  (n, g + c, x + c, rows, channels, mean + c, p + c, q + c, r + c, y + c)
+  EACH(c, BACKWARD);
+#undef BACKWARD
+  for (; c < channels; c++)
+    for (int64_t i = 0; i < rows; i++) {
+      const int64_t at = i * channels + c;
+      y[at] = g[at] * p[c] + ((x[at] - mean[c]) * q[c] + r[c]);
+    }
 }
 
 #undef V
@@ -329,3 +416,5 @@ static void TYPED(backward)(const void *g_, const void *x_, int64_t rows,
 #undef STORE
 #undef TILE_COLS
 #undef CHUNK
+#undef WIDE
+#undef EACH
