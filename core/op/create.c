@@ -29,16 +29,11 @@ nyx_status nyx__create_shape(nyx_call *c, int attr, nyx_dtype dtype) {
 
 /* zeros, ones, full, empty */
 
-/* The attributes from `first` on are the dtype and the memory format. */
-static nyx_status shape_infer(nyx_call *c, int first) {
+static nyx_status shape_infer(nyx_call *c, int dtype_attr) {
   nyx_dtype dtype;
-  bool last;
-  NYX_TRY(nyx__create_dtype(c, first, c->ctx->default_dtype, NYX_DTYPES_ALL, "", &dtype));
-  NYX_TRY(nyx__create_shape(c, 0, dtype));
-  NYX_TRY(nyx__memory_format(c->ctx, &c->attr[first + 1], "shape", c->attr[0].n,
-                             c->attr[0].list, &last));
-  if (last) nyx__spec_last(&c->spec[0]);
-  return NYX_OK;
+  NYX_TRY(nyx__create_dtype(c, dtype_attr, c->ctx->default_dtype, NYX_DTYPES_ALL, "",
+                            &dtype));
+  return nyx__create_shape(c, 0, dtype);
 }
 
 typedef struct fill_job {
@@ -95,13 +90,11 @@ static nyx_status full_infer(nyx_call *c) {
   return nyx__value_store(c->ctx, "fill_value", c->attr[1].f, c->spec[0].dtype, &value);
 }
 
-static const nyx_attr plain_attrs[] = {NYX__ATTR_SHAPE, NYX__ATTR_DTYPE,
-                                       NYX__ATTR_FORMAT(NYX_S("contiguous"))};
+static const nyx_attr plain_attrs[] = {NYX__ATTR_SHAPE, NYX__ATTR_DTYPE};
 static const nyx_attr full_attrs[] = {
     NYX__ATTR_SHAPE,
     {"fill_value", NYX_ATTR_FLOAT, true, {.given = false}, "of every element"},
-    NYX__ATTR_DTYPE,
-    NYX__ATTR_FORMAT(NYX_S("contiguous"))};
+    NYX__ATTR_DTYPE};
 
 #define CONSTRUCTOR(which, text, attributes, infer_fn, cpu_fn, samples)                  \
   {                                                                                      \
@@ -113,8 +106,7 @@ static const nyx_attr full_attrs[] = {
 
 const nyx_op nyx__op_zeros =
     CONSTRUCTOR("zeros", "Zeros of a shape.", plain_attrs, plain_infer, zeros_cpu,
-                "; shape={2,3}\n; shape={3} dtype=int64\n"
-                "; shape={2,3,2,4} memory_format=channels_last");
+                "; shape={2,3}\n; shape={3} dtype=int64");
 const nyx_op nyx__op_ones =
     CONSTRUCTOR("ones", "Ones of a shape.", plain_attrs, plain_infer, ones_cpu,
                 "; shape={2,3}\n; shape={3} dtype=bool");

@@ -151,13 +151,16 @@ local function resnet50()
   return net, nn.Linear(2048, 1000)
 end
 
-case("resnet50_inference", { limit = { "fma32", 2 * 4.089e9 } }, function()
-  local features, classify = resnet50()
-  fill(features):eval()
-  fill(classify)
-  local x = values(1, { 1, 3, 224, 224 })
-  local function forward()
-    return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
-  end
-  return function() return nyx.no_grad(forward) end
-end)
+for _, format in ipairs { "contiguous", "channels_last" } do
+  local name = format == "contiguous" and "resnet50_inference" or "resnet50_last_inference"
+  case(name, { limit = { "fma32", 2 * 4.089e9 } }, function()
+    local features, classify = resnet50()
+    fill(features):eval():to { memory_format = format }
+    fill(classify)
+    local x = values(1, { 1, 3, 224, 224 }):contiguous(format)
+    local function forward()
+      return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
+    end
+    return function() return nyx.no_grad(forward) end
+  end)
+end
