@@ -16,8 +16,9 @@ local others = {
     "values are booleans or dtype says otherwise" },
   frombuffer = { "creation", "nyx.frombuffer(bytes, dtype, shape, offset): elements from the " ..
     "bytes of a string, row by row" },
-  to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y): x in that " ..
-    "dtype and on that device; x itself when it is so already" },
+  to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y), " ..
+    "x:to{dtype=, device=, memory_format=}: x in that dtype, on that device and in that " ..
+    "memory format (see contiguous); x itself when it is so already" },
   shape = { "tensor", "x.shape: the sizes, as a table of its own" },
   ndim = { "tensor", "x.ndim: the number of dimensions" },
   dtype = { "tensor", "x.dtype: the name of the element type, such as \"float32\"" },
@@ -40,7 +41,8 @@ local others = {
   fill_ = { "in place", "x:fill_(number): writes one number everywhere" },
   zero_ = { "in place", "x:zero_(): writes zeros" },
   release = { "memory", "x:release(): gives the memory back now; x cannot be used any more" },
-  is_contiguous = { "tensor", "x:is_contiguous(): whether the elements lie row by row" },
+  is_contiguous = { "tensor", "x:is_contiguous(memory_format): whether the elements lie row by " ..
+    "row, or \"channels_last\" (see contiguous)" },
   data_ptr = { "tensor", "x:data_ptr(): the address of the first element, light userdata" },
   ffi = { "tensor", "x:ffi(): a pointer to the elements, for LuaJIT's FFI" },
   backward = { "differentiation", "x:backward(gradient, {retain_graph, create_graph}): adds " ..
