@@ -138,23 +138,42 @@ typedef struct conv_fn {
   int weight; /* which input it is; -1: none */
 } conv_fn;
 
+/* The dtype of channels-last data: half types stay where products gain by it. */
+static nyx_dtype last_dtype(const nyx_call *c, const nyx__conv *v) {
+  return nyx__conv_low_takes(c->dtype, v) ? c->dtype : compute_dtype(c->dtype);
+}
+
+/* Where a computation writes: c's result, retained, or channels-last memory of a dtype.
+ */
+static nyx_status last_result(nyx_call *c, nyx_dtype dtype, nyx_tensor **out) {
+  nyx_spec spec;
+  if (c->out[0]->dtype == dtype && lies_last(c->out[0])) {
+    *out = nyx_tensor_retain(c->out[0]);
+    return NYX_OK;
+  }
+  nyx__spec(&spec, dtype, 4, c->out[0]->shape);
+  nyx__spec_last(&spec);
+  return nyx__tensor_of(c->ctx, c->device, &spec, out);
+}
+
 static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
   nyx_context *ctx = c->ctx;
   nyx_tensor *in[3] = {NULL}, *out = NULL;
   nyx_status status = NYX_OK;
-  v->dtype = compute_dtype(c->dtype);
+  v->dtype = last_dtype(c, v);
   if (c->out[0]->numel == 0) return NYX_OK;
   for (int i = 0; status == NYX_OK && i < c->n_in; i++) {
     nyx_tensor *t = c->in[i];
     if (!t) continue;
     if (i == 2)
-      status = nyx__contiguous_as(ctx, t, v->dtype, &in[i]);
+      status = nyx__contiguous_as(ctx, t, compute_dtype(c->dtype), &in[i]);
     else if (i == fn->weight && t->dtype == v->dtype)
       in[i] = nyx_tensor_retain(t);
     else
       status = nyx__last_as(ctx, t, v->dtype, &in[i]);
   }
-  if (status == NYX_OK) status = nyx__last_as(ctx, c->out[0], v->dtype, &out);
+  nyx_dtype result = fn->weight < 0 ? compute_dtype(c->dtype) : v->dtype;
+  if (status == NYX_OK) status = last_result(c, result, &out);
   if (status == NYX_OK) status = fn->last(ctx, v, in, nyx__data(out));
   if (status == NYX_OK && out != c->out[0]) status = nyx__copy_into(ctx, out, c->out[0]);
   for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
@@ -170,7 +189,9 @@ static nyx__last_weight weight_of(const nyx_tensor *t) {
 
 static nyx_status compute(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
   nyx_context *ctx = c->ctx;
-  if (lies_last(c->out[0]) && nyx__conv_last_takes(v)) return compute_last(c, v, fn);
+  bool last = lies_last(c->out[0]);
+  if (c->in[0]->ndim == 4 && v->images > 0) last |= nyx__conv_low_takes(c->dtype, v);
+  if (last && nyx__conv_last_takes(v)) return compute_last(c, v, fn);
   v->dtype = compute_dtype(c->dtype);
   nyx_tensor *in[3] = {NULL}, *out = NULL;
   void *data[3] = {NULL};

@@ -358,6 +358,7 @@ static int64_t grain_of(double work) {
 
 static nyx_status run_sum(const nyx__last_sum *s) {
   last_run r;
+  if (nyx_dtype_size(s->dtype) < sizeof(float)) return nyx__conv_low(s);
   if (s->in == 1 && s->out == 1) return nyx__depthwise_last(s);
   plan(&r, s);
   size_t bytes = (size_t)(r.group_bytes * s->groups);
@@ -696,6 +697,13 @@ SUM_SEGMENTS(sum_segments_f64, double)
 nyx_status nyx__conv_last_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
                                  const void *x, void *weight) {
   weight_run w;
+  if (nyx_dtype_size(v->dtype) < sizeof(float)) {
+    const nyx__last_weight none = {.data = NULL};
+    nyx__last_sum s = sum_of(ctx, v, &none);
+    s.x = x;
+    s.y = (char *)y; /* only read */
+    return nyx__conv_low_weight(&s, weight);
+  }
   if (v->in_channels == v->groups && v->out_channels == v->groups)
     return nyx__depthwise_last_weight(ctx, v, y, x, weight);
   plan_weight(&w, v);

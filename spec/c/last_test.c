@@ -15,9 +15,10 @@ static nyx_tensor *in_last(nyx_tensor *t) {
   return out;
 }
 
-/* Whether both have the same elements, up to `bound` times the largest. Releases b. */
+/* Whether both have the same elements, up to `bound` times the largest, or times 1, which
+ * is what inputs are about: sums of them may cancel. Releases b. */
 static bool near_to(nyx_tensor *a, nyx_tensor *b, double bound) {
-  double most = 0, off = 0;
+  double most = 1, off = 0;
   const double *x = read(a), *y = read(b);
   int64_t n = nyx_tensor_numel(a);
   CHECK_INT(nyx_tensor_numel(b), n);
@@ -110,6 +111,67 @@ static void convolutions(void) {
   for (size_t i = 0; i < sizeof convs / sizeof *convs; i++) {
     compare_conv(NYX_FLOAT32, &convs[i]);
     compare_conv(NYX_FLOAT64, &convs[i]);
+  }
+}
+
+/* Half types: what float64 gives for the same numbers, rounded once; sums are in float32.
+ * Row-major images too, which may go the same way. */
+static void half_is(const char *op, nyx_tensor *const *in, int n,
+                    const nyx_value *attrs) {
+  nyx_tensor *wide[3] = {NULL}, *last[3] = {NULL}, *exact[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_dtype dtype = nyx_tensor_dtype(in[0]);
+  for (int i = 0; i < n; i++) {
+    wide[i] = apply(ID(cast), in[i], NULL, NULL, ATTRS(NYX_I(NYX_FLOAT64)));
+    last[i] = nyx_tensor_ndim(in[i]) == 4 ? in_last(in[i]) : nyx_tensor_retain(in[i]);
+  }
+  CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), wide, n, attrs, exact));
+  for (int turn = 0; turn < 2; turn++) {
+    nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), turn ? last : in, n, attrs, out));
+    CHECK(nyx_tensor_is_channels_last(out[0]) == (turn == 1));
+    near_to(out[0], nyx_tensor_retain(exact[0]),
+            dtype == NYX_BFLOAT16 ? 1.01 / 256 : 1.01 / 2048);
+    nyx_tensor_release(out[0]);
+  }
+  nyx_tensor_release(exact[0]);
+  for (int i = 0; i < n; i++) {
+    nyx_tensor_release(wide[i]);
+    nyx_tensor_release(last[i]);
+  }
+}
+
+static void halves_of(nyx_dtype dtype, const conv *v) {
+  const int64_t size[] = {v->h, v->w}, kernel[] = {v->kh, v->kw};
+  const nyx_value attrs[] = {NYX_LIST(size, 2), NYX_LIST(v->stride, 2),
+                             NYX_LIST(v->pad, 2), NYX_LIST(v->dilation, 2),
+                             NYX_I(v->groups)};
+  nyx_value weight_attrs[5];
+  memcpy(weight_attrs, attrs, sizeof attrs);
+  weight_attrs[0] = NYX_LIST(kernel, 2);
+  nyx_tensor *x = random_tensor(dtype, SHAPE(v->n, v->c, v->h, v->w), false);
+  nyx_tensor *w =
+      random_tensor(dtype, SHAPE(v->o, v->c / v->groups, v->kh, v->kw), false);
+  nyx_tensor *bias = random_tensor(dtype, SHAPE(v->o), false);
+  nyx_tensor *y = apply(ID(conv2d), x, w, NULL, attrs + 1);
+  half_is("conv2d", (nyx_tensor *[]){x, w, bias}, 3, attrs + 1);
+  half_is("conv2d_input", (nyx_tensor *[]){y, w}, 2, attrs);
+  half_is("conv2d_weight", (nyx_tensor *[]){y, x}, 2, weight_attrs);
+  nyx_tensor_release(x);
+  nyx_tensor_release(w);
+  nyx_tensor_release(bias);
+  nyx_tensor_release(y);
+}
+
+static void half_types(void) {
+  static const conv more[] = {
+      {2, 64, 9, 7, 64, 3, 2, {3, 2}, {2, 2}, {2, 2}, 4},
+      {1, 32, 6, 66, 24, 3, 1, {1, 1}, {1, 0}, {1, 1}, 1},
+      {2, 20, 30, 14, 33, 3, 3, {2, 1}, {1, 2}, {1, 1}, 1},
+  };
+  for (int i = 0; i < 2; i++) {
+    nyx_dtype dtype = i ? NYX_FLOAT16 : NYX_BFLOAT16;
+    for (size_t k = 0; k < sizeof convs / sizeof *convs; k++) halves_of(dtype, &convs[k]);
+    for (size_t k = 0; k < sizeof more / sizeof *more; k++) halves_of(dtype, &more[k]);
   }
 }
 
@@ -296,6 +358,7 @@ static void threads(void) {
 static void run(void) {
   must(nyx_parallel_set_threads(2)); /* each has scratch of its own */
   RUN(convolutions);
+  RUN(half_types);
   RUN(pooling);
   RUN(batch_norm);
   RUN(copy_nothing_convolutions);
@@ -305,5 +368,7 @@ static void run(void) {
 
 int main(int argc, char **argv) {
   (void)argc;
-  return on_every_path(argv[0], run);
+  static const char *const paths[] = {"base",       "avx2", "avx512",
+                                      "avx512bf16", "amx",  NULL};
+  return on_paths(argv[0], paths, run);
 }
