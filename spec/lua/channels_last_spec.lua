@@ -80,10 +80,13 @@ describe("channels-last", function()
       cast = function() return x:double() end,
       dropout = function() return x:dropout(0.5) end,
       where = function() return nyx.where(x:gt(0), x, c) end,
-      out = function() return nyx.batch_norm(x, nil, nil, c:flatten(), c:flatten():exp()) end,
+      cat = function() return nyx.cat({ x, 2 * x, nyx.zeros { 0 } }, 2) end,
+      evaluation = function() return nyx.batch_norm(x, nil, nil, c:flatten(), c:flatten():exp()) end,
     }
     for name, op in pairs(ops) do assert.is_true(last(op()), name) end
     assert.is_true((x + x:contiguous()):is_contiguous("channels_last"))
+    assert.is_true(nyx.cat({ x, x * 2 }, 1):equal(nyx.cat({ x:contiguous(), x * 2 }, 1)))
+    assert.is_true(nyx.cat({ x:contiguous(), x }, 1):is_contiguous())
     assert.is_true((x:contiguous() + x):is_contiguous())
     assert.is_true((x:contiguous() * x):equal(x * x))
     x:requires_grad_(true)

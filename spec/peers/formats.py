@@ -27,6 +27,8 @@ IMAGES = [
      lambda x, w, b: F.conv2d(x, w, b, 2, (2, 1), (2, 1))),
     ("x:relu():max_pool2d(3, { stride = 2, padding = 1 })",
      lambda x, w: F.max_pool2d(x.relu(), 3, 2, 1)),
+    ("nyx.cat({ x, x * 2 }, 2)", lambda x, w: torch.cat([x, x * 2], 1)),
+    ("nyx.cat({ x, x:contiguous() }, 3)", lambda x, w: torch.cat([x, x.contiguous()], 2)),
     ("nyx.ones_like(x) * x", lambda x, w: torch.ones_like(x) * x),
     ("x:avg_pool2d(2)", lambda x, w: F.avg_pool2d(x, 2)),
     ("x:adaptive_avg_pool2d(2)", lambda x, w: F.adaptive_avg_pool2d(x, 2)),
