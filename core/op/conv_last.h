@@ -43,8 +43,8 @@ nyx_status nyx__depthwise_last(const nyx__last_sum *s) NYX_MUST_CHECK;
 nyx_status nyx__depthwise_last_weight(nyx_context *ctx, const nyx__conv *v, const void *y,
                                       const void *x, void *weight) NYX_MUST_CHECK;
 
-/* conv_low.c: half types, as products of half types where there are units for them that
- * gain by it. Then v->dtype may be one; bias is float32, and so is a weight's adjoint. */
+/* conv_low.c: half types, as products of half types where the CPU has tiles for them.
+ * Then v->dtype may be one; bias is float32, and so is a weight's adjoint. */
 bool nyx__conv_low_takes(nyx_dtype dtype, const nyx__conv *v);
 nyx_status nyx__conv_low(const nyx__last_sum *s) NYX_MUST_CHECK;
 nyx_status nyx__conv_low_weight(const nyx__last_sum *s, float *weight) NYX_MUST_CHECK;

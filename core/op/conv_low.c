@@ -32,7 +32,8 @@ bool nyx__conv_low_takes(nyx_dtype dtype, const nyx__conv *v) {
                                   .n = out,
                                   .k = in * v->window[0].kernel * v->window[1].kernel}};
   if (dtype != NYX_BFLOAT16 && dtype != NYX_FLOAT16) return false;
-  return out >= LEAST && g.product.k >= LEAST && in > 1 && nyx__gemm_low_takes(&g);
+  return out >= LEAST && g.product.k >= LEAST && nyx__gemm_low_tiles(dtype) &&
+         nyx__gemm_low_takes(&g);
 }
 
 /* The patch of place (y, x) of image n. */
@@ -114,25 +115,29 @@ static nyx_status start(low_run *r, const nyx__last_sum *s) {
   return r->patches ? NYX_OK : nyx__no_memory(s->ctx, bytes);
 }
 
-/* The weight of a group with the terms of an output side by side: where it is, or in
- * `to`. */
-static const char *find_weight(const low_run *r, char *to) {
+/* B: the weight of a group where it is, or copied to `to`: with the outputs of a term
+ * side by side where they lie so, else with the terms of an output. */
+static void find_weight(const low_run *r, char *to, nyx_product *p) {
   const nyx__last_sum *s = r->s;
   int64_t across = s->window[1].kernel;
   const char *from = s->weight + r->group * s->w_group * r->item;
   bool there = s->w_in == 1 && s->w_out == r->terms;
   for (int i = 0; i < 2; i++)
     there &= s->window[i].kernel == 1 || s->w_tap[i] == s->in * (i == 0 ? across : 1);
-  if (there) return from;
-  uint16_t *at = (uint16_t *)(void *)to;
-  for (int64_t o = 0; o < s->out; o++) {
-    for (int64_t t = 0; t < r->taps; t++) {
-      const uint16_t *tap = (const uint16_t *)(const void *)from + o * s->w_out +
-                            t / across * s->w_tap[0] + t % across * s->w_tap[1];
-      for (int64_t c = 0; c < s->in; c++) *at++ = tap[c * s->w_in];
-    }
+  bool outputs = !there && s->w_out == 1;
+  p->b = there ? from : to;
+  p->b_rs = outputs ? s->out : 1;
+  p->b_cs = outputs ? 1 : r->terms;
+  for (int64_t t = 0; t < r->taps && !there; t++) {
+    int64_t tap = t / across * s->w_tap[0] + t % across * s->w_tap[1];
+    const uint16_t *in = (const uint16_t *)(const void *)from + tap;
+    uint16_t *at = (uint16_t *)(void *)to + t * s->in * p->b_rs;
+    for (int64_t c = 0; c < s->in && outputs; c++)
+      memcpy(at + c * s->out, in + c * s->w_in, (size_t)(s->out * r->item));
+    for (int64_t o = 0; o < s->out && !outputs; o++)
+      for (int64_t c = 0; c < s->in; c++)
+        at[o * r->terms + c] = in[o * s->w_out + c * s->w_in];
   }
-  return to;
 }
 
 /* Where results do not lie evenly: from rows of s->out to where they belong. */
@@ -150,24 +155,19 @@ static void spread(const low_run *r, int64_t row0, int64_t rows, const char *fro
 static nyx_status run_group(low_run *r, bool even, char *weight, char *result) {
   const nyx__last_sum *s = r->s;
   int64_t all = s->images * s->window[0].out, width = s->window[1].out;
-  const char *b = find_weight(r, weight);
   const float *bias = (const float *)(const void *)s->bias;
+  nyx_product b = {
+      .n = s->out, .k = r->terms, .a_cs = 1, .ldc = even ? s->y_pixel : s->out};
+  find_weight(r, weight, &b);
   for (int64_t row = 0; row < all; row += r->rows) {
     int64_t rows = least(r->rows, all - row), step;
     const char *a = find_patches(r, row, rows, &step);
     char *to = s->y + (row * width * s->y_pixel + r->group * s->out) * r->item;
-    const nyx_gemm g = {.dtype = s->dtype,
-                        .product = {.m = rows * width,
-                                    .n = s->out,
-                                    .k = r->terms,
-                                    .a = a,
-                                    .a_rs = step,
-                                    .a_cs = 1,
-                                    .b = b,
-                                    .b_rs = 1,
-                                    .b_cs = r->terms,
-                                    .c = even ? to : result,
-                                    .ldc = even ? s->y_pixel : s->out}};
+    nyx_gemm g = {.dtype = s->dtype, .product = b};
+    g.product.m = rows * width;
+    g.product.a = a;
+    g.product.a_rs = step;
+    g.product.c = even ? to : result;
     NYX_TRY(nyx__gemm_low(s->ctx, &g, s->dtype, bias ? bias + r->group * s->out : NULL));
     if (!even) spread(r, row, rows, result);
   }
