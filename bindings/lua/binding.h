@@ -47,7 +47,7 @@ typedef struct nyx__lua {
   lua_State *running; /* the last to call the binding; kept in the registry */
 
   /* Ops that the binding itself applies. */
-  const nyx_op *cast, *alias, *select, *narrow, *assign;
+  const nyx_op *cast, *contiguous, *alias, *select, *narrow, *assign;
 } nyx__lua;
 
 #define NYX_LUA_STATE lua_upvalueindex(1)

@@ -299,6 +299,7 @@ static nyx__lua *push_state(lua_State *L) {
   s->scope = &s->boxes;
   nyx__lua_start_pace(L, s);
   s->cast = nyx_op_find("cast");
+  s->contiguous = nyx_op_find("contiguous");
   s->alias = nyx_op_find("alias");
   s->select = nyx_op_find("select");
   s->narrow = nyx_op_find("narrow");

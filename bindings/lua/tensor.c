@@ -368,9 +368,31 @@ static int tensor_offset(lua_State *L) {
   return 1;
 }
 
+static const char *read_format(lua_State *L, nyx__lua *s, int index,
+                               const char *function) {
+  if (lua_type(L, index) != LUA_TSTRING)
+    nyx__lua_bad_argument(L, s, index, function, "memory_format", "string");
+  const char *format = lua_tostring(L, index);
+  if (strcmp(format, "contiguous") != 0 && strcmp(format, "channels_last") != 0)
+    nyx__lua_fail(L,
+                  "%s: 'memory_format' is \"%.40s\", expected \"contiguous\" or "
+                  "\"channels_last\"",
+                  function, format);
+  return format;
+}
+
+static bool lies_in(const nyx_tensor *t, const char *format) {
+  return strcmp(format, "contiguous") == 0 ? nyx_tensor_is_contiguous(t)
+                                           : nyx_tensor_is_channels_last(t);
+}
+
+/* x:is_contiguous(), x:is_contiguous("channels_last") */
 static int tensor_is_contiguous(lua_State *L) {
-  nyx_tensor *t = nyx__lua_check(L, nyx__lua_state(L), 1, "is_contiguous");
-  lua_pushboolean(L, nyx_tensor_is_contiguous(t));
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_tensor *t = nyx__lua_check(L, s, 1, "is_contiguous");
+  bool given = !lua_isnoneornil(L, 2);
+  const char *format = given ? read_format(L, s, 2, "is_contiguous") : "contiguous";
+  lua_pushboolean(L, lies_in(t, format));
   return 1;
 }
 
@@ -429,10 +451,11 @@ static int tensor_packed_bytes(lua_State *L) {
 typedef struct target {
   nyx_dtype dtype;
   nyx_device *device;
+  const char *format; /* of memory; NULL: as it is */
 } target;
 
 /* Reads one argument of x:to: a dtype, a device, a tensor to be like, or a table
- * {dtype, device}. */
+ * {dtype, device, memory_format}. */
 static void read_target(lua_State *L, nyx__lua *s, int index, target *to) {
   nyx__box *like = nyx__lua_box(L, s, index);
   if (like) {
@@ -449,8 +472,11 @@ static void read_target(lua_State *L, nyx__lua *s, int index, target *to) {
         to->dtype = nyx__lua_dtype(L, s, value, "to", "dtype");
       else if (strcmp(name, "device") == 0)
         to->device = nyx__lua_device(L, s, value, "to");
+      else if (strcmp(name, "memory_format") == 0)
+        to->format = read_format(L, s, value, "to");
       else
-        nyx__lua_fail(L, "to: unknown option '%.40s'; known: dtype device", name);
+        nyx__lua_fail(L, "to: unknown option '%.40s'; known: dtype device memory_format",
+                      name);
     }
   } else if (!lua_isnil(L, index)) {
     nyx__lua_bad_argument(L, s, index, "to", NULL, "dtype, device or tensor");
@@ -463,7 +489,7 @@ static int tensor_to(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_tensor *t = nyx__lua_check(L, s, 1, "to");
   int n = lua_gettop(L);
-  target to = {nyx_tensor_dtype(t), nyx_tensor_device(t)};
+  target to = {nyx_tensor_dtype(t), nyx_tensor_device(t), NULL};
   if (n < 2) nyx__lua_bad_argument(L, s, 2, "to", NULL, "dtype, device or tensor");
   for (int i = 2; i <= n; i++) read_target(L, s, i, &to);
   lua_pushvalue(L, 1);
@@ -479,6 +505,11 @@ static int tensor_to(lua_State *L) {
     NYX_LUA_RETRY(L, s, status, nyx_tensor_to(s->ctx, t, to.device, &moved));
     nyx__lua_try(L, s, status);
     nyx__lua_fill(L, s, box, moved, true);
+    t = moved;
+  }
+  if (to.format && !lies_in(t, to.format)) {
+    nyx_value value = NYX_S(to.format);
+    nyx__lua_apply(L, s, s->contiguous, &t, 1, &value);
   }
   return 1;
 }

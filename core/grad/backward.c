@@ -403,10 +403,19 @@ static nyx_status add_to(nyx_context *ctx, nyx_tensor *sum, nyx_tensor *g) {
   return NYX_OK;
 }
 
-/* Whether nobody else can see or write g. */
-static bool is_own(const nyx_tensor *g) {
-  return atomic_load(&g->refs) == 1 && atomic_load(&g->storage->refs) == 1 &&
-         nyx__is_contiguous(g);
+/* Whether nobody else can see or write g, which lies in memory as the leaf does. */
+static bool is_own(const nyx_tensor *leaf, const nyx_tensor *g) {
+  if (atomic_load(&g->refs) != 1 || atomic_load(&g->storage->refs) != 1) return false;
+  if (nyx__lies_last(leaf->ndim, leaf->shape, leaf->stride))
+    return nyx__lies_last(g->ndim, g->shape, g->stride);
+  return nyx__is_contiguous(g);
+}
+
+static nyx_status copy_like(nyx_context *ctx, const nyx_tensor *leaf, nyx_tensor *g,
+                            nyx_tensor **out) {
+  bool last = nyx__lies_last(leaf->ndim, leaf->shape, leaf->stride);
+  const nyx_value format = last ? NYX_S("channels_last") : NYX_S("contiguous");
+  return nyx__apply1(ctx, NYX__OP_relayout, g, &format, out);
 }
 
 /* Whether g lies in the gradient of a leaf that is about to change. */
@@ -429,12 +438,12 @@ static nyx_status prepare_leaf(pass *p, nyx_tensor *leaf, nyx_tensor **slot) {
   nyx_tensor *g = *slot, *made = NULL;
   if (adds_in_place(p, leaf)) {
     if (!is_some_grad(p, g)) return NYX_OK;
-    NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
+    NYX_TRY(copy_like(p->ctx, leaf, g, &made));
   } else if (leaf->grad) {
     NYX_TRY(nyx__apply2(p->ctx, NYX__OP_add, leaf->grad, g, NULL, &made));
   } else {
-    if (is_own(g)) return NYX_OK;
-    NYX_TRY(nyx__apply1(p->ctx, NYX__OP_clone, g, NULL, &made));
+    if (is_own(leaf, g)) return NYX_OK;
+    NYX_TRY(copy_like(p->ctx, leaf, g, &made));
   }
   nyx_tensor_release(g);
   *slot = made;

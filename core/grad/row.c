@@ -78,12 +78,15 @@ static nyx_status fit(nyx_context *ctx, nyx_tensor *g, const nyx_spec *spec,
   return status;
 }
 
-/* One kernel for part `part` of a row over the broadcast shape. value: g x y z r. */
+/* One kernel for part `part` of a row over the broadcast shape, which lies in memory as
+ * the result does. value: g x y z r. */
 static nyx_status fused(nyx_context *ctx, const nyx_row *row, int part,
                         const nyx_spec *result, nyx_tensor *const value[5],
                         const double attr[2], nyx_tensor **out) {
   nyx_device *dev = value[0]->storage->device;
-  NYX_TRY(nyx_tensor_empty_on(ctx, dev, result->dtype, result->ndim, result->shape, out));
+  nyx_spec spec = *result;
+  spec.laid_out = nyx__is_dense(spec.ndim, spec.shape, spec.stride);
+  NYX_TRY(nyx__tensor_of(ctx, dev, &spec, out));
   nyx_elementwise job = {.row = row,
                          .part = part,
                          .compute = nyx__compute_dtype(result->dtype),

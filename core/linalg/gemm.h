@@ -54,6 +54,9 @@ nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
 /* Whether there are kernels for a half type, and they are faster than converting the
  * inputs: they waste what is left of a tile. */
 bool nyx__gemm_low_takes(const nyx_gemm *g);
+/* Whether it has tiles of its own in the CPU, many times as fast as float32: then copying
+ * what is multiplied is worth it. */
+bool nyx__gemm_low_tiles(nyx_dtype dtype);
 
 /* One product in the calling thread, for kernels that are parallel themselves. */
 void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p);

@@ -95,6 +95,11 @@ bool nyx__gemm_low_takes(const nyx_gemm *g) {
   return kernel && (p->k < LONG || times(p->m, p->n) >= kernel->least);
 }
 
+bool nyx__gemm_low_tiles(nyx_dtype dtype) {
+  const nyx_low_kernel *kernel = kernel_of(dtype);
+  return kernel && kernel->begin; /* which sets them up */
+}
+
 static bool going(const low_run *r) {
   if (nyx__interrupted(r->ctx)) atomic_store(&r->shared->status, NYX_ERR_INTERRUPTED);
   return atomic_load_explicit(&r->shared->status, memory_order_relaxed) == NYX_OK;

@@ -148,7 +148,8 @@ static nyx_status choose_dtype(application *a) {
   return NYX_OK;
 }
 
-/* Step 3 for elementwise rows: broadcast all inputs. */
+/* Step 3 for elementwise rows: broadcast all inputs; the result lies in memory as the
+ * first of them that has its shape and no gaps. */
 static nyx_status infer_row(nyx_call *c) {
   nyx_spec *spec = &c->spec[0];
   spec->ndim = 0;
@@ -166,6 +167,7 @@ static nyx_status infer_row(nyx_call *c) {
     memcpy(spec->shape, shape, (size_t)ndim * sizeof *shape);
   }
   spec->dtype = ((const nyx_row *)c->op->row)->result_bool ? NYX_BOOL : c->dtype;
+  for (int i = 0; i < c->n_in && !nyx__spec_keep(spec, c->in[i]); i++) continue;
   return NYX_OK;
 }
 
@@ -253,8 +255,7 @@ static nyx_status make_output(application *a, int i) {
     c->out[i] = nyx_tensor_retain(a->target);
     return NYX_OK;
   }
-  NYX_TRY(nyx_tensor_empty_on(c->ctx, c->device, spec->dtype, spec->ndim, spec->shape,
-                              &c->out[i]));
+  NYX_TRY(nyx__tensor_of(c->ctx, c->device, spec, &c->out[i]));
   if (i == 0 && c->op->updates && !c->op->fills)
     return nyx__copy_into(c->ctx, c->in[0], c->out[0]);
   return NYX_OK;
@@ -337,6 +338,7 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
   if (nyx__interrupted(c->ctx)) return nyx__error(c->ctx, INTERRUPTED);
   NYX_TRY(choose_device(a));
   NYX_TRY(choose_dtype(a));
+  for (int i = 0; i < c->n_out; i++) c->spec[i].laid_out = false;
   if (a->target && (c->op->kind == NYX_OP_COMPOSITE || c->op->kind == NYX_OP_VIEW))
     return nyx__error(c->ctx, OUT_VIEW);
   if (c->op->kind == NYX_OP_COMPOSITE) {

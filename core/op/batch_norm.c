@@ -195,6 +195,27 @@ static void update_running(nyx_tensor *running, const batch_run *r, double momen
   nyx_tensor_touch(running);
 }
 
+/* What r is for channels-last images of the same data. */
+static nyx__batch_norm_last as_last(nyx_context *ctx, const batch_run *r) {
+  return (nyx__batch_norm_last){.ctx = ctx,
+                                .dtype = r->dtype,
+                                .rows = (int64_t)r->count,
+                                .channels = r->p.channels,
+                                .x = r->x,
+                                .g = r->g,
+                                .y = r->y,
+                                .weight = r->weight,
+                                .bias = r->bias,
+                                .mean_in = r->mean_in,
+                                .rstd_in = r->rstd_in,
+                                .mean = r->mean,
+                                .rstd = r->rstd,
+                                .weight_out = r->weight_out,
+                                .bias_out = r->bias_out,
+                                .eps = r->eps,
+                                .variance = r->variance};
+}
+
 static nyx_status check_channels(nyx_call *c, const char *const names[], int first,
                                  int last) {
   const nyx_tensor *x = c->in[0];
@@ -226,6 +247,7 @@ static nyx_status infer_training(nyx_call *c) {
     return nyx__error(c->ctx, NORM_ONE, NYX__SHAPE(x));
   }
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
+  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
   nyx__spec(&c->spec[1], compute_dtype(c->dtype), 1, &x->shape[1]);
   nyx__spec(&c->spec[2], compute_dtype(c->dtype), 1, &x->shape[1]);
   return NYX_OK;
@@ -235,6 +257,7 @@ static nyx_status cpu_training(nyx_call *c) {
   planes p = planes_of(c->in[0]);
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, 3, &data));
+  if (data.last) p.gathered = false; /* places are not divided by channels */
   batch_run r = start(&p, data.dtype);
   size_t bytes = (size_t)p.channels * sizeof(double);
   nyx_tensor *x = NULL, *y = NULL;
@@ -251,8 +274,13 @@ static nyx_status cpu_training(nyx_call *c) {
     r.bias = data_of(data.in[2]);
     r.mean = data_of(data.out[1]);
     r.rstd = data_of(data.out[2]);
-    run(&r, forward_channels);
-    status = scatter_planes(c->ctx, &p, y, data.out[0]);
+    if (data.last) {
+      const nyx__batch_norm_last last = as_last(c->ctx, &r);
+      status = nyx__batch_norm_last_forward(&last);
+    } else {
+      run(&r, forward_channels);
+    }
+    if (status == NYX_OK) status = scatter_planes(c->ctx, &p, y, data.out[0]);
   }
   status = nyx__norm_close(c, &data, status);
   if (status == NYX_OK) {
@@ -271,6 +299,9 @@ static nyx_status converted(nyx_context *ctx, nyx_tensor *t, const nyx_spec *spe
                             nyx_tensor **out) {
   nyx_tensor *shaped;
   const nyx_value shape = NYX_LIST(spec->shape, spec->ndim), dtype = NYX_I(spec->dtype);
+  size_t bytes = (size_t)spec->ndim * sizeof *spec->shape;
+  if (t->ndim == spec->ndim && memcmp(t->shape, spec->shape, bytes) == 0)
+    return nyx__to_dtype(ctx, t, spec->dtype, out);
   NYX_TRY(nyx__apply1(ctx, NYX__OP_reshape, t, &shape, &shaped));
   if (shaped->dtype == spec->dtype) {
     *out = shaped;
@@ -359,10 +390,12 @@ static nyx_status gradient_training(nyx_backward *b) {
     nyx_tensor_release(zeros);
     return status;
   }
+  NYX_TRY(nyx__layout_of(ctx, g, &b->out_spec[0], &g));
   nyx_tensor *in[] = {g, b->in[0], b->out[1], b->out[2], b->in[1]};
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
-  NYX_TRY(nyx_apply(ctx, &nyx__op_batch_norm_backward, in, 5, NULL, out));
-  nyx_status status = NYX_OK;
+  nyx_status status = nyx_apply(ctx, &nyx__op_batch_norm_backward, in, 5, NULL, out);
+  nyx_tensor_release(g);
+  if (status != NYX_OK) return status;
   for (int i = 0; i < 3; i++) {
     if (status == NYX_OK && b->need[i]) {
       status = converted(ctx, out[i], &b->in_spec[i], &b->grad_in[i]);
@@ -422,6 +455,7 @@ static nyx_status infer_backward(nyx_call *c) {
     NYX_TRY(nyx__shape_check(c->ctx, parameters[i - 2], c->in[i], 1, &x->shape[1]));
   }
   nyx__spec(&c->spec[0], x->dtype, x->ndim, x->shape);
+  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
   nyx__spec(&c->spec[1], compute_dtype(c->dtype), 1, &x->shape[1]);
   nyx__spec(&c->spec[2], compute_dtype(c->dtype), 1, &x->shape[1]);
   return NYX_OK;
@@ -431,6 +465,7 @@ static nyx_status cpu_backward(nyx_call *c) {
   planes p = planes_of(c->in[1]);
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, 5, &data));
+  if (data.last) p.gathered = false;
   batch_run r = start(&p, data.dtype);
   nyx_tensor *g = NULL, *x = NULL, *y = NULL;
   nyx_status status = gather_planes(c->ctx, &p, data.in[0], &g);
@@ -445,8 +480,13 @@ static nyx_status cpu_backward(nyx_call *c) {
     r.weight = data_of(data.in[4]);
     r.weight_out = data_of(data.out[1]);
     r.bias_out = data_of(data.out[2]);
-    run(&r, backward_channels);
-    status = scatter_planes(c->ctx, &p, y, data.out[0]);
+    if (data.last) {
+      const nyx__batch_norm_last last = as_last(c->ctx, &r);
+      status = nyx__batch_norm_last_backward(&last);
+    } else {
+      run(&r, backward_channels);
+    }
+    if (status == NYX_OK) status = scatter_planes(c->ctx, &p, y, data.out[0]);
   }
   nyx_tensor_release(g);
   nyx_tensor_release(x);

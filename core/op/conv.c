@@ -6,6 +6,7 @@
 
 #include "../tensor/packed.h"
 #include "../transform/batch.h"
+#include "conv_last.h"
 
 static const int64_t ones[] = {1}, zeros[] = {0};
 
@@ -117,12 +118,81 @@ static nyx_dtype compute_dtype(nyx_dtype dtype) {
   return dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
 }
 
-/* Calls one of the three computations on contiguous data. */
-typedef nyx_status (*conv_fn)(nyx_context *ctx, const nyx__conv *v, void *const in[3],
-                              void *out);
+static bool lies_last(const nyx_tensor *t) {
+  return nyx__lies_last(t->ndim, t->shape, t->stride);
+}
 
-static nyx_status compute(nyx_call *c, nyx__conv *v, conv_fn fn) {
+/* The result is channels-last where one of the tensors that have channels is, of `count`:
+ * images or a weight. */
+static void choose_layout(nyx_call *c, int count) {
+  bool last = false;
+  for (int i = 0; i < count; i++) last |= lies_last(c->in[i]);
+  if (last && c->spec[0].ndim == 4) nyx__spec_last(&c->spec[0]);
+}
+
+/* One of the three computations, on contiguous data and on channels-last data; of the
+ * latter the weight is taken as it lies. */
+typedef struct conv_fn {
+  nyx_status (*plain)(nyx_context *ctx, const nyx__conv *v, void *const in[3], void *out);
+  nyx_status (*last)(nyx_context *ctx, const nyx__conv *v, nyx_tensor *const in[3],
+                     void *out);
+  int weight; /* which input it is; -1: none */
+} conv_fn;
+
+/* The dtype of channels-last data: half types stay where products gain by it. */
+static nyx_dtype last_dtype(const nyx_call *c, const nyx__conv *v) {
+  return nyx__conv_low_takes(c->dtype, v) ? c->dtype : compute_dtype(c->dtype);
+}
+
+/* Where a computation writes: c's result, retained, or channels-last memory of a dtype.
+ */
+static nyx_status last_result(nyx_call *c, nyx_dtype dtype, nyx_tensor **out) {
+  nyx_spec spec;
+  if (c->out[0]->dtype == dtype && lies_last(c->out[0])) {
+    *out = nyx_tensor_retain(c->out[0]);
+    return NYX_OK;
+  }
+  nyx__spec(&spec, dtype, 4, c->out[0]->shape);
+  nyx__spec_last(&spec);
+  return nyx__tensor_of(c->ctx, c->device, &spec, out);
+}
+
+static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
   nyx_context *ctx = c->ctx;
+  nyx_tensor *in[3] = {NULL}, *out = NULL;
+  nyx_status status = NYX_OK;
+  v->dtype = last_dtype(c, v);
+  if (c->out[0]->numel == 0) return NYX_OK;
+  for (int i = 0; status == NYX_OK && i < c->n_in; i++) {
+    nyx_tensor *t = c->in[i];
+    if (!t) continue;
+    if (i == 2)
+      status = nyx__contiguous_as(ctx, t, compute_dtype(c->dtype), &in[i]);
+    else if (i == fn->weight && t->dtype == v->dtype)
+      in[i] = nyx_tensor_retain(t);
+    else
+      status = nyx__last_as(ctx, t, v->dtype, &in[i]);
+  }
+  nyx_dtype result = fn->weight < 0 ? compute_dtype(c->dtype) : v->dtype;
+  if (status == NYX_OK) status = last_result(c, result, &out);
+  if (status == NYX_OK) status = fn->last(ctx, v, in, nyx__data(out));
+  if (status == NYX_OK && out != c->out[0]) status = nyx__copy_into(ctx, out, c->out[0]);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+  nyx_tensor_release(out);
+  return status;
+}
+
+static nyx__last_weight weight_of(const nyx_tensor *t) {
+  nyx__last_weight w = {.data = nyx__data(t)};
+  memcpy(w.stride, t->stride, sizeof w.stride);
+  return w;
+}
+
+static nyx_status compute(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
+  nyx_context *ctx = c->ctx;
+  bool last = lies_last(c->out[0]);
+  if (c->in[0]->ndim == 4 && v->images > 0) last |= nyx__conv_low_takes(c->dtype, v);
+  if (last && nyx__conv_last_takes(v)) return compute_last(c, v, fn);
   v->dtype = compute_dtype(c->dtype);
   nyx_tensor *in[3] = {NULL}, *out = NULL;
   void *data[3] = {NULL};
@@ -132,12 +202,12 @@ static nyx_status compute(nyx_call *c, nyx__conv *v, conv_fn fn) {
     status = nyx__contiguous_as(ctx, c->in[i], v->dtype, &in[i]);
     if (status == NYX_OK) data[i] = nyx__data(in[i]);
   }
-  if (status == NYX_OK && v->dtype == c->dtype) {
+  if (status == NYX_OK && v->dtype == c->dtype && nyx__is_contiguous(c->out[0])) {
     out = nyx_tensor_retain(c->out[0]);
   } else if (status == NYX_OK) {
     status = nyx_tensor_empty(ctx, v->dtype, c->out[0]->ndim, c->out[0]->shape, &out);
   }
-  if (status == NYX_OK) status = fn(ctx, v, data, nyx__data(out));
+  if (status == NYX_OK) status = fn->plain(ctx, v, data, nyx__data(out));
   if (status == NYX_OK && out != c->out[0]) {
     status = nyx__copy_into(ctx, out, c->out[0]);
   }
@@ -174,6 +244,7 @@ static nyx_status infer_conv2d(nyx_call *c) {
     return nyx__error(c->ctx, CONV_BIAS, NYX__SHAPE(bias), (long long)v.out_channels);
   }
   images_spec(c, c->in[0], v.out_channels, v.window[0].out, v.window[1].out, &c->spec[0]);
+  choose_layout(c, 2);
   return NYX_OK;
 }
 
@@ -182,13 +253,21 @@ static nyx_status forward(nyx_context *ctx, const nyx__conv *v, void *const in[3
   return nyx__conv_forward(ctx, v, in[0], in[1], in[2], out);
 }
 
+static nyx_status forward_last(nyx_context *ctx, const nyx__conv *v,
+                               nyx_tensor *const in[3], void *out) {
+  const nyx__last_weight weight = weight_of(in[1]);
+  return nyx__conv_last(ctx, v, nyx__data(in[0]), &weight,
+                        in[2] ? nyx__data(in[2]) : NULL, out);
+}
+
 static nyx_status cpu_conv2d(nyx_call *c) {
+  static const conv_fn fn = {forward, forward_last, 1};
   nyx__conv v = {0};
   NYX_TRY(read_conv2d(c, &v));
   const nyx_tensor *weight = c->in[1]; /* forms of a copy would be lost with it */
   bool as_it_is = weight->dtype == compute_dtype(c->dtype) && nyx__is_contiguous(weight);
   if (as_it_is && nyx__keeps_packed(weight->storage)) v.keep = weight->storage;
-  return compute(c, &v, forward);
+  return compute(c, &v, &fn);
 }
 
 /* x's gradient from y's and the weight, with the attributes stride... and a size. */
@@ -225,13 +304,18 @@ static nyx_status bias_gradient(nyx_backward *b) {
 }
 
 static nyx_status gradient_conv2d(nyx_backward *b) {
-  nyx_tensor *g = b->grad_out[0];
-  if (b->need[0]) {
-    NYX_TRY(apply_input(b, b->attr, g, b->in[1], &b->in_spec[0], &b->grad_in[0]));
-  }
-  if (b->need[1]) {
-    NYX_TRY(apply_weight(b, b->attr, g, b->in[0], &b->in_spec[1], &b->grad_in[1]));
-  }
+  nyx_tensor *g, *made = NULL; /* a gradient lies as what it is the gradient of */
+  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
+  nyx_status status = NYX_OK;
+  if (b->need[0])
+    status = apply_input(b, b->attr, g, b->in[1], &b->in_spec[0], &b->grad_in[0]);
+  if (status == NYX_OK && b->need[1])
+    status = apply_weight(b, b->attr, g, b->in[0], &b->in_spec[1], &made);
+  if (status == NYX_OK && made)
+    status = nyx__layout_of(b->ctx, made, &b->in_spec[1], &b->grad_in[1]);
+  nyx_tensor_release(made);
+  nyx_tensor_release(g);
+  if (status != NYX_OK) return status;
   return b->n_in > 2 && b->need[2] ? bias_gradient(b) : NYX_OK;
 }
 
@@ -368,6 +452,7 @@ static nyx_status infer_input(nyx_call *c) {
   nyx__conv v = {0};
   NYX_TRY(read_input(c, &v));
   images_spec(c, c->in[0], v.in_channels, v.window[0].in, v.window[1].in, &c->spec[0]);
+  choose_layout(c, 2);
   return NYX_OK;
 }
 
@@ -376,10 +461,17 @@ static nyx_status input(nyx_context *ctx, const nyx__conv *v, void *const in[3],
   return nyx__conv_input(ctx, v, in[0], in[1], out);
 }
 
+static nyx_status input_last(nyx_context *ctx, const nyx__conv *v,
+                             nyx_tensor *const in[3], void *out) {
+  const nyx__last_weight weight = weight_of(in[1]);
+  return nyx__conv_last_input(ctx, v, nyx__data(in[0]), &weight, out);
+}
+
 static nyx_status cpu_input(nyx_call *c) {
+  static const conv_fn fn = {input, input_last, 1};
   nyx__conv v = {0};
   NYX_TRY(read_input(c, &v));
-  return compute(c, &v, input);
+  return compute(c, &v, &fn);
 }
 
 static nyx_status gradient_input(nyx_backward *b) {
@@ -445,6 +537,7 @@ static nyx_status infer_weight(nyx_call *c) {
   int64_t shape[] = {v.out_channels, v.in_channels / v.groups, v.window[0].kernel,
                      v.window[1].kernel};
   nyx__spec(&c->spec[0], c->dtype, 4, shape);
+  choose_layout(c, 2);
   return NYX_OK;
 }
 
@@ -453,10 +546,22 @@ static nyx_status weight(nyx_context *ctx, const nyx__conv *v, void *const in[3]
   return nyx__conv_weight(ctx, v, in[0], in[1], out);
 }
 
+static nyx_status weight_last(nyx_context *ctx, const nyx__conv *v,
+                              nyx_tensor *const in[3], void *out) {
+  if (v->images > 0)
+    return nyx__conv_last_weight(ctx, v, nyx__data(in[0]), nyx__data(in[1]), out);
+  memset(out, 0,
+         (size_t)v->out_channels * (size_t)(v->in_channels / v->groups) *
+             (size_t)(v->window[0].kernel * v->window[1].kernel) *
+             nyx_dtype_size(v->dtype));
+  return NYX_OK;
+}
+
 static nyx_status cpu_weight(nyx_call *c) {
+  static const conv_fn fn = {weight, weight_last, -1};
   nyx__conv v = {0};
   NYX_TRY(read_weight_gradient(c, &v));
-  return compute(c, &v, weight);
+  return compute(c, &v, &fn);
 }
 
 static nyx_status gradient_weight(nyx_backward *b) {

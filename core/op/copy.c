@@ -68,6 +68,7 @@ nyx_status nyx__to_dtype(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
 
 static nyx_status cast_infer(nyx_call *c) {
   nyx__spec(&c->spec[0], (nyx_dtype)c->attr[0].i, c->in[0]->ndim, c->in[0]->shape);
+  nyx__spec_keep(&c->spec[0], c->in[0]);
   return NYX_OK;
 }
 
@@ -177,6 +178,64 @@ nyx_status nyx_tensor_to(nyx_context *ctx, nyx_tensor *t, nyx_device *device,
   return nyx__apply1(ctx, NYX__OP_transfer, t, attr, out);
 }
 
+/* Memory formats */
+
+nyx_status nyx__memory_format(nyx_context *ctx, const nyx_value *format, const char *name,
+                              int ndim, const int64_t *shape, bool *last) {
+  *last = strcmp(format->s, "channels_last") == 0;
+  if (!*last && strcmp(format->s, "contiguous") != 0)
+    return nyx__error(ctx, ATTR_CHOICE, "memory_format", format->s,
+                      "\"contiguous\" or \"channels_last\"");
+  if (!*last || ndim == 4) return NYX_OK;
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(ctx, NDIM_EXPECTED, name,
+                    nyx__shape_text(ndim, shape, text, sizeof text),
+                    "(batch, channels, height, width) for channels_last");
+}
+
+static nyx_status in_format(nyx_context *ctx, nyx_tensor *x, const nyx_value *format,
+                            nyx_tensor **out) {
+  bool last;
+  NYX_TRY(nyx__memory_format(ctx, format, "x", x->ndim, x->shape, &last));
+  if (last ? nyx_tensor_is_channels_last(x) : nyx__is_contiguous(x)) {
+    *out = nyx_tensor_retain(x);
+    return NYX_OK;
+  }
+  return nyx__apply1(ctx, NYX__OP_relayout, x, format, out);
+}
+
+nyx_status nyx__layout_of(nyx_context *ctx, nyx_tensor *t, const nyx_spec *like,
+                          nyx_tensor **out) {
+  bool last = nyx__lies_last(like->ndim, like->shape, like->stride);
+  const nyx_value format = last ? NYX_S("channels_last") : NYX_S("contiguous");
+  if (!last && !nyx__lies_last(t->ndim, t->shape, t->stride)) {
+    *out = nyx_tensor_retain(t);
+    return NYX_OK;
+  }
+  return in_format(ctx, t, &format, out);
+}
+
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                        nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec(&spec, dtype, 4, t->shape);
+  nyx__spec_last(&spec);
+  bool same = t->dtype == dtype;
+  for (int d = 0; same && d < 4; d++)
+    same = t->shape[d] == 1 || t->stride[d] == spec.stride[d];
+  if (same) {
+    *out = nyx_tensor_retain(t);
+    return NYX_OK;
+  }
+  NYX_TRY(nyx__tensor_of(ctx, t->storage->device, &spec, out));
+  nyx_status status = nyx__copy_into(ctx, t, *out);
+  if (status != NYX_OK) {
+    nyx_tensor_release(*out);
+    *out = NULL;
+  }
+  return status;
+}
+
 /* Composites that give the input itself where nothing has to be done */
 
 static nyx_status to_make(nyx_call *c) {
@@ -186,8 +245,14 @@ static nyx_status to_make(nyx_call *c) {
   NYX_TRY(nyx__to_dtype(c->ctx, x, dtype, &y));
   if (c->attr[1].given) {
     nyx_device *device;
+    nyx_tensor *moved = NULL;
     status = nyx_device_find(c->ctx, c->attr[1].s, &device);
-    if (status == NYX_OK) status = nyx_tensor_to(c->ctx, y, device, &c->out[0]);
+    if (status == NYX_OK) status = nyx_tensor_to(c->ctx, y, device, &moved);
+    nyx_tensor_release(y);
+    y = moved;
+  }
+  if (status == NYX_OK && c->attr[2].given) {
+    status = in_format(c->ctx, y, &c->attr[2], &c->out[0]);
     nyx_tensor_release(y);
   } else {
     c->out[0] = y;
@@ -197,42 +262,89 @@ static nyx_status to_make(nyx_call *c) {
 
 static const nyx_attr to_attrs[] = {
     {"dtype", NYX_ATTR_DTYPE, false, NYX_NONE, "the dtype; x's own when left out"},
-    {"device", NYX_ATTR_STRING, false, NYX_NONE, "the device; x's own when left out"}};
+    {"device", NYX_ATTR_STRING, false, NYX_NONE, "the device; x's own when left out"},
+    NYX__ATTR_FORMAT(NYX_NONE)};
 
 const nyx_op nyx__op_to = {
     .name = "to",
     .group = "conversion",
     .kind = NYX_OP_COMPOSITE,
-    .doc = "x in a dtype and on a device; x itself when it is so already",
+    .doc =
+        "x in a dtype, on a device and in a memory format; x itself when it is so "
+        "already",
     .inputs = "x",
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,
     .attrs = to_attrs,
-    .n_attrs = 2,
+    .n_attrs = 3,
     .cpu = to_make,
     .cases = "x(2,3); dtype=float64 device=cpu",
 };
 
 static nyx_status contiguous_make(nyx_call *c) {
-  if (nyx__is_contiguous(c->in[0])) {
-    c->out[0] = nyx_tensor_retain(c->in[0]);
-    return NYX_OK;
-  }
-  return nyx__apply1(c->ctx, NYX__OP_clone, c->in[0], NULL, &c->out[0]);
+  return in_format(c->ctx, c->in[0], &c->attr[0], &c->out[0]);
 }
+
+static const nyx_attr contiguous_attrs[] = {NYX__ATTR_FORMAT(NYX_S("contiguous"))};
 
 const nyx_op nyx__op_contiguous = {
     .name = "contiguous",
     .group = "conversion",
     .kind = NYX_OP_COMPOSITE,
-    .doc = "x with its elements row by row in memory; x itself when they are so already",
+    .doc =
+        "x with its elements row by row in memory, or channels-last; x itself when they "
+        "are so already",
     .inputs = "x",
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,
+    .attrs = contiguous_attrs,
+    .n_attrs = 1,
     .cpu = contiguous_make,
-    .cases = "x(2,3)",
+    .cases =
+        "x(2,3)\n"
+        "x(2,3,2,4); memory_format=channels_last",
+};
+
+static nyx_status relayout_infer(nyx_call *c) {
+  bool last;
+  const nyx_tensor *x = c->in[0];
+  NYX_TRY(nyx__memory_format(c->ctx, &c->attr[0], "x", x->ndim, x->shape, &last));
+  nyx__spec(&c->spec[0], x->dtype, x->ndim, x->shape);
+  if (last) nyx__spec_last(&c->spec[0]);
+  return NYX_OK;
+}
+
+static nyx_status relayout_gradient(nyx_backward *b) {
+  return nyx__layout_of(b->ctx, b->grad_out[0], &b->in_spec[0], &b->grad_in[0]);
+}
+
+/* Entries of a batch keep what order they have: one is a matter of speed. */
+static nyx_status relayout_batch(nyx_batch *b) {
+  const nyx_value contiguous = NYX_S("contiguous");
+  return nyx__batch_apply(b, b->in, &contiguous);
+}
+
+const nyx_op nyx__op_relayout = {
+    .name = "relayout",
+    .group = "conversion",
+    .kind = NYX_OP_PORTABLE,
+    .doc = "a copy of x in a memory format; `contiguous` is the usual way to say it",
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = contiguous_attrs,
+    .n_attrs = 1,
+    .infer = relayout_infer,
+    .cpu = cast_cpu,
+    .gradient = relayout_gradient,
+    .forward = nyx__forward_linear,
+    .batch = relayout_batch,
+    .cases =
+        "x(2,3)\n"
+        "x(2,3,2,4); memory_format=channels_last",
 };
 
 nyx_status nyx__target_shape(nyx_context *ctx, const nyx_tensor *x,
@@ -300,7 +412,7 @@ static nyx_status reshape_make(nyx_call *c) {
   nyx_value attr = NYX_LIST(shape, c->attr[0].n);
   if (nyx__view_strides(x, attr.n, shape, stride))
     return nyx__apply1(c->ctx, NYX__OP_view, x, &attr, &c->out[0]);
-  NYX_TRY(nyx__apply1(c->ctx, NYX__OP_clone, x, NULL, &plain));
+  NYX_TRY(nyx__apply1(c->ctx, NYX__OP_relayout, x, NULL, &plain));
   nyx_status status = nyx__apply1(c->ctx, NYX__OP_view, plain, &attr, &c->out[0]);
   nyx_tensor_release(plain);
   return status;

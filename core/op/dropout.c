@@ -39,6 +39,7 @@ static void fill_mask(void *arg, int64_t begin, int64_t end) {
 static nyx_status infer_mask(nyx_call *c) {
   NYX_TRY(check_probability(c->ctx, c->attr[0].f));
   nyx__spec(&c->spec[0], c->dtype, c->in[0]->ndim, c->in[0]->shape);
+  nyx__spec_keep(&c->spec[0], c->in[0]);
   return NYX_OK;
 }
 

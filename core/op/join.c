@@ -35,6 +35,16 @@ static int first_real(const nyx_call *c) {
   return i;
 }
 
+/* Channels-last images joined are channels-last. */
+static bool all_last(const nyx_call *c) {
+  for (int i = 0; i < c->n_in; i++) {
+    const nyx_tensor *t = c->in[i];
+    if (!is_nothing(t->ndim, t->shape) && !nyx__lies_last(t->ndim, t->shape, t->stride))
+      return false;
+  }
+  return c->spec[0].ndim == 4;
+}
+
 static nyx_status cat_infer(nyx_call *c) {
   int first = first_real(c), dim;
   const nyx_tensor *model = c->in[first];
@@ -56,6 +66,7 @@ static nyx_status cat_infer(nyx_call *c) {
     if (__builtin_add_overflow(spec->shape[dim], t->shape[dim], &spec->shape[dim]))
       return nyx__error(c->ctx, SIZE_OVERFLOW, NYX__SHAPE(t));
   }
+  if (all_last(c)) nyx__spec_last(spec);
   return NYX_OK;
 }
 

@@ -21,17 +21,24 @@ const nyx_norm_kernel *nyx__norm_kernel(nyx_dtype compute) {
 }
 
 nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) {
+  const nyx_tensor *y = c->out[0];
   *data = (nyx__norm_data){.n_in = n_in, .n_out = c->n_out};
   data->dtype = c->dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
+  data->last = nyx__lies_last(y->ndim, y->shape, y->stride);
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < n_in; i++) {
-    if (c->in[i])
-      status = nyx__contiguous_as(c->ctx, c->in[i], data->dtype, &data->in[i]);
+    nyx_tensor *t = c->in[i];
+    if (t && data->last && t->ndim == 4)
+      status = nyx__last_as(c->ctx, t, data->dtype, &data->in[i]);
+    else if (t)
+      status = nyx__contiguous_as(c->ctx, t, data->dtype, &data->in[i]);
   }
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) {
     nyx_tensor *out = c->out[i];
     if (out->dtype == data->dtype) {
       data->out[i] = nyx_tensor_retain(out);
+    } else if (i == 0 && data->last) {
+      status = nyx__last_as(c->ctx, out, data->dtype, &data->out[i]);
     } else {
       status =
           nyx_tensor_empty(c->ctx, data->dtype, out->ndim, out->shape, &data->out[i]);

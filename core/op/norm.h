@@ -32,15 +32,31 @@ nyx_status nyx__norm_gradient(nyx_context *ctx, const nyx__norm *norm, nyx_tenso
                               const nyx__norm_wanted *wanted) NYX_MUST_CHECK;
 
 /* Contiguous tensors of a computed dtype for in[0..n-1] (NULL stays NULL) and, for half
- * types, a float32 stand-in for each output. End with nyx__norm_close. */
+ * types, a float32 stand-in for each output. Where the first output is channels-last,
+ * images are too. End with nyx__norm_close. */
 typedef struct nyx__norm_data {
   nyx_tensor *in[NYX_MAX_OUTPUTS + 5], *out[NYX_MAX_OUTPUTS];
   int n_in, n_out;
   nyx_dtype dtype;
+  bool last;
 } nyx__norm_data;
 nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) NYX_MUST_CHECK;
 /* Writes stand-ins back (when status is NYX_OK), releases all and returns the status. */
 nyx_status nyx__norm_close(nyx_call *c, nyx__norm_data *data,
                            nyx_status status) NYX_MUST_CHECK;
+
+/* batch_norm_last.c: channels-last images, `rows` places of all of them together. weight
+ * and bias may be NULL; variance receives the sums of squares around the mean. */
+typedef struct nyx__batch_norm_last {
+  nyx_context *ctx;
+  nyx_dtype dtype;
+  int64_t rows, channels;
+  const char *x, *g, *weight, *bias, *mean_in, *rstd_in;
+  char *y, *mean, *rstd, *weight_out, *bias_out;
+  double eps, *variance;
+} nyx__batch_norm_last;
+nyx_status nyx__batch_norm_last_forward(const nyx__batch_norm_last *b) NYX_MUST_CHECK;
+/* y is the gradient of x. */
+nyx_status nyx__batch_norm_last_backward(const nyx__batch_norm_last *b) NYX_MUST_CHECK;
 
 #endif

@@ -110,6 +110,10 @@ static inline nyx_dtype nyx__compute_dtype(nyx_dtype dtype) {
 
 /* For infer functions: spec[i] = dtype and shape. Overflow is checked by nyx_apply. */
 void nyx__spec(nyx_spec *spec, nyx_dtype dtype, int ndim, const int64_t *shape);
+/* Lays spec out as t is, where t has its shape and no gaps; true: this decides. */
+bool nyx__spec_keep(nyx_spec *spec, const nyx_tensor *t);
+/* Lays out spec, of four dimensions, channels-last. */
+void nyx__spec_last(nyx_spec *spec);
 /* spec of an existing tensor (dtype, shape, strides, offset). */
 void nyx__spec_of(const nyx_tensor *t, nyx_spec *spec);
 
@@ -130,6 +134,21 @@ nyx_status nyx__sum_to(nyx_context *ctx, nyx_tensor *g, const nyx_spec *spec,
 /* t in a dtype: t itself, retained, or cast; recorded when gradients are on. */
 nyx_status nyx__to_dtype(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
                          nyx_tensor **out) NYX_MUST_CHECK;
+/* An attribute that is a memory format, and what it asks for; an error names `name`,
+ * which has this shape. */
+#define NYX__ATTR_FORMAT(value)                                                          \
+  {                                                                                      \
+    "memory_format", NYX_ATTR_STRING, false, value,                                      \
+        "\"contiguous\", row by row, or \"channels_last\": of images (batch, channels, " \
+        "height, width) the channels of a place side by side"                            \
+  }
+nyx_status nyx__memory_format(nyx_context *ctx, const nyx_value *format, const char *name,
+                              int ndim, const int64_t *shape, bool *last) NYX_MUST_CHECK;
+/* t channels-last where `like` is, not where it is not: t itself, retained, where that is
+ * so, or a copy; recorded when gradients are on. For gradients, which shall lie as what
+ * they are the gradients of. */
+nyx_status nyx__layout_of(nyx_context *ctx, nyx_tensor *t, const nyx_spec *like,
+                          nyx_tensor **out) NYX_MUST_CHECK;
 /* A tensor of zeros like `spec`, on the device of `like`. */
 nyx_status nyx__zeros(nyx_context *ctx, const nyx_tensor *like, const nyx_spec *spec,
                       nyx_tensor **out) NYX_MUST_CHECK;

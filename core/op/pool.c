@@ -5,6 +5,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/pool.h"
+#include "pool_last.h"
 #include "window.h"
 
 #define RANGE_WORK 65536 /* elements worth waking a thread for */
@@ -20,6 +21,18 @@ static nyx_status read_planes(nyx_context *ctx, const char *name, const nyx_tens
   size[0] = t->shape[t->ndim - 2];
   size[1] = t->shape[t->ndim - 1];
   return NYX_OK;
+}
+
+/* Whether the result of a call is channels-last: its input is. Positions in a plane have
+ * 32 bits there. */
+static bool gives_last(const nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  return nyx__lies_last(x->ndim, x->shape, x->stride) &&
+         (double)x->shape[2] * (double)x->shape[3] < 0x1p31;
+}
+
+static void choose_layout(nyx_call *c) {
+  for (int i = 0; i < c->n_out && gives_last(c); i++) nyx__spec_last(&c->spec[i]);
 }
 
 static void planes_spec(nyx_dtype dtype, const nyx_tensor *like, int64_t height,
@@ -57,7 +70,7 @@ typedef struct pool_run {
   void *to;
   int64_t *index; /* of max_pool2d: positions in the plane, counted from base */
   int64_t base;
-  const struct box *box[2]; /* of the averages: w[i].out of them */
+  const nyx__pool_box *box[2]; /* of the averages: w[i].out of them */
 } pool_run;
 
 /* Calls fn with contiguous data of a computed dtype; half types compute in float32. */
@@ -131,6 +144,7 @@ static nyx_status infer_max(nyx_call *c) {
   NYX_TRY(read_max(c, w));
   planes_spec(c->dtype, c->in[0], w[0].out, w[1].out, &c->spec[0]);
   planes_spec(NYX_INT64, c->in[0], w[0].out, w[1].out, &c->spec[1]);
+  choose_layout(c);
   return NYX_OK;
 }
 
@@ -165,13 +179,64 @@ static void max_pool_f64(void *arg, int64_t begin, int64_t end) {
 static nyx_status cpu_max(nyx_call *c) {
   pool_run r = {.base = c->ctx->index_base, .index = nyx__data(c->out[1])};
   NYX_TRY(read_max(c, r.w));
+  if (gives_last(c)) return nyx__max_pool_last(c, r.w);
   return run_planes(c, &r, max_pool_f32, max_pool_f64,
                     r.w[0].out * r.w[1].out * r.w[0].kernel * r.w[1].kernel);
+}
+
+/* t (images, channels, height, width), channels-last, as (images, places, channels): a
+ * view. */
+static nyx_status as_places(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
+  const nyx_value order = NYX_LIST(((const int64_t[]){0, 2, 3, 1}), 4);
+  const nyx_value shape = NYX_LIST(
+      ((const int64_t[]){t->shape[0], t->shape[2] * t->shape[3], t->shape[1]}), 3);
+  nyx_tensor *turned;
+  NYX_TRY(nyx__apply1(ctx, NYX__OP_permute, t, &order, &turned));
+  nyx_status status = nyx__apply1(ctx, NYX__OP_reshape, turned, &shape, out);
+  nyx_tensor_release(turned);
+  return status;
+}
+
+/* The opposite, for images like x. */
+static nyx_status as_images(nyx_context *ctx, nyx_tensor *t, const nyx_spec *x,
+                            nyx_tensor **out) {
+  const nyx_value order = NYX_LIST(((const int64_t[]){0, 3, 1, 2}), 4);
+  const nyx_value shape = NYX_LIST(
+      ((const int64_t[]){x->shape[0], x->shape[2], x->shape[3], x->shape[1]}), 4);
+  nyx_tensor *full;
+  NYX_TRY(nyx__apply1(ctx, NYX__OP_reshape, t, &shape, &full));
+  nyx_status status = nyx__apply1(ctx, NYX__OP_permute, full, &order, out);
+  nyx_tensor_release(full);
+  return status;
+}
+
+/* gradient_max where x is channels-last. */
+static nyx_status gradient_max_last(nyx_backward *b) {
+  nyx_context *ctx = b->ctx;
+  const nyx_spec *x = &b->in_spec[0];
+  nyx_spec flat = {.dtype = x->dtype, .ndim = 3};
+  flat.shape[0] = x->shape[0];
+  flat.shape[1] = x->shape[2] * x->shape[3];
+  flat.shape[2] = x->shape[1];
+  const nyx_value dim = NYX_I(1);
+  nyx_tensor *g, *in[3] = {NULL}, *sum = NULL;
+  NYX_TRY(nyx__layout_of(ctx, b->grad_out[0], &b->out_spec[0], &g));
+  nyx_status status = nyx__zeros(ctx, g, &flat, &in[0]);
+  if (status == NYX_OK) status = as_places(ctx, b->out[1], &in[1]);
+  if (status == NYX_OK) status = as_places(ctx, g, &in[2]);
+  if (status == NYX_OK) status = nyx__applyn(ctx, NYX__OP_scatter_add, in, 3, &dim, &sum);
+  if (status == NYX_OK) status = as_images(ctx, sum, x, &b->grad_in[0]);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+  nyx_tensor_release(sum);
+  nyx_tensor_release(g);
+  return status;
 }
 
 /* Adds g at the positions of the greatest elements. */
 static nyx_status gradient_max(nyx_backward *b) {
   if (!b->grad_out[0] || !b->need[0]) return NYX_OK;
+  if (nyx__lies_last(b->in_spec->ndim, b->in_spec->shape, b->in_spec->stride))
+    return gradient_max_last(b);
   nyx_context *ctx = b->ctx;
   const nyx_spec *x = &b->in_spec[0];
   nyx_spec flat = *x; /* one dimension for each plane */
@@ -275,11 +340,7 @@ const nyx_op nyx__op_max_pool2d = {
         "x(2,4,4); kernel_size={2} return_indices=true",
 };
 
-/* Averages: the inputs lo..hi-1 of a position, and what their sum is divided by. */
-typedef struct box {
-  int64_t lo, hi;
-  double scale;
-} box;
+/* Averages: the inputs of a position are a box. */
 
 #define AVERAGE(name, adjoint, T)                                                        \
   static T name##_row(const T *p, int64_t n) {                                           \
@@ -299,9 +360,9 @@ typedef struct box {
       const T *from = (const T *)r->from + plane * r->w[0].in * width;                   \
       T *to = (T *)r->to + plane * r->w[0].out * r->w[1].out;                            \
       for (int64_t oy = 0; oy < r->w[0].out; oy++) {                                     \
-        box by = r->box[0][oy];                                                          \
+        nyx__pool_box by = r->box[0][oy];                                                \
         for (int64_t ox = 0; ox < r->w[1].out; ox++) {                                   \
-          box bx = r->box[1][ox];                                                        \
+          nyx__pool_box bx = r->box[1][ox];                                              \
           T sum = 0;                                                                     \
           for (int64_t y = by.lo; y < by.hi; y++) {                                      \
             if (bx.hi - bx.lo >= 16) {                                                   \
@@ -323,9 +384,9 @@ typedef struct box {
       T *to = (T *)r->to + plane * size;                                                 \
       memset(to, 0, sizeof(T) * (size_t)size);                                           \
       for (int64_t oy = 0; oy < r->w[0].out; oy++) {                                     \
-        box by = r->box[0][oy];                                                          \
+        nyx__pool_box by = r->box[0][oy];                                                \
         for (int64_t ox = 0; ox < r->w[1].out; ox++) {                                   \
-          box bx = r->box[1][ox];                                                        \
+          nyx__pool_box bx = r->box[1][ox];                                              \
           T part = *from++ / (T)(by.scale * bx.scale);                                   \
           for (int64_t y = by.lo; y < by.hi; y++) {                                      \
             for (int64_t x = bx.lo; x < bx.hi; x++) to[y * width + x] += part;           \
@@ -338,20 +399,25 @@ AVERAGE(average_f32, average_adjoint_f32, float)
 AVERAGE(average_f64, average_adjoint_f64, double)
 
 /* Fills the boxes of one dimension. */
-typedef void (*boxes_fn)(const nyx_value *attr, const nyx__window *w, int dim, box *to);
+typedef void (*boxes_fn)(const nyx_value *attr, const nyx__window *w, int dim,
+                         nyx__pool_box *to);
 
 /* Runs an average (or its adjoint) over the windows w. */
 static nyx_status run_average(nyx_call *c, const nyx_value *attr, const nyx__window w[2],
                               boxes_fn fill, bool adjoint) {
-  size_t bytes = (size_t)(w[0].out + w[1].out) * sizeof(box);
-  box *boxes = nyx_memory_alloc(bytes);
+  size_t bytes = (size_t)(w[0].out + w[1].out) * sizeof(nyx__pool_box);
+  nyx__pool_box *boxes = nyx_memory_alloc(bytes);
   if (!boxes) return nyx__no_memory(c->ctx, bytes);
   pool_run r = {.w = {w[0], w[1]}, .box = {boxes, boxes + w[0].out}};
   fill(attr, &w[0], 0, boxes);
   fill(attr, &w[1], 1, boxes + w[0].out);
   int64_t work = w[0].in * w[1].in + w[0].out * w[1].out;
-  nyx_status status = run_planes(c, &r, adjoint ? average_adjoint_f32 : average_f32,
-                                 adjoint ? average_adjoint_f64 : average_f64, work);
+  nyx_status status;
+  if (gives_last(c))
+    status = nyx__average_last(c, w, r.box, adjoint);
+  else
+    status = run_planes(c, &r, adjoint ? average_adjoint_f32 : average_f32,
+                        adjoint ? average_adjoint_f64 : average_f64, work);
   nyx_memory_free(boxes);
   return status;
 }
@@ -405,7 +471,8 @@ static nyx_status read_avg(nyx_context *ctx, const nyx_value *attr, const int64_
   return nyx__windows_out(ctx, w, attr[AVG_CEIL].i != 0);
 }
 
-static void avg_boxes(const nyx_value *attr, const nyx__window *w, int dim, box *to) {
+static void avg_boxes(const nyx_value *attr, const nyx__window *w, int dim,
+                      nyx__pool_box *to) {
   const nyx_value *divisor = &attr[AVG_DIVISOR];
   for (int64_t o = 0; o < w->out; o++) {
     int64_t start = o * w->stride - w->pad, end = start + w->kernel;
@@ -413,7 +480,7 @@ static void avg_boxes(const nyx_value *attr, const nyx__window *w, int dim, box 
     int64_t lo = start > 0 ? start : 0, hi = end < w->in ? end : w->in;
     if (hi < lo) hi = lo; /* a window of padding only */
     int64_t count = attr[AVG_COUNT_PAD].i ? end - start : hi - lo;
-    to[o] = (box){lo, hi, count > 0 ? (double)count : 1};
+    to[o] = (nyx__pool_box){lo, hi, count > 0 ? (double)count : 1};
     if (divisor->given) to[o].scale = dim == 0 ? (double)divisor->i : 1;
   }
 }
@@ -424,6 +491,7 @@ static nyx_status infer_avg(nyx_call *c) {
   NYX_TRY(read_planes(c->ctx, "x", c->in[0], size));
   NYX_TRY(read_avg(c->ctx, c->attr, size, w));
   planes_spec(c->dtype, c->in[0], w[0].out, w[1].out, &c->spec[0]);
+  choose_layout(c);
   return NYX_OK;
 }
 
@@ -442,7 +510,11 @@ static nyx_status gradient_by_adjoint(nyx_backward *b, nyx__op_id adjoint) {
   const nyx_spec *x = &b->in_spec[0];
   nyx_value attr[NYX_MAX_ATTRS] = {NYX_LIST(x->shape + (x->ndim - 2), 2)};
   for (int i = 0; i < b->op->n_attrs; i++) attr[i + 1] = b->attr[i];
-  return nyx__apply1(b->ctx, adjoint, b->grad_out[0], attr, &b->grad_in[0]);
+  nyx_tensor *g;
+  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
+  nyx_status status = nyx__apply1(b->ctx, adjoint, g, attr, &b->grad_in[0]);
+  nyx_tensor_release(g);
+  return status;
 }
 
 static nyx_status gradient_avg(nyx_backward *b) {
@@ -502,6 +574,7 @@ static nyx_status infer_avg_adjoint(nyx_call *c) {
   nyx__window w[2] = {{0}};
   NYX_TRY(read_avg_adjoint(c, w));
   planes_spec(c->dtype, c->in[0], w[0].in, w[1].in, &c->spec[0]);
+  choose_layout(c);
   return NYX_OK;
 }
 
@@ -552,7 +625,7 @@ const nyx_op nyx__op_avg_pool2d_backward = {
  * - 1. */
 
 static void adaptive_boxes(const nyx_value *attr, const nyx__window *w, int dim,
-                           box *to) {
+                           nyx__pool_box *to) {
   (void)attr;
   (void)dim;
   for (int64_t o = 0; o < w->out; o++) {
@@ -560,7 +633,7 @@ static void adaptive_boxes(const nyx_value *attr, const nyx__window *w, int dim,
     int64_t whole = w->in / w->out, rest = w->in % w->out;
     int64_t lo = o * whole + o * rest / w->out;
     int64_t hi = (o + 1) * whole + ((o + 1) * rest + w->out - 1) / w->out;
-    to[o] = (box){lo, hi, hi > lo ? (double)(hi - lo) : 1};
+    to[o] = (nyx__pool_box){lo, hi, hi > lo ? (double)(hi - lo) : 1};
   }
 }
 
@@ -578,6 +651,7 @@ static nyx_status infer_adaptive(nyx_call *c) {
   nyx__window w[2];
   NYX_TRY(read_adaptive(c, w));
   planes_spec(c->dtype, c->in[0], w[0].out, w[1].out, &c->spec[0]);
+  choose_layout(c);
   return NYX_OK;
 }
 
@@ -633,6 +707,7 @@ static nyx_status infer_adaptive_adjoint(nyx_call *c) {
   nyx__window w[2];
   NYX_TRY(read_adaptive_adjoint(c, w));
   planes_spec(c->dtype, c->in[0], w[0].in, w[1].in, &c->spec[0]);
+  choose_layout(c);
   return NYX_OK;
 }
 

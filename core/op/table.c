@@ -83,14 +83,33 @@ void nyx__spec(nyx_spec *spec, nyx_dtype dtype, int ndim, const int64_t *shape) 
   spec->dtype = dtype;
   spec->ndim = ndim;
   spec->offset = 0;
+  spec->laid_out = false;
   for (int d = 0; d < ndim && d < NYX_MAX_DIMS; d++) spec->shape[d] = shape[d];
   if (ndim <= NYX_MAX_DIMS) nyx__strides(ndim, spec->shape, spec->stride);
+}
+
+bool nyx__spec_keep(nyx_spec *spec, const nyx_tensor *t) {
+  if (t->ndim != spec->ndim) return false;
+  if (memcmp(t->shape, spec->shape, (size_t)t->ndim * sizeof *t->shape) != 0)
+    return false;
+  bool last = nyx__lies_last(t->ndim, t->shape, t->stride);
+  if (!last && nyx__is_contiguous(t)) return true;
+  if (!last && !nyx__is_dense(t->ndim, t->shape, t->stride)) return false;
+  memcpy(spec->stride, t->stride, (size_t)t->ndim * sizeof *t->stride);
+  spec->laid_out = true;
+  return true;
+}
+
+void nyx__spec_last(nyx_spec *spec) {
+  nyx__last_strides(spec->shape, spec->stride);
+  spec->laid_out = true;
 }
 
 void nyx__spec_of(const nyx_tensor *t, nyx_spec *spec) {
   spec->dtype = t->dtype;
   spec->ndim = t->ndim;
   spec->offset = t->offset;
+  spec->laid_out = false;
   memcpy(spec->shape, t->shape, (size_t)t->ndim * sizeof *spec->shape);
   memcpy(spec->stride, t->stride, (size_t)t->ndim * sizeof *spec->stride);
 }

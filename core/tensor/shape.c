@@ -1,6 +1,7 @@
 /* Shapes: how many elements, row-major strides, text, broadcasting, dimensions. No sizes
  * are trusted here: counts are checked for overflow. Read next: tensor.h. */
 #include <stdio.h>
+#include <string.h>
 
 #include "tensor.h"
 
@@ -60,6 +61,42 @@ void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride) {
     int d = t->ndim - i;
     stride[ndim - i] = d < 0 || t->shape[d] == 1 ? 0 : t->stride[d];
   }
+}
+
+bool nyx__is_dense(int ndim, const int64_t *shape, const int64_t *stride) {
+  int64_t step = 1;
+  bool done[NYX_MAX_DIMS] = {false};
+  for (int left = ndim; left > 0; left--) { /* the dimension that steps by `step` */
+    int found = -1;
+    for (int d = 0; d < ndim; d++) {
+      if (done[d]) continue;
+      if (shape[d] == 1 || (stride[d] == step && found < 0)) found = d;
+      if (shape[d] == 1) break;
+    }
+    if (found < 0) return false;
+    done[found] = true;
+    step *= shape[found];
+  }
+  return true;
+}
+
+void nyx__last_strides(const int64_t shape[4], int64_t stride[4]) {
+  const int64_t turned[] = {shape[0], shape[2], shape[3], shape[1]};
+  int64_t step[4];
+  nyx__strides(4, turned, step);
+  stride[0] = step[0];
+  stride[1] = step[3];
+  stride[2] = step[1];
+  stride[3] = step[2];
+}
+
+bool nyx__lies_last(int ndim, const int64_t *shape, const int64_t *stride) {
+  int64_t last[4], row[4];
+  if (ndim != 4) return false;
+  nyx__last_strides(shape, last);
+  if (memcmp(last, stride, sizeof last) != 0) return false;
+  nyx__strides(4, shape, row);
+  return memcmp(row, stride, sizeof row) != 0;
 }
 
 /* Sorted by stride, each dimension must step over all that lies below it. */

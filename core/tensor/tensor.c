@@ -108,16 +108,28 @@ static nyx_status shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
   return NYX_OK;
 }
 
-nyx_status nyx_tensor_empty_on(nyx_context *ctx, nyx_device *device, nyx_dtype dtype,
-                               int ndim, const int64_t *shape, nyx_tensor **out) {
+/* stride NULL: row-major. */
+static nyx_status empty(nyx_context *ctx, nyx_device *device, nyx_dtype dtype, int ndim,
+                        const int64_t *shape, const int64_t *stride, nyx_tensor **out) {
   *out = NULL;
   size_t bytes;
   NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
   nyx_storage *storage;
   NYX_TRY(storage_new(ctx, device, bytes, &storage));
-  nyx_status status = tensor_new(ctx, storage, dtype, ndim, shape, NULL, 0, out);
+  nyx_status status = tensor_new(ctx, storage, dtype, ndim, shape, stride, 0, out);
   if (status != NYX_OK) nyx__storage_release(storage);
   return status;
+}
+
+nyx_status nyx_tensor_empty_on(nyx_context *ctx, nyx_device *device, nyx_dtype dtype,
+                               int ndim, const int64_t *shape, nyx_tensor **out) {
+  return empty(ctx, device, dtype, ndim, shape, NULL, out);
+}
+
+nyx_status nyx__tensor_of(nyx_context *ctx, nyx_device *device, const nyx_spec *spec,
+                          nyx_tensor **out) {
+  return empty(ctx, device, spec->dtype, spec->ndim, spec->shape,
+               spec->laid_out ? spec->stride : NULL, out);
 }
 
 nyx_status nyx_tensor_empty(nyx_context *ctx, nyx_dtype dtype, int ndim,
@@ -238,6 +250,12 @@ nyx_device *nyx_tensor_device(const nyx_tensor *t) {
 }
 bool nyx_tensor_is_contiguous(const nyx_tensor *t) {
   return nyx__is_contiguous(t);
+}
+bool nyx_tensor_is_channels_last(const nyx_tensor *t) {
+  int64_t stride[4];
+  if (t->ndim != 4) return false;
+  nyx__last_strides(t->shape, stride);
+  return memcmp(stride, t->stride, sizeof stride) == 0;
 }
 bool nyx_tensor_is_inference(const nyx_tensor *t) {
   return t->storage->inference;

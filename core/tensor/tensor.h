@@ -70,6 +70,9 @@ static inline bool nyx__view_stale(const nyx_tensor *t) {
   return t->base &&
          t->base->history != atomic_load_explicit(&t->base_history, memory_order_acquire);
 }
+/* A new tensor as `spec` says: row-major, or with its strides where it is laid out. */
+nyx_status nyx__tensor_of(nyx_context *ctx, nyx_device *device, const nyx_spec *spec,
+                          nyx_tensor **out) NYX_MUST_CHECK;
 /* The same geometry and storage, without history. */
 nyx_status nyx__tensor_alias(nyx_context *ctx, const nyx_tensor *t, nyx_tensor **out);
 /* A contiguous version: t itself, retained, or a copy; not recorded. Kernels that want
@@ -78,6 +81,9 @@ nyx_status nyx__contiguous(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out);
 /* Contiguous and of `dtype`: t itself, retained, or a converted copy; not recorded. */
 nyx_status nyx__contiguous_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
                               nyx_tensor **out);
+/* The same for images (batch, channels, height, width), channels-last in memory. */
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+                        nyx_tensor **out);
 /* Copies src, broadcast and converted, into dst (any strides, same device); not recorded.
  */
 nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);
@@ -114,6 +120,13 @@ bool nyx__broadcast(int na, const int64_t *a, int nb, const int64_t *b, int *ndi
 void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride);
 /* A position or dimension as the user said it: from the end it has no base. */
 int64_t nyx__said(const nyx_context *ctx, int64_t position);
+/* Whether elements fill memory without gaps or repeats, in whatever order. */
+bool nyx__is_dense(int ndim, const int64_t *shape, const int64_t *stride);
+/* Channels-last: images (batch, channels, height, width) whose memory has the order
+ * batch, height, width, channels; their strides, and whether these are exactly that and
+ * not row-major at the same time. */
+void nyx__last_strides(const int64_t shape[4], int64_t stride[4]);
+bool nyx__lies_last(int ndim, const int64_t *shape, const int64_t *stride);
 /* Whether two positions of such a tensor may be one element in memory. */
 bool nyx__overlaps(int ndim, const int64_t *shape, const int64_t *stride);
 /* Checks a dimension (negative from the end) of an ndim-dimensional tensor; 0-d tensors

@@ -169,7 +169,7 @@ static bool shares(const nyx_tensor *t, nyx_tensor *const *others, int n) {
   return false;
 }
 
-/* The tangents of results that have memory of their own have theirs, in row-major order
+/* The tangents of results that have memory of their own have theirs, in the same order
  * and at their levels too: later changes in place and views then find them as
  * they find the results. */
 nyx_status nyx__own_tangents(nyx_dual *d) {
@@ -180,12 +180,11 @@ nyx_status nyx__own_tangents(nyx_dual *d) {
     bool shared = shares(t, d->tangent, d->n_in) || shares(t, d->in, d->n_in) ||
                   shares(t, d->out, d->n_out) || shares(t, d->tangent_out, k);
     NYX_TRY(nyx__in_levels(d->ctx, d->out[k], t, &full));
-    if (shared || full != t || !nyx_tensor_is_contiguous(t)) {
-      nyx_status status = nyx__apply1(d->ctx, NYX__OP_clone, full, NULL, &copy);
-      nyx_tensor_release(full);
-      NYX_TRY(status);
-      full = copy;
-    }
+    nyx_status status =
+        nyx__in_order_of(d->ctx, d->out[k], full, shared || full != t, &copy);
+    nyx_tensor_release(full);
+    NYX_TRY(status);
+    full = copy;
     nyx_tensor_release(t);
     d->tangent_out[k] = full;
   }

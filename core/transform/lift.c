@@ -390,10 +390,8 @@ static nyx_status check_level(nyx_context *ctx, nyx_level level, int64_t kind,
   return same ? NYX_OK : nyx__error(ctx, LEVEL_CLOSED);
 }
 
-/* t with its dimensions in the order in which those of `like` lie in memory, row-major,
- * so that what has a view of `like` has one of t; a copy also if `copying`. */
-static nyx_status in_order_of(nyx_context *ctx, const nyx_tensor *like, nyx_tensor *t,
-                              bool copying, nyx_tensor **out) {
+nyx_status nyx__in_order_of(nyx_context *ctx, const nyx_tensor *like, nyx_tensor *t,
+                            bool copying, nyx_tensor **out) {
   int64_t order[NYX_MAX_DIMS], back[NYX_MAX_DIMS];
   for (int d = 0; d < like->ndim; d++) {
     int at = d;
@@ -410,7 +408,7 @@ static nyx_status in_order_of(nyx_context *ctx, const nyx_tensor *like, nyx_tens
     *out = nyx_tensor_retain(t);
     return NYX_OK;
   }
-  nyx_status status = nyx__apply1(ctx, NYX__OP_clone, turned, NULL, &copy);
+  nyx_status status = nyx__apply1(ctx, NYX__OP_relayout, turned, NULL, &copy);
   nyx_tensor_release(turned);
   if (status != NYX_OK) return status;
   status = nyx__apply1(ctx, NYX__OP_permute, copy, &again, out);
@@ -432,7 +430,7 @@ static nyx_status lift_pair(nyx_context *ctx, nyx_level level, int64_t kind,
                       nyx_device_name(value->storage->device));
   nyx_tensor *full, *along;
   NYX_TRY(nyx__in_levels(ctx, value, tangent, &full));
-  nyx_status status = in_order_of(ctx, value, full, full != tangent, &along);
+  nyx_status status = nyx__in_order_of(ctx, value, full, full != tangent, &along);
   nyx_tensor_release(full);
   NYX_TRY(status);
   status = nyx__put_dual(ctx, value, along, level, out);

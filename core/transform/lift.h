@@ -65,6 +65,11 @@ bool nyx__is_complex(const nyx_tensor *t);
 /* Whether the elements of t can be read as numbers. */
 nyx_status nyx__check_read(nyx_context *ctx, const nyx_tensor *t) NYX_MUST_CHECK;
 
+/* t with its dimensions in the order in which those of `like` lie in memory, row-major,
+ * so that what has a view of `like` has one of t; a copy also if `copying`. */
+nyx_status nyx__in_order_of(nyx_context *ctx, const nyx_tensor *like, nyx_tensor *t,
+                            bool copying, nyx_tensor **out) NYX_MUST_CHECK;
+
 /* t at every open level that `like` has, so that what is written to `like` can be written
  * to t: repeated for the entries of a batch, with tangent zero. t itself where there is
  * nothing to do. */

@@ -31,6 +31,7 @@ struct nyx_patches_kernels;    /* patches.h */
 struct nyx_pool_kernels;       /* pool.h */
 struct nyx_quantized_kernels;  /* quantized.h */
 struct nyx_winograd_kernels;   /* winograd.h */
+struct nyx_last_kernels;       /* last.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -51,6 +52,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_pool_kernels *pool;
   const struct nyx_quantized_kernels *quantized;
   const struct nyx_winograd_kernels *winograd;
+  const struct nyx_last_kernels *last;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -4,6 +4,7 @@
 #include "depthwise.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "last.h"
 #include "low.h"
 #include "move.h"
 #include "norm.h"
@@ -36,6 +37,7 @@ extern const nyx_patches_kernels NYX_PATH(patches);
 extern const nyx_pool_kernels NYX_PATH(pool);
 extern const nyx_quantized_kernels NYX_PATH(quantized);
 extern const nyx_winograd_kernels NYX_PATH(winograd);
+extern const nyx_last_kernels NYX_PATH(last);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -57,4 +59,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .pool = &NYX_PATH(pool),
     .quantized = &NYX_PATH(quantized),
     .winograd = &NYX_PATH(winograd),
+    .last = &NYX_PATH(last),
 };

@@ -16,8 +16,9 @@ local others = {
     "values are booleans or dtype says otherwise" },
   frombuffer = { "creation", "nyx.frombuffer(bytes, dtype, shape, offset): elements from the " ..
     "bytes of a string, row by row" },
-  to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y): x in that " ..
-    "dtype and on that device; x itself when it is so already" },
+  to = { "conversion", "x:to(dtype), x:to(device), x:to(device, dtype), x:to(y), " ..
+    "x:to{dtype=, device=, memory_format=}: x in that dtype, on that device and in that " ..
+    "memory format (see contiguous); x itself when it is so already" },
   shape = { "tensor", "x.shape: the sizes, as a table of its own" },
   ndim = { "tensor", "x.ndim: the number of dimensions" },
   dtype = { "tensor", "x.dtype: the name of the element type, such as \"float32\"" },
@@ -40,7 +41,8 @@ local others = {
   fill_ = { "in place", "x:fill_(number): writes one number everywhere" },
   zero_ = { "in place", "x:zero_(): writes zeros" },
   release = { "memory", "x:release(): gives the memory back now; x cannot be used any more" },
-  is_contiguous = { "tensor", "x:is_contiguous(): whether the elements lie row by row" },
+  is_contiguous = { "tensor", "x:is_contiguous(memory_format): whether the elements lie row by " ..
+    "row, or \"channels_last\" (see contiguous)" },
   keep_packed = { "tensor", "x:keep_packed(on): ops that pack x for their kernels, as a weight " ..
     "of linear or conv2d, keep what they packed until x changes; false gives the memory back" },
   packed_bytes = { "tensor", "x:packed_bytes(): the bytes that are kept for x; nil without " ..

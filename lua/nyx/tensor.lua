@@ -261,33 +261,36 @@ end
 
 -- ---------------------------------------------------------------- like another tensor
 
--- Options for a tensor like x: its dtype and device unless said otherwise.
-local function like(where, x, options)
+-- A tensor like x, of its dtype, device and memory format unless said otherwise, from
+-- make(shape, options). What is in it does not depend on how it lies in memory.
+local function like(where, x, options, make)
   tensor_argument(where, "x", x)
-  options = check.options(where, options, "dtype device requires_grad")
-  return x.shape, { dtype = options.dtype or x.dtype, device = options.device or x.device,
-    requires_grad = options.requires_grad or false }
+  options = check.options(where, options, "dtype device memory_format requires_grad")
+  local last = x.ndim == 4 and not x:is_contiguous() and x:is_contiguous("channels_last")
+  local y = make(x.shape, { dtype = options.dtype or x.dtype,
+    device = options.device or x.device })
+  y = y:to { memory_format = options.memory_format or last and "channels_last" or "contiguous" }
+  return options.requires_grad and y:requires_grad_(true) or y
 end
 
 for name, what in pairs { zeros = "zeros", ones = "ones", empty = "undefined values",
   rand = "uniform random numbers", randn = "normal random numbers" } do
   local where = name .. "_like"
-  docs[where] = { "creation", ("nyx.%s(x, options): %s, shaped like x"):format(where, what) }
-  nyx[where] = function(x, options)
-    local shape, made = like(where, x, options)
-    return nyx[name](shape, made)
-  end
+  docs[where] = { "creation",
+    ("nyx.%s(x, options): %s, shaped like x and in its memory format"):format(where, what) }
+  nyx[where] = function(x, options) return like(where, x, options, nyx[name]) end
 end
 
-docs.full_like = { "creation", "nyx.full_like(x, value, options): `value`, shaped like x" }
+docs.full_like = { "creation", "nyx.full_like(x, value, options): `value`, shaped like x and " ..
+  "in its memory format" }
 ---@param x nyx.Tensor
 ---@param value number
----@param options? {dtype: string, device: string, requires_grad: boolean}
+---@param options? {dtype: string, device: string, memory_format: string, requires_grad: boolean}
 ---@return nyx.Tensor
 function nyx.full_like(x, value, options)
-  local shape, made = like("full_like", x, options)
-  check.type("full_like", "value", value, "number")
-  return nyx.full(shape, value, made)
+  return like("full_like", x, options, function(shape, made)
+    return nyx.full(shape, check.type("full_like", "value", value, "number"), made)
+  end)
 end
 
 -- ---------------------------------------------------------------- weights of few bits

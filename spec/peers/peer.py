@@ -5,7 +5,7 @@ holds the peers, live through the whole run.
     python3 spec/peers/peer.py [--nyx build/release/bin/nyx] [--seed N] [--cases N]
                                [part or op ...]
 
-Parts: self, ops, edges, promotion, func, layers, optimisers, changes, files; or names of ops. The seed is printed;
+Parts: self, ops, edges, promotion, func, layers, optimisers, changes, formats, files; or names of ops. The seed is printed;
 NYX_SPEC_SEED or --seed replays a run, and --case float64/17 one case of an op. Each line says
 how many cases there were and the worst error; ' marks first and '' second gradients, > forward mode.
 Read next: ops.py, table.py, func.py."""
@@ -24,6 +24,7 @@ except ImportError:
 import changes
 import edges
 import files
+import formats
 import func
 import layers
 import ops
@@ -123,6 +124,7 @@ def main():
         "layers": lambda: layers.compare(tap, worker, options.seed, few),
         "optimisers": lambda: optimisers.compare(tap, worker, options.seed, few),
         "changes": lambda: changes.compare(tap, worker, options.seed, few),
+        "formats": lambda: formats.compare(tap, worker, options.seed, few),
         "files": lambda: files.compare(tap, worker, options.seed, few),
     }
     for part in parts:

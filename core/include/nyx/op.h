@@ -98,13 +98,15 @@ typedef struct nyx_attr {
   const char *doc;
 } nyx_attr;
 
-/* What an output will be. Stride and offset are read for views only. */
+/* What an output will be. Stride is read for views, and where `laid_out` says so: then
+ * memory is allocated in the order of these strides, which leave no gaps. */
 typedef struct nyx_spec {
   nyx_dtype dtype;
   int ndim;
   int64_t shape[NYX_MAX_DIMS];
   int64_t stride[NYX_MAX_DIMS];
-  int64_t offset;
+  int64_t offset; /* of views */
+  bool laid_out;  /* set it in `infer`; nyx_apply clears it before */
 } nyx_spec;
 
 /* One application of an op on its way through nyx_apply. */
@@ -119,7 +121,8 @@ typedef struct nyx_call {
   void *payload;                  /* what an op of one's own carries along, else NULL */
   int n_out;                      /* set by nyx_apply to op->n_out; infer may lower it */
   nyx_spec spec[NYX_MAX_OUTPUTS]; /* filled by infer */
-  nyx_tensor *out[NYX_MAX_OUTPUTS]; /* allocated from spec before launch, contiguous */
+  nyx_tensor *out[NYX_MAX_OUTPUTS]; /* allocated from spec before launch; contiguous
+                                      unless the spec is laid out otherwise */
   void *found; /* a block that infer of a by_value op leaves for `cpu`, or NULL; nyx_apply
                 * gives it back with nyx_memory_free */
 } nyx_call;

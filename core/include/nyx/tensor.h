@@ -46,6 +46,9 @@ NYX_API int64_t nyx_tensor_numel(const nyx_tensor *t);
 NYX_API size_t nyx_tensor_storage_bytes(const nyx_tensor *t);
 NYX_API nyx_device *nyx_tensor_device(const nyx_tensor *t);
 NYX_API bool nyx_tensor_is_contiguous(const nyx_tensor *t);
+/* Whether t is images (batch, channels, height, width) with the strides of channels-last
+ * memory: batch, height, width, channels. */
+NYX_API bool nyx_tensor_is_channels_last(const nyx_tensor *t);
 /* Whether its memory was made in inference mode (context.h). */
 NYX_API bool nyx_tensor_is_inference(const nyx_tensor *t);
 /* Whether the two share storage. */

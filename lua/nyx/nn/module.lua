@@ -284,13 +284,33 @@ function Module:requires_grad_(on)
   return self
 end
 
---- Moves parameters and buffers to a device ("opencl") or converts the float ones to a
---- float dtype ("float64"). The tensors are replaced: make the optimiser afterwards.
----@param target string
+-- What `to` makes of one tensor: only floats change their dtype, only weights of images
+-- lie channels-last.
+local function converted(value, target)
+  local own = value:detach()
+  local result = own
+  if target.device then result = result:to(target.device) end
+  if target.dtype and float_dtypes[value.dtype] then result = result:to(target.dtype) end
+  if target.memory_format and value.ndim == 4 then
+    result = result:to { memory_format = target.memory_format }
+  end
+  if rawequal(result, own) then return value end
+  return value.requires_grad and result:requires_grad_(true) or result
+end
+
+--- Moves parameters and buffers to a device ("opencl"), converts the float ones to a float
+--- dtype ("float64"), or lays those of four dimensions out in a memory format, as options.
+--- What changes is replaced: make the optimiser afterwards.
+---@param target string|{dtype: string, device: string, memory_format: string}
 ---@return nyx.nn.Module self
 function Module:to(target)
-  check.type("to", "target", target, "string")
-  local is_dtype = float_dtypes[target]
+  if type(target) == "string" then
+    target = float_dtypes[target] and { dtype = target } or { device = target }
+  end
+  target = check.options("to", target, "dtype device memory_format")
+  if target.dtype and not float_dtypes[target.dtype] then
+    check.fail("to: 'dtype' is %s, expected a float dtype", check.describe(target.dtype))
+  end
   local moved = {} -- a tensor with two names stays one tensor
   local function visit(module, done)
     if done[module] then return end
@@ -300,11 +320,8 @@ function Module:to(target)
       local value = rawget(module, key)
       if kinds[key] == "module" then
         if is_module(value) then visit(value, done) end
-      elseif value ~= nil and (not is_dtype or float_dtypes[value.dtype]) then
-        if not moved[value] then
-          local result = value:detach():to(target)
-          moved[value] = value.requires_grad and result:requires_grad_(true) or result
-        end
+      elseif value ~= nil then
+        moved[value] = moved[value] or converted(value, target)
         rawset(module, key, moved[value])
       end
     end

@@ -31,6 +31,11 @@ def add(name, batch, inputs, outputs, size, kernel, stride, groups):
         x, w = tensors()
         return lambda: conv2d(x, w, None, stride, kernel // 2, 1, groups)
 
+    @case(f"last_{name}_forward")
+    def last():
+        x, w = (t.contiguous(memory_format=torch.channels_last) for t in tensors())
+        return lambda: conv2d(x, w, None, stride, kernel // 2, 1, groups)
+
     @case(f"{name}_backward")
     def backward():
         x, w = (t.requires_grad_(True) for t in tensors())

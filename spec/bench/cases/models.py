@@ -126,9 +126,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + (self.shortcut(x) if self.shortcut else x))
 
 
-@case("resnet50_prepacked")
-@case("resnet50_inference")
-def resnet50():
+def resnet50(memory_format):
     layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
     for stage, blocks in enumerate((3, 4, 6, 3)):
@@ -137,9 +135,21 @@ def resnet50():
             layers.append(Bottleneck(inputs, planes, 2 if stage > 0 and i == 0 else 1))
             inputs = 4 * planes
     features, classify = fill(nn.Sequential(*layers)).eval(), fill(nn.Linear(2048, 1000))
-    x = values(1, 1, 3, 224, 224)
+    features.to(memory_format=memory_format)
+    x = values(1, 1, 3, 224, 224).contiguous(memory_format=memory_format)
 
     @torch.no_grad()
     def step():
         return classify(F.adaptive_avg_pool2d(features(x), 1).flatten(1))
     return step
+
+
+@case("resnet50_inference")
+@case("resnet50_prepacked")
+def rows():
+    return resnet50(torch.contiguous_format)
+
+
+@case("resnet50_last_inference")
+def channels_last():
+    return resnet50(torch.channels_last)

@@ -1,5 +1,6 @@
 -- Convolutions: the 23 shapes of ResNet-50 at batch 1 and 16, and the depthwise ones of
--- MobileNetV2; forward, and backward alone (both gradients).
+-- MobileNetV2; forward, and backward alone (both gradients). The names with `last` are of
+-- channels-last images and weights.
 local nyx = require "nyx"
 local bench = require "nyx.bench.case"
 
@@ -51,6 +52,12 @@ local function add(name, batch, input, output, size, kernel, stride, groups)
         return grads[1], grads[2]
       end
     end)
+
+  case("last_" .. name .. "_forward", { limit = { "fma32", flops } }, function()
+    local x, w = inputs()
+    x, w = x:contiguous("channels_last"), w:contiguous("channels_last")
+    return function() return x:conv2d(w, nil, options) end
+  end)
 end
 
 for _, batch in ipairs { 1, 16 } do

@@ -151,17 +151,20 @@ local function resnet50()
   return net, nn.Linear(2048, 1000)
 end
 
-for _, prepacked in ipairs { false, true } do
-  case(prepacked and "resnet50_prepacked" or "resnet50_inference",
-    { limit = { "fma32", 2 * 4.089e9 } }, function()
+for _, how in ipairs {
+  { "resnet50_inference", format = "contiguous" },
+  { "resnet50_last_inference", format = "channels_last" },
+  { "resnet50_prepacked", format = "contiguous", prepacked = true },
+} do
+  case(how[1], { limit = { "fma32", 2 * 4.089e9 } }, function()
     local features, classify = resnet50()
-    fill(features):eval()
+    fill(features):eval():to { memory_format = how.format }
     fill(classify)
-    if prepacked then
+    if how.prepacked then
       features:prepack()
       classify:prepack()
     end
-    local x = values(1, { 1, 3, 224, 224 })
+    local x = values(1, { 1, 3, 224, 224 }):contiguous(how.format)
     local function forward()
       return classify(features(x):adaptive_avg_pool2d(1):flatten(2))
     end
