@@ -29,6 +29,7 @@ struct nyx_optim_kernels;      /* optim.h; path.c: .optim = &NYX_PATH(optim) */
 struct nyx_depthwise_kernels;  /* depthwise.h */
 struct nyx_patches_kernels;    /* patches.h */
 struct nyx_pool_kernels;       /* pool.h */
+struct nyx_rotary_kernels;     /* rotary.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -47,6 +48,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_depthwise_kernels *depthwise;
   const struct nyx_patches_kernels *patches;
   const struct nyx_pool_kernels *pool;
+  const struct nyx_rotary_kernels *rotary;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -12,6 +12,7 @@
 #include "pool.h"
 #include "recurrence.h"
 #include "reduce.h"
+#include "rotary.h"
 #include "scan.h"
 #include "softmax.h"
 
@@ -32,6 +33,7 @@ extern const nyx_optim_kernels NYX_PATH(optim);
 extern const nyx_depthwise_kernels NYX_PATH(depthwise);
 extern const nyx_patches_kernels NYX_PATH(patches);
 extern const nyx_pool_kernels NYX_PATH(pool);
+extern const nyx_rotary_kernels NYX_PATH(rotary);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -51,4 +53,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .depthwise = &NYX_PATH(depthwise),
     .patches = &NYX_PATH(patches),
     .pool = &NYX_PATH(pool),
+    .rotary = &NYX_PATH(rotary),
 };
