@@ -36,17 +36,20 @@ add("nyx.nn", {
   RMSNorm = "nn.RMSNorm(normalized_shape, {eps, elementwise_affine, dtype}): divides by the " ..
     "root mean square over the trailing dimensions",
   MultiheadAttention = "nn.MultiheadAttention(embed_dim, num_heads, {dropout, bias, kdim, vdim, " ..
-    "batch_first, num_kv_heads, rotary, dtype}): attention of several heads between projections; " ..
-    "called with (query, key, value, {key_padding_mask, attn_mask, is_causal, need_weights, " ..
-    "average_attn_weights, cache}), of shape (batch, length, features); true in a mask hides a " ..
-    "key; num_kv_heads: fewer heads of keys, shared by groups; rotary: an nn.RotaryEmbedding; " ..
-    "cache: an nn.KVCache, behind whose positions the new ones go",
+    "batch_first, num_kv_heads, rotary, dtype}): attention of several heads between " ..
+    "projections; called with (query, key, value, {key_padding_mask, attn_mask, is_causal, " ..
+    "need_weights, average_attn_weights, cache}), of shape (batch, length, features); true in a " ..
+    "mask hides a key; num_kv_heads: fewer heads of keys, shared by groups; rotary: an " ..
+    "nn.RotaryEmbedding; cache: an nn.KVCache, behind whose positions the new ones go",
+  SwiGLU = "nn.SwiGLU(dim, hidden, {out_features, bias, dtype}): out_proj(up * silu(gate)), " ..
+    "both from one product: the first half of in_proj.weight's rows gives up, the second half gate",
+  GEGLU = "nn.GEGLU(dim, hidden, {out_features, bias, dtype}): nn.SwiGLU with gelu",
   RotaryEmbedding = "nn.RotaryEmbedding(dim, {base, interleaved, scaling}): turns pairs of the " ..
     "first dim features of x (.., length, features) by angles that grow with the position; " ..
     "called with (x, {offset, positions}). scaling: {type = \"linear\", factor = 8} or {type = " ..
     "\"llama3\", factor, low_freq_factor, high_freq_factor, original_max_position}",
-  KVCache = "nn.KVCache(batch, heads, max_length, features, {dtype, value_features, grow}): keys " ..
-    "and values of the positions so far, in memory that is made once; keys, values = " ..
+  KVCache = "nn.KVCache(batch, heads, max_length, features, {dtype, value_features, grow}): " ..
+    "keys and values of the positions so far, in memory that is made once; keys, values = " ..
     "cache:append(keys, values) gives views of all that are filled, cache.length how many; " ..
     "cache:truncate(length) forgets the later ones. Full, it is an error, or it grows",
   LSTM = "nn.LSTM(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..

@@ -5,6 +5,7 @@ import warnings
 
 import torch
 import torch.nn as tnn
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases import Random
@@ -160,6 +161,26 @@ def embedding(r):
     return parts
 
 
+class Gated(tnn.Module):
+    def __init__(self, dim, hidden, out, bias, activation):
+        super().__init__()
+        self.in_proj, self.out_proj = tnn.Linear(dim, 2 * hidden, bias), tnn.Linear(hidden, out, bias)
+        self.activation = activation
+
+    def forward(self, x):
+        up, gate = self.in_proj(x).chunk(2, -1)
+        return self.out_proj(self.activation(gate) * up)
+
+
+def gated(name, activation):
+    def make(r):
+        dim, hidden, out = r.randint(1, 6), r.randint(1, 7), r.randint(1, 5)
+        bias = r.chance(0.6)
+        layer = Gated(dim, hidden, out, bias, activation)
+        return with_state(layer, f"nn.{name}({dim},{hidden},{f64(bias=bias, out_features=out)})", r.tensor([*r.shape(1, 3, empty=0), dim]))
+    return make
+
+
 def multihead_attention(r):
     """Of a tensor with itself or of three, with masks of all kinds; true hides, as in torch."""
     heads, n, lq = r.randint(1, 3), r.randint(1, 3), r.randint(1, 5)
@@ -276,6 +297,7 @@ def pools(r):
 LAYERS = {
     "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
     "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
+    "SwiGLU": gated("SwiGLU", F.silu), "GEGLU": gated("GEGLU", F.gelu),
     "MultiheadAttention": multihead_attention, "LSTM": recurrent("LSTM"), "GRU": recurrent("GRU"),
     "RNN": recurrent("RNN"), "recurrent cells": recurrent_cell, "activations": activation, "pooling": pools,
 }

@@ -690,6 +690,12 @@ def rotary(r, dtype):
     return Case(inputs, attrs, positions={1})
 
 
+def glu(r, dtype):
+    half = r.randint(1, 6) if r.chance(0.8) else r.randint(7, 5000)
+    attrs = {"activation": r.choice(["sigmoid", "silu", "gelu"])} if r.chance(0.8) else {}
+    return Case([r.tensor([*r.shape(0, 2, 3), 2 * half], dtype)], attrs)
+
+
 def recurrence(r, dtype):
     mode = r.choice(["lstm", "gru", "tanh", "relu"])
     length, n, features, hidden = r.randint(1, 4), r.randint(1, 3), r.randint(1, 4), r.randint(1, 5)
@@ -786,7 +792,7 @@ MAKERS = {
     "layer_norm": normal(True), "rms_norm": normal(False),
     "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
     "scaled_dot_product_attention": attention(True), "attention": attention(False),
-    "recurrence": recurrence, "rotary": rotary,
+    "recurrence": recurrence, "rotary": rotary, "glu": glu,
     "embedding": embedding, "cross_entropy": labelled(True), "nll_loss": labelled(False),
     "dropout": dropout,
 }

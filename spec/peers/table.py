@@ -216,6 +216,13 @@ def rotary(x, positions=None, cos=None, sin=None, offset=0, base=10000.0, dim=No
     return torch.cat([torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1), rest], -1)
 
 
+def glu(x, activation="sigmoid"):
+    if activation == "sigmoid":
+        return F.glu(x)
+    y, gate = x.chunk(2, -1)
+    return y * getattr(F, activation)(gate)
+
+
 def attention(q, k, v, mask=None, is_causal=False, scale=None, offset=0):
     y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale, offset)
     if q.ndim > 2:
@@ -332,7 +339,8 @@ PEERS = {
     "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
     "batch_norm_training": batch_norm_training,
     "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention, "recurrence": recurrence,
-    "rotary": rotary,
+    "rotary": rotary, "glu": glu,
+    "gate": lambda x, y: x.sigmoid() * y, "swiglu": lambda x, y: F.silu(x) * y, "geglu": lambda x, y: F.gelu(x) * y,
     "cross_entropy": loss_labels(F.cross_entropy), "nll_loss": loss_labels(F.nll_loss),
     "dropout": lambda x, p=0.5, training=True: F.dropout(x, p, training),
 }

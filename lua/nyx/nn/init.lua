@@ -37,8 +37,8 @@ function M.register(class)
   return class
 end
 
-for _, file in ipairs { "linear", "container", "conv", "norm", "activation", "rotary", "attention",
-  "recurrent", "loss" } do
+for _, file in ipairs { "linear", "container", "conv", "norm", "activation", "gated", "rotary",
+  "attention", "recurrent", "loss" } do
   for name, class in pairs(require("nyx.nn." .. file)) do
     M[name] = class
     M.register(class)

@@ -41,6 +41,27 @@ case("mlp_784_512_512_10_backward", {}, function()
   end
 end)
 
+-- ---------------------------------------------------------------- gated layers
+
+local function swiglu(name, options, backward)
+  options.tol = 2e-5
+  case(name, options, function()
+    local net, x = fill(nn.SwiGLU(1024, 2752, { bias = false })), values(1, { 256, 1024 })
+    local g = values(2, { 256, 1024 })
+    if not backward then return function() return nyx.no_grad(net.forward, net, x) end end
+    x:requires_grad_()
+    return function()
+      net:zero_grad()
+      x.grad = nil
+      local y = net(x)
+      y:backward(g)
+      return y, x.grad, net.in_proj.weight.grad
+    end
+  end)
+end
+swiglu("swiglu_mlp", { limit = { "fma32", 2 * 3 * 256 * 1024 * 2752 } }, false)
+swiglu("swiglu_mlp_backward", { limit = { "fma32", 3 * 2 * 3 * 256 * 1024 * 2752 } }, true)
+
 -- ---------------------------------------------------------------- LSTM
 
 case("lstm_128_256", { tol = 2e-5 }, function()
