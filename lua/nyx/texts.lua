@@ -53,11 +53,13 @@ add("nyx.nn", {
     "cache:append(keys, values) gives views of all that are filled, cache.length how many; " ..
     "cache:truncate(length) forgets the later ones. Full, it is an error, or it grows",
   LSTM = "nn.LSTM(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
-    "bidirectional, dtype}): long short-term memory; y, h, c = lstm(x, h0, c0). x is (length, " ..
-    "batch, features), with batch_first (batch, length, features), or (length, features); y are " ..
+    "bidirectional, proj_size, dtype}): long short-term memory; y, h, c = lstm(x, h0, c0). x is " ..
+    "(length, batch, features), with batch_first (batch, length, features), or (length, " ..
+    "features), or what nn.utils.rnn.pack_padded_sequence gives; y are " ..
     "the last layer's states, h and c the last ones of every layer and direction, (num_layers * " ..
     "directions, batch, hidden_size), as are h0 and c0, zero when left out; dropout: between " ..
-    "layers, in training. Parameters have PyTorch's names and order of gates",
+    "layers, in training; proj_size: features of the states, which a further weight makes of " ..
+    "hidden_size. Parameters have PyTorch's names and order of gates",
   GRU = "nn.GRU(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
     "bidirectional, dtype}): gated recurrent units, as nn.LSTM without cells: y, h = gru(x, h0)",
   RNN = "nn.RNN(input_size, hidden_size, {nonlinearity, num_layers, bias, batch_first, dropout, " ..
@@ -134,6 +136,17 @@ add("nyx.nn.init", {
   fans = "nn.init.fans(tensor): the inputs and the outputs that one weight of a layer touches",
   calculate_gain = "nn.init.calculate_gain(nonlinearity, parameter): the factor by which a " ..
     "nonlinearity shrinks a signal",
+})
+
+add("nyx.nn.utils.rnn", {
+  pack_padded_sequence = "nn.utils.rnn.pack_padded_sequence(x, lengths, {batch_first, " ..
+    "enforce_sorted}): sequences of different lengths out of (steps, batch, ...), for nn.LSTM, " ..
+    "nn.GRU and nn.RNN, whose first result is packed as well; enforce_sorted (true): the " ..
+    "longest must come first, else they are sorted",
+  pad_packed_sequence = "nn.utils.rnn.pad_packed_sequence(packed, {batch_first, padding_value, " ..
+    "total_length}): back to (steps, batch, ...), and the lengths",
+  PackedSequence = "nn.utils.rnn.PackedSequence(data, batch_sizes, sorted_indices, " ..
+    "unsorted_indices): what pack_padded_sequence gives: all first steps, then all second ones",
 })
 
 add("nyx.nn.utils", {

@@ -95,6 +95,19 @@ def lstm():
     return step
 
 
+@case("lstm_packed")
+def lstm_packed():
+    net, x = fill(nn.LSTM(128, 256, bias=False)), values(1, 64, 32, 128)
+    packed = nn.utils.rnn.pack_padded_sequence(x, list(range(64, 0, -2)))
+    return torch.no_grad()(lambda: net(packed)[0].data)
+
+
+@case("lstm_projected")
+def lstm_projected():
+    net, x = fill(nn.LSTM(128, 512, bias=False, proj_size=128)), values(1, 64, 32, 128)
+    return torch.no_grad()(lambda: net(x)[0])
+
+
 LAYERS, WIDTH, HEADS, LENGTH, BATCH, VOCABULARY = 6, 384, 6, 256, 8, 65
 
 
