@@ -424,6 +424,10 @@ describe("an LSTM with projections", function()
         assert((y[1] - all[t]):abs():max():item() < bound, dtype)
       end
       assert((c - cells):abs():max():item() < 2 * bound)
+      local _, h3, c3 = layer(x:narrow(1, 1, 3))
+      local rest, _, last_cells = layer(x:narrow(1, 4, 4), h3, c3)
+      assert((rest - all:narrow(1, 4, 4)):abs():max():item() < bound, dtype)
+      assert((last_cells - cells):abs():max():item() < 2 * bound)
     end
   end)
 end)

@@ -86,14 +86,16 @@ end)
 
 -- A forward pass over 32 sequences of 2 to 64 steps, and one with projected states.
 case("lstm_packed", { tol = 2e-5 }, function()
-  local net, x, lengths = fill(nn.LSTM(128, 256, { bias = false })), values(1, { 64, 32, 128 }), {}
+  local net, lengths = fill(nn.LSTM(128, 256, { bias = false })), {}
+  local x = values(1, { 64, 32, 128 })
   for i = 1, 32 do lengths[i] = 66 - 2 * i end
   local packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
   return function() return nyx.no_grad(net.forward, net, packed).data end
 end)
 
 case("lstm_projected", { tol = 2e-5, note = "composed: see nn.LSTM" }, function()
-  local net, x = fill(nn.LSTM(128, 512, { proj_size = 128, bias = false })), values(1, { 64, 32, 128 })
+  local net = fill(nn.LSTM(128, 512, { proj_size = 128, bias = false }))
+  local x = values(1, { 64, 32, 128 })
   return function() return (nyx.no_grad(net.forward, net, x)) end
 end)
 
