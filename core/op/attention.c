@@ -195,8 +195,11 @@ static nyx_status cpu(nyx_call *c) {
   operands o = {{NULL}, {NULL}};
   NYX_TRY(read(c->ctx, c->in, c->in[3], c->attr, &a));
   nyx_dtype keys = nyx__attention_few(&a) ? c->in[1]->dtype : a.dtype;
-  if (keys != a.dtype)
-    a.widen = nyx__cpu_kernels()->elementwise->gather[keys][NYX_IN_FLOAT32];
+  const nyx_cpu_kernels *kernels = nyx__cpu_kernels();
+  if (keys != a.dtype && kernels->attention->type[0]->halves)
+    a.kind = keys == NYX_FLOAT16 ? NYX_KEYS_FLOAT16 : NYX_KEYS_BFLOAT16;
+  else if (keys != a.dtype)
+    a.widen = kernels->elementwise->gather[keys][NYX_IN_FLOAT32];
   nyx_status status = open_operands(c, c->in, c->in[3], keys, &a, &o);
   if (status == NYX_OK) {
     a.out = nyx__data(o.out[0]);

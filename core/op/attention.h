@@ -33,8 +33,9 @@ typedef struct nyx__attention {
   int64_t key_heads, group, lq, lk, d, dv;
   nyx__heads q, k, v, mask; /* the mask with the heads of queries */
   char *out, *lse;          /* contiguous; of attention, or what backward gets */
-  nyx_gather_fn widen;      /* of k and v that are of a half type, as they come for few
-                             * queries; NULL: they have the dtype that is computed in */
+  nyx_attention_kind kind;  /* of k and v where there are few queries */
+  nyx_gather_fn widen;      /* of k and v that are of a half type which the kernels do not
+                             * take, else NULL */
 
   const nyx_gemm_kernel *gemm;
   const nyx_attention_kernel *own;

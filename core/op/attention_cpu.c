@@ -315,7 +315,8 @@ static void weigh_range(const few *f, int64_t key_head, int64_t k0, int64_t keys
     int64_t n = keys - i < STEP ? keys - i : STEP, rs = a->k.row;
     const char *k =
         rows_of(a, from + (k0 + i) * a->k.row * a->k.item, n, a->d, &rs, room);
-    a->own->dots(q, f->rows, k, rs, n, a->d, a->scale, scores + i * a->item, RANGE);
+    a->own->dots(q, f->rows, k, a->kind, rs, n, a->d, a->scale, scores + i * a->item,
+                 RANGE);
   }
   for (int64_t r = 0; r < f->rows; r++) {
     int64_t head = key_head * a->group + r / a->lq;
@@ -347,7 +348,7 @@ static void run_ranges(void *arg, int64_t begin, int64_t end) {
       int64_t n = keys - j < STEP ? keys - j : STEP, rs = a->v.row;
       const char *v =
           rows_of(a, from + (k0 + j) * a->v.row * a->v.item, n, a->dv, &rs, room);
-      a->own->mix(scores + j * a->item, RANGE, f->rows, v, rs, n, a->dv, out,
+      a->own->mix(scores + j * a->item, RANGE, f->rows, v, a->kind, rs, n, a->dv, out,
                   f->ranges * a->dv, j > 0);
     }
   }
@@ -370,8 +371,9 @@ static void merge_ranges(void *arg, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < f->ranges; i++) /* weights, in their type, over `sum` */
       nyx__store_double(a->dtype, (char *)sum + i * a->item,
                         all == 0 ? 0 : most[i] / all);
-    a->own->mix(sum, f->ranges, 1, f->parts + r * f->ranges * a->dv * a->item, a->dv,
-                f->ranges, a->dv, a->out + r * a->dv * a->item, a->dv, false);
+    a->own->mix(sum, f->ranges, 1, f->parts + r * f->ranges * a->dv * a->item,
+                NYX_KEYS_OWN, a->dv, f->ranges, a->dv, a->out + r * a->dv * a->item,
+                a->dv, false);
     nyx__store_double(a->dtype, a->lse + r * a->item,
                       all == 0 ? INFINITY : top + log(all));
   }
