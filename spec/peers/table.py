@@ -166,6 +166,8 @@ def scores_mask(q, k, mask, is_causal, offset=0):
 def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None, offset=0):
     if mask is not None or offset:  # torch's is_causal does not go with a mask
         mask, is_causal = scores_mask(q, k, mask, is_causal, offset), False
+        lead = torch.broadcast_shapes(*(x.shape[:-3] for x in (q, k, v)))
+        q = q.expand(*lead, *q.shape[-3:])  # torch adds the mask in place
     grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3] and k.shape[-3] > 1
     with sdpa_kernel(SDPBackend.MATH):  # the one that has second gradients
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
