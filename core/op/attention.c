@@ -9,7 +9,7 @@
 #include "../transform/batch.h"
 #include "index.h"
 
-enum { IS_CAUSAL, SCALE, ATTRS };
+enum { IS_CAUSAL, SCALE, OFFSET, ATTRS };
 static const nyx_attr attrs[] = {
     {.name = "is_causal",
      .type = NYX_ATTR_BOOL,
@@ -17,7 +17,19 @@ static const nyx_attr attrs[] = {
      .doc = "whether query i sees the keys up to i only"},
     {.name = "scale",
      .type = NYX_ATTR_FLOAT,
-     .doc = "what scores are multiplied by; 1 / sqrt(d) when left out"}};
+     .doc = "what scores are multiplied by; 1 / sqrt(d) when left out"},
+    {.name = "offset",
+     .type = NYX_ATTR_INT,
+     .preset = {.i = 0, .given = true},
+     .doc =
+         "with is_causal: query i sees the keys up to i + offset; keys - queries where "
+         "the queries are the last ones"}};
+
+/* Within what makes a difference. */
+static int64_t offset_of(const nyx_value *attr, int64_t queries, int64_t keys) {
+  int64_t offset = attr[OFFSET].i;
+  return offset > keys ? keys : offset < -queries ? -queries : offset;
+}
 
 /* ------------------------------------------------------------------ shapes */
 
@@ -96,6 +108,7 @@ static nyx_status read(nyx_context *ctx, nyx_tensor *const qkv[3], nyx_tensor *m
   a->key_heads = 1;
   for (int d = 0; d < k->ndim - 2; d++) a->key_heads *= k->shape[d];
   a->causal = attr[IS_CAUSAL].i != 0;
+  a->ahead = a->causal ? offset_of(attr, a->lq, a->lk) : 0;
   a->scale = attr[SCALE].given ? attr[SCALE].f : 1 / sqrt((double)a->d);
   return NYX_OK;
 }
@@ -145,12 +158,13 @@ static nyx_status open_mask(nyx__attention *a, nyx_tensor *mask, const nyx_tenso
   return NYX_OK;
 }
 
-/* qkv and the mask become in[0..3]; outputs are made, or the call's own. */
+/* qkv and the mask become in[0..3]; outputs are made, or the call's own. keys: the dtype
+ * that keys and values are to have. */
 static nyx_status open_operands(nyx_call *c, nyx_tensor *const qkv[3], nyx_tensor *mask,
-                                nyx__attention *a, operands *o) {
+                                nyx_dtype keys, nyx__attention *a, operands *o) {
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < 3; i++)
-    status = by_rows(c->ctx, qkv[i], a->dtype, &o->in[i]);
+    status = by_rows(c->ctx, qkv[i], i == 0 ? a->dtype : keys, &o->in[i]);
   if (status == NYX_OK && mask) status = open_mask(a, mask, qkv[0], &o->in[3]);
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) {
     if (c->out[i]->dtype == a->dtype)
@@ -180,7 +194,13 @@ static nyx_status cpu(nyx_call *c) {
   nyx__attention a;
   operands o = {{NULL}, {NULL}};
   NYX_TRY(read(c->ctx, c->in, c->in[3], c->attr, &a));
-  nyx_status status = open_operands(c, c->in, c->in[3], &a, &o);
+  nyx_dtype keys = nyx__attention_few(&a) ? c->in[1]->dtype : a.dtype;
+  const nyx_cpu_kernels *kernels = nyx__cpu_kernels();
+  if (keys != a.dtype && kernels->attention->type[0]->halves)
+    a.kind = keys == NYX_FLOAT16 ? NYX_KEYS_FLOAT16 : NYX_KEYS_BFLOAT16;
+  else if (keys != a.dtype)
+    a.widen = kernels->elementwise->gather[keys][NYX_IN_FLOAT32];
+  nyx_status status = open_operands(c, c->in, c->in[3], keys, &a, &o);
   if (status == NYX_OK) {
     a.out = nyx__data(o.out[0]);
     a.lse = nyx__data(o.out[1]);
@@ -210,7 +230,7 @@ static nyx_status cpu_backward(nyx_call *c) {
   nyx__heads g;
   operands o = {{NULL}, {NULL}};
   NYX_TRY(read(c->ctx, c->in + 1, c->in[6], c->attr, &a));
-  nyx_status status = open_operands(c, c->in + 1, c->in[6], &a, &o);
+  nyx_status status = open_operands(c, c->in + 1, c->in[6], a.dtype, &a, &o);
   if (status == NYX_OK) status = by_rows(c->ctx, c->in[0], a.dtype, &o.in[4]);
   for (int i = 5; status == NYX_OK && i < 7; i++)
     status = nyx__contiguous_as(c->ctx, c->in[i - 1], a.dtype, &o.in[i]);
@@ -311,7 +331,8 @@ static nyx_status weights(parts *p, nyx_tensor *q, nyx_tensor *k, nyx_tensor **o
   }
   if (b->attr[IS_CAUSAL].i) {
     int64_t shape[] = {q->shape[q->ndim - 2], k->shape[k->ndim - 2]};
-    const nyx_value all[] = {NYX_LIST(shape, 2), NYX_I(NYX_BOOL)}, above = NYX_I(1);
+    const nyx_value all[] = {NYX_LIST(shape, 2), NYX_I(NYX_BOOL)};
+    const nyx_value above = NYX_I(1 + offset_of(b->attr, shape[0], shape[1]));
     NYX_TRY(nyx__applyn(b->ctx, NYX__OP_ones, NULL, 0, all, &hidden));
     hold(p, hidden);
     NYX_TRY(apply(p, NYX__OP_triu, hidden, NULL, &above, &hidden));
@@ -448,7 +469,9 @@ const nyx_op nyx__op_attention = {
         "query(2,3,4) key(2,5,4) value(2,5,3); scale=0.7\n"
         "query(4,2,3) key(2,3,3) value(2,3,2) attn_mask(2,3)<bool\n"
         "query(2,2,9,3) key(2,1,10,3) value(2,1,10,2); is_causal=true\n"
-        "query(1,2,10,2) key(1,2,9,2) value(1,2,9,3) attn_mask(2,10,9); is_causal=true",
+        "query(1,2,10,2) key(1,2,9,2) value(1,2,9,3) attn_mask(2,10,9); is_causal=true\n"
+        "query(6,2,3) key(2,5,3) value(2,5,2); is_causal=true offset=3\n"
+        "query(2,11,2) key(2,10,2) value(2,10,3); is_causal=true offset=-2",
     .domain = {-2, 2},
 };
 
@@ -471,7 +494,9 @@ const nyx_op nyx__op_attention_backward = {
     .cases =
         "grad(2,3,4) query(2,3,5) key(2,6,5) value(2,6,4) result(2,3,4) lse(2,3)\n"
         "grad(4,3,2) query(4,3,2) key(2,3,2) value(2,3,2) result(4,3,2) lse(4,3) "
-        "attn_mask(3,3)<bool; is_causal=true scale=0.5",
+        "attn_mask(3,3)<bool; is_causal=true scale=0.5\n"
+        "grad(2,3,2) query(2,3,4) key(2,5,4) value(2,5,2) result(2,3,2) lse(2,3); "
+        "is_causal=true offset=2",
 };
 
 /* ------------------------------------------------------------------ the composite */
@@ -542,7 +567,8 @@ const nyx_op nyx__op_scaled_dot_product_attention = {
         "bool, "
         "true where a key takes part, or numbers that are added; a query that sees no "
         "key "
-        "gives 0. The gradient of a mask and higher orders store all pairs",
+        "gives 0. Up to 8 queries, as in decoding, read keys and values once, in place. "
+        "The gradient of a mask and higher orders store all pairs",
     .kind = NYX_OP_COMPOSITE,
     .promotion = NYX_PROMOTE_NONE,
     .autocast = NYX_AUTOCAST_LOW,
@@ -557,6 +583,7 @@ const nyx_op nyx__op_scaled_dot_product_attention = {
     .cases =
         "query(3,4) key(5,4) value(5,2)\n"
         "query(2,4,2,3) key(2,2,3,3) value(2,2,3,2) attn_mask(2,3)<bool\n"
-        "query(3,1,9,2) key(2,4,2) value(3,1,4,2); is_causal=true scale=0.5",
+        "query(3,1,9,2) key(2,4,2) value(3,1,4,2); is_causal=true scale=0.5\n"
+        "query(2,4,1,3) key(2,2,5,3) value(2,2,5,2); is_causal=true offset=4",
     .domain = {-2, 2},
 };

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "../../kernels/cpu/attention.h"
+#include "../../kernels/cpu/elementwise.h"
 #include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/softmax.h"
 #include "../tensor/tensor.h"
@@ -27,10 +28,14 @@ typedef struct nyx__attention {
   nyx_dtype dtype; /* computed in: float32 or float64 */
   int64_t item;
   bool causal, flags; /* flags: the mask is one of bytes */
+  int64_t ahead;      /* causal: query i sees the keys up to i + ahead */
   double scale;
   int64_t key_heads, group, lq, lk, d, dv;
   nyx__heads q, k, v, mask; /* the mask with the heads of queries */
   char *out, *lse;          /* contiguous; of attention, or what backward gets */
+  nyx_attention_kind kind;  /* of k and v where there are few queries */
+  nyx_gather_fn widen;      /* of k and v that are of a half type which the kernels do not
+                             * take, else NULL */
 
   const nyx_gemm_kernel *gemm;
   const nyx_attention_kernel *own;
@@ -58,6 +63,8 @@ int64_t nyx__attention_heads(const nyx__attention *a, int64_t elements);
 void nyx__attention_exclude(const nyx__attention *a, const nyx_attention_block *b,
                             int64_t head, int64_t q, int64_t k);
 
+/* Whether there are so few queries that they are taken one by one. */
+bool nyx__attention_few(const nyx__attention *a);
 /* out and lse. */
 nyx_status nyx__attention_forward(nyx__attention *a) NYX_MUST_CHECK;
 /* The gradients of q, k and v, contiguous. */

@@ -158,7 +158,7 @@ static void add_queries(const back *b, const key_block *k, const query_block *q)
     for (int64_t r = 0; r < q->n; r += a->panel) {
       p.m = least(q->n - r, a->panel);
       p.n = least(a->d - j, w);
-      p.k = a->causal ? least(k->n, q->q0 + r + p.m - k->k0) : k->n;
+      p.k = a->causal ? least(k->n, q->q0 + r + p.m + a->ahead - k->k0) : k->n;
       if (p.k < 1) continue;
       p.c = q->dq + (r * a->d + j) * item;
       a->gemm->block(&p, p.m, k->packed + r * k->n * item, k->k_rows + j * k->n * item);
@@ -169,7 +169,8 @@ static void add_queries(const back *b, const key_block *k, const query_block *q)
 static void block_backward(const back *b, const key_block *k, const query_block *q) {
   const nyx__attention *a = b->a;
   for (int64_t c = 0; c < k->n; c += a->tile) {
-    int64_t first = a->causal ? k->k0 + c - q->q0 : 0; /* query that sees the tile */
+    /* the query that sees the tile */
+    int64_t first = a->causal ? k->k0 + c - q->q0 - a->ahead : 0;
     if (first >= q->n) break;
     tile_backward(b, k, q, c, first > 0 ? first / a->panel * a->panel : 0);
   }
@@ -194,7 +195,8 @@ static void run_task(const back *b, int64_t head, int64_t part, char *scratch) {
     key_block k;
     open_keys(b, b->first + head, i * b->keys, scratch, &k);
     for (int64_t own = head * a->group; own < (head + 1) * a->group; own++) {
-      int64_t first = a->causal ? k.k0 / b->block * b->block : 0;
+      int64_t first = a->causal ? k.k0 - a->ahead : 0;
+      first = first > 0 ? first / b->block * b->block : 0;
       for (int64_t q0 = first; q0 < a->lq && nyx__attention_going(a); q0 += b->block) {
         query_block q = {.head = b->first * a->group + own, .q0 = q0};
         q.n = least(a->lq - q0, b->block);

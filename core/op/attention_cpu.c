@@ -16,6 +16,7 @@
 #define TILES 4           /* blocks of queries that a task takes */
 #define FEW 8             /* queries that are taken one by one */
 #define RANGE 512         /* keys of a range then */
+#define STEP 32           /* of which so many are used by all queries, while in a cache */
 #define RANGE_WORK 32768  /* elements of keys worth waking a thread for */
 #define TASK_WORK 1048576 /* the same, multiplications */
 #define PACKED (64 << 20) /* bytes of packed copies at once, unless one head has more */
@@ -89,6 +90,7 @@ void nyx__attention_exclude(const nyx__attention *a, const nyx_attention_block *
         nyx__head(&a->mask, head) + (q * a->mask.row + k * a->mask.column) * a->mask.item;
     a->own->mask(b, &m);
   }
+  q += a->ahead;
   if (a->causal && k + b->keys - 1 > q) a->own->causal(b, q - k);
 }
 
@@ -135,6 +137,12 @@ static void fill(const nyx__attention *a, char *to, int64_t n, double value) {
   for (int64_t i = 0; i < n; i++) nyx__store_double(a->dtype, to + i * a->item, value);
 }
 
+/* How many keys the queries of a tile see. */
+static int64_t seen_by(const nyx__attention *a, const tile *own) {
+  int64_t seen = own->q0 + own->live + a->ahead;
+  return !a->causal || seen > a->lk ? a->lk : seen < 0 ? 0 : seen;
+}
+
 /* Gives every tile its part of the scratch. */
 static void open_tiles(task *t, int64_t q0, char *scratch) {
   const nyx__attention *a = t->a;
@@ -156,7 +164,7 @@ static void open_tiles(task *t, int64_t q0, char *scratch) {
     a->rows->scale(own->q, a->d * w, a->scale, own->q);
     fill(a, own->most, w, -INFINITY);
     fill(a, own->sum, w, 0);
-    if (a->lk == 0) fill(a, own->o, a->dv * w, 0);
+    if (seen_by(a, own) == 0) fill(a, own->o, a->dv * w, 0);
   }
 }
 
@@ -204,15 +212,12 @@ static void close_tile(const task *t, const tile *own) {
 
 static void attend_all(task *t) {
   const nyx__attention *a = t->a;
-  const tile *last = &t->tile[t->tiles - 1];
-  int64_t seen = last->q0 + last->live; /* by the last query, when causal */
-  if (!a->causal || seen > a->lk) seen = a->lk;
+  int64_t seen = seen_by(a, &t->tile[t->tiles - 1]);
   for (int64_t k0 = 0; k0 < seen && nyx__attention_going(t->a); k0 += t->m->block) {
     int64_t depth = a->lk - k0 < t->m->block ? a->lk - k0 : t->m->block;
     for (int64_t i = 0; i < t->tiles; i++) {
       const tile *own = &t->tile[i];
-      int64_t n = depth;
-      if (a->causal && own->q0 + own->live - k0 < n) n = own->q0 + own->live - k0;
+      int64_t n = seen_by(a, own) - k0 < depth ? seen_by(a, own) - k0 : depth;
       if (n <= 0) continue;
       n = (n + a->panel - 1) / a->panel * a->panel; /* whole panels */
       attend(t, own, k0, n < depth ? n : depth, depth);
@@ -275,35 +280,79 @@ static nyx_status forward_many(nyx__attention *a) {
 
 /* ------------------------------------------------------------------ few queries */
 
-/* What ranges of keys give for one query: the greatest score, the sum, dv values. */
+/* What ranges of keys give for one query: the greatest score, the sum, dv values. Rows
+ * are the queries of all heads that share a head of keys. */
 typedef struct few {
   nyx__attention *a;
-  int64_t ranges;
-  char *parts; /* heads x queries x ranges x dv */
+  int64_t ranges, rows; /* of keys; of one head of keys */
+  char *parts;          /* heads of keys x rows x ranges x dv */
   double *most, *sum;
 } few;
+
+/* `keys` rows of d elements as numbers of the type that is computed in, *rs apart. */
+static const char *rows_of(const nyx__attention *a, const char *from, int64_t keys,
+                           int64_t d, int64_t *rs, char *room) {
+  if (!a->widen) return from;
+  if (*rs == d) {
+    a->widen(keys * d, from, 1, room);
+  } else {
+    for (int64_t i = 0; i < keys; i++)
+      a->widen(d, from + i * *rs * a->k.item, 1, room + i * d * a->item);
+  }
+  *rs = d;
+  return room;
+}
+
+/* The scores of all rows, and their softmax within the range. */
+static void weigh_range(const few *f, int64_t key_head, int64_t k0, int64_t keys,
+                        const void **q, char *scores, char *room) {
+  const nyx__attention *a = f->a;
+  const char *from = nyx__head(&a->k, key_head);
+  for (int64_t r = 0; r < f->rows; r++)
+    q[r] = nyx__head(&a->q, key_head * a->group + r / a->lq) +
+           r % a->lq * a->q.row * a->item;
+  for (int64_t i = 0; i < keys; i += STEP) {
+    int64_t n = keys - i < STEP ? keys - i : STEP, rs = a->k.row;
+    const char *k =
+        rows_of(a, from + (k0 + i) * a->k.row * a->k.item, n, a->d, &rs, room);
+    a->own->dots(q, f->rows, k, a->kind, rs, n, a->d, a->scale, scores + i * a->item,
+                 RANGE);
+  }
+  for (int64_t r = 0; r < f->rows; r++) {
+    int64_t head = key_head * a->group + r / a->lq;
+    int64_t at = (key_head * f->rows + r) * f->ranges + k0 / RANGE;
+    char *own = scores + r * RANGE * a->item;
+    nyx_attention_block b = {own, keys, 1, 1, 1};
+    nyx__attention_exclude(a, &b, head, r % a->lq, k0);
+    f->sum[at] = a->rows->exp_sum(own, keys, &f->most[at], own);
+  }
+}
 
 static void run_ranges(void *arg, int64_t begin, int64_t end) {
   const few *f = arg;
   nyx__attention *a = f->a;
-  double scores[RANGE]; /* of either type */
-  for (int64_t i = begin; i < end && nyx__attention_going(a); i++) {
+  int64_t widest = a->widen ? STEP * (a->d > a->dv ? a->d : a->dv) : 0;
+  int64_t pointers = (int64_t)sizeof(void *) / a->item;
+  char *scratch = nyx__attention_scratch(a, f->rows * (RANGE + pointers) + widest + 1);
+  const void **q = (const void **)(void *)scratch;
+  char *scores = (char *)(q + f->rows), *room = scores + f->rows * RANGE * a->item;
+  for (int64_t i = begin; scratch && i < end && nyx__attention_going(a); i++) {
     int64_t key_head = i / f->ranges, range = i % f->ranges, k0 = range * RANGE;
     int64_t keys = a->lk - k0 < RANGE ? a->lk - k0 : RANGE;
-    const char *k = nyx__head(&a->k, key_head) + k0 * a->k.row * a->item;
-    const char *v = nyx__head(&a->v, key_head) + k0 * a->v.row * a->item;
-    for (int64_t r = 0; r < a->group * a->lq; r++) {
-      int64_t head = key_head * a->group + r / a->lq, q = r % a->lq, n = keys;
-      int64_t at = (head * a->lq + q) * f->ranges + range;
-      if (a->causal && q + 1 - k0 < n) n = q + 1 < k0 ? 0 : q + 1 - k0;
-      a->own->dots(nyx__head(&a->q, head) + q * a->q.row * a->item, k, a->k.row, n, a->d,
-                   a->scale, scores);
-      nyx_attention_block b = {scores, n, 1, 1, 1};
-      nyx__attention_exclude(a, &b, head, q, k0);
-      f->sum[at] = a->rows->exp_sum(scores, n, &f->most[at], scores);
-      a->own->mix(scores, v, a->v.row, n, a->dv, f->parts + at * a->dv * a->item);
+    int64_t seen = a->causal && a->lq + a->ahead < a->lk ? a->lq + a->ahead : a->lk;
+    if (seen - k0 < keys) keys = seen > k0 ? seen - k0 : 0; /* by the last query */
+    weigh_range(f, key_head, k0, keys, q, scores, room);
+    char *out = f->parts + (key_head * f->rows * f->ranges + range) * a->dv * a->item;
+    const char *from = nyx__head(&a->v, key_head);
+    for (int64_t j = 0; j == 0 || j < keys; j += STEP) {
+      int64_t n = keys - j < STEP ? keys - j : STEP, rs = a->v.row;
+      const char *v =
+          rows_of(a, from + (k0 + j) * a->v.row * a->v.item, n, a->dv, &rs, room);
+      a->own->mix(scores + j * a->item, RANGE, f->rows, v, a->kind, rs, n, a->dv, out,
+                  f->ranges * a->dv, j > 0);
     }
   }
+  nyx_memory_free(scratch);
 }
 
 /* The ranges of every query, in order. */
@@ -322,16 +371,17 @@ static void merge_ranges(void *arg, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < f->ranges; i++) /* weights, in their type, over `sum` */
       nyx__store_double(a->dtype, (char *)sum + i * a->item,
                         all == 0 ? 0 : most[i] / all);
-    a->own->mix(sum, f->parts + r * f->ranges * a->dv * a->item, a->dv, f->ranges, a->dv,
-                a->out + r * a->dv * a->item);
+    a->own->mix(sum, f->ranges, 1, f->parts + r * f->ranges * a->dv * a->item,
+                NYX_KEYS_OWN, a->dv, f->ranges, a->dv, a->out + r * a->dv * a->item,
+                a->dv, false);
     nyx__store_double(a->dtype, a->lse + r * a->item,
                       all == 0 ? INFINITY : top + log(all));
   }
 }
 
 static nyx_status forward_few(nyx__attention *a) {
-  few f = {.a = a, .ranges = (a->lk + RANGE - 1) / RANGE};
-  int64_t rows = a->key_heads * a->group * a->lq, count = rows * f.ranges;
+  few f = {.a = a, .ranges = (a->lk + RANGE - 1) / RANGE, .rows = a->group * a->lq};
+  int64_t rows = a->key_heads * f.rows, count = rows * f.ranges;
   size_t bytes = (size_t)count * 2 * sizeof(double);
   f.most = nyx_memory_alloc(bytes + (size_t)(count * a->dv * a->item) + 1);
   if (!f.most) return nyx__no_memory(a->ctx, bytes);
@@ -346,6 +396,10 @@ static nyx_status forward_few(nyx__attention *a) {
   return nyx__attention_end(a);
 }
 
+bool nyx__attention_few(const nyx__attention *a) {
+  return a->lq <= FEW;
+}
+
 nyx_status nyx__attention_forward(nyx__attention *a) {
-  return a->lq <= FEW ? forward_few(a) : forward_many(a);
+  return nyx__attention_few(a) ? forward_few(a) : forward_many(a);
 }

@@ -21,6 +21,14 @@ typedef struct nyx_attention_block {
   int64_t key, query;
 } nyx_attention_block;
 
+/* What keys and values are, where few queries use them: of the kernel's type, or halves
+ * that are widened as they are loaded. */
+typedef enum nyx_attention_kind {
+  NYX_KEYS_OWN,
+  NYX_KEYS_BFLOAT16,
+  NYX_KEYS_FLOAT16
+} nyx_attention_kind;
+
 /* All of one float type; `width` is a multiple of the vector's lanes. */
 typedef struct nyx_attention_kernel {
   /* One column of scores[rows][width] belongs to one query. Continues what most, sum and
@@ -38,12 +46,18 @@ typedef struct nyx_attention_kernel {
   void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);
   /* -inf for keys behind their query: key k of query q where k > q + ahead */
   void (*causal)(const nyx_attention_block *b, int64_t ahead);
-  /* scores[i] = scale * (q . row i of keys); n rows of d elements, rs apart */
-  void (*dots)(const void *q, const void *keys, int64_t rs, int64_t n, int64_t d,
-               double scale, void *scores);
-  /* out[d] = the sum of weights[i] * row i of values */
-  void (*mix)(const void *weights, const void *values, int64_t rs, int64_t n, int64_t d,
-              void *out);
+  /* Few queries, which all use what is read of keys and values once.
+   * scores[r * step + i] = scale * (q[r] . row i of keys); n rows of d elements, rs apart
+   */
+  void (*dots)(const void *const *q, int64_t queries, const void *keys,
+               nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d, double scale,
+               void *scores, int64_t step);
+  /* row r of out = the sum of weights[r * step + i] * row i of values; rows of out are
+   * out_step apart; add: on top of what is there */
+  void (*mix)(const void *weights, int64_t step, int64_t queries, const void *values,
+              nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d, void *out,
+              int64_t out_step, bool add);
+  bool halves; /* whether keys and values may be of a half type */
 } nyx_attention_kernel;
 
 typedef struct nyx_attention_kernels {

@@ -103,45 +103,194 @@ static void causal(const nyx_attention_block *b, int64_t ahead) {
   }
 }
 
-/* Four rows at a time, for each of which a sum is under way. */
-static void dots(const void *q_, const void *keys, int64_t rs, int64_t n, int64_t d,
-                 double scale, void *scores) {
-  const S *q = q_;
-  S *out = scores;
-  for (int64_t i = 0; i < n; i += 4) {
-    const S *row[4];
-    for (int k = 0; k < 4; k++) row[k] = (const S *)keys + (i + k < n ? i + k : i) * rs;
-    T a[4] = {K(0), K(0), K(0), K(0)};
+#define MOST 4 /* queries, keys or vectors at once, at most */
+#if NYX_BYTES == 64
+#define BESIDE 4 /* keys, or vectors, for so many queries: the registers hold no more */
+#else
+#define BESIDE 2
+#endif
+
+/* Whether there are instructions that widen halves; float32 only. */
+#if NYX_T_BITS == 32 && defined(__AVX2__) && defined(__F16C__)
+#define HALVES 1
+NYX_FN T widen(const void *p, const nyx_attention_kind kind) {
+#if NYX_BYTES == 64
+  __m256i v = _mm256_loadu_si256(p);
+  if (kind == NYX_KEYS_FLOAT16) return (T)_mm512_cvtph_ps(v);
+  return (T)_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16);
+#else
+  __m128i v = _mm_loadu_si128(p);
+  if (kind == NYX_KEYS_FLOAT16) return (T)_mm256_cvtph_ps(v);
+  return (T)_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16);
+#endif
+}
+#else
+#define HALVES 0
+NYX_FN T widen(const void *p, const nyx_attention_kind kind) {
+  (void)kind;
+  return nyx__load(p);
+}
+#endif
+
+#define ITEM(kind) ((kind) == NYX_KEYS_OWN ? (int64_t)sizeof(S) : 2)
+
+/* A vector of keys or values, of which the first `part` lanes count. */
+NYX_FN T load_keys(const char *p, int64_t part, const nyx_attention_kind kind) {
+  if (kind == NYX_KEYS_OWN) return load_lanes((const S *)(const void *)p, part);
+  if (part == NYX_LANES) return widen(p, kind);
+  uint16_t room[sizeof(T) / 2] = {0};
+  memcpy(room, p, (size_t)part * 2);
+  return widen(room, kind);
+}
+
+/* The lanes of each of four vectors added up. */
+NYX_FN void totals(const T v[4], S out[4]) {
+#if NYX_LANES >= 4
+  const I lane = {NYX_LANE_NUMBERS};
+  T pair[2], all;
+  for (int i = 0; i < 2; i++) {
+    T a = v[2 * i] + NYX_SWAPPED(v[2 * i], 1);
+    T b = v[2 * i + 1] + NYX_SWAPPED(v[2 * i + 1], 1);
+    pair[i] = nyx_select((M)((lane & 1) == 0), a, b); /* of neighbours, alternating */
+    pair[i] += NYX_SWAPPED(pair[i], 2);
+  }
+  all = nyx_select((M)((lane & 2) == 0), pair[0], pair[1]);
+#if NYX_LANES >= 8
+  all += NYX_SWAPPED(all, 4);
+#endif
+#if NYX_LANES >= 16
+  all += NYX_SWAPPED(all, 8);
+#endif
+  for (int i = 0; i < 4; i++) out[i] = all[i];
+#else
+  for (int i = 0; i < 4; i++) out[i] = total(v[i]);
+#endif
+}
+
+/* For each of `keys` keys and each query a sum is under way. What lies as many rows
+ * further on is asked for: it comes next. */
+NYX_FN void dots_of(const void *const *q, const int queries, const int keys,
+                    const char *from, const nyx_attention_kind kind, int64_t rs,
+                    int64_t n, int64_t d, S scale, S *scores, int64_t step) {
+  const int64_t item = ITEM(kind), next = n * rs * item;
+  for (int64_t i = 0; i < n; i += keys) {
+    const char *row[MOST];
+    T a[MOST * MOST];
+    S sum[MOST * MOST];
+    for (int k = 0; k < keys; k++) row[k] = from + (i + k < n ? i + k : i) * rs * item;
+    for (int k = 0; k < keys * queries; k++) a[k] = K(0);
     EACH_VECTOR(j, part, 0, d) {
-      T x = load_lanes(q + j, part); /* 0 behind the end */
-      for (int k = 0; k < 4; k++) a[k] = nyx_fma(load_lanes(row[k] + j, part), x, a[k]);
+      T x[MOST];
+      for (int k = 0; k < keys; k++) {
+        __builtin_prefetch(row[k] + j * item + next);
+        x[k] = load_keys(row[k] + j * item, part, kind);
+      }
+      for (int r = 0; r < queries; r++) {
+        T y = load_lanes((const S *)q[r] + j, part); /* 0 behind the end */
+        for (int k = 0; k < keys; k++)
+          a[r * keys + k] = nyx_fma(x[k], y, a[r * keys + k]);
+      }
     }
-    for (int k = 0; k < 4 && i + k < n; k++) out[i + k] = total(a[k]) * (S)scale;
+    for (int k = 0; k < keys * queries; k += 4) totals(a + k, sum + k);
+    for (int r = 0; r < queries; r++)
+      for (int k = 0; k < keys && i + k < n; k++)
+        scores[r * step + i + k] = sum[r * keys + k] * scale;
   }
 }
 
-/* Columns j to j + 4 vectors, or one that is part of a vector. */
-static void mix(const void *weights, const void *values, int64_t rs, int64_t n, int64_t d,
-                void *to) {
-  const S *w = weights;
-  S *out = to;
-  int64_t j = 0;
-  for (; j + 4 * NYX_LANES <= d; j += 4 * NYX_LANES) {
-    const S *row = (const S *)values + j;
-    T a[4] = {K(0), K(0), K(0), K(0)};
-    for (int64_t i = 0; i < n; i++, row += rs) {
-      T x = nyx__splat(w[i]);
-      for (int k = 0; k < 4; k++) a[k] = nyx_fma(nyx__load(row + k * NYX_LANES), x, a[k]);
+NYX_FN void dots_kind(const void *const *q, int64_t queries, const char *keys,
+                      const nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d,
+                      S scale, S *to, int64_t step) {
+  int64_t r = 0;
+  for (; r + 4 <= queries; r += 4)
+    dots_of(q + r, 4, BESIDE, keys, kind, rs, n, d, scale, to + r * step, step);
+  if (r + 2 <= queries) {
+    dots_of(q + r, 2, BESIDE, keys, kind, rs, n, d, scale, to + r * step, step);
+    r += 2;
+  }
+  if (r < queries) dots_of(q + r, 1, 4, keys, kind, rs, n, d, scale, to + r * step, step);
+}
+
+static void dots(const void *const *q, int64_t queries, const void *keys,
+                 nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d, double scale,
+                 void *scores, int64_t step) {
+  S by = (S)scale;
+  if (HALVES && kind == NYX_KEYS_BFLOAT16)
+    dots_kind(q, queries, keys, NYX_KEYS_BFLOAT16, rs, n, d, by, scores, step);
+  else if (HALVES && kind == NYX_KEYS_FLOAT16)
+    dots_kind(q, queries, keys, NYX_KEYS_FLOAT16, rs, n, d, by, scores, step);
+  else
+    dots_kind(q, queries, keys, NYX_KEYS_OWN, rs, n, d, by, scores, step);
+}
+
+/* `vectors` vectors of columns, the last of which has `part` lanes. */
+NYX_FN void mix_columns(const S *w, int64_t step, const int queries, const int vectors,
+                        int64_t part, const char *row, const nyx_attention_kind kind,
+                        int64_t rs, int64_t n, S *out, int64_t out_step, bool add) {
+  const int64_t item = ITEM(kind), wide = NYX_LANES * item, next = n * rs * item;
+  T a[MOST][MOST];
+  for (int r = 0; r < queries; r++)
+    for (int k = 0; k < vectors; k++)
+      a[r][k] = add ? load_lanes(out + r * out_step + k * NYX_LANES,
+                                 k + 1 < vectors ? NYX_LANES : part)
+                    : K(0);
+  for (int64_t i = 0; i < n; i++, row += rs * item) {
+    T v[MOST];
+    for (int k = 0; k < vectors; k++) {
+      __builtin_prefetch(row + k * wide + next);
+      v[k] = load_keys(row + k * wide, k + 1 < vectors ? NYX_LANES : part, kind);
     }
-    for (int k = 0; k < 4; k++) nyx__store(out + j + k * NYX_LANES, a[k]);
+    for (int r = 0; r < queries; r++) {
+      T x = nyx__splat(w[r * step + i]);
+      for (int k = 0; k < vectors; k++) a[r][k] = nyx_fma(v[k], x, a[r][k]);
+    }
   }
+  for (int r = 0; r < queries; r++)
+    for (int k = 0; k < vectors; k++)
+      store_lanes(out + r * out_step + k * NYX_LANES, k + 1 < vectors ? NYX_LANES : part,
+                  a[r][k]);
+}
+
+NYX_FN void mix_of(const S *w, int64_t step, const int queries, const int vectors,
+                   const char *values, const nyx_attention_kind kind, int64_t rs,
+                   int64_t n, int64_t d, S *out, int64_t out_step, bool add) {
+  const int64_t item = ITEM(kind);
+  int64_t j = 0;
+  for (; j + vectors * NYX_LANES <= d; j += vectors * NYX_LANES)
+    mix_columns(w, step, queries, vectors, NYX_LANES, values + j * item, kind, rs, n,
+                out + j, out_step, add);
   EACH_VECTOR(i, part, j, d) {
-    const S *row = (const S *)values + i;
-    T a = K(0);
-    for (int64_t r = 0; r < n; r++, row += rs)
-      a = nyx_fma(load_lanes(row, part), nyx__splat(w[r]), a);
-    store_lanes(out + i, part, a);
+    mix_columns(w, step, queries, 1, part, values + i * item, kind, rs, n, out + i,
+                out_step, add);
   }
+}
+
+NYX_FN void mix_kind(const S *w, int64_t step, int64_t queries, const char *values,
+                     const nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d,
+                     S *out, int64_t out_step, bool add) {
+  int64_t r = 0;
+  for (; r + 4 <= queries; r += 4)
+    mix_of(w + r * step, step, 4, BESIDE, values, kind, rs, n, d, out + r * out_step,
+           out_step, add);
+  if (r + 2 <= queries) {
+    mix_of(w + r * step, step, 2, BESIDE, values, kind, rs, n, d, out + r * out_step,
+           out_step, add);
+    r += 2;
+  }
+  if (r < queries)
+    mix_of(w + r * step, step, 1, 4, values, kind, rs, n, d, out + r * out_step, out_step,
+           add);
+}
+
+static void mix(const void *w, int64_t step, int64_t queries, const void *values,
+                nyx_attention_kind kind, int64_t rs, int64_t n, int64_t d, void *out,
+                int64_t out_step, bool add) {
+  if (HALVES && kind == NYX_KEYS_BFLOAT16)
+    mix_kind(w, step, queries, values, NYX_KEYS_BFLOAT16, rs, n, d, out, out_step, add);
+  else if (HALVES && kind == NYX_KEYS_FLOAT16)
+    mix_kind(w, step, queries, values, NYX_KEYS_FLOAT16, rs, n, d, out, out_step, add);
+  else
+    mix_kind(w, step, queries, values, NYX_KEYS_OWN, rs, n, d, out, out_step, add);
 }
 
 extern const nyx_attention_kernel ATTENTION_KERNEL;
@@ -153,4 +302,5 @@ const nyx_attention_kernel ATTENTION_KERNEL = {
     .causal = causal,
     .dots = dots,
     .mix = mix,
+    .halves = HALVES,
 };

@@ -32,6 +32,7 @@ struct nyx_pool_kernels;       /* pool.h */
 struct nyx_quantized_kernels;  /* quantized.h */
 struct nyx_winograd_kernels;   /* winograd.h */
 struct nyx_last_kernels;       /* last.h */
+struct nyx_rotary_kernels;     /* rotary.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -53,6 +54,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_quantized_kernels *quantized;
   const struct nyx_winograd_kernels *winograd;
   const struct nyx_last_kernels *last;
+  const struct nyx_rotary_kernels *rotary;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

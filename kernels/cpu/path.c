@@ -14,6 +14,7 @@
 #include "quantized.h"
 #include "recurrence.h"
 #include "reduce.h"
+#include "rotary.h"
 #include "scan.h"
 #include "softmax.h"
 #include "winograd.h"
@@ -38,6 +39,7 @@ extern const nyx_pool_kernels NYX_PATH(pool);
 extern const nyx_quantized_kernels NYX_PATH(quantized);
 extern const nyx_winograd_kernels NYX_PATH(winograd);
 extern const nyx_last_kernels NYX_PATH(last);
+extern const nyx_rotary_kernels NYX_PATH(rotary);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -60,4 +62,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .quantized = &NYX_PATH(quantized),
     .winograd = &NYX_PATH(winograd),
     .last = &NYX_PATH(last),
+    .rotary = &NYX_PATH(rotary),
 };

@@ -36,15 +36,30 @@ add("nyx.nn", {
   RMSNorm = "nn.RMSNorm(normalized_shape, {eps, elementwise_affine, dtype}): divides by the " ..
     "root mean square over the trailing dimensions",
   MultiheadAttention = "nn.MultiheadAttention(embed_dim, num_heads, {dropout, bias, kdim, vdim, " ..
-    "batch_first, dtype}): attention of several heads between projections; called with (query, " ..
-    "key, value, {key_padding_mask, attn_mask, is_causal, need_weights, average_attn_weights}), " ..
-    "of shape (batch, length, features); true in a mask hides a key",
+    "batch_first, num_kv_heads, rotary, dtype}): attention of several heads between " ..
+    "projections; called with (query, key, value, {key_padding_mask, attn_mask, is_causal, " ..
+    "need_weights, average_attn_weights, cache}), of shape (batch, length, features); true in a " ..
+    "mask hides a key; num_kv_heads: fewer heads of keys, shared by groups; rotary: an " ..
+    "nn.RotaryEmbedding; cache: an nn.KVCache, behind whose positions the new ones go",
+  SwiGLU = "nn.SwiGLU(dim, hidden, {out_features, bias, dtype}): out_proj(up * silu(gate)), " ..
+    "both from one product: the first half of in_proj.weight's rows gives up, the second half gate",
+  GEGLU = "nn.GEGLU(dim, hidden, {out_features, bias, dtype}): nn.SwiGLU with gelu",
+  RotaryEmbedding = "nn.RotaryEmbedding(dim, {base, interleaved, scaling}): turns pairs of the " ..
+    "first dim features of x (.., length, features) by angles that grow with the position; " ..
+    "called with (x, {offset, positions}). scaling: {type = \"linear\", factor = 8} or {type = " ..
+    "\"llama3\", factor, low_freq_factor, high_freq_factor, original_max_position}",
+  KVCache = "nn.KVCache(batch, heads, max_length, features, {dtype, value_features, grow}): " ..
+    "keys and values of the positions so far, in memory that is made once; keys, values = " ..
+    "cache:append(keys, values) gives views of all that are filled, cache.length how many; " ..
+    "cache:truncate(length) forgets the later ones. Full, it is an error, or it grows",
   LSTM = "nn.LSTM(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
-    "bidirectional, dtype}): long short-term memory; y, h, c = lstm(x, h0, c0). x is (length, " ..
-    "batch, features), with batch_first (batch, length, features), or (length, features); y are " ..
+    "bidirectional, proj_size, dtype}): long short-term memory; y, h, c = lstm(x, h0, c0). x is " ..
+    "(length, batch, features), with batch_first (batch, length, features), or (length, " ..
+    "features), or what nn.utils.rnn.pack_padded_sequence gives; y are " ..
     "the last layer's states, h and c the last ones of every layer and direction, (num_layers * " ..
     "directions, batch, hidden_size), as are h0 and c0, zero when left out; dropout: between " ..
-    "layers, in training. Parameters have PyTorch's names and order of gates",
+    "layers, in training; proj_size: features of the states, which a further weight makes of " ..
+    "hidden_size. Parameters have PyTorch's names and order of gates",
   GRU = "nn.GRU(input_size, hidden_size, {num_layers, bias, batch_first, dropout, " ..
     "bidirectional, dtype}): gated recurrent units, as nn.LSTM without cells: y, h = gru(x, h0)",
   RNN = "nn.RNN(input_size, hidden_size, {nonlinearity, num_layers, bias, batch_first, dropout, " ..
@@ -121,6 +136,17 @@ add("nyx.nn.init", {
   fans = "nn.init.fans(tensor): the inputs and the outputs that one weight of a layer touches",
   calculate_gain = "nn.init.calculate_gain(nonlinearity, parameter): the factor by which a " ..
     "nonlinearity shrinks a signal",
+})
+
+add("nyx.nn.utils.rnn", {
+  pack_padded_sequence = "nn.utils.rnn.pack_padded_sequence(x, lengths, {batch_first, " ..
+    "enforce_sorted}): sequences of different lengths out of (steps, batch, ...), for nn.LSTM, " ..
+    "nn.GRU and nn.RNN, whose first result is packed as well; enforce_sorted (true): the " ..
+    "longest must come first, else they are sorted",
+  pad_packed_sequence = "nn.utils.rnn.pad_packed_sequence(packed, {batch_first, padding_value, " ..
+    "total_length}): back to (steps, batch, ...), and the lengths",
+  PackedSequence = "nn.utils.rnn.PackedSequence(data, batch_sizes, sorted_indices, " ..
+    "unsorted_indices): what pack_padded_sequence gives: all first steps, then all second ones",
 })
 
 add("nyx.nn.utils", {

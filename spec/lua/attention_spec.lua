@@ -1,6 +1,6 @@
 -- Attention beyond what spec/op and spec/peers call it with: lengths around the sizes of its
 -- blocks, memory that grows with the length, results that no number of threads changes, queries
--- that see nothing, decoding; and nn.MultiheadAttention.
+-- that see nothing, decoding; nn.MultiheadAttention and nn.KVCache.
 local nyx = require "nyx"
 local nn = nyx.nn
 
@@ -155,6 +155,48 @@ describe("attention", function()
     end
   end)
 
+  it("sees up to an offset when causal, backward too", function()
+    nyx.manual_seed(5)
+    -- queries, keys, offset, d; the last of several ranges, tiles and blocks
+    for _, size in ipairs { { 1, 1300, 1299, 64 }, { 3, 1300, 600, 33 }, { 8, 40, 32, 128 },
+      { 5, 9, 2, 3 }, { 5, 9, -2, 3 }, { 150, 300, 150, 16 }, { 150, 300, 7, 16 },
+      { 150, 300, 131, 16 }, { 300, 150, -90, 16 }, { 130, 130, -200, 8 }, { 2, 9, 50, 4 } } do
+      local queries, keys, offset = size[1], size[2], size[3]
+      local q, k, v = leaves("float64", 1, 6, 2, queries, keys, size[4], size[4])
+      local mask = nyx.ones({ queries, keys }, { dtype = "bool" }):tril(offset)
+      local got = sdpa(q, k, v, { is_causal = true, offset = offset })
+      local want = sdpa(q, k, v, { attn_mask = mask })
+      local what = table.concat(size, " ")
+      assert(differ(got, want) < 1e-13, what)
+      local g = nyx.randn(got.shape, { dtype = "float64" })
+      local own, theirs = gradients(got, g, q, k, v), gradients(want, g, q, k, v)
+      for i = 1, 3 do assert(differ(own[i], theirs[i]) < 1e-12, what .. ", gradient " .. i) end
+    end
+  end)
+
+  it("reads few keys and values of half types in place", function()
+    nyx.manual_seed(6)
+    local threads = nyx.get_num_threads()
+    for _, dtype in ipairs { "float16", "bfloat16" } do
+      for _, size in ipairs { { 1, 8, 2, 1, 1100, 128, 64 }, { 2, 3, 1, 2, 70, 7, 33 } } do
+        local batch, heads, key_heads, queries, keys, d, dv = size[1], size[2], size[3], size[4],
+          size[5], size[6], size[7]
+        local q = nyx.randn(batch, heads, queries, d):to(dtype)
+        local k = nyx.randn(batch, key_heads, keys, d):to(dtype)
+        local v = nyx.randn(batch, keys, key_heads, dv):to(dtype):transpose(2, 3)
+        local want = composed(q:double(), k:double(), v:double())
+        for _, n in ipairs { 1, 3 } do
+          nyx.set_num_threads(n)
+          local y = sdpa(q, k, v)
+          assert.equal(dtype, y.dtype)
+          assert(differ(y:double(), want) < (dtype == "float16" and 1e-3 or 8e-3), dtype)
+          assert.equal(0, differ(y, sdpa(q, k:clone(), v:contiguous())))
+        end
+      end
+    end
+    nyx.set_num_threads(threads)
+  end)
+
   it("decodes what it gives for all queries at once", function()
     local q, k, v = leaves("float32", 1, 4, 2, 40, 40, 16, 16)
     local all = sdpa(q, k, v, { is_causal = true })
@@ -231,6 +273,50 @@ describe("nn.MultiheadAttention", function()
     assert.equal(0, differ(layer(x), layer(x)))
   end)
 
+  it("decodes with a cache what it gives for all positions at once", function()
+    nyx.manual_seed(7)
+    for _, kind in ipairs { { "float64", 1e-12 }, { "float32", 1e-5 } } do
+      for _, kv_heads in ipairs { 4, 2, 1 } do
+        local layer = nn.MultiheadAttention(32, 4, { dtype = kind[1], num_kv_heads = kv_heads,
+          rotary = nn.RotaryEmbedding(8) })
+        local x = nyx.randn({ 2, 40, 32 }, { dtype = kind[1] })
+        nyx.no_grad(function()
+          local all = layer(x, nil, nil, { is_causal = true })
+          local cache = nn.KVCache(2, kv_heads, 4, 8, { dtype = kind[1], grow = true })
+          local at, parts = 1, {}
+          for _, n in ipairs { 17, 1, 1, 3, 1, 9, 1, 7 } do -- many at once and one at a time
+            local options = { is_causal = true, cache = cache, need_weights = n == 3 }
+            parts[#parts + 1] = layer(x:narrow(2, at, n), nil, nil, options)
+            at = at + n
+          end
+          assert.equal(40, cache.length)
+          assert(differ(nyx.cat(parts, 2), all) < kind[2])
+          cache:truncate(39)
+          assert(differ(layer(x:narrow(2, 40, 1), nil, nil, { is_causal = true, cache = cache }),
+            all:narrow(2, 40, 1)) < kind[2])
+        end)
+      end
+    end
+  end)
+
+  it("is, with heads in groups, the layer whose groups have equal keys", function()
+    local o = { dtype = "float64" }
+    local few = nn.MultiheadAttention(8, 4, { num_kv_heads = 2, dtype = "float64" })
+    local all, x = nn.MultiheadAttention(8, 4, o), nyx.randn({ 2, 5, 8 }, o)
+    nyx.no_grad(function()
+      local parts = { few.in_proj_weight:narrow(1, 1, 8) }
+      for i = 0, 1 do
+        parts[i + 2] = few.in_proj_weight:narrow(1, 9 + 4 * i, 4):reshape(2, 1, 2, 8)
+          :expand(2, 2, 2, 8):reshape(8, 8)
+      end
+      all.in_proj_weight:copy_(nyx.cat(parts, 1))
+      all.out_proj:load_state_dict(few.out_proj:state_dict())
+    end)
+    assert(differ(few(x), all(x)) < 1e-12)
+    assert(differ(few(x, x:clone(), x), all(x)) < 1e-12)
+    assert(differ(few(x, nil, nil, { need_weights = true }), all(x)) < 1e-12)
+  end)
+
   it("is saved and loaded", function()
     local layer = nn.MultiheadAttention(4, 2)
     local path = os.tmpname()
@@ -244,10 +330,62 @@ describe("nn.MultiheadAttention", function()
     assert.matches("multiple of 'num_heads', 3", select(2, pcall(nn.MultiheadAttention, 4, 3)))
     assert.matches("unknown option", select(2, pcall(nn.MultiheadAttention, 4, 2,
       { add_bias_kv = true })))
+    assert.matches("'num_kv_heads' is 3, expected a divisor of 'num_heads', 4",
+      select(2, pcall(nn.MultiheadAttention, 8, 4, { num_kv_heads = 3 })))
     local layer, x = nn.MultiheadAttention(4, 2), nyx.zeros(2, 3, 4)
     assert.matches("'key_padding_mask' is .*expected %(batch, keys%), here 2x3",
       select(2, pcall(layer, x, x, x, { key_padding_mask = nyx.zeros(3, 2) })))
     assert.matches("'attn_mask' is ", select(2, pcall(layer, x, x, x,
       { attn_mask = nyx.zeros(3) })))
+  end)
+end)
+
+describe("nn.KVCache", function()
+  local function part(n) return nyx.randn(2, 3, n, 4), nyx.randn(2, 3, n, 5) end
+
+  it("gives views of what was appended, in place", function()
+    local cache = nn.KVCache(2, 3, 6, 4, { value_features = 5 })
+    local memory = cache.keys
+    local k1, v1 = part(2)
+    cache:append(k1, v1)
+    local k2, v2 = part(4)
+    local k, v = cache:append(k2, v2)
+    assert.equal(0, differ(k, nyx.cat({ k1, k2 }, 3)))
+    assert.equal(0, differ(v, nyx.cat({ v1, v2 }, 3)))
+    assert(rawequal(memory, cache.keys))
+    k:narrow(3, 1, 1):zero_()
+    assert.equal(0, cache.keys:narrow(3, 1, 1):abs():max():item())
+    local k3, v3 = part(1)
+    k, v = cache:truncate(1):append(k3, v3)
+    assert.same({ 2, 3, 2, 4 }, k.shape)
+    assert.equal(0, differ(v, nyx.cat({ v1:narrow(3, 1, 1), v3 }, 3)))
+  end)
+
+  it("grows when asked to", function()
+    local cache, k1, v1 = nn.KVCache(2, 3, 2, 4, { value_features = 5, grow = true }), part(2)
+    cache:append(k1, v1)
+    local k2, v2 = part(7)
+    local k, v = cache:append(k2, v2)
+    assert.equal(16, cache.max_length)
+    assert.equal(0, differ(k, nyx.cat({ k1, k2 }, 3)))
+    assert.equal(0, differ(v, nyx.cat({ v1, v2 }, 3)))
+  end)
+
+  it("refuses what does not fit", function()
+    local cache = nn.KVCache(2, 3, 4, 4)
+    local x = nyx.zeros(2, 3, 2, 4)
+    local function message(...) return select(2, pcall(cache.append, cache, ...)) end
+    assert.matches("'keys' is a tensor of shape %(2x2x2x4%) of float32, expected %(2, 3, length, "
+      .. "4%) of float32", message(nyx.zeros(2, 2, 2, 4), x))
+    assert.matches("'values' is .* of float64", message(x, x:double()))
+    assert.matches("2 keys and 1 values", message(x, x:narrow(3, 1, 1)))
+    assert.matches("requires a gradient.*within nyx.no_grad",
+      message(x:clone():requires_grad_(), x))
+    cache:append(x, x)
+    assert.matches("5 positions are needed and there is room for 4; make it longer",
+      message(nyx.zeros(2, 3, 3, 4), nyx.zeros(2, 3, 3, 4)))
+    assert.equal(2, cache.length)
+    assert.matches("truncate to 3 positions, but only 2 are filled",
+      select(2, pcall(cache.truncate, cache, 3)))
   end)
 end)

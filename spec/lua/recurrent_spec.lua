@@ -371,7 +371,11 @@ describe("recurrent layers", function()
     local function message(f, ...) return select(2, pcall(f, ...)) end
     local layer, x = nn.LSTM(3, 4), nyx.zeros(5, 2, 3)
     assert.matches("nn.LSTM: 'hidden_size' is number 0", message(nn.LSTM, 3, 0))
-    assert.matches("unknown option 'proj_size'", message(nn.LSTM, 3, 4, { proj_size = 2 }))
+    assert.matches("unknown option 'proj_size'", message(nn.GRU, 3, 4, { proj_size = 2 }))
+    assert.matches("'proj_size' is 4, expected less than 'hidden_size', 4",
+      message(nn.LSTM, 3, 4, { proj_size = 4 }))
+    assert.matches("'h0' is a tensor of shape %(1x2x4%), expected %(1x2x2%)",
+      message(nn.LSTM(3, 4, { proj_size = 2 }), x, nyx.zeros(1, 2, 4)))
     assert.matches("unknown option 'nonlinearity'",
       message(nn.GRU, 3, 4, { nonlinearity = "relu" }))
     assert.matches("'nonlinearity' is string 'elu'",
@@ -389,5 +393,106 @@ describe("recurrent layers", function()
     assert.matches("expected 2 dimensions, or 1 without a batch", message(cell, x))
     assert.matches("'h' is a tensor of shape %(2x5%), expected %(2x4%)",
       message(cell, x[1], nyx.zeros(2, 5)))
+  end)
+end)
+
+describe("an LSTM with projections", function()
+  it("names its parameters like PyTorch", function()
+    local names = {}
+    for name, parameter in nn.LSTM(3, 5, { proj_size = 2, num_layers = 2 }):named_parameters() do
+      names[#names + 1] = name .. " " .. table.concat(parameter.shape, "x")
+    end
+    assert.same({ "weight_ih_l0 20x3", "weight_hh_l0 20x2", "bias_ih_l0 20", "bias_hh_l0 20",
+      "weight_hr_l0 2x5", "weight_ih_l1 20x2", "weight_hh_l1 20x2", "bias_ih_l1 20",
+      "bias_hh_l1 20", "weight_hr_l1 2x5" }, names)
+  end)
+
+  it("is the same step by step, from its own states", function()
+    nyx.manual_seed(8)
+    for _, dtype in ipairs { "float64", "float32", "bfloat16" } do
+      local layer = nn.LSTM(3, 6, { proj_size = 4, dtype = dtype })
+      local x, h, c = nyx.randn(7, 2, 3):to(dtype), nil, nil
+      local all, last, cells = layer(x)
+      assert.same({ 7, 2, 4 }, all.shape)
+      assert.same({ 1, 2, 4 }, last.shape)
+      assert.same({ 1, 2, 6 }, cells.shape)
+      assert.equal(dtype, cells.dtype)
+      local bound = dtype == "float64" and 1e-14 or dtype == "float32" and 1e-6 or 0.02
+      for t = 1, 7 do
+        local y
+        y, h, c = layer(x:narrow(1, t, 1), h, c)
+        assert((y[1] - all[t]):abs():max():item() < bound, dtype)
+      end
+      assert((c - cells):abs():max():item() < 2 * bound)
+      local _, h3, c3 = layer(x:narrow(1, 1, 3))
+      local rest, _, last_cells = layer(x:narrow(1, 4, 4), h3, c3)
+      assert((rest - all:narrow(1, 4, 4)):abs():max():item() < bound, dtype)
+      assert((last_cells - cells):abs():max():item() < 2 * bound)
+    end
+  end)
+end)
+
+describe("packed sequences", function()
+  local rnn = nn.utils.rnn
+  local function differ(a, b) return (a - b):abs():max():item() end
+
+  it("hold all first steps, then all second ones", function()
+    local x = nyx.arange(1, 13):reshape(4, 3) -- (steps, batch)
+    local packed = rnn.pack_padded_sequence(x, { 2, 4, 1 }, { enforce_sorted = false })
+    assert.same({ 2, 1, 3, 5, 4, 8, 11 }, packed.data:totable())
+    assert.same({ 3, 2, 1, 1 }, packed.batch_sizes:totable())
+    assert.same({ 2, 1, 3 }, packed.sorted_indices:totable())
+    local same, lengths = rnn.pad_packed_sequence(packed, { padding_value = -1, total_length = 5 })
+    assert.same({ 2, 4, 1 }, lengths:totable())
+    assert.same({ { 1, 2, 3 }, { 4, 5, -1 }, { -1, 8, -1 }, { -1, 11, -1 }, { -1, -1, -1 } },
+      same:totable())
+    local other = rnn.pack_padded_sequence(x:transpose(1, 2), nyx.tensor({ 2, 4, 1 },
+      { dtype = "int32" }), { enforce_sorted = false, batch_first = true })
+    assert.same(packed.data:totable(), other.data:totable())
+    local plain = rnn.pack_padded_sequence(x, { 3, 3, 1 })
+    assert.is_nil(plain.sorted_indices)
+    assert.same({ 3, 2, 2 }, plain.batch_sizes:totable())
+  end)
+
+  it("give each sequence what it has alone", function()
+    nyx.manual_seed(9)
+    for _, name in ipairs { "LSTM", "GRU", "RNN" } do
+      local layer = nn[name](3, 5, { num_layers = 2, bidirectional = true, dtype = "float64" })
+      local x, lengths = nyx.randn({ 6, 4, 3 }, { dtype = "float64" }), { 3, 6, 1, 3 }
+      local h0 = nyx.randn({ 4, 4, 5 }, { dtype = "float64" })
+      local c0 = name == "LSTM" and nyx.randn({ 4, 4, 5 }, { dtype = "float64" }) or nil
+      for i, length in ipairs(lengths) do -- what lies behind the end is not looked at
+        if length < 6 then x:narrow(1, length + 1, 6 - length):narrow(2, i, 1):fill_(0 / 0) end
+      end
+      local packed = rnn.pack_padded_sequence(x, lengths, { enforce_sorted = false })
+      local y, h, c = layer(packed, h0, c0)
+      y = rnn.pad_packed_sequence(y)
+      for i, length in ipairs(lengths) do
+        local own, last, cells = layer(x:narrow(1, 1, length):narrow(2, i, 1),
+          h0:narrow(2, i, 1), c0 and c0:narrow(2, i, 1))
+        assert(differ(y:narrow(1, 1, length):narrow(2, i, 1), own) < 1e-14, name)
+        assert(differ(h:narrow(2, i, 1), last) < 1e-14, name)
+        assert(not c or differ(c:narrow(2, i, 1), cells) < 1e-14)
+      end
+    end
+  end)
+
+  it("refuse what does not fit", function()
+    local function message(...) return select(2, pcall(rnn.pack_padded_sequence, ...)) end
+    local x = nyx.zeros(4, 3)
+    assert.matches("lengths do not fall; sort the sequences", message(x, { 1, 2, 3 }))
+    assert.matches("'lengths' is .*expected %(3%) integers", message(x, { 4, 2 }))
+    assert.matches("a length is 5, expected 1 to 4", message(x, { 5, 2, 1 }))
+    assert.matches("a length is 0, expected 1 to 4", message(x, nyx.zeros({ 3 },
+      { dtype = "int64" })))
+    assert.matches("expected an integer", message(x, { 3, 2.5, 1 }))
+    assert.matches("expected a PackedSequence", select(2, pcall(rnn.pad_packed_sequence, x)))
+    local packed = rnn.pack_padded_sequence(nyx.zeros(4, 3, 2), { 4, 2, 1 })
+    assert.matches("'total_length' is number 3, expected an integer of at least 4",
+      select(2, pcall(rnn.pad_packed_sequence, packed, { total_length = 3 })))
+    assert.matches("expected 5 features %(input_size%)",
+      select(2, pcall(nn.GRU(5, 2), packed)))
+    assert.matches("'h0' is a tensor of shape %(1x2x2%), expected %(1x3x2%)",
+      select(2, pcall(nn.GRU(2, 2), packed, nyx.zeros(1, 2, 2))))
   end)
 end)

@@ -5,6 +5,7 @@ import warnings
 
 import torch
 import torch.nn as tnn
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases import Random
@@ -160,6 +161,26 @@ def embedding(r):
     return parts
 
 
+class Gated(tnn.Module):
+    def __init__(self, dim, hidden, out, bias, activation):
+        super().__init__()
+        self.in_proj, self.out_proj = tnn.Linear(dim, 2 * hidden, bias), tnn.Linear(hidden, out, bias)
+        self.activation = activation
+
+    def forward(self, x):
+        up, gate = self.in_proj(x).chunk(2, -1)
+        return self.out_proj(self.activation(gate) * up)
+
+
+def gated(name, activation):
+    def make(r):
+        dim, hidden, out = r.randint(1, 6), r.randint(1, 7), r.randint(1, 5)
+        bias = r.chance(0.6)
+        layer = Gated(dim, hidden, out, bias, activation)
+        return with_state(layer, f"nn.{name}({dim},{hidden},{f64(bias=bias, out_features=out)})", r.tensor([*r.shape(1, 3, empty=0), dim]))
+    return make
+
+
 def multihead_attention(r):
     """Of a tensor with itself or of three, with masks of all kinds; true hides, as in torch."""
     heads, n, lq = r.randint(1, 3), r.randint(1, 3), r.randint(1, 5)
@@ -215,6 +236,8 @@ def recurrent(name):
         attrs = dict(num_layers=r.randint(1, 2), bidirectional=r.chance(0.4), bias=r.chance(0.7), batch_first=r.chance(0.4))
         if name == "RNN" and r.chance(0.5):
             attrs["nonlinearity"] = "relu"
+        if name == "LSTM" and hidden > 1 and r.chance(0.4):
+            attrs["proj_size"] = r.randint(1, hidden - 1)
         layer = randomised(getattr(tnn, name)(inputs, hidden, **attrs).double(), r)
         single = r.chance(0.2)
         shape = [length, inputs] if single else [n, length, inputs] if attrs["batch_first"] else [length, n, inputs]
@@ -223,8 +246,8 @@ def recurrent(name):
         states = []
         if r.chance(0.5):
             count = attrs["num_layers"] * (1 + attrs["bidirectional"])
-            sizes = [count, hidden] if single else [count, n, hidden]
-            states = [r.tensor(sizes, repeats=False).requires_grad_() for _ in range(2 if name == "LSTM" else 1)]
+            sizes = [[count, size] if single else [count, n, size] for size in (attrs.get("proj_size") or hidden, hidden)]
+            states = [r.tensor(size, repeats=False).requires_grad_() for size in sizes[:2 if name == "LSTM" else 1]]
         first = len(parts["sent"]) + 1
         names = [f"T[{first + i}]" for i in range(len(states))]
         parts["sent"] += [t.detach() for t in states]
@@ -242,6 +265,52 @@ def recurrent(name):
         return parts
 
     return make
+
+
+def packed(r):
+    """A recurrent layer over sequences of different lengths: the padded result and the lengths,
+    or the last states or cells."""
+    name = r.choice(["LSTM", "GRU", "RNN"])
+    inputs, hidden, n, length = r.randint(1, 4), r.randint(1, 4), r.randint(1, 5), r.randint(1, 6)
+    first = r.chance(0.5)
+    attrs = dict(num_layers=r.randint(1, 2), bidirectional=r.chance(0.6), batch_first=first)
+    if name == "LSTM" and hidden > 1 and r.chance(0.3):
+        attrs["proj_size"] = r.randint(1, hidden - 1)
+    layer = randomised(getattr(tnn, name)(inputs, hidden, **attrs).double(), r)
+    x = r.tensor([n, length, inputs] if first else [length, n, inputs], repeats=False)
+    lengths = [r.randint(1, length) for _ in range(n)]
+    ordered = r.chance(0.4)
+    if ordered:
+        lengths.sort(reverse=True)
+    total, value = length + r.randint(0, 2), r.choice([0.0, -1.5])
+    parts = with_state(layer, f"nn.{name}({inputs},{hidden},{f64(**attrs)})", x)
+    states = []
+    if r.chance(0.5):
+        count = attrs["num_layers"] * (1 + attrs["bidirectional"])
+        sizes = [[count, n, attrs.get("proj_size") or hidden], [count, n, hidden]]
+        states = [r.tensor(size, repeats=False).requires_grad_() for size in sizes[:2 if name == "LSTM" else 1]]
+    names = [f"T[{len(parts['sent']) + 1 + i}]" for i in range(len(states))]
+    parts["sent"] += [t.detach() for t in states]
+    parts["leaves"] += states
+    parts["names"] += names
+    pick = r.randrange(3 if name == "LSTM" else 2)
+    pad = options(batch_first=first, total_length=total, padding_value=value)
+    pack = f"R.pack_padded_sequence(T[1], {{{','.join(map(str, lengths))}}}, {options(batch_first=first, enforce_sorted=ordered)})"
+    parts["make"] = parts["make"].replace("return m(T[1]) end", (
+        f"local R = nn.utils.rnn local y, h, c = m({','.join([pack, *names])}) "
+        f"if {pick} == 0 then local p, n = R.pad_packed_sequence(y, {pad}) "
+        f"return p + n:to(p.dtype):sum() end return ({{h, c}})[{pick}] end"))
+
+    def run():
+        sequences = tnn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=first, enforce_sorted=ordered)
+        y, last = layer(sequences, tuple(states) if name == "LSTM" else states[0]) if states else layer(sequences)
+        if pick == 0:
+            p, sizes = tnn.utils.rnn.pad_packed_sequence(y, batch_first=first, total_length=total, padding_value=value)
+            return p + sizes.sum()
+        return last[pick - 1] if name == "LSTM" else last
+
+    parts["f"] = run
+    return parts
 
 
 def recurrent_cell(r):
@@ -276,8 +345,9 @@ def pools(r):
 LAYERS = {
     "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
     "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
+    "SwiGLU": gated("SwiGLU", F.silu), "GEGLU": gated("GEGLU", F.gelu),
     "MultiheadAttention": multihead_attention, "LSTM": recurrent("LSTM"), "GRU": recurrent("GRU"),
-    "RNN": recurrent("RNN"), "recurrent cells": recurrent_cell, "activations": activation, "pooling": pools,
+    "RNN": recurrent("RNN"), "packed sequences": packed, "recurrent cells": recurrent_cell, "activations": activation, "pooling": pools,
 }
 
 # ------------------------------------------------------------------------------ losses

@@ -669,8 +669,10 @@ def attention(broadcast):
 
         inputs = [side(heads * group, queries, d), side(heads, keys, d), side(heads, keys, dv)]
         attrs = {}
-        if r.chance(0.4):
+        if r.chance(0.5):
             attrs["is_causal"] = True
+            if r.chance(0.5):
+                attrs["offset"] = r.randint(0 if not broadcast else -3, keys)
         if r.chance(0.4):
             attrs["scale"] = r.uniform(0.1, 1.2)
         if r.chance(0.6):
@@ -686,6 +688,35 @@ def attention(broadcast):
         return Case(inputs, attrs)
 
     return make
+
+
+def rotary(r, dtype):
+    """With and without tables, which may be of another float dtype, and positions."""
+    length, features = r.randint(1, 5), r.randint(1, 9) if r.chance(0.8) else r.randint(10, 140)
+    lead = r.shape(0, 2, 3)
+    inputs = [r.tensor([*lead, length, features], dtype), None, None, None]
+    attrs = {name: True for name in ("interleaved", "reverse") if r.chance(0.5)}
+    dim = 2 * r.randint(0, features // 2)
+    if r.chance(0.5):
+        attrs["offset"] = r.randint(0, 9)
+    if r.chance(0.5):
+        own = [1 if r.chance(0.3) else size for size in lead]
+        inputs[1] = r.positions([*own[r.randint(0, len(own)):], length], 12)
+    if r.chance(0.5):
+        inputs[2], inputs[3] = (r.tensor([22, dim // 2], dtype) for _ in range(2))
+    else:
+        attrs["dim"] = dim
+        if r.chance(0.5):
+            attrs["base"] = r.uniform(2, 500)
+    while inputs[-1] is None:
+        inputs.pop()
+    return Case(inputs, attrs, positions={1})
+
+
+def glu(r, dtype):
+    half = r.randint(1, 6) if r.chance(0.8) else r.randint(7, 5000)
+    attrs = {"activation": r.choice(["sigmoid", "silu", "gelu"])} if r.chance(0.8) else {}
+    return Case([r.tensor([*r.shape(0, 2, 3), 2 * half], dtype)], attrs)
 
 
 def recurrence(r, dtype):
@@ -785,7 +816,7 @@ MAKERS = {
     "layer_norm": normal(True), "rms_norm": normal(False),
     "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
     "scaled_dot_product_attention": attention(True), "attention": attention(False),
-    "recurrence": recurrence,
+    "recurrence": recurrence, "rotary": rotary, "glu": glu,
     "embedding": embedding, "cross_entropy": labelled(True), "nll_loss": labelled(False),
     "dropout": dropout,
 }

@@ -167,19 +167,21 @@ def searchsorted(boundaries, values, right=False):
     return torch.searchsorted(boundaries.contiguous(), values.contiguous(), right=right)
 
 
-def scores_mask(q, k, mask, is_causal):
+def scores_mask(q, k, mask, is_causal, offset=0):
     """Both masks in one that torch takes."""
     if not is_causal:
         return mask
-    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril(offset)
     if mask is None or mask.dtype == torch.bool:
         return seen if mask is None else seen & mask
     return torch.where(seen, mask, -torch.inf)
 
 
-def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None):
-    if mask is not None:  # torch's is_causal does not go with a mask
-        mask, is_causal = scores_mask(q, k, mask, is_causal), False
+def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None, offset=0):
+    if mask is not None or offset:  # torch's is_causal does not go with a mask
+        mask, is_causal = scores_mask(q, k, mask, is_causal, offset), False
+        lead = torch.broadcast_shapes(*(x.shape[:-3] for x in (q, k, v)))
+        q = q.expand(*lead, *q.shape[-3:])  # torch adds the mask in place
     grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3] and k.shape[-3] > 1
     with sdpa_kernel(SDPBackend.MATH):  # the one that has second gradients
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
@@ -211,12 +213,38 @@ def recurrence(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def attention(q, k, v, mask=None, is_causal=False, scale=None):
-    y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale)
+def rotary(x, positions=None, cos=None, sin=None, offset=0, base=10000.0, dim=None, interleaved=False, reverse=False):
+    """From torch's ops, positions from 0."""
+    if cos is not None:
+        dim = 2 * cos.shape[1]
+    dim = x.shape[-1] if dim is None else dim
+    at = torch.arange(x.shape[-2]) if positions is None else positions
+    at = at + offset
+    if cos is None:
+        angles = at[..., None].double() * base ** (-torch.arange(0, dim, 2, dtype=torch.float64) / max(dim, 1))
+        c, s = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    else:
+        c, s = cos[at], sin[at]
+    turned, rest = x[..., :dim], x[..., dim:]
+    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1) if dim else (turned, turned)
+    s = -s if reverse else s
+    parts = a * c - b * s, b * c + a * s
+    return torch.cat([torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1), rest], -1)
+
+
+def glu(x, activation="sigmoid"):
+    if activation == "sigmoid":
+        return F.glu(x)
+    y, gate = x.chunk(2, -1)
+    return y * getattr(F, activation)(gate)
+
+
+def attention(q, k, v, mask=None, is_causal=False, scale=None, offset=0):
+    y = scaled_dot_product_attention(q, k, v, mask, is_causal, scale, offset)
     if q.ndim > 2:
         k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
     scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    mask = scores_mask(q, k, mask, is_causal)
+    mask = scores_mask(q, k, mask, is_causal, offset)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return y, scores.logsumexp(-1)
@@ -328,6 +356,8 @@ PEERS = {
     "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
     "batch_norm_training": batch_norm_training,
     "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention, "recurrence": recurrence,
+    "rotary": rotary, "glu": glu,
+    "gate": lambda x, y: x.sigmoid() * y, "swiglu": lambda x, y: F.silu(x) * y, "geglu": lambda x, y: F.gelu(x) * y,
     "cross_entropy": loss_labels(F.cross_entropy), "nll_loss": loss_labels(F.nll_loss),
     "dropout": lambda x, p=0.5, training=True: F.dropout(x, p, training),
 }

@@ -12,6 +12,7 @@ local M = {
   Parameter = Module.Parameter,
   init = require "nyx.nn.initial",
   utils = require "nyx.nn.utils",
+  KVCache = require "nyx.nn.cache",
   checkpoint_sequential = segments.checkpoint_sequential,
   plan_checkpoints = segments.plan_checkpoints,
   measure_layers = segments.measure_layers,
@@ -36,8 +37,8 @@ function M.register(class)
   return class
 end
 
-for _, file in ipairs { "linear", "quantized", "container", "conv", "norm", "activation",
-  "attention", "recurrent", "loss" } do
+for _, file in ipairs { "linear", "quantized", "container", "conv", "norm", "activation", "gated",
+  "rotary", "attention", "recurrent", "loss" } do
   for name, class in pairs(require("nyx.nn." .. file)) do
     M[name] = class
     M.register(class)

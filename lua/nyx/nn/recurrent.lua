@@ -4,6 +4,7 @@ local class = require "nyx.class"
 local check = require "nyx.check"
 local initial = require "nyx.nn.initial"
 local Module = require "nyx.nn.module"
+local packing = require "nyx.nn.packed"
 local nyx = require "nyx"
 
 local M = {}
@@ -12,17 +13,19 @@ local gates_of = { lstm = 4, gru = 3, tanh = 1, relu = 1 }
 
 -- The parameters of one direction of one layer, in PyTorch's order and with its names.
 local function add_parameters(self, suffix, inputs, options)
-  local rows = gates_of[self.mode] * self.hidden_size
+  local rows, state = gates_of[self.mode] * self.hidden_size, self.proj_size or self.hidden_size
   local bound = self.hidden_size ^ -0.5
   local function add(name, ...)
     local parameter = Module.Parameter(nyx.empty({ ... }, { dtype = options.dtype }))
     self[name .. suffix] = initial.uniform_(parameter, -bound, bound)
   end
   add("weight_ih", rows, inputs)
-  add("weight_hh", rows, self.hidden_size)
-  if options.bias == false then return end
-  add("bias_ih", rows)
-  add("bias_hh", rows)
+  add("weight_hh", rows, state)
+  if options.bias ~= false then
+    add("bias_ih", rows)
+    add("bias_hh", rows)
+  end
+  if self.proj_size then add("weight_hr", state, self.hidden_size) end
 end
 
 -- One direction of one layer over x (length, batch, features): the states of all steps, and of
@@ -32,6 +35,32 @@ local function steps(self, suffix, reverse, x, h0, c0)
     { bias_ih = self["bias_ih" .. suffix], bias_hh = self["bias_hh" .. suffix], h0 = h0, c0 = c0,
       mode = self.mode, reverse = reverse })
   return y, cells
+end
+
+-- The same of an LSTM whose states are projected: h = weight_hr m. Steps go from m to m, since
+-- weight_hh h = (weight_hh weight_hr) m, and all are projected in one product at the end. Only the
+-- first state has no m: with one, the first step takes it as further features.
+local function projected_steps(self, suffix, reverse, x, h0, c0)
+  local ih, hh, hr = self["weight_ih" .. suffix], self["weight_hh" .. suffix],
+    self["weight_hr" .. suffix]
+  local options = { bias_ih = self["bias_ih" .. suffix], bias_hh = self["bias_hh" .. suffix],
+    c0 = c0, mode = self.mode, reverse = reverse }
+  local both, n, parts, cells = hh:matmul(hr), x:size(1), {}, {}
+  if h0 then
+    local first = nyx.cat({ x:narrow(1, reverse and n or 1, 1), h0:unsqueeze(1) }, 3)
+    local y, _, c = nyx.recurrence(first, nyx.cat({ ih, hh }, 2), both, options)
+    parts[1], cells[1] = y, c
+    options.h0, options.c0 = y[1], c[1]:to(y.dtype)
+    x = x:narrow(1, reverse and 1 or 2, n - 1)
+  end
+  if x:size(1) > 0 then
+    local y, _, c = nyx.recurrence(x, ih, both, options)
+    local i = reverse and 1 or #parts + 1
+    table.insert(parts, i, y)
+    table.insert(cells, i, c)
+  end
+  local y = parts[2] and nyx.cat(parts, 1) or parts[1]
+  return y:linear(hr), cells[2] and nyx.cat(cells, 1) or cells[1]
 end
 
 -- Checks the input of a layer (dims 3) or cell (2) and that there may be cells; whether it comes
@@ -72,12 +101,14 @@ local Recurrent = class("Recurrent", Module)
 ---@param input_size integer features of the input
 ---@param hidden_size integer features of the state
 ---@param options? {num_layers: integer, bias: boolean, batch_first: boolean, dropout: number,
----  bidirectional: boolean, dtype: string} batch_first: (batch, length, features) instead of
----  (length, batch, features); dropout: of every layer's result but the last one's, in training
+---  bidirectional: boolean, proj_size: integer, dtype: string} batch_first: (batch, length,
+---  features) instead of (length, batch, features); dropout: of every layer's result but the last
+---  one's, in training; proj_size, of an LSTM: features of the states, which a further weight
+---  makes of hidden_size (Sak et al. 2014); 0, the default: hidden_size
 function Recurrent:init(input_size, hidden_size, options)
   local where = "nn." .. self:class_name()
   options = check.options(where, options, "num_layers bias batch_first dropout bidirectional dtype"
-    .. (self.mode and "" or " nonlinearity"))
+    .. (self.mode == "lstm" and " proj_size" or self.mode and "" or " nonlinearity"))
   self.input_size = check.integer(where, "input_size", input_size)
   self.hidden_size = check.integer(where, "hidden_size", hidden_size)
   self.num_layers = check.integer(where, "num_layers", options.num_layers or 1)
@@ -87,39 +118,75 @@ function Recurrent:init(input_size, hidden_size, options)
   if not self.mode then
     self.mode = check.choice(where, "nonlinearity", options.nonlinearity or "tanh", "tanh relu")
   end
+  local state = check.integer(where, "proj_size", options.proj_size or 0, 0)
+  if state >= hidden_size then
+    check.fail("%s: 'proj_size' is %d, expected less than 'hidden_size', %d", where, state,
+      hidden_size)
+  end
+  self.proj_size = state > 0 and state or nil
   local inputs = input_size
   for layer = 0, self.num_layers - 1 do
     add_parameters(self, "_l" .. layer, inputs, options)
     if self.bidirectional then
       add_parameters(self, "_l" .. layer .. "_reverse", inputs, options)
     end
-    inputs = hidden_size * (self.bidirectional and 2 or 1)
+    inputs = (self.proj_size or hidden_size) * (self.bidirectional and 2 or 1)
   end
 end
 
 -- One layer, in both directions if there are two; the last states go to the lists h and c.
-local function run_layer(self, layer, x, h0, c0, h, c)
-  local results = {}
+-- Sequences of `packed` go the other way from their own ends.
+local function run_layer(self, layer, x, h0, c0, h, c, packed)
+  local results, run = {}, self.proj_size and projected_steps or steps
   for way = 1, self.bidirectional and 2 or 1 do
     local reverse, i = way == 2, #h + 1
     local suffix = "_l" .. layer .. (reverse and "_reverse" or "")
-    local y, cells = steps(self, suffix, reverse, x, h0 and h0[i], c0 and c0[i])
-    local last = reverse and 1 or y:size(1)
-    results[way], h[i] = y, y[last]
-    c[i] = cells and cells[last]:to(y.dtype)
+    local from = packed and reverse and packed:reversed(x) or x
+    local y, cells = run(self, suffix, reverse and not packed, from, h0 and h0[i], c0 and c0[i])
+    local function last(t)
+      return packed and packed:last(t) or t[reverse and 1 or t:size(1)]
+    end
+    h[i] = last(y)
+    c[i] = cells and last(cells):to(y.dtype)
+    results[way] = packed and reverse and packed:reversed(y) or y
   end
   return results[2] and nyx.cat(results, -1) or results[1]
 end
 
----@param x nyx.Tensor (length, batch, features), with batch_first (batch, length, features), or
----  (length, features)
----@param h0? nyx.Tensor first states, (num_layers * directions, batch, hidden_size), without
----  batch as x is; zero when left out
----@param c0? nyx.Tensor first cells of an LSTM, the same
----@return nyx.Tensor y the states of the last layer, (length, batch, directions * hidden_size)
+-- All layers over x (length, batch, features).
+local function run_layers(self, x, h0, c0, packed)
+  local where = "nn." .. self:class_name()
+  local states = self.num_layers * (self.bidirectional and 2 or 1)
+  check_shape(where, "h0", h0, states, x:size(2), self.proj_size or self.hidden_size)
+  check_shape(where, "c0", c0, states, x:size(2), self.hidden_size)
+  local h, c = {}, {}
+  for layer = 0, self.num_layers - 1 do
+    if layer > 0 and self.training and self.dropout > 0 then x = x:dropout(self.dropout) end
+    x = run_layer(self, layer, x, h0, c0, h, c, packed)
+  end
+  return x, nyx.stack(h, 1), c[1] and nyx.stack(c, 1)
+end
+
+-- Sequences of different lengths: padded, all of them in one go; what lies behind the ends is
+-- computed and not used. First and last states are in the sequences' own order.
+local function run_packed(self, packed, h0, c0)
+  check_input("nn." .. self:class_name(), self, packed.data, c0, 2)
+  local y, h, c = run_layers(self, packed:padded(), packed:sorted(h0, 2), packed:sorted(c0, 2),
+    packed)
+  return packed:pack(y), packed:unsorted(h, 2), packed:unsorted(c, 2)
+end
+
+---@param x nyx.Tensor|nyx.nn.PackedSequence (length, batch, features), with batch_first (batch,
+---  length, features), or (length, features); or sequences of different lengths, packed
+---@param h0? nyx.Tensor first states, (num_layers * directions, batch, hidden_size or proj_size),
+---  without batch as x is; zero when left out
+---@param c0? nyx.Tensor first cells of an LSTM, (num_layers * directions, batch, hidden_size)
+---@return nyx.Tensor|nyx.nn.PackedSequence y the states of the last layer, (length, batch,
+---  directions * state), packed as x is
 ---@return nyx.Tensor h the last states, shaped as h0
 ---@return nyx.Tensor? c the last cells of an LSTM
 function Recurrent:forward(x, h0, c0)
+  if getmetatable(x) == packing.PackedSequence then return run_packed(self, x, h0, c0) end
   local where = "nn." .. self:class_name()
   local single = check_input(where, self, x, c0, 3)
   if single then
@@ -128,22 +195,16 @@ function Recurrent:forward(x, h0, c0)
   elseif self.batch_first then
     x = x:transpose(1, 2)
   end
-  local states = self.num_layers * (self.bidirectional and 2 or 1)
-  check_shape(where, "h0", h0, states, x:size(2), self.hidden_size)
-  check_shape(where, "c0", c0, states, x:size(2), self.hidden_size)
-  local h, c = {}, {}
-  for layer = 0, self.num_layers - 1 do
-    if layer > 0 and self.training and self.dropout > 0 then x = x:dropout(self.dropout) end
-    x = run_layer(self, layer, x, h0, c0, h, c)
-  end
-  h, c = nyx.stack(h, 1), c[1] and nyx.stack(c, 1)
+  local h, c
+  x, h, c = run_layers(self, x, h0, c0)
   if single then return x:squeeze(2), h:squeeze(2), c and c:squeeze(2) end
   return self.batch_first and x:transpose(1, 2) or x, h, c
 end
 
 function Recurrent:extra_repr()
   local parts = { ("%d, %d"):format(self.input_size, self.hidden_size) }
-  if self.num_layers > 1 then parts[2] = ("num_layers=%d"):format(self.num_layers) end
+  if self.proj_size then parts[2] = ("proj_size=%d"):format(self.proj_size) end
+  if self.num_layers > 1 then parts[#parts + 1] = ("num_layers=%d"):format(self.num_layers) end
   if self.batch_first then parts[#parts + 1] = "batch_first=true" end
   if self.dropout > 0 then parts[#parts + 1] = ("dropout=%g"):format(self.dropout) end
   if self.bidirectional then parts[#parts + 1] = "bidirectional=true" end

@@ -1,9 +1,10 @@
--- nn.utils: what is done to the gradients and parameters of a whole model.
+-- nn.utils: what is done to the gradients and parameters of a whole model; nn.utils.rnn is
+-- packed.lua.
 local check = require "nyx.check"
 local Module = require "nyx.nn.module"
 local nyx = require "nyx"
 
-local M = {}
+local M = { rnn = require "nyx.nn.packed" }
 
 -- Parameters as a list: of a tensor, a list of tensors, or a module.
 local function list_of(where, parameters)

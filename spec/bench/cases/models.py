@@ -42,6 +42,39 @@ def mlp_backward():
     return step
 
 
+class SwiGLU(nn.Module):
+    """In the order of nyx.nn.SwiGLU: values, gates."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.in_proj, self.out_proj = nn.Linear(dim, 2 * hidden, bias=False), nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x):
+        up, gate = self.in_proj(x).chunk(2, -1)
+        return self.out_proj(F.silu(gate) * up)
+
+
+def swiglu(name, backward):
+    @case(name)
+    def make():
+        net, x, g = fill(SwiGLU(1024, 2752)), values(1, 256, 1024), values(2, 256, 1024)
+        if not backward:
+            return torch.no_grad()(lambda: net(x))
+        x.requires_grad_(True)
+
+        def step():
+            net.zero_grad()
+            x.grad = None
+            y = net(x)
+            y.backward(g)
+            return y, x.grad, net.in_proj.weight.grad
+        return step
+
+
+swiglu("swiglu_mlp", False)
+swiglu("swiglu_mlp_backward", True)
+
+
 @case("lstm_128_256")
 def lstm():
     hidden, length, batch = 256, 64, 32
@@ -60,6 +93,19 @@ def lstm():
         y.backward(g)
         return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, net.bias_ih_l0.grad, x.grad
     return step
+
+
+@case("lstm_packed")
+def lstm_packed():
+    net, x = fill(nn.LSTM(128, 256, bias=False)), values(1, 64, 32, 128)
+    packed = nn.utils.rnn.pack_padded_sequence(x, list(range(64, 0, -2)))
+    return torch.no_grad()(lambda: net(packed)[0].data)
+
+
+@case("lstm_projected")
+def lstm_projected():
+    net, x = fill(nn.LSTM(128, 512, bias=False, proj_size=128)), values(1, 64, 32, 128)
+    return torch.no_grad()(lambda: net(x)[0])
 
 
 LAYERS, WIDTH, HEADS, LENGTH, BATCH, VOCABULARY = 6, 384, 6, 256, 8, 65

@@ -1,4 +1,5 @@
--- Causal attention, 12 heads of 64, forward and with backward.
+-- Causal attention, 12 heads of 64, forward and with backward; decoding: one query of 32 heads of
+-- 128 against a cache of 8 heads; rotary embedding.
 local nyx = require "nyx"
 local bench = require "nyx.bench.case"
 
@@ -34,3 +35,19 @@ for _, length in ipairs { 1024, 4096 } do
     end
   end)
 end
+
+for _, kind in ipairs { { "float32", 4 }, { "bfloat16", 2 } } do
+  local dtype, bytes = kind[1], kind[2]
+  bench.case("decode_gqa_4096" .. (bytes == 2 and "_bf16" or ""), { limit = { "read",
+    2 * 8 * 4096 * 128 * bytes }, tol = bytes == 2 and 1e-2 or nil }, function()
+    local q = bench.values(1, { 1, 32, 1, 128 }):to(dtype)
+    local k = bench.values(2, { 1, 8, 4096, 128 }):to(dtype)
+    local v = bench.values(3, { 1, 8, 4096, 128 }):to(dtype)
+    return function() return nyx.scaled_dot_product_attention(q, k, v) end
+  end)
+end
+
+bench.case("rotary", { limit = { "copy", 2 * 32 * 1024 * 128 * 4 } }, function()
+  local x, rotary = bench.values(1, { 1, 32, 1024, 128 }), nyx.nn.RotaryEmbedding(128)
+  return function() return rotary(x) end
+end)

@@ -41,6 +41,27 @@ case("mlp_784_512_512_10_backward", {}, function()
   end
 end)
 
+-- ---------------------------------------------------------------- gated layers
+
+local function swiglu(name, options, backward)
+  options.tol = 2e-5
+  case(name, options, function()
+    local net, x = fill(nn.SwiGLU(1024, 2752, { bias = false })), values(1, { 256, 1024 })
+    local g = values(2, { 256, 1024 })
+    if not backward then return function() return nyx.no_grad(net.forward, net, x) end end
+    x:requires_grad_()
+    return function()
+      net:zero_grad()
+      x.grad = nil
+      local y = net(x)
+      y:backward(g)
+      return y, x.grad, net.in_proj.weight.grad
+    end
+  end)
+end
+swiglu("swiglu_mlp", { limit = { "fma32", 2 * 3 * 256 * 1024 * 2752 } }, false)
+swiglu("swiglu_mlp_backward", { limit = { "fma32", 3 * 2 * 3 * 256 * 1024 * 2752 } }, true)
+
 -- ---------------------------------------------------------------- LSTM
 
 case("lstm_128_256", { tol = 2e-5 }, function()
@@ -61,6 +82,21 @@ case("lstm_128_256", { tol = 2e-5 }, function()
     y:backward(g)
     return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, net.bias_ih_l0.grad, x.grad
   end
+end)
+
+-- A forward pass over 32 sequences of 2 to 64 steps, and one with projected states.
+case("lstm_packed", { tol = 2e-5 }, function()
+  local net, lengths = fill(nn.LSTM(128, 256, { bias = false })), {}
+  local x = values(1, { 64, 32, 128 })
+  for i = 1, 32 do lengths[i] = 66 - 2 * i end
+  local packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
+  return function() return nyx.no_grad(net.forward, net, packed).data end
+end)
+
+case("lstm_projected", { tol = 2e-5, note = "composed: see nn.LSTM" }, function()
+  local net = fill(nn.LSTM(128, 512, { proj_size = 128, bias = false }))
+  local x = values(1, { 64, 32, 128 })
+  return function() return (nyx.no_grad(net.forward, net, x)) end
 end)
 
 -- ---------------------------------------------------------------- GPT
