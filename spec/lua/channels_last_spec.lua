@@ -81,7 +81,8 @@ describe("channels-last", function()
       dropout = function() return x:dropout(0.5) end,
       where = function() return nyx.where(x:gt(0), x, c) end,
       cat = function() return nyx.cat({ x, 2 * x, nyx.zeros { 0 } }, 2) end,
-      evaluation = function() return nyx.batch_norm(x, nil, nil, c:flatten(), c:flatten():exp()) end,
+      evaluation = function() return nyx.batch_norm(x, nil, nil, c:flatten(),
+        c:flatten():exp()) end,
     }
     for name, op in pairs(ops) do assert.is_true(last(op()), name) end
     assert.is_true((x + x:contiguous()):is_contiguous("channels_last"))

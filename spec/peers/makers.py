@@ -790,7 +790,7 @@ MAKERS = {
     "logsumexp": lambda r, d: reduction(r, d, nonempty=True),
     "var": variance, "std": variance, "cumsum": scanning, "cumprod": scanning,
     "softmax": softmax, "log_softmax": softmax,
-    "alias": one(), "contiguous": one(), "nonzero": one(),
+    "alias": one(), "contiguous": one(), "relayout": one(), "nonzero": one(),
     "transpose": transpose, "permute": permute, "view": reshape(True), "reshape": reshape(False),
     "expand": expand, "select": select, "narrow": narrow_call, "squeeze": squeeze, "unsqueeze": unsqueeze,
     "diagonal": diagonal, "unfold": unfold, "as_strided": as_strided, "embed": embed_call,

@@ -304,6 +304,7 @@ PEERS = {
     "view": lambda x, shape: x.view(shape),
     "expand": lambda x, shape: x.expand(shape),
     "contiguous": lambda x: x.contiguous(),
+    "relayout": lambda x: x.clone(memory_format=torch.contiguous_format),
     "narrow": narrow,
     "squeeze": lambda x, dim=None: x.squeeze() if dim is None else x.squeeze(dim),
     "diagonal": lambda x, offset=0, dim1=0, dim2=1: torch.diagonal(x, offset, dim1, dim2),
