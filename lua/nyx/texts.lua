@@ -16,6 +16,9 @@ add("nyx.nn", {
     "register_full_backward_pre_hook register_full_backward_hook",
   Parameter = "nn.Parameter(tensor): a trainable leaf that shares memory with tensor",
   register = "nn.register(class): lets nyx.load build modules of a class of your own",
+  QuantizedLinear = "nn.QuantizedLinear(in_features, out_features, {bias, bits, group, " ..
+    "symmetric, dtype}): x W^T + b with a weight of 4 (or 8) bits, for inference; " ..
+    "QuantizedLinear.from_linear(linear, options) makes one of a trained layer",
   Linear = "nn.Linear(in_features, out_features, {bias, dtype}): x W^T + b over the last " ..
     "dimension",
   Embedding = "nn.Embedding(num_embeddings, embedding_dim, {padding_idx, dtype}): the rows of " ..

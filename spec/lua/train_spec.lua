@@ -102,6 +102,11 @@ describe("metrics", function()
     assert.are.same({ 4, 4 }, train.confusion(labels(1), labels(1), 4).shape)
     assert.matches("label 3 at position 1, expected 1..2",
       message_of(train.confusion, labels(1), labels(3), 2))
+    assert.matches("label 1.5 at position 1, expected 1%.%.2", message_of(train.confusion,
+      nyx.tensor { 1.5, 2 }, labels(1, 2)))
+    assert.matches("label inf", message_of(train.confusion, nyx.tensor { math.huge }, labels(1)))
+    assert.matches("labels up to 65504, expected at most 4096 classes", message_of(train.confusion,
+      labels(1), nyx.tensor { 65504 }))
     assert.matches("label 3 at position 1, expected 1..2",
       message_of(train.confusion, labels(3), labels(1), 2))
   end)

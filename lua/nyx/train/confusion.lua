@@ -4,6 +4,8 @@ local nyx = require "nyx"
 
 local M = {}
 
+local MOST_CLASSES = 4096 -- of a matrix that is made of Lua tables
+
 -- Labels from labels, or from scores of every class: the position of the highest.
 local function labels_of(where, predicted, target)
   check.tensor(where, "predicted", predicted)
@@ -35,7 +37,15 @@ function M.confusion(predicted, target, classes)
   local from, to = target:reshape({ -1 }):totable(), predicted:reshape({ -1 }):totable()
   local n = classes == nil and 0 or check.integer("train.confusion", "classes", classes)
   if not classes then
-    for i = 1, #from do n = math.max(n, from[i], to[i]) end
+    for i = 1, #from do
+      for _, label in ipairs { from[i], to[i] } do
+        if label > n and label < math.huge and label % 1 == 0 then n = label end
+      end
+    end
+  end
+  if n > MOST_CLASSES then
+    check.fail("train.confusion: there are labels up to %.0f, expected at most %d classes", n,
+      MOST_CLASSES)
   end
   local counts = {}
   for i = 1, n do
