@@ -57,11 +57,12 @@ int64_t nyx__tune_class(int64_t size) {
   return size >> low << low;
 }
 
-static double now(void) {
+static double monotonic(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
+double (*nyx__tune_clock)(void) = monotonic;
 
 /* The table */
 
@@ -283,14 +284,14 @@ typedef struct trial {
 
 /* Seconds of a run of `way`, at the best so far. Ways that fail are out. */
 static nyx_status sample(trial *t, int way, int64_t repeats) {
-  double start_time = now();
+  double start_time = nyx__tune_clock();
   for (int64_t i = 0; i < repeats; i++) {
     nyx_status status = t->run(t->arg, way, t->result);
     if (status == NYX_OK) continue;
     t->ways &= ~(1u << way);
     return status == NYX_ERR_INTERRUPTED ? status : NYX_OK;
   }
-  double seconds = (now() - start_time) / (double)repeats;
+  double seconds = (nyx__tune_clock() - start_time) / (double)repeats;
   if (seconds < t->best[way]) t->best[way] = seconds;
   t->spoilt = nyx__parallel_refusals() != t->refusals;
   return NYX_OK;
@@ -327,9 +328,9 @@ static nyx_status begin(trial *t) {
 /* In turns, as other work on the machine comes and goes. */
 static nyx_status compare(trial *t) {
   int n = t->key->choice->n_ways;
-  double start_time = now();
+  double start_time = nyx__tune_clock();
   for (int round = 0; !t->spoilt && !t->long_call && in(t, t->key->rule); round++) {
-    double spent = now() - start_time;
+    double spent = nyx__tune_clock() - start_time;
     if (round >= SHORT_ROUNDS && spent > SHORT_TOTAL) break;
     if (round >= LONG_ROUNDS && spent > LONG_TOTAL) break;
     for (int i = 0; i < n && !t->spoilt; i++) {
@@ -373,7 +374,7 @@ static nyx_status measure(trial *t, nyx__tune_line *line, int *way) {
   }
   if (t->spoilt) {
     atomic_fetch_add(&tune.refused, 1);
-    tune.rest_until = now() + PAUSE;
+    tune.rest_until = nyx__tune_clock() + PAUSE;
   }
   if (t->spoilt || !in(t, rule)) return NYX_OK;
   keep(t, line, best);
@@ -402,7 +403,7 @@ static nyx_status try_to_measure(trial *t, size_t bytes, nyx__tune_line *line, i
   if (nyx__parallel_inside() || pthread_mutex_trylock(&tune.measuring) != 0)
     return NYX_OK;
   nyx_status status = NYX_OK;
-  if (now() >= tune.rest_until && (t->result = nyx_memory_alloc(bytes))) {
+  if (nyx__tune_clock() >= tune.rest_until && (t->result = nyx_memory_alloc(bytes))) {
     t->refusals = nyx__parallel_refusals();
     status = measure(t, line, way);
     nyx_memory_free(t->result);

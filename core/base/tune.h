@@ -30,6 +30,9 @@ typedef struct nyx__tune_key {
 /* Sizes that are measured together: 1, 2, ... 8, 10, 12, 14, 16, 20, ... */
 int64_t nyx__tune_class(int64_t size);
 
+/* Seconds, for measuring; tests put a clock of their own in its place. */
+extern double (*nyx__tune_clock)(void);
+
 /* 0: no call goes another way than the rule's. Looked at before a key is made. */
 extern atomic_int nyx__tune_on;
 bool nyx__tune_start(void);
