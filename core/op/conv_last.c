@@ -14,13 +14,11 @@
 #include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/last.h"
 
-#define UNITS 16      /* wanted, for threads to share */
-#define TILES 16      /* of places in a unit, at most */
-#define LEAST_TILES 4 /* and at least, where more units are wanted */
-#define WEIGHT_BYTES                                                                     \
-  ((int64_t)1 << 20)    /* from here on units rather share its columns                   \
-                         */
-#define MOST_PLACES 256 /* of a unit, in any kernel */
+#define UNITS 16                        /* wanted, for threads to share */
+#define TILES 16                        /* of places in a unit, at most */
+#define LEAST_TILES 4                   /* and at least, where more units are wanted */
+#define WEIGHT_BYTES ((int64_t)1 << 20) /* of more, units rather share columns */
+#define MOST_PLACES 256                 /* of a unit, in any kernel */
 #define SCRATCH_BYTES ((double)(64 << 20))
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
 #define LARGEST ((int64_t)1 << 24)     /* sizes; below it products of two are in range */
