@@ -497,18 +497,21 @@ static void divide_columns(shared_run *s) {
   s->col_units = parts_of(s->p.n, s->unit_cols);
 }
 
-/* Terms of a block. In place as few as suit the first cache. With B in panels as many as
- * keep a unit's A in a quarter of the second cache, up to DEEPEST: C is read less often.
- */
-static int64_t depth_of(const shared_run *s, int64_t unit_panels, int64_t k) {
+/* As many as keep a unit's A in a quarter of the second cache, up to DEEPEST: C is read
+ * less often. */
+int64_t nyx__gemm_depth(const nyx_gemm_kernel *kernel, int64_t item) {
+  int64_t row = panels_of_unit(kernel) * kernel->tile_rows * item;
+  int64_t fit = (int64_t)nyx__cpu_info()->l2 / 4 / row / 16 * 16;
+  if (fit > DEEPEST) fit = DEEPEST;
+  return fit > kernel->depth ? fit : kernel->depth;
+}
+
+/* Terms of a block. In place as few as suit the first cache. */
+static int64_t depth_of(const shared_run *s, bool packed, int64_t k) {
   int64_t most = s->kernel->depth;
-  if (unit_panels) {
-    int64_t bytes = (int64_t)nyx__cpu_info()->l2 / 4;
-    int64_t fit = bytes / (unit_panels * s->kernel->tile_rows * s->r->item) / 16 * 16;
-    if (fit > most && s->r->way != NYX__GEMM_PACKED_SHALLOW)
-      most = fit < DEEPEST ? fit : DEEPEST;
-    if (s->r->way == NYX__GEMM_PACKED_DEEP) most *= 2;
-  }
+  if (packed && s->r->way != NYX__GEMM_PACKED_SHALLOW)
+    most = nyx__gemm_depth(s->kernel, s->r->item);
+  if (s->r->way == NYX__GEMM_PACKED_DEEP) most *= 2;
   return (parts_of(k, parts_of(k, most)) + 15) / 16 * 16; /* whole vectors */
 }
 
@@ -531,13 +534,12 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
   shared_run s = {.r = r, .kernel = kernel, .p = *all};
   s.panels = parts_of(all->m, kernel->tile_rows);
   if (r->way == NYX__GEMM_ROWS || r->way == NYX__GEMM_COLUMNS) {
-    s.depth = depth_of(&s, 0, all->k);
+    s.depth = depth_of(&s, false, all->k);
     by_sharing_in_place(&s);
     return NYX_OK;
   }
-  int64_t most = panels_of_unit(kernel);
-  divide_rows(&s, most);
-  s.depth = depth_of(&s, most, all->k);
+  divide_rows(&s, panels_of_unit(kernel));
+  s.depth = depth_of(&s, true, all->k);
   int64_t cols = padded(&s, all->n < SHARED_COLS ? all->n : SHARED_COLS);
   int64_t blocks = SPAN_BYTES / (cols * s.depth * r->item);
   int64_t span = s.depth * (blocks > 1 ? blocks : 1),
@@ -596,9 +598,8 @@ static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, bool *done)
   gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
   nyx_product p = entry(g, 0, r.item);
   shared_run s = {.r = &r, .kernel = kernel_of(g->dtype), .p = p};
-  int64_t panels = in_place(&p, r.item) ? 0 : panels_of_unit(s.kernel);
-  return nyx__panels_kept(ctx, s.kernel, r.item, &p, depth_of(&s, panels, p.k), g->keep_b,
-                          done);
+  int64_t depth = depth_of(&s, !in_place(&p, r.item), p.k);
+  return nyx__panels_kept(ctx, s.kernel, r.item, &p, depth, g->keep_b, done);
 }
 
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {

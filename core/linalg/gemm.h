@@ -40,6 +40,8 @@ typedef enum nyx__gemm_way {
 
 /* A matrix B of so many bytes stays in the second cache as it is. */
 int64_t nyx__gemm_in_place_bytes(void);
+/* Terms of a block of a product whose B is packed, at most. */
+int64_t nyx__gemm_depth(const nyx_gemm_kernel *kernel, int64_t item);
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g);
 uint32_t nyx__gemm_usable(const nyx_gemm *g); /* bit i: way i can compute it */
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g,

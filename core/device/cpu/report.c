@@ -42,13 +42,14 @@ static void describe_wide(nyx_dtype dtype, nyx_cpu_tile *out) {
   const nyx_gemm_kernel *kernel = &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
   int64_t item = (int64_t)nyx_dtype_size(dtype);
   int vectors = (int)(kernel->tile_cols * item / vector_bytes());
+  int64_t depth = nyx__gemm_depth(kernel, item);
   *out = (nyx_cpu_tile){.unit = "vectors",
                         .rows = kernel->tile_rows,
                         .columns = kernel->tile_cols,
                         .registers = (int)kernel->tile_rows * vectors + vectors + 1,
-                        .depth = kernel->depth,
-                        .a_bytes = (size_t)(kernel->block_rows * kernel->depth * item),
-                        .b_bytes = (size_t)(kernel->tile_cols * kernel->depth * item)};
+                        .depth = depth,
+                        .a_bytes = (size_t)(kernel->block_rows * depth * item),
+                        .b_bytes = (size_t)(kernel->tile_cols * depth * item)};
 }
 
 bool nyx_cpu_tile_of(nyx_dtype dtype, nyx_cpu_tile *out) {
