@@ -16,6 +16,8 @@
 #define TABLE_WORK 2048  /* the same of angles */
 #define PIECE 512        /* pairs of a half type, or angles, at a time */
 
+#define MOST_OFFSET (INT64_C(1) << 53) /* beyond it doubles skip positions */
+
 enum { X, POSITIONS, COS, SIN };
 enum { OFFSET, BASE, DIM, INTERLEAVED, REVERSE, ATTRS };
 
@@ -70,6 +72,9 @@ static nyx_status infer(nyx_call *c) {
   if (c->in[POSITIONS]) NYX_TRY(check_positions(c, x, c->in[POSITIONS]));
   if (!(c->attr[BASE].f > 0))
     return nyx__error(c->ctx, ATTR_NUMBER, "base", c->attr[BASE].f, "above 0");
+  if (c->attr[OFFSET].i < -MOST_OFFSET || c->attr[OFFSET].i > MOST_OFFSET)
+    return nyx__error(c->ctx, ATTR_RANGE, "offset", (long long)c->attr[OFFSET].i,
+                      "at most 2^53 to either side");
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
   return NYX_OK;
 }
@@ -110,7 +115,7 @@ static void make_rows(void *arg, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < n; i++)
       speed[i] = pow(r->base, -(double)(i0 + i) / (double)r->half);
     for (int64_t row = begin; row < end; row++) {
-      double at = (double)(r->first + (r->position ? r->position[row] : row));
+      double at = (double)r->first + (double)(r->position ? r->position[row] : row);
       int64_t to = (row * r->half + i0) * r->item;
       for (int64_t i = 0; i < n; i++) angle[i] = at * speed[i];
       all[NYX_KERNEL_cos][0](n, in, value, none);

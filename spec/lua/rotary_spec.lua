@@ -116,6 +116,10 @@ describe("rotary", function()
     assert.matches("'sin' has shape %(5x2%)", message { cos = t, sin = nyx.zeros(5, 2) })
     assert.matches("'base' is 0", message { base = 0 })
     assert.matches("'x' has shape %(6%)", select(2, pcall(nyx.rotary, nyx.zeros(6))))
+    for _, offset in ipairs { 2^53 + 2, -2^53 - 2, 2^62 } do
+      assert.matches("at most 2%^53 to either side", select(2, pcall(nyx.rotary, nyx.zeros(3, 4),
+        { offset = offset })))
+    end
   end)
 end)
 
