@@ -73,6 +73,23 @@ describe("prepack", function()
     end
   end)
 
+  it("keeps what Winograd's convolution makes of a weight, until that changes", function()
+    nyx.manual_seed(4)
+    local conv, x = nn.Conv2d(32, 48, 3, { padding = 1 }), nyx.randn(2, 32, 20, 20)
+    nyx.no_grad(function()
+      local plain = conv(x)
+      conv:eval():prepack()
+      for _ = 1, 2 do assert.is_true(plain:eq(conv(x)):all():item()) end
+      if nyx.cpu_info().vector_bytes >= 32 then -- slower paths leave it to a BLAS
+        assert.is_true(conv.weight:packed_bytes() > 0)
+      end
+      conv.weight:mul_(2)
+      local fresh = nyx.conv2d(x, conv.weight:clone(), conv.bias, { padding = 1 })
+      assert.is_true(fresh:eq(conv(x)):all():item())
+      assert.is_false(fresh:eq(plain):any():item())
+    end)
+  end)
+
   it("says what it does not take", function()
     local ok, message = pcall(function() nyx.ones({ 2 }):keep_packed(1) end)
     assert.is_false(ok)
