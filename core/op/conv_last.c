@@ -341,7 +341,7 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(block);
 }
 
-static nyx_status finish(nyx_context *ctx, atomic_int *status, size_t bytes) {
+nyx_status nyx__last_finish(nyx_context *ctx, atomic_int *status, size_t bytes) {
   switch (atomic_load(status)) {
     case NYX_OK: return NYX_OK;
     case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
@@ -349,8 +349,8 @@ static nyx_status finish(nyx_context *ctx, atomic_int *status, size_t bytes) {
   }
 }
 
-static int64_t grain_of(double work) {
-  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
+int64_t nyx__last_grain(double work, double range) {
+  int64_t grain = work < range ? (int64_t)(range / (work + 1)) : 1;
   return grain > 0 ? grain : 1;
 }
 
@@ -365,10 +365,10 @@ static nyx_status run_sum(const nyx__last_sum *s) {
   nyx_parallel_for(s->groups * block_count(&r) * r.panels, 4, pack_range, &r);
   double work = (double)(r.rows * r.span) * (double)(r.runs * r.length) *
                 (double)(r.split * r.tile);
-  nyx_parallel_for(r.blocks * r.spans * s->groups * r.splits, grain_of(work), run_range,
-                   &r);
+  nyx_parallel_for(r.blocks * r.spans * s->groups * r.splits,
+                   nyx__last_grain(work, RANGE_WORK), run_range, &r);
   nyx_memory_free(r.packed);
-  return finish(s->ctx, &r.status, r.padded_bytes);
+  return nyx__last_finish(s->ctx, &r.status, r.padded_bytes);
 }
 
 /* Forward */
@@ -714,10 +714,11 @@ nyx_status nyx__conv_last_weight(nyx_context *ctx, const nyx__conv *v, const voi
   if (w.segments > 1 && !(w.partial = nyx_memory_alloc(bytes)))
     return nyx__no_memory(ctx, bytes);
   double work = (double)(w.each * w.depth) * (double)w.chunk * (double)w.out;
-  nyx_parallel_for(w.segments * v->groups * w.chunks, grain_of(work), weight_range, &w);
+  nyx_parallel_for(w.segments * v->groups * w.chunks, nyx__last_grain(work, RANGE_WORK),
+                   weight_range, &w);
   if (w.partial && still_going(&w))
     nyx_parallel_for(count, 1 << 15,
                      v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);
   nyx_memory_free(w.partial);
-  return finish(ctx, &w.status, w.scratch);
+  return nyx__last_finish(ctx, &w.status, w.scratch);
 }

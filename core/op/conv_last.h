@@ -37,6 +37,13 @@ typedef struct nyx__last_sum {
   int64_t w_group, w_out, w_in, w_tap[2];
 } nyx__last_sum;
 
+/* What both files end with: the error that a status among threads stands for, `bytes`
+ * being a thread's scratch; and how many units of so many multiplications make a range.
+ */
+nyx_status nyx__last_finish(nyx_context *ctx, atomic_int *status,
+                            size_t bytes) NYX_MUST_CHECK;
+int64_t nyx__last_grain(double work, double range);
+
 /* depthwise_last.c: one channel in and out of each group. */
 nyx_status nyx__depthwise_last(const nyx__last_sum *s) NYX_MUST_CHECK;
 /* weight (channels, taps) = the adjoint with respect to it. */

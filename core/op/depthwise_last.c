@@ -100,19 +100,6 @@ static void run_rows(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(list);
 }
 
-static nyx_status finish(nyx_context *ctx, atomic_int *status, size_t bytes) {
-  switch (atomic_load(status)) {
-    case NYX_OK: return NYX_OK;
-    case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
-    default: return nyx__no_memory(ctx, bytes);
-  }
-}
-
-static int64_t grain_of(double work) {
-  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
-  return grain > 0 ? grain : 1;
-}
-
 nyx_status nyx__depthwise_last(const nyx__last_sum *s) {
   depthwise_run r = {.s = s,
                      .last = kernel_of(s->dtype),
@@ -123,9 +110,10 @@ nyx_status nyx__depthwise_last(const nyx__last_sum *s) {
   if (!(r.weight = nyx_memory_alloc(bytes))) return nyx__no_memory(s->ctx, bytes);
   turn_weight(&r);
   double work = (double)(s->window[1].out * s->groups) * (double)r.taps;
-  nyx_parallel_for(s->images * s->window[0].out, grain_of(work), run_rows, &r);
+  nyx_parallel_for(s->images * s->window[0].out, nyx__last_grain(work, RANGE_WORK),
+                   run_rows, &r);
   nyx_memory_free(r.weight);
-  return finish(s->ctx, &r.status, (size_t)r.taps * 2 * sizeof(void *));
+  return nyx__last_finish(s->ctx, &r.status, (size_t)r.taps * 2 * sizeof(void *));
 }
 
 /* The adjoint with respect to the weight */
@@ -198,7 +186,7 @@ nyx_status nyx__depthwise_last_weight(nyx_context *ctx, const nyx__conv *v, cons
   atomic_init(&w.status, NYX_OK);
   double work = (double)(v->images * v->window[0].out * v->window[1].out) *
                 (double)(w.taps * CHANNELS);
-  nyx_parallel_for((v->in_channels + CHANNELS - 1) / CHANNELS, grain_of(work),
-                   weight_units, &w);
-  return finish(ctx, &w.status, (size_t)(w.taps * CHANNELS * w.item));
+  nyx_parallel_for((v->in_channels + CHANNELS - 1) / CHANNELS,
+                   nyx__last_grain(work, RANGE_WORK), weight_units, &w);
+  return nyx__last_finish(ctx, &w.status, (size_t)(w.taps * CHANNELS * w.item));
 }

@@ -465,13 +465,14 @@ static bool make_weight(void *arg, void *data) {
 static nyx__packed *kept_weight(nyx_context *ctx, const winograd_run *r,
                                 const void *weight) {
   const nyx__conv *v = r->v;
-  if (!v->keep) return NULL;
+  size_t bytes = nyx__winograd_weight_bytes(v);
+  if (!v->keep || bytes > WEIGHT_BYTES) return NULL;
   const nyx__packed_key key = {.kind = NYX_PACKED_WINOGRAD,
                                .kernel = r->gemm,
                                .from = weight,
                                .size = {v->out_channels, v->in_channels, v->groups}};
   keeping k = {ctx, v, weight};
-  return nyx__packed_get(v->keep, &key, nyx__winograd_weight_bytes(v), make_weight, &k);
+  return nyx__packed_get(v->keep, &key, bytes, make_weight, &k);
 }
 
 nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
