@@ -99,9 +99,7 @@ static bool refuse(void *lib, const char *why) {
 /* Fills `blas` and the description from an open library. */
 static bool adopt(void *lib, bool foreign) {
   if (!symbol(lib, "cblas_sgemm", &blas.sgemm) ||
-      !symbol(lib, "cblas_dgemm", &blas.dgemm) ||
-      !symbol(lib, "cblas_sgemv", &blas.sgemv) ||
-      !symbol(lib, "cblas_dgemv", &blas.dgemv)) {
+      !symbol(lib, "cblas_dgemm", &blas.dgemm)) {
     return refuse(lib, "the library found has no cblas_sgemm");
   }
   char *(*config)(void), *(*core)(void);

@@ -15,10 +15,6 @@ typedef struct nyx_blas {
   void (*dgemm)(int order, int trans_a, int trans_b, int m, int n, int k, double alpha,
                 const double *a, int lda, const double *b, int ldb, double beta,
                 double *c, int ldc);
-  void (*sgemv)(int order, int trans, int m, int n, float alpha, const float *a, int lda,
-                const float *x, int incx, float beta, float *y, int incy);
-  void (*dgemv)(int order, int trans, int m, int n, double alpha, const double *a,
-                int lda, const double *x, int incx, double beta, double *y, int incy);
 } nyx_blas;
 
 /* Opens it on the first call, from any thread; NULL when there is none. */

@@ -19,6 +19,11 @@
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
 /* Products of four ranges or more are divided between threads. */
+/* Vectors times matrices are bound by memory: elements worth a thread, rows of which
+ * dot products are taken, columns of rows that are summed. */
+#define VECTOR_RANGE ((int64_t)1 << 17)
+#define VECTOR_ROWS 32
+#define VECTOR_COLS 1024
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
@@ -76,34 +81,47 @@ static void clear(nyx_dtype dtype, const nyx_product *p) {
   }
 }
 
-/* Matrix times vector: one column of C, or one row, through gemv. */
-static bool by_gemv(const nyx_blas *blas, nyx_dtype dtype, const nyx_product *p) {
-  bool column = p->n == 1; /* else one row: transpose everything */
+static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
+  return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
+}
+
+/* A vector whose elements lie together: x, or a copy. */
+static const void *side_by_side(const void *x, int64_t n, int64_t step, size_t item,
+                                void **copy) {
+  *copy = NULL;
+  if (step == 1 || n == 1) return x;
+  if (!(*copy = nyx_memory_alloc((size_t)n * item))) return NULL;
+  for (int64_t i = 0; i < n; i++)
+    memcpy((char *)*copy + (size_t)i * item, (const char *)x + (size_t)(i * step) * item,
+           item);
+  return *copy;
+}
+
+/* Matrix times vector: one column of C, or one row, with everything transposed. false:
+ * neither the rows nor the columns of the matrix lie together. */
+static bool by_vector(nyx_dtype dtype, const nyx_product *p) {
+  const nyx_gemm_kernel *kernel = kernel_of(dtype);
+  bool column = p->n == 1;
   int64_t rows = column ? p->m : p->n, rs = column ? p->a_rs : p->b_cs;
   int64_t cs = column ? p->a_cs : p->b_rs, step = column ? p->b_rs : p->a_cs;
   int64_t c_step = column ? p->ldc : 1;
   const void *matrix = column ? p->a : p->b, *x = column ? p->b : p->a;
-  int trans, ld;
-  if (step < 1 || c_step < 1 || !fits_int(step) || !fits_int(c_step)) return false;
-  if (!layout(rows, p->k, rs, cs, &trans, &ld)) return false;
-  int d0 = (int)rows, d1 = (int)p->k; /* of the matrix as it is stored */
-  if (trans == NYX_BLAS_TRANSPOSED) d0 = (int)p->k, d1 = (int)rows;
-  /* Some versions multiply what is in y by 0, which keeps a NaN. */
-  if (!p->add) clear(dtype, p);
-  if (dtype == NYX_FLOAT32) {
-    blas->sgemv(NYX_BLAS_ROW_MAJOR, trans, d0, d1, 1.0f, matrix, ld, x, (int)step, 1.0f,
-                p->c, (int)c_step);
-  } else {
-    blas->dgemv(NYX_BLAS_ROW_MAJOR, trans, d0, d1, 1.0, matrix, ld, x, (int)step, 1.0,
-                p->c, (int)c_step);
+  if (cs == 1 || p->k == 1) {
+    void *copy;
+    x = side_by_side(x, p->k, step, nyx_dtype_size(dtype), &copy);
+    if (!x) return false;
+    kernel->dots(matrix, rs, rows, p->k, x, p->c, c_step, p->add);
+    nyx_memory_free(copy);
+    return true;
   }
+  if (rs != 1 || (c_step != 1 && rows > 1)) return false;
+  kernel->sum_rows(matrix, cs, p->k, rows, x, step, p->c, p->add);
   return true;
 }
 
 static bool by_blas(nyx_dtype dtype, const nyx_product *p) {
   const nyx_blas *blas = nyx__blas();
   if (!blas || !fits_int(p->m) || !fits_int(p->n) || !fits_int(p->k)) return false;
-  if (p->n == 1 || p->m == 1) return by_gemv(blas, dtype, p);
   int trans_a, trans_b, lda, ldb;
   if (!layout(p->m, p->k, p->a_rs, p->a_cs, &trans_a, &lda)) return false;
   if (!layout(p->k, p->n, p->b_rs, p->b_cs, &trans_b, &ldb)) return false;
@@ -144,10 +162,6 @@ static void integer_product(nyx_dtype dtype, const nyx_product *p) {
   }
 }
 
-static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
-  return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
-}
-
 /* In the calling thread; `own`: not by a BLAS. */
 static void multiply_here(nyx_dtype dtype, const nyx_product *p, bool own) {
   if (p->m < 1 || p->n < 1) return;
@@ -159,6 +173,7 @@ static void multiply_here(nyx_dtype dtype, const nyx_product *p, bool own) {
     integer_product(dtype, p);
     return;
   }
+  if ((p->n == 1 || p->m == 1) && by_vector(dtype, p)) return;
   if (!own && by_blas(dtype, p)) return;
   const nyx_gemm_kernel *kernel = kernel_of(dtype);
   void *work = nyx_memory_alloc(nyx__cpu_kernels()->gemm->work_bytes);
@@ -241,6 +256,10 @@ static int64_t parts_of(int64_t size, int64_t part) {
   return (size + part - 1) / part;
 }
 
+static bool is_vector(const nyx_product *p) {
+  return p->m == 1 || p->n == 1;
+}
+
 /* A vector times a matrix whose rows are added up: parts along k read whole rows. */
 static bool sums_rows(const nyx_product *p) {
   if (p->m == 1 && p->n > 1) return p->b_cs == 1;
@@ -254,13 +273,19 @@ static int64_t fine_side(const nyx_product *p) {
   return side < 16 ? 16 : side > SLAB ? SLAB : side;
 }
 
+/* Columns of a slab of rows that are summed: an eighth, in pieces that are read well. */
+static int64_t vector_cols(int64_t n) {
+  return n < 8 * 128 ? 128 : n > 8 * VECTOR_COLS ? VECTOR_COLS : n / 8;
+}
+
 /* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
-  bool vector = p->m == 1 || p->n == 1; /* bound by memory, nothing is packed */
-  if (work / 4 < r->range || sums_rows(p)) return;
-  bool fine = r->way == NYX__GEMM_FINE && !vector;
-  int64_t slabs = long_side / (vector ? 32 : fine ? fine_side(p) : SLAB);
+  if (work / 4 < r->range) return;
+  bool fine = r->way == NYX__GEMM_FINE && !is_vector(p);
+  int64_t least = fine ? fine_side(p) : SLAB;
+  if (is_vector(p)) least = sums_rows(p) ? vector_cols(long_side) : VECTOR_ROWS;
+  int64_t slabs = long_side / least;
   if (slabs > work / r->range) slabs = work / r->range;
   if (slabs < 2) return;
   r->slab = fine ? fine_side(p) : (parts_of(long_side, slabs) + 15) / 16 * 16;
@@ -301,6 +326,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
+  if (is_vector(p) && r->range == RANGE) r->range = VECTOR_RANGE;
   if (count < ENOUGH) divide_slabs(r, p);
   if (count == 1 && nyx_dtype_is_float(r->g->dtype)) divide_depth(r, p);
   if (r->parts > 1) {
@@ -583,13 +609,13 @@ static void set_ranges(gemm_run *r) {
   r->range = fine ? RANGE / 4 : one ? INT64_MAX : RANGE;
 }
 
-/* Whether to multiply by kept panels of B: where packing it takes time. One row is bound
- * by memory and a BLAS does not pack. */
+/* Whether to multiply by kept panels of B: where packing it takes time, not for one row.
+ */
 static bool by_kept_panels(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   if (!g->keep_b || !nyx_dtype_is_float(g->dtype)) return false;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas()) return false;
-  return p->m > (nyx__blas() ? 1 : 0) && p->n >= SHARED_LEAST && p->k >= SHARED_LEAST;
+  return p->m > 1 && p->n >= SHARED_LEAST && p->k >= SHARED_LEAST;
 }
 
 /* By panels of B that its storage keeps, in the blocks of the way it would go otherwise:

@@ -38,6 +38,14 @@ typedef struct nyx_gemm_kernel {
   /* p from its panels. b NULL: B is read where it is; its b_cs must be 1, and before
    * a column that is not the first of a tile lie tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
+
+  /* Matrix times vector: gemv_type.h. y[i * step], i < m, is or gains (`add`) the dot
+   * product of row i of a and x, k elements side by side each. */
+  void (*dots)(const void *a, int64_t rs, int64_t m, int64_t k, const void *x, void *y,
+               int64_t step, bool add);
+  /* y[j], j < n, is or gains the sum over k rows of b of x[l * xs] b[l * rs + j]. */
+  void (*sum_rows)(const void *b, int64_t rs, int64_t k, int64_t n, const void *x,
+                   int64_t xs, void *y, bool add);
 } nyx_gemm_kernel;
 
 typedef struct nyx_gemm_kernels {

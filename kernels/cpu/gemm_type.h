@@ -247,6 +247,8 @@ static void TYPED(product)(const nyx_product *p, void *work) {
   }
 }
 
+#include "gemv_type.h"
+
 #undef V
 #undef VU
 #undef LANES
