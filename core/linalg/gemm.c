@@ -246,9 +246,15 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
       p.ldc = p.n;
       p.add = false;
     }
-    narrow(&p, r->item, r->by_rows ? slab : 0, r->by_rows ? r->slab : p.m,
-           r->by_rows ? 0 : slab, r->by_rows ? p.n : r->slab, part * r->depth, r->depth);
+    int64_t row = r->by_rows ? slab : 0, col = r->by_rows ? 0 : slab;
+    narrow(&p, r->item, row, r->by_rows ? r->slab : p.m, col, r->by_rows ? p.n : r->slab,
+           part * r->depth, r->depth);
+    row += unit / r->slabs / r->parts * r->g->product.m;
+    const nyx_region region = {p.c, p.ldc, row, p.m, col, p.n};
+    const nyx_epilogue *after = r->parts > 1 ? NULL : r->g->after;
+    if (nyx__epilogue_begin(after, r->g->dtype, &region)) p.add = true;
     multiply_here(r->g->dtype, &p, r->own);
+    nyx__epilogue_end(after, r->g->dtype, &region);
   }
 }
 
@@ -303,15 +309,15 @@ static void divide_depth(gemm_run *r, const nyx_product *p) {
   r->parts = parts_of(p->k, r->depth);
 }
 
-/* c = the sum of the parts, in order. */
+/* c = the sum of the parts, in order, or gains it. */
 #define SUM_PARTS(name, T)                                                               \
-  static void name(const gemm_run *r, const nyx_product *p) {                            \
+  static void name(const gemm_run *r, const nyx_product *p, bool to_c) {                 \
     const T *from = (const T *)r->partial;                                               \
     for (int64_t i = 0; i < p->m; i++) {                                                 \
       T *to = (T *)p->c + i * p->ldc;                                                    \
       for (int64_t part = 0; part < r->parts; part++) {                                  \
         const T *row = from + (part * p->m + i) * p->n;                                  \
-        bool add = part > 0 || p->add;                                                   \
+        bool add = part > 0 || to_c;                                                     \
         for (int64_t j = 0; j < p->n; j++) to[j] = add ? to[j] + row[j] : row[j];        \
       }                                                                                  \
     }                                                                                    \
@@ -338,7 +344,10 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   nyx_parallel_for(count * r->slabs * r->parts, unit < r->range ? r->range / unit : 1,
                    run_slabs, r);
   if (r->parts > 1 && going(r)) {
-    (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p);
+    const nyx_region region = {p->c, p->ldc, 0, p->m, 0, p->n};
+    bool add = nyx__epilogue_begin(r->g->after, r->g->dtype, &region) || p->add;
+    (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p, add);
+    nyx__epilogue_end(r->g->after, r->g->dtype, &region);
   }
   nyx_memory_free(r->partial);
   return NYX_OK;
@@ -356,6 +365,8 @@ typedef struct shared_run {
   char *b;          /* panels, block by block, or NULL */
   const char *kept; /* panels of all of A, block by block; NULL: units pack */
   int64_t panels, row_units, unit_cols, col_units;
+  int64_t row, col; /* where p begins in all results */
+  bool first, last; /* the span holds the first, the last terms */
 } shared_run;
 
 static int64_t padded(const shared_run *s, int64_t cols) {
@@ -378,10 +389,15 @@ static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
   int64_t row = unit / s->col_units, j = unit % s->col_units * s->unit_cols;
   int64_t i = s->panels * row / s->row_units * s->width;
   int64_t rows = s->panels * (row + 1) / s->row_units * s->width - i;
+  nyx_product all = s->p;
+  narrow(&all, s->r->item, i, rows, j, s->unit_cols, 0, all.k);
+  const nyx_region region = {all.c, all.ldc, s->row + i, all.m, s->col + j, all.n};
+  nyx_dtype dtype = s->r->g->dtype;
+  bool add = s->first && nyx__epilogue_begin(s->r->g->after, dtype, &region);
   for (int64_t l = 0; l < s->p.k && going(s->r); l += s->depth) {
     nyx_product p = s->p;
     narrow(&p, s->r->item, i, rows, j, s->unit_cols, l, s->depth);
-    p.add = s->p.add || l > 0;
+    p.add = s->p.add || add || l > 0;
     const char *b = s->b;
     if (b) b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
     const char *panels = a;
@@ -391,6 +407,7 @@ static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
       s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
     s->kernel->block(&p, s->width, panels, b);
   }
+  if (s->last) nyx__epilogue_end(s->r->g->after, dtype, &region);
 }
 
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
@@ -549,15 +566,20 @@ static void multiply_span(shared_run *s, const nyx_product *all, int64_t l, int6
     s->p = *all;
     narrow(&s->p, s->r->item, 0, all->m, j, SHARED_COLS, l, span);
     s->p.add = all->add || l > 0;
+    s->col = j;
+    s->first = l == 0;
+    s->last = l + span >= all->k;
     divide_columns(s);
     nyx_parallel_for(parts_of(s->p.n, s->kernel->tile_cols), 2, pack_panels, s);
     nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
   }
 }
 
-static nyx_status by_sharing(gemm_run *r, const nyx_product *all) {
+/* `row`: where its results begin among all. */
+static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
-  shared_run s = {.r = r, .kernel = kernel, .p = *all};
+  shared_run s = {.r = r, .kernel = kernel, .p = *all, .row = row};
+  s.first = s.last = true;
   s.panels = parts_of(all->m, kernel->tile_rows);
   if (r->way == NYX__GEMM_ROWS || r->way == NYX__GEMM_COLUMNS) {
     s.depth = depth_of(&s, false, all->k);
@@ -625,7 +647,7 @@ static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, bool *done)
   nyx_product p = entry(g, 0, r.item);
   shared_run s = {.r = &r, .kernel = kernel_of(g->dtype), .p = p};
   int64_t depth = depth_of(&s, !in_place(&p, r.item), p.k);
-  return nyx__panels_kept(ctx, s.kernel, r.item, &p, depth, g->keep_b, done);
+  return nyx__panels_kept(ctx, s.kernel, g->dtype, &p, depth, g->keep_b, g->after, done);
 }
 
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
@@ -644,7 +666,7 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) 
   if (way >= NYX__GEMM_ROWS) {
     for (int64_t i = 0; i < count && going(&r); i++) {
       nyx_product p = entry(g, i, r.item);
-      NYX_TRY(by_sharing(&r, &p));
+      NYX_TRY(by_sharing(&r, &p, i * p.m));
     }
   } else {
     NYX_TRY(by_slabs(&r, count));

@@ -6,6 +6,7 @@
 
 #include "../../kernels/cpu/gemm.h"
 #include "../tensor/tensor.h"
+#include "epilogue.h"
 
 /* Products of equal size. Those of a batch lie at the batch strides (elements, any) from
  * one another in A and B; their results follow each other, m * ldc apart. */
@@ -17,6 +18,7 @@ typedef struct nyx_gemm {
   int64_t a_batch[NYX_MAX_DIMS], b_batch[NYX_MAX_DIMS];
   /* Where A or B lies, if packed forms of it are to be kept: packed.h. */
   nyx_storage *keep_a, *keep_b;
+  const nyx_epilogue *after; /* NULL: nothing */
 } nyx_gemm;
 
 /* Computes all of it. Fails when interrupted, or without memory for partial sums. */
@@ -49,10 +51,10 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g,
 
 /* low.c: products of types narrower than what they are summed in. dtype is A's: bfloat16
  * or float16, both factors, summed in float32 and stored as `out`, which is one of these
- * or float32, with `bias` (n float32, may be NULL) added to each row; or int8 or uint8
- * times an int8 B, exact sums in int32. Does not add to C. */
-nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
-                         const float *bias) NYX_MUST_CHECK;
+ * or float32; or int8 or uint8 times an int8 B, exact sums in int32, with nothing after.
+ * Does not add to C. */
+nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g,
+                         nyx_dtype out) NYX_MUST_CHECK;
 /* Whether there are kernels for a half type, and they are faster than converting the
  * inputs: they waste what is left of a tile. */
 bool nyx__gemm_low_takes(const nyx_gemm *g);

@@ -58,6 +58,7 @@ static nyx_status measured_way(nyx_context *ctx, const nyx_gemm *g, int64_t coun
   trial t = {ctx, *g};
   t.g.product.ldc = p->n;
   t.g.product.add = false;
+  t.g.after = NULL;
   size_t bytes = (size_t)(count * p->m * p->n) * nyx_dtype_size(g->dtype);
   return nyx__tune(&key, bytes, try_way, &t, way);
 }

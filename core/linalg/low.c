@@ -40,11 +40,12 @@ typedef struct low_run {
   nyx_context *ctx;
   const nyx_low_kernel *kernel;
   nyx_product p;
-  int64_t item, out_item; /* bytes of an element of A and B, of C */
-  nyx_scatter_fn store;   /* converts from float32; NULL: copies four bytes */
-  const float *bias;
-  char *a, *b, *partial; /* packed; parts x m x n sums when parts > 1 */
-  nyx_storage *keep;     /* where B lies, if panels of all of it are to be kept */
+  int64_t item, out_item;    /* bytes of an element of A and B, of C */
+  nyx_dtype out;             /* of C: int32 sums are copied, others are float32 */
+  const nyx_epilogue *after; /* NULL: nothing */
+  int64_t row, col;          /* where p begins in all results */
+  char *a, *b, *partial;     /* packed; parts x m x n sums when parts > 1 */
+  nyx_storage *keep;         /* where B lies, if panels of all of it are to be kept */
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
   bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
@@ -81,12 +82,6 @@ static const nyx_low_kernel *kernel_of(nyx_dtype dtype) {
     case NYX_UINT8: return kernels->u8;
     default: return NULL;
   }
-}
-
-/* From sums to what is stored. */
-static nyx_scatter_fn store_of(nyx_dtype out) {
-  if (out == NYX_INT32) return NULL;
-  return nyx__cpu_kernels()->elementwise->scatter[NYX_IN_FLOAT32][out];
 }
 
 bool nyx__gemm_low_takes(const nyx_gemm *g) {
@@ -172,11 +167,13 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void store_row(const low_run *r, int64_t n, const void *from, void *to) {
-  if (r->store) {
-    r->store(n, from, to, 1);
-  } else {
+/* n sums of row i, from column j on, to C. */
+static void store_row(const low_run *r, int64_t i, int64_t j, int64_t n, void *from) {
+  void *to = (char *)r->p.c + (i * r->p.ldc + j) * r->out_item;
+  if (r->out == NYX_INT32) {
     memcpy(to, from, (size_t)n * 4);
+  } else {
+    nyx__epilogue_store(r->after, r->out, from, r->row + i, r->col + j, n, to);
   }
 }
 
@@ -201,10 +198,9 @@ static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64
   const nyx_low_kernel *kernel = r->kernel;
   size_t line = (size_t)r->unit_cols * 4;
   nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = r->unit_cols};
-  block.add = r->bias && r->parts == 1;
-  for (int64_t row = 0; row < rows && block.add; row++) {
-    memcpy(c + (size_t)row * line, r->bias + j, (size_t)least(cols, r->p.n - j) * 4);
-  }
+  const nyx_region region = {c,    r->unit_cols, 0,
+                             rows, r->col + j,   least(cols, r->p.n - j)};
+  block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
   for (int64_t l = first; l < last && going(r); l += kernel->depth, block.add = true) {
     char *a, *b;
     block.terms = block_terms(r, l);
@@ -235,13 +231,12 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
   sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
            round_up(live_cols, kernel->tile_cols), first, last, c);
   for (int64_t row = 0; row < live_rows; row++) {
-    const char *from = c + row * r->unit_cols * 4;
+    char *from = c + row * r->unit_cols * 4;
     if (r->parts > 1) {
       int64_t to = (part * p->m + i + row) * p->n + j;
       memcpy(r->partial + to * 4, from, (size_t)live_cols * 4);
     } else {
-      store_row(r, live_cols, from,
-                (char *)p->c + ((i + row) * p->ldc + j) * r->out_item);
+      store_row(r, i + row, j, live_cols, from);
     }
   }
 }
@@ -268,16 +263,17 @@ static void sum_parts(void *arg, int64_t begin, int64_t end) {
     for (int64_t j = 0; j < p->n; j += 512) {
       int64_t n = least(512, p->n - j);
       memset(&sum, 0, sizeof sum);
-      if (r->bias) memcpy(sum.f, r->bias + j, (size_t)n * 4);
+      const nyx_region region = {&sum, n, 0, 1, r->col + j, n};
+      nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
       for (int64_t part = 0; part < r->parts; part++) {
         const char *from = r->partial + ((part * p->m + i) * p->n + j) * 4;
-        if (r->store) {
+        if (r->out != NYX_INT32) {
           for (int64_t e = 0; e < n; e++) sum.f[e] += ((const float *)from)[e];
         } else {
           for (int64_t e = 0; e < n; e++) sum.u[e] += ((const uint32_t *)from)[e];
         }
       }
-      store_row(r, n, &sum, (char *)p->c + (i * p->ldc + j) * r->out_item);
+      store_row(r, i, j, n, &sum);
     }
   }
 }
@@ -404,12 +400,13 @@ static void multiply_columns(void *arg, int64_t begin, int64_t end) {
   const row_run *w = arg;
   const low_run *r = w->r;
   const nyx_product *p = &r->p;
+  const float *bias = r->after ? r->after->bias : NULL;
   float y[256];
   for (int64_t j = begin; j < end && going(r); j += 256) {
     int64_t n = least(256, end - j);
     w->dot((const char *)p->b + j * p->b_cs * r->item, p->b_cs, n, w->x, p->k, y);
-    for (int64_t i = 0; i < n && r->bias; i++) y[i] += r->bias[j + i];
-    store_row(r, n, y, (char *)p->c + j * r->out_item);
+    for (int64_t i = 0; i < n && bias; i++) y[i] += bias[r->col + j + i];
+    store_row(r, 0, j, n, y);
   }
 }
 
@@ -433,8 +430,8 @@ static bool multiply_row(const low_run *r, nyx_dtype dtype) {
 /* One product, by blocks of PACKED rows and columns. */
 static void multiply_all(low_run *r) {
   const nyx_product all = r->p;
+  const int64_t row = r->row;
   const nyx_low_kernel *kernel = r->kernel;
-  const float *bias = r->bias;
   const int64_t most = PACKED / kernel->tile_rows * kernel->tile_rows;
   r->p.m = least(all.m, most), r->p.n = least(all.n, PACKED);
   int64_t a_bytes = packed_bytes(kernel, r->p.m, kernel->tile_rows, all.k, 0);
@@ -454,7 +451,7 @@ static void multiply_all(low_run *r) {
       r->p.a = (const char *)all.a + i * all.a_rs * r->item;
       r->p.b = (const char *)all.b + j * all.b_cs * r->item;
       r->p.c = (char *)all.c + (i * all.ldc + j) * r->out_item;
-      r->bias = bias ? bias + j : NULL;
+      r->row = row + i, r->col = j;
       if (kept) r->b = (char *)kept->data + j / PACKED * block_bytes(r, PACKED);
       divide(r);
       multiply(r, i == 0 && !kept);
@@ -483,13 +480,13 @@ static void multiply_entries(void *arg, int64_t begin, int64_t end) {
     r.p.a = (const char *)r.p.a + a * r.item;
     r.p.b = (const char *)r.p.b + c * r.item;
     r.p.c = (char *)r.p.c + index * r.p.m * r.p.ldc * r.out_item;
+    r.row = index * r.p.m;
     if (!going(&r)) return;
     if (!multiply_row(&r, g->dtype)) multiply_all(&r);
   }
 }
 
-nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
-                         const float *bias) {
+nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
@@ -501,8 +498,8 @@ nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
                        .p = g->product,
                        .item = (int64_t)nyx_dtype_size(g->dtype),
                        .out_item = (int64_t)nyx_dtype_size(out),
-                       .store = store_of(out),
-                       .bias = bias,
+                       .out = out,
+                       .after = g->after,
                        .keep = count == 1 ? g->keep_b : NULL,
                        .shared = &shared};
   low_batch b = {g, &run};

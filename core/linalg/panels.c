@@ -16,7 +16,10 @@ typedef struct panels_run {
   nyx_context *ctx;
   const nyx_gemm_kernel *kernel;
   const nyx_panels *b;
+  const nyx_epilogue *after;
+  nyx_dtype dtype;
   nyx_product p; /* the rows at hand */
+  int64_t row;   /* the first of them */
   int64_t item, depth, width, unit_cols;
   char *a; /* blocks of terms, then panels */
   size_t scratch_bytes;
@@ -69,11 +72,14 @@ static void multiply_units(void *arg, int64_t begin, int64_t end) {
     nyx_product p = r->p;
     p.n = least(r->unit_cols, r->p.n - j);
     p.c = (char *)r->p.c + j * r->item;
+    const nyx_region region = {p.c, p.ldc, r->row, p.m, j, p.n};
+    if (nyx__epilogue_begin(r->after, r->dtype, &region)) p.add = true;
     for (int64_t l = 0; l < r->p.k && going(r); l += r->depth, p.add = true) {
       p.k = least(r->depth, r->p.k - l);
       const void *b = r->b->get(r->b->arg, j, p.n, l, p.k, scratch);
       r->kernel->block(&p, r->width, a_at(r, l, 0, p.k), b);
     }
+    nyx__epilogue_end(r->after, r->dtype, &region);
   }
   nyx_memory_free(scratch);
 }
@@ -86,9 +92,12 @@ static int64_t columns_of(const nyx_gemm_kernel *kernel, int64_t n) {
 }
 
 nyx_status nyx__panels_multiply(nyx_context *ctx, const nyx_gemm_kernel *kernel,
-                                int64_t item, const nyx_product *p, int64_t depth,
-                                const nyx_panels *b) {
-  panels_run r = {.ctx = ctx, .kernel = kernel, .b = b, .p = *p, .item = item};
+                                nyx_dtype dtype, const nyx_product *p, int64_t depth,
+                                const nyx_panels *b, const nyx_epilogue *after) {
+  int64_t item = (int64_t)nyx_dtype_size(dtype);
+  panels_run r = {.ctx = ctx, .kernel = kernel, .b = b, .after = after, .dtype = dtype};
+  r.p = *p;
+  r.item = item;
   atomic_init(&r.status, NYX_OK);
   r.depth = depth;
   r.unit_cols = columns_of(kernel, p->n);
@@ -98,6 +107,7 @@ nyx_status nyx__panels_multiply(nyx_context *ctx, const nyx_gemm_kernel *kernel,
   size_t bytes = (size_t)(least(rows, p->m) * p->k * item);
   if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
   for (int64_t i = 0; i < p->m && going(&r); i += rows) {
+    r.row = i;
     r.p.m = least(rows, p->m - i);
     r.p.a = (const char *)p->a + i * p->a_rs * item;
     r.p.c = (char *)p->c + i * p->ldc * item;
@@ -152,9 +162,10 @@ static bool make_whole(void *arg, void *data) {
   return true;
 }
 
-nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int64_t item,
-                            const nyx_product *p, int64_t depth, nyx_storage *keep,
-                            bool *done) {
+nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel,
+                            nyx_dtype dtype, const nyx_product *p, int64_t depth,
+                            nyx_storage *keep, const nyx_epilogue *after, bool *done) {
+  int64_t item = (int64_t)nyx_dtype_size(dtype);
   whole_b w = {.kernel = kernel,
                .p = *p,
                .item = item,
@@ -170,7 +181,7 @@ nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int
   if (!form) return NYX_OK;
   w.panels = form->data;
   const nyx_panels b = {.get = get_kept, .arg = &w};
-  nyx_status status = nyx__panels_multiply(ctx, kernel, item, p, depth, &b);
+  nyx_status status = nyx__panels_multiply(ctx, kernel, dtype, p, depth, &b, after);
   nyx__packed_release(form);
   return status;
 }

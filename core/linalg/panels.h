@@ -5,6 +5,7 @@
 
 #include "../../kernels/cpu/gemm.h"
 #include "../tensor/tensor.h"
+#include "epilogue.h"
 
 /* Where the panels of B come from. */
 typedef struct nyx_panels {
@@ -20,17 +21,19 @@ typedef struct nyx_panels {
 /* Terms of a block of panels where there are k and nothing else counts. */
 int64_t nyx__panel_depth(const nyx_gemm_kernel *kernel, int64_t k);
 
-/* C = A B, or C + A B, of float32 or float64; p's B is not read, `depth` terms
- * make a block. All terms of some hundred rows of A are packed at a time. m, n, k >= 1.
- */
+/* C = A B, or C + A B, of float32 or float64, and what comes `after` (NULL: nothing);
+ * p's B is not read, `depth` terms make a block. All terms of some hundred rows of A are
+ * packed at a time. m, n, k >= 1. */
 nyx_status nyx__panels_multiply(nyx_context *ctx, const nyx_gemm_kernel *kernel,
-                                int64_t item, const nyx_product *p, int64_t depth,
-                                const nyx_panels *b) NYX_MUST_CHECK;
+                                nyx_dtype dtype, const nyx_product *p, int64_t depth,
+                                const nyx_panels *b,
+                                const nyx_epilogue *after) NYX_MUST_CHECK;
 
 /* The same with panels of p's B that `keep` keeps (core/tensor/packed.h). *done false:
  * there is no memory for them, and nothing has been computed. */
-nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel, int64_t item,
-                            const nyx_product *p, int64_t depth, nyx_storage *keep,
+nyx_status nyx__panels_kept(nyx_context *ctx, const nyx_gemm_kernel *kernel,
+                            nyx_dtype dtype, const nyx_product *p, int64_t depth,
+                            nyx_storage *keep, const nyx_epilogue *after,
                             bool *done) NYX_MUST_CHECK;
 
 #endif

@@ -130,11 +130,9 @@ static nyx_status by_panels(nyx_context *ctx, quantized_run *r) {
   p.a_cs = 1;
   p.c = r->y;
   p.ldc = w->outputs;
-  p.add = r->bias != NULL;
-  for (int64_t i = 0; i < r->rows && r->bias; i++)
-    memcpy(r->y + i * w->outputs, r->bias, (size_t)w->outputs * sizeof(float));
-  return nyx__panels_multiply(ctx, r->gemm, sizeof(float), &p,
-                              nyx__panel_depth(r->gemm, p.k), &b);
+  const nyx_epilogue after = {.n = w->outputs, .bias = r->bias};
+  return nyx__panels_multiply(ctx, r->gemm, NYX_FLOAT32, &p,
+                              nyx__panel_depth(r->gemm, p.k), &b, &after);
 }
 
 static const nyx_quantized_kernel *kernel_of(const nyx_quantized *w) {

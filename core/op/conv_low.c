@@ -155,7 +155,9 @@ static void spread(const low_run *r, int64_t row0, int64_t rows, const char *fro
 static nyx_status run_group(low_run *r, bool even, char *weight, char *result) {
   const nyx__last_sum *s = r->s;
   int64_t all = s->images * s->window[0].out, width = s->window[1].out;
-  const float *bias = (const float *)(const void *)s->bias;
+  const nyx_epilogue after = {
+      .n = s->out,
+      .bias = s->bias ? s->bias + r->group * s->out * (int64_t)sizeof(float) : NULL};
   nyx_product b = {
       .n = s->out, .k = r->terms, .a_cs = 1, .ldc = even ? s->y_pixel : s->out};
   find_weight(r, weight, &b);
@@ -163,12 +165,12 @@ static nyx_status run_group(low_run *r, bool even, char *weight, char *result) {
     int64_t rows = least(r->rows, all - row), step;
     const char *a = find_patches(r, row, rows, &step);
     char *to = s->y + (row * width * s->y_pixel + r->group * s->out) * r->item;
-    nyx_gemm g = {.dtype = s->dtype, .product = b};
+    nyx_gemm g = {.dtype = s->dtype, .product = b, .after = &after};
     g.product.m = rows * width;
     g.product.a = a;
     g.product.a_rs = step;
     g.product.c = even ? to : result;
-    NYX_TRY(nyx__gemm_low(s->ctx, &g, s->dtype, bias ? bias + r->group * s->out : NULL));
+    NYX_TRY(nyx__gemm_low(s->ctx, &g, s->dtype));
     if (!even) spread(r, row, rows, result);
   }
   return NYX_OK;
@@ -218,7 +220,7 @@ nyx_status nyx__conv_low_weight(const nyx__last_sum *s, float *weight) {
                       .b_cs = 1,
                       .c = row == 0 ? to : part,
                       .ldc = r.terms}};
-      status = nyx__gemm_low(s->ctx, &g, NYX_FLOAT32, NULL);
+      status = nyx__gemm_low(s->ctx, &g, NYX_FLOAT32);
       for (int64_t i = 0; row > 0 && status == NYX_OK && i < count; i++) to[i] += part[i];
     }
   }

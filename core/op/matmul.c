@@ -1,8 +1,10 @@
-/* matmul, bmm and linear: shapes, gradients, and how any strides become a batch of
- * products. Read next: core/linalg/gemm.c. */
-#include <nyx/parallel.h>
+/* matmul and bmm: shapes, gradients, and how any strides become a batch of products. Read
+ * next: linear.c, core/linalg/gemm.c. */
+#include "matmul.h"
+
 #include <string.h>
 
+#include "../../kernels/cpu/cpu.h"
 #include "../linalg/gemm.h"
 #include "../tensor/packed.h"
 #include "../transform/batch.h"
@@ -91,92 +93,100 @@ static nyx_dtype compute_dtype(nyx_dtype dtype) {
   return dtype == NYX_FLOAT16 || dtype == NYX_BFLOAT16 ? NYX_FLOAT32 : dtype;
 }
 
-/* a @ b, added to what out (contiguous) holds when `add`. All three are of a computed
- * dtype. */
-static nyx_status product(nyx_context *ctx, const nyx_tensor *a, const nyx_tensor *b,
-                          nyx_tensor *out, bool add) {
-  nyx_gemm g;
-  describe(&g, a, b, nyx__data(out));
-  g.product.add = add;
-  collapse(&g);
-  return nyx__gemm(ctx, &g);
+/* What comes after a product, in the types it is computed in. */
+typedef struct finishing {
+  nyx_epilogue e;
+  nyx_tensor *bias, *sums, *residual; /* what e points into */
+} finishing;
+
+static void close_finish(finishing *f) {
+  nyx_tensor_release(f->bias);
+  nyx_tensor_release(f->sums);
+  nyx_tensor_release(f->residual);
 }
 
-typedef struct bias_rows {
-  const char *bias;
-  char *to;
-  size_t bytes;
-} bias_rows;
-
-static void copy_bias(void *arg, int64_t begin, int64_t end) {
-  const bias_rows *r = arg;
-  for (int64_t i = begin; i < end; i++) {
-    memcpy(r->to + (size_t)i * r->bytes, r->bias, r->bytes);
+/* For results of `out`: a tensor of what products store. */
+static nyx_status open_finish(nyx_context *ctx, const nyx__finish *from,
+                              const nyx_tensor *out, finishing *f) {
+  nyx_dtype dtype = compute_dtype(out->dtype);
+  int in = dtype == NYX_FLOAT64 ? NYX_IN_FLOAT64 : NYX_IN_FLOAT32;
+  *f = (finishing){.e = {.n = out->ndim > 0 ? out->shape[out->ndim - 1] : 1}};
+  nyx_status status = NYX_OK;
+  if (from->bias) status = nyx__contiguous_as(ctx, from->bias, dtype, &f->bias);
+  if (status == NYX_OK && from->residual)
+    status = nyx__contiguous_as(ctx, from->residual, out->dtype, &f->residual);
+  if (from->sums && from->sums->dtype == out->dtype)
+    f->sums = nyx_tensor_retain(from->sums);
+  else if (status == NYX_OK && from->sums)
+    status = nyx_tensor_empty(ctx, out->dtype, out->ndim, out->shape, &f->sums);
+  if (f->bias) f->e.bias = nyx__data(f->bias);
+  if (f->residual) f->e.residual = nyx__data(f->residual);
+  if (f->sums) f->e.sums = nyx__data(f->sums);
+  if (from->activation) {
+    const nyx_op *op = from->activation;
+    f->e.activation =
+        nyx__cpu_kernels()->elementwise->rows[in][((const nyx_row *)op->row)->id][0];
+    for (int i = 0; i < op->n_attrs && i < 2; i++) f->e.attr[i] = op->attrs[i].preset.f;
   }
-}
-
-/* Fills every row of out with the bias, contiguous and of its dtype. */
-static void spread_bias(const nyx_tensor *bias, nyx_tensor *out) {
-  if (out->numel == 0) return;
-  size_t bytes = (size_t)bias->numel * nyx_dtype_size(bias->dtype);
-  bias_rows r = {nyx__data(bias), nyx__data(out), bytes};
-  nyx_parallel_for(out->numel / bias->numel, (int64_t)(262144 / bytes) + 1, copy_bias,
-                   &r);
-}
-
-/* out = g + bias, all of a half type. */
-static nyx_status compute_low(nyx_context *ctx, const nyx_gemm *g, nyx_tensor *bias,
-                              nyx_tensor *out) {
-  nyx_tensor *wide = NULL;
-  if (bias) NYX_TRY(nyx__contiguous_as(ctx, bias, NYX_FLOAT32, &wide));
-  nyx_status status = nyx__gemm_low(ctx, g, out->dtype, wide ? nyx__data(wide) : NULL);
-  nyx_tensor_release(wide);
+  if (status != NYX_OK) close_finish(f);
   return status;
 }
 
-/* out = left @ right + bias in the dtype products are computed in; out may be of a half
- * type. bias may be NULL. */
-static nyx_status compute(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
-                          nyx_tensor *bias, nyx_tensor *out) {
-  nyx_dtype dtype = compute_dtype(out->dtype);
-  if (dtype == out->dtype && !bias) return product(ctx, left, right, out, false);
-  if (dtype != out->dtype) {
-    nyx_gemm g;
-    describe(&g, left, right, nyx__data(out));
+/* left @ right and what comes after, stored as they are: floats, whose results and sums
+ * are of their type or, `low`, half types. */
+static nyx_status multiply(nyx_context *ctx, const nyx_gemm *plain,
+                           const nyx__finish *finish, nyx_tensor *out, bool low) {
+  nyx_gemm g = *plain;
+  finishing f;
+  if (!finish) return low ? nyx__gemm_low(ctx, &g, out->dtype) : nyx__gemm(ctx, &g);
+  NYX_TRY(open_finish(ctx, finish, out, &f));
+  g.after = &f.e;
+  nyx_status status = low ? nyx__gemm_low(ctx, &g, out->dtype) : nyx__gemm(ctx, &g);
+  if (status == NYX_OK && finish->sums && f.sums != finish->sums)
+    status = nyx__copy_into(ctx, f.sums, finish->sums);
+  close_finish(&f);
+  return status;
+}
+
+/* By float32 copies of half types. */
+static nyx_status multiply_wide(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
+                                const nyx__finish *finish, nyx_tensor *out) {
+  nyx_tensor *a = NULL, *b = NULL, *to = NULL;
+  nyx_gemm g;
+  nyx_status status = nyx__contiguous_as(ctx, left, NYX_FLOAT32, &a);
+  if (status == NYX_OK) status = nyx__contiguous_as(ctx, right, NYX_FLOAT32, &b);
+  if (status == NYX_OK)
+    status = nyx_tensor_empty(ctx, NYX_FLOAT32, out->ndim, out->shape, &to);
+  if (status == NYX_OK) {
+    describe(&g, a, b, nyx__data(to));
     collapse(&g);
-    if (nyx__gemm_low_takes(&g)) return compute_low(ctx, &g, bias, out);
+    status = multiply(ctx, &g, finish, to, false);
   }
-  nyx_tensor *a = NULL, *b = NULL, *v = NULL, *to = NULL;
-  nyx_status status = NYX_OK;
-  if (dtype == out->dtype) {
-    a = nyx_tensor_retain(left);
-    b = nyx_tensor_retain(right);
-    to = nyx_tensor_retain(out);
-  } else {
-    status = nyx__contiguous_as(ctx, left, dtype, &a);
-    if (status == NYX_OK) status = nyx__contiguous_as(ctx, right, dtype, &b);
-    if (status == NYX_OK) {
-      status = nyx_tensor_empty(ctx, dtype, out->ndim, out->shape, &to);
-    }
-  }
-  if (status == NYX_OK && bias) status = nyx__contiguous_as(ctx, bias, dtype, &v);
-  if (status == NYX_OK && v) spread_bias(v, to);
-  if (status == NYX_OK) status = product(ctx, a, b, to, v != NULL);
-  if (status == NYX_OK && to != out) status = nyx__copy_into(ctx, to, out);
+  if (status == NYX_OK) status = nyx__copy_into(ctx, to, out);
   nyx_tensor_release(a);
   nyx_tensor_release(b);
-  nyx_tensor_release(v);
   nyx_tensor_release(to);
   return status;
 }
 
+nyx_status nyx__product(nyx_context *ctx, nyx_tensor *left, nyx_tensor *right,
+                        const nyx__finish *finish, nyx_tensor *out) {
+  nyx_gemm g;
+  describe(&g, left, right, nyx__data(out));
+  collapse(&g);
+  if (compute_dtype(out->dtype) == out->dtype)
+    return multiply(ctx, &g, finish, out, false);
+  if (nyx__gemm_low_takes(&g)) return multiply(ctx, &g, finish, out, true);
+  return multiply_wide(ctx, left, right, finish, out);
+}
+
 static nyx_status cpu_matmul(nyx_call *c) {
-  return compute(c->ctx, c->in[0], c->in[1], NULL, c->out[0]);
+  return nyx__product(c->ctx, c->in[0], c->in[1], NULL, c->out[0]);
 }
 
 /* Gradients */
 
-static nyx_status transposed(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
+nyx_status nyx__turned(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
   const nyx_value attrs[] = {NYX_I(-2), NYX_I(-1)};
   return nyx__apply1(ctx, NYX__OP_transpose, t, attrs, out);
 }
@@ -191,11 +201,8 @@ static nyx_status reshaped(nyx_context *ctx, nyx_tensor *t, int ndim,
   return nyx__apply1(ctx, NYX__OP_reshape, t, &attr, out);
 }
 
-/* x^T y: the gradient of a right factor (x the left one, y the incoming gradient), or of
- * a linear's weight. Both may have leading dimensions, which are summed over: they become
- * rows of one product. */
-static nyx_status inner_product(nyx_context *ctx, nyx_tensor *x, nyx_tensor *y,
-                                nyx_tensor **out) {
+nyx_status nyx__inner_product(nyx_context *ctx, nyx_tensor *x, nyx_tensor *y,
+                              nyx_tensor **out) {
   nyx_tensor *flat_x = NULL, *flat_y = NULL, *turned = NULL;
   int64_t cols_x = x->shape[x->ndim - 1], cols_y = y->shape[y->ndim - 1], rows = 1;
   for (int d = 0; d < x->ndim - 1; d++) rows *= x->shape[d];
@@ -203,7 +210,7 @@ static nyx_status inner_product(nyx_context *ctx, nyx_tensor *x, nyx_tensor *y,
   if (status == NYX_OK) {
     status = reshaped(ctx, y, 2, (int64_t[]){rows, cols_y}, &flat_y);
   }
-  if (status == NYX_OK) status = transposed(ctx, flat_x, &turned);
+  if (status == NYX_OK) status = nyx__turned(ctx, flat_x, &turned);
   if (status == NYX_OK) {
     status = nyx__apply2(ctx, NYX__OP_matmul, turned, flat_y, NULL, out);
   }
@@ -229,7 +236,7 @@ static nyx_status gradient_product(nyx_backward *b, nyx_tensor *left, nyx_tensor
                                    bool turn_left, const nyx_spec *matrix, int i) {
   nyx_context *ctx = b->ctx;
   nyx_tensor *turned = NULL, *full = NULL, *summed = NULL;
-  nyx_status status = transposed(ctx, turn_left ? left : right, &turned);
+  nyx_status status = nyx__turned(ctx, turn_left ? left : right, &turned);
   if (status == NYX_OK) {
     status = nyx__apply2(ctx, NYX__OP_matmul, turn_left ? turned : left,
                          turn_left ? right : turned, NULL, &full);
@@ -266,7 +273,7 @@ static nyx_status gradient_matmul(nyx_backward *b) {
   if (status == NYX_OK && b->need[1]) {
     status = reshaped(ctx, b->in[0], left_spec.ndim, left_spec.shape, &left);
     if (status == NYX_OK && b->in_spec[1].ndim == 2) {
-      status = inner_product(ctx, left, g, &b->grad_in[1]);
+      status = nyx__inner_product(ctx, left, g, &b->grad_in[1]);
     } else if (status == NYX_OK) {
       status = gradient_product(b, left, g, true, &right_spec, 1);
     }
@@ -297,7 +304,7 @@ static nyx_status batch_operand(nyx_batch *b, int i, int ndim, int64_t side,
   return status;
 }
 
-static nyx_status batch_matmul(nyx_batch *b) {
+nyx_status nyx__batch_matmul(nyx_batch *b) {
   int ndim[2], most;
   for (int i = 0; i < 2; i++) ndim[i] = b->in[i]->ndim - b->batched[i];
   most = ndim[0] > ndim[1] ? ndim[0] : ndim[1];
@@ -336,7 +343,7 @@ const nyx_op nyx__op_matmul = {
     .gradient = gradient_matmul,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
     .forward = nyx__forward_product,
-    .batch = batch_matmul,
+    .batch = nyx__batch_matmul,
     .cases =
         "x(3,4) y(4,5)\n"
         "x(4) y(4)\n"
@@ -363,7 +370,7 @@ static nyx_status cpu_int_mm(nyx_call *c) {
   nyx_gemm g;
   describe(&g, c->in[0], c->in[1], nyx__data(c->out[0]));
   collapse(&g);
-  return nyx__gemm_low(c->ctx, &g, NYX_INT32, NULL);
+  return nyx__gemm_low(c->ctx, &g, NYX_INT32);
 }
 
 const nyx_op nyx__op_int_mm = {
@@ -418,115 +425,4 @@ const nyx_op nyx__op_bmm = {
     .n_out = 1,
     .cpu = compute_bmm,
     .cases = "x(2,3,4) y(2,4,5)",
-};
-
-/* linear */
-
-static nyx_status infer_linear(nyx_call *c) {
-  const nyx_tensor *x = c->in[0], *w = c->in[1], *bias = c->in[2];
-  if (x->ndim == 0) {
-    return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x), "1 dimension or more");
-  }
-  if (w->ndim != 2) {
-    return nyx__error(c->ctx, NDIM_EXPECTED, "weight", NYX__SHAPE(w),
-                      "2 dimensions (outputs, features)");
-  }
-  int64_t features = x->shape[x->ndim - 1], outputs = w->shape[0];
-  if (w->shape[1] != features) {
-    return nyx__error(c->ctx, LINEAR_FEATURES, NYX__SHAPE(x), (long long)features,
-                      NYX__SHAPE(w), (long long)w->shape[1]);
-  }
-  if (bias && (bias->ndim != 1 || bias->shape[0] != outputs)) {
-    return nyx__error(c->ctx, LINEAR_BIAS, NYX__SHAPE(bias), (long long)outputs,
-                      NYX__SHAPE(w));
-  }
-  nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
-  c->spec[0].shape[x->ndim - 1] = outputs;
-  return NYX_OK;
-}
-
-static nyx_status cpu_linear(nyx_call *c) {
-  nyx_spec spec;
-  nyx__spec_of(c->in[1], &spec);
-  nyx_tensor *turned;
-  int64_t size = spec.shape[0], stride = spec.stride[0];
-  spec.shape[0] = spec.shape[1], spec.stride[0] = spec.stride[1];
-  spec.shape[1] = size, spec.stride[1] = stride;
-  NYX_TRY(nyx__tensor_view(c->ctx, c->in[1]->storage, &spec, &turned));
-  nyx_status status = compute(c->ctx, c->in[0], turned, c->in[2], c->out[0]);
-  nyx_tensor_release(turned);
-  return status;
-}
-
-static nyx_status gradient_linear(nyx_backward *b) {
-  nyx_tensor *g = b->grad_out[0];
-  if (b->need[0]) {
-    NYX_TRY(nyx__apply2(b->ctx, NYX__OP_matmul, g, b->in[1], NULL, &b->grad_in[0]));
-  }
-  if (b->need[1]) NYX_TRY(inner_product(b->ctx, g, b->in[0], &b->grad_in[1]));
-  if (b->n_in > 2 && b->need[2]) {
-    NYX_TRY(nyx__sum_to(b->ctx, g, &b->in_spec[2], &b->grad_in[2]));
-  }
-  return NYX_OK;
-}
-
-/* One weight for all entries is one product; weights that differ are a batched one. */
-static nyx_status batch_linear(nyx_batch *b) {
-  bool bias = b->in[2] != NULL;
-  if (!b->batched[1] && !(bias && b->batched[2]))
-    return nyx__batch_apply(b, b->in, b->attr);
-  nyx_context *ctx = b->ctx;
-  int ndim = b->in[0]->ndim - b->batched[0];
-  nyx_tensor *weight = NULL, *product = NULL, *aligned = NULL;
-  nyx_status status = transposed(ctx, b->in[1], &weight);
-  nyx_tensor *in[2] = {b->in[0], weight};
-  nyx_spec spec = b->spec[0];
-  nyx_batch inner = *b;
-  inner.op = nyx__op(NYX__OP_matmul);
-  inner.in = in;
-  inner.n_in = 2;
-  inner.spec = &spec;
-  inner.out = &product;
-  if (status == NYX_OK && !b->batched[0] && !b->batched[1]) { /* the bias alone */
-    status = nyx__apply2(ctx, NYX__OP_matmul, in[0], weight, NULL, &product);
-  } else if (status == NYX_OK) {
-    status = batch_matmul(&inner);
-  }
-  if (status == NYX_OK && bias) status = nyx__batch_align(b, 2, ndim, &aligned);
-  if (status == NYX_OK && bias)
-    status = nyx__apply2(ctx, NYX__OP_add, product, aligned, NULL, &b->out[0]);
-  else if (status == NYX_OK)
-    b->out[0] = nyx_tensor_retain(product);
-  nyx_tensor_release(weight);
-  nyx_tensor_release(product);
-  nyx_tensor_release(aligned);
-  return status;
-}
-
-const nyx_op nyx__op_linear = {
-    .name = "linear",
-    .group = "neural",
-    .doc =
-        "x @ weight^T + bias over the last dimension of x; weight is (outputs, "
-        "features), "
-        "bias (outputs)",
-    .kind = NYX_OP_STRUCTURAL,
-    .promotion = NYX_PROMOTE_COMMON,
-    .autocast = NYX_AUTOCAST_LOW,
-    .dtypes = NYX_DTYPES_NUMBER,
-    .inputs = "x weight bias",
-    .min_in = 2,
-    .max_in = 3,
-    .n_out = 1,
-    .infer = infer_linear,
-    .cpu = cpu_linear,
-    .gradient = gradient_linear,
-    .save_in = NYX_SAVE(0) | NYX_SAVE(1),
-    .forward = nyx__forward_product,
-    .batch = batch_linear,
-    .cases =
-        "x(3,4) weight(2,4) bias(2)\n"
-        "x(4) weight(2,4) bias(2)\n"
-        "x(2,3,4) weight(5,4)\n"
-        "x(0,4) weight(5,4) bias(5)",
 };

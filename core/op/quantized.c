@@ -247,9 +247,9 @@ static nyx_status product_double(nyx_context *ctx, const nyx_quantized *w,
   NYX_TRY(
       nyx_tensor_empty(ctx, NYX_FLOAT64, 2, (int64_t[]){w->outputs, w->terms}, &wide));
   nyx_status status = nyx__dequantize(ctx, w, NYX_FLOAT64, nyx__data(wide));
-  for (int64_t i = 0; i < rows && bias; i++)
-    memcpy(y + i * w->outputs, bias, (size_t)w->outputs * sizeof *y);
+  const nyx_epilogue after = {.n = w->outputs, .bias = bias};
   nyx_gemm g = {.dtype = NYX_FLOAT64,
+                .after = &after,
                 .product = {.m = rows,
                             .n = w->outputs,
                             .k = w->terms,
@@ -260,8 +260,7 @@ static nyx_status product_double(nyx_context *ctx, const nyx_quantized *w,
                             .b_rs = 1,
                             .b_cs = w->terms,
                             .c = y,
-                            .ldc = w->outputs,
-                            .add = bias != NULL}};
+                            .ldc = w->outputs}};
   if (status == NYX_OK) status = nyx__gemm(ctx, &g);
   nyx_tensor_release(wide);
   return status;

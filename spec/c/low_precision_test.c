@@ -107,7 +107,9 @@ static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
   if (!c) exit(1);
   c[a->rows * b->cols] = 77; /* what is behind C stays as it is */
   nyx_gemm g = describe(a, b, c);
-  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, out, bias));
+  const nyx_epilogue after = {.n = b->cols, .bias = bias};
+  g.after = &after;
+  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, out));
   int64_t wrong = 0, step = a->rows * b->cols * a->cols > 100000000 ? 13 : 1;
   for (int64_t i = 0; i < a->rows; i += step) {
     for (int64_t j = 0; j < b->cols; j++) wrong += !right(a, b, bias, c, i, j);
@@ -223,7 +225,7 @@ static void special_values(void) {
     set(&a, 3, 69, INFINITY);
     set(&b, 69, 20, NAN);
     nyx_gemm g = describe(&a, &b, c);
-    CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_FLOAT32, NULL));
+    CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_FLOAT32));
     for (int i = 0; i < 33; i++) {
       for (int j = 0; j < 33; j++) {
         if (j == 20)
@@ -252,7 +254,9 @@ static void batches(void) {
     g.batch_ndim = 2;
     g.batch_shape[0] = 30, g.batch_shape[1] = 2;
     g.a_batch[0] = m * k, g.b_batch[1] = k * n;
-    CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].a, bias));
+    const nyx_epilogue after = {.n = n, .bias = bias};
+    g.after = &after;
+    CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].a));
     matrix out = {.dtype = kinds[kind].a, .rs = n, .cs = 1, .data = c};
     double worst = 0;
     for (int64_t at = 0; at < 60 * m * n; at++) {
@@ -280,10 +284,10 @@ static void threads(void) {
       void *one = malloc(bytes), *five = malloc(bytes);
       nyx_gemm g = describe(&a, &b, one);
       CHECK_OK(ctx, nyx_parallel_set_threads(1));
-      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out, NULL));
+      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out));
       CHECK_OK(ctx, nyx_parallel_set_threads(5));
       g.product.c = five;
-      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out, NULL));
+      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out));
       CHECK_OK(ctx, nyx_parallel_set_threads(0));
       CHECK(memcmp(one, five, bytes) == 0);
       free(one);
@@ -299,8 +303,8 @@ static void interrupted(void) {
   int32_t *c = malloc(300 * 300 * 4);
   nyx_gemm g = describe(&a, &a, c);
   nyx_context_interrupt(ctx);
-  CHECK_STATUS(nyx__gemm_low(ctx, &g, NYX_INT32, NULL), NYX_ERR_INTERRUPTED);
-  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_INT32, NULL));
+  CHECK_STATUS(nyx__gemm_low(ctx, &g, NYX_INT32), NYX_ERR_INTERRUPTED);
+  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_INT32));
   free(c);
   free(a.data);
 }
@@ -318,7 +322,7 @@ static void without_memory(void) {
     int64_t n = 0;
     for (; status != NYX_OK && n < 100; n++) {
       nyx_memory_fail_after(n);
-      status = nyx__gemm_low(ctx, &g, kinds[kind].out, NULL);
+      status = nyx__gemm_low(ctx, &g, kinds[kind].out);
       nyx_memory_fail_after(-1);
       if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
       nyx_memory_get_stats(&after);

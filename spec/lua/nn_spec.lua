@@ -472,6 +472,42 @@ describe("layers", function()
     close({ -1.1113307378125628, 1.0507009873554805 }, nn.SELU()(tensor { -1, 1 }), 1e-9)
     assert.matches("'negative_slope' is string 'a'", message_of(nn.LeakyReLU, "a"))
   end)
+
+  it("Linear has an activation and adds a residual in the same pass", function()
+    nyx.manual_seed(5)
+    local layer = nn.Linear(5, 4, { activation = "gelu", dtype = "float64" })
+    local x, r = nyx.randn({ 3, 5 }, f64), nyx.randn({ 3, 4 }, f64)
+    local leaves = { x, r, layer.weight, layer.bias }
+    x:requires_grad_() r:requires_grad_()
+    local function gradients(y)
+      for _, leaf in ipairs(leaves) do leaf.grad = nil end
+      y:square():sum():backward()
+      local all = {}
+      for i, leaf in ipairs(leaves) do all[i] = leaf.grad:clone() end
+      return all
+    end
+    local plain = x:linear(layer.weight, layer.bias):gelu() + r
+    local fused, second = layer(x, r)
+    assert.is_nil(second)
+    close(plain, fused)
+    local a, b = gradients(plain), gradients(fused)
+    for i = 1, #leaves do close(a[i], b[i]) end
+    nyx.no_grad(function() close(plain - r, layer(x)) end)
+    assert.matches("activation=gelu", tostring(layer))
+    local linear = nn.Linear(5, 4, f64)
+    close(x:linear(linear.weight, linear.bias) + r, linear(x, r))
+  end)
+
+  it("Linear says what an activation can be", function()
+    local x = nyx.zeros { 2, 3 }
+    for _, name in ipairs { "nonsense", "add", "where", "sum", "logical_not" } do
+      local layer = nn.Linear(3, 4, { activation = name })
+      assert.matches("activation.*" .. name .. ".*expected.*relu", message_of(layer, x))
+    end
+    assert.matches("'activation' is number", message_of(nn.Linear, 3, 4, { activation = 1 }))
+    local layer = nn.Linear(3, 4)
+    assert.matches("residual", message_of(layer, x, nyx.zeros { 2, 3 }))
+  end)
 end)
 
 -- torch.nn.<name>(**options)(input, target): values, then the gradient of their sum.

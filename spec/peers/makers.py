@@ -511,6 +511,15 @@ def linear(r, dtype):
     return Case(inputs)
 
 
+def linear_activation(r, dtype):
+    x, weight, *bias = linear(r, dtype).inputs
+    attrs = {"keep": r.chance(0.5)}
+    if r.chance(0.8):
+        attrs["activation"] = r.choice(["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"])
+    residual = r.tensor([*x.shape[:-1], len(weight)], dtype) if r.chance(0.5) else None
+    return Case([x, weight, bias[0] if bias else None, residual], attrs)
+
+
 def quantized(r, dtype, features, outputs, int4):
     """A weight of few bits: packed, scales, zeros or None."""
     step = 2 if int4 else 1
@@ -808,7 +817,7 @@ MAKERS = {
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
     "eye": creation(n=lambda r: r.randint(0, 5), m=lambda r: r.randint(0, 5)),
     "arange": arange, "linspace": linspace,
-    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear,
+    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear, "linear_activation": linear_activation,
     "linear_quantized": linear_quantized, "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_input": conv2d_backward("input"), "conv2d_weight": conv2d_backward("weight"),
     "max_pool2d": pool, "max_pool2d_with_indices": pool,

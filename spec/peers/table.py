@@ -102,6 +102,17 @@ def dequantize_weight(packed, scales, zeros=None):
     return ((q - zeros) * scales).flatten(1)
 
 
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
+               "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": F.softplus, "elu": F.elu}
+
+
+def linear_activation(x, weight, bias=None, residual=None, activation=None, keep=True):
+    sums = F.linear(x, weight, bias)
+    y = ACTIVATIONS[activation](sums) if activation else sums
+    y = y if residual is None else y + residual
+    return (y, sums) if activation and keep else y
+
+
 def linear_quantized(x, packed, scales, zeros=None, bias=None):
     return F.linear(x, dequantize_weight(packed, scales, zeros), bias)
 
@@ -345,7 +356,7 @@ PEERS = {
                                                                           start if stop is None else stop, step, dtype=dtype),
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
-    "linear": F.linear, "int_mm": int_mm, "linear_quantized": linear_quantized,
+    "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "linear_quantized": linear_quantized,
     "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(

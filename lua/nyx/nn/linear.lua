@@ -7,16 +7,20 @@ local nyx = require "nyx"
 
 local M = {}
 
---- y = x W^T + b over the last dimension.
+--- y = x W^T + b over the last dimension, and then, in the same pass, an activation.
 ---@class nyx.nn.Linear: nyx.nn.Module
 local Linear = class("Linear", Module)
 M.Linear = Linear
 
 ---@param in_features integer
 ---@param out_features integer
----@param options? {bias: boolean, dtype: string}
+---@param options? {bias: boolean, dtype: string, activation: string} activation: the name of an
+---  elementwise op, as "relu" or "gelu"; none when left out
 function Linear:init(in_features, out_features, options)
-  options = check.options("nn.Linear", options, "bias dtype")
+  options = check.options("nn.Linear", options, "bias dtype activation")
+  if options.activation ~= nil then
+    self.activation = check.type("nn.Linear", "activation", options.activation, "string")
+  end
   self.in_features = check.integer("nn.Linear", "in_features", in_features)
   self.out_features = check.integer("nn.Linear", "out_features", out_features)
   local bound = 1 / math.sqrt(in_features)
@@ -29,13 +33,21 @@ function Linear:init(in_features, out_features, options)
   end
 end
 
-function Linear:forward(x)
-  return x:linear(self.weight, self.bias)
+--- layer(x, residual) adds the residual, of the result's shape, after the activation.
+---@param x nyx.Tensor
+---@param residual? nyx.Tensor
+function Linear:forward(x, residual)
+  local activation = self.activation
+  if not activation and not residual then return x:linear(self.weight, self.bias) end
+  local y = x:linear_activation(self.weight, self.bias, residual,
+    { activation = activation, keep = activation ~= nil and nyx.is_grad_enabled() })
+  return y
 end
 
 function Linear:extra_repr()
-  return ("in_features=%d, out_features=%d, bias=%s"):format(self.in_features,
-    self.out_features, tostring(self.bias ~= nil))
+  return ("in_features=%d, out_features=%d, bias=%s%s"):format(self.in_features,
+    self.out_features, tostring(self.bias ~= nil),
+    self.activation and ", activation=" .. self.activation or "")
 end
 
 --- Rows of a table, one for each label 1..num_embeddings.

@@ -110,7 +110,7 @@ function Block:init()
   self.qkv = nn.Linear(width, 3 * width)
   self.out = nn.Linear(width, width)
   self.norm2 = nn.LayerNorm(width)
-  self.up = nn.Linear(width, 4 * width)
+  self.up = nn.Linear(width, 4 * width, { activation = "gelu" })
   self.down = nn.Linear(4 * width, width)
 end
 
@@ -119,8 +119,8 @@ function Block:forward(x)
     :permute(3, 1, 4, 2, 5)
   local q, k, v = qkv[1], qkv[2], qkv[3]
   local seen = nyx.scaled_dot_product_attention(q, k, v, { is_causal = true })
-  x = x + self.out(seen:transpose(2, 3):reshape(batch, length, width))
-  return x + self.down(self.up(self.norm2(x)):gelu())
+  x = self.out(seen:transpose(2, 3):reshape(batch, length, width), x)
+  return self.down(self.up(self.norm2(x)), x)
 end
 
 local GPT = nyx.class("GPT", nn.Module)
