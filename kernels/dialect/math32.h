@@ -51,6 +51,20 @@ NYX_FN T nyx__scale(T p, T n) {
   return p * (T)((half + KI(127)) << 23) * (T)((whole - half + KI(127)) << 23);
 #endif
 }
+/* The same for p >= 0 and small results, without arithmetic whose result is subnormal:
+ * that takes a CPU a hundred cycles for each vector, where most lanes of a masked row
+ * are. The bits of a subnormal are p 2^(n + 149) as an integer, which adding 2^23 rounds
+ * to. */
+NYX_FN T nyx__scale_down(T p, T n) {
+  T y = nyx__scale(p, nyx__max_or(K(-115), n));
+  if (__builtin_expect(nyx__any_lt(n, K(-115)), 0)) {
+    T units = nyx__scale(p, nyx__min_or(K(0), n) + K(149));
+    M low = nyx_lt(units, K(0x1p23f));
+    T bits = (T)((I)(units + K(0x1p23f)) - (I)K(0x1p23f));
+    y = nyx_select(low, bits, nyx__scale(p, nyx_select(low, K(0), n)));
+  }
+  return y;
+}
 /* e^r - 1 = r + r^2 q(r). */
 NYX_FN T nyx__exp_q(T r) {
   return nyx__poly5(r, 0x1.6ae8a8p-10f, 0x1.1240dep-7f, 0x1.555842p-5f, 0x1.555488p-3f,
@@ -82,7 +96,7 @@ NYX_FN T nyx__exp_clamp(T x) {
 /* e^x for -104 <= x <= 89. */
 NYX_FN T nyx__exp_between(T x) {
   T n, r = nyx__exp_reduce(x, &n);
-  return nyx__scale(nyx__exp_of(r), n);
+  return nyx__scale_down(nyx__exp_of(r), n);
 }
 NYX_FN T nyx_exp(T x) {
   return nyx__exp_between(nyx__exp_clamp(x));
@@ -93,15 +107,17 @@ NYX_FN T nyx__exp_negative(T x) {
 }
 NYX_FN T nyx_exp2(T x) {
   T cut = nyx__max_or(K(-151), nyx__min_or(K(129), x)), n = nyx_round(cut);
-  return nyx__scale(nyx__exp_of((cut - n) * K(0x1.62e430p-1)), n);
+  return nyx__scale_down(nyx__exp_of((cut - n) * K(0x1.62e430p-1)), n);
 }
 /* e^x - 1 = 2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n cannot overflow. */
 NYX_FN T nyx_expm1(T x) {
-  T n, r = nyx__exp_reduce(nyx__max_or(K(-18), nyx__min_or(K(89), x)), &n);
+  /* As in log1p. */
+  M tiny = nyx_lt(nyx_abs(x), K(0x1p-25));
+  T cut = nyx__max_or(K(-18), nyx__min_or(K(89), nyx_select(tiny, K(0), x)));
+  T n, r = nyx__exp_reduce(cut, &n);
   T less = nyx_fma(r * r, nyx__exp_q(r), r), half = nyx__scale(K(0.5), n);
   T value = nyx_fma(half, less, half - K(0.5));
-  /* Tiny x, and -0, are their own result. */
-  return nyx_select(nyx_lt(nyx_abs(x), K(0x1p-25)), x, value + value);
+  return nyx_select(tiny, x, value + value);
 }
 /* e^x / 2 for x >= 0, to 2^128. */
 NYX_FN T nyx__exp_half(T x) {
@@ -152,8 +168,10 @@ NYX_FN T nyx_log10(T x) {
   low = nyx_fma(e, K(0x1.04d428p-12), low);
   return nyx__log_edges(x, nyx_fma(e, K(0x1.34p-2), nyx_fma(f, K(0x1.cp-2), low)));
 }
-NYX_FN T nyx_log1p(T x) {
-  T u = K(1) + x;
+NYX_FN T nyx_log1p(T from) {
+  /* Tiny x, and -0, are their own result; their squares would be subnormal. */
+  M tiny = nyx_lt(nyx_abs(from), K(0x1p-25));
+  T x = nyx_select(tiny, K(0), from), u = K(1) + x;
   I bits = (I)u - KI(NYX_SQRT_HALF), e = bits >> 23;
   /* 1 + f = 2^-e (1 + x), formed so that the 1 + x that was rounded above is not used;
    * for large x, where 2^-e would underflow, it may be. */
@@ -161,7 +179,7 @@ NYX_FN T nyx_log1p(T x) {
   T large = (T)((bits & KI(0x7fffff)) + KI(NYX_SQRT_HALF)) - whole;
   T f = nyx_select(nyx_gt(x, K(0x1p30)), large, nyx_fma(scale, x, scale - whole));
   T value = nyx__log_edges(u, nyx__log_sum(__builtin_convertvector(e, T), f));
-  return nyx_select(nyx_lt(nyx_abs(x), K(0x1p-25)), x, value);
+  return nyx_select(tiny, from, value);
 }
 
 /* Angles: x = n pi / 2 + r, |r| <= pi / 4. The constants add up to pi / 2; n times each
@@ -367,7 +385,7 @@ NYX_FN T nyx_erfc(T x) {
   p = nyx_fma(p, u, K(0x1.f7d158p-7));
   p = nyx_fma(p, u, K(-0x1.1df1c0p-3));
   p = nyx_fma(p, u, K(0x1.3ba592p+0));
-  T value = nyx__scale(nyx__exp_of(r) * (p / nyx_fma(t, K(2), K(1))), n);
+  T value = nyx__scale_down(nyx__exp_of(r) * (p / nyx_fma(t, K(2), K(1))), n);
   return nyx_select(nyx_lt(x, K(0)), K(2) - value, value);
 }
 /* The lower tail of the normal distribution from t = 6.5 on: e^-(t^2 / 2) / t times a
@@ -379,7 +397,7 @@ NYX_FN T nyx__ndtr_far(T t) {
   p = nyx_fma(p, u, K(0x1.312a06p+0f));
   p = nyx_fma(p, u, K(-0x1.987d66p-2f));
   p = nyx_fma(p, u, K(0x1.988450p-2f));
-  return nyx__scale(nyx__exp_of(r) * (p * inverse), n);
+  return nyx__scale_down(nyx__exp_of(r) * (p * inverse), n);
 }
 /* e^(s R(s)) / 2 for s = -|x| from -6.5 on. One polynomial serves both sides: the lower
  * tail keeps its digits, which 1 + erf would lose. The half is in the polynomial of
