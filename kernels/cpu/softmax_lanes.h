@@ -54,7 +54,7 @@ NYX_FN void store_lanes(S *p, int64_t part, T v) {
  * longer for others: softmax of masked scores (-inf) is full of them. */
 NYX_FN T exp_of(T x) {
 #if NYX_T_BITS == 32
-  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx__exp_between(nyx__max_or(K(-87), x)));
+  return nyx_select(nyx_lt(x, K(-87)), K(0), nyx__exp_normal(nyx__max_or(K(-87), x)));
 #else
   return nyx_exp(x);
 #endif

@@ -93,6 +93,11 @@ NYX_FN T nyx__exp_clamp(T x) {
   return nyx__max_or(K(-104), nyx__min_or(K(89), x));
 }
 
+/* e^x for -87 <= x <= 89: normal numbers. */
+NYX_FN T nyx__exp_normal(T x) {
+  T n, r = nyx__exp_reduce(x, &n);
+  return nyx__scale(nyx__exp_of(r), n);
+}
 /* e^x for -104 <= x <= 89. */
 NYX_FN T nyx__exp_between(T x) {
   T n, r = nyx__exp_reduce(x, &n);
