@@ -15,17 +15,17 @@
 static nyx_context *ctx;
 
 static uint64_t random_state = 7;
-static uint64_t random_bits(void) { /* splitmix64 */
+UNTRACED static uint64_t random_bits(void) { /* splitmix64 */
   uint64_t z = random_state += 0x9e3779b97f4a7c15u;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
   z = (z ^ z >> 27) * 0x94d049bb133111ebu;
   return z ^ z >> 31;
 }
-static int64_t below(int64_t n) {
+UNTRACED static int64_t below(int64_t n) {
   return (int64_t)(random_bits() % (uint64_t)n);
 }
 
-static double wrapped(int64_t i, nyx_dtype dtype) {
+UNTRACED static double wrapped(int64_t i, nyx_dtype dtype) {
   return dtype == NYX_INT8    ? (double)(int8_t)i
          : dtype == NYX_UINT8 ? (double)(uint8_t)i
          : dtype == NYX_INT32 ? (double)(int32_t)i
@@ -33,7 +33,7 @@ static double wrapped(int64_t i, nyx_dtype dtype) {
 }
 /* What writing v, computed in `compute`, to `dtype` must give: integers wrap, floats are
  * cut to the range. */
-static double converted(double v, nyx_dtype compute, nyx_dtype dtype) {
+UNTRACED static double converted(double v, nyx_dtype compute, nyx_dtype dtype) {
   static const double least[] = {
       [NYX_INT8] = -128, [NYX_INT32] = -0x1p31, [NYX_INT64] = -0x1p63};
   static const double most[] = {[NYX_INT8] = 127,
@@ -53,7 +53,8 @@ static double converted(double v, nyx_dtype compute, nyx_dtype dtype) {
 /* A tensor of some shape, laid out in one of these ways over storage of its own. */
 enum { PLAIN, TRANSPOSED, STEPPED, BROADCAST, SCALAR, LAYOUTS };
 
-static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape, int layout) {
+UNTRACED static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape,
+                                     int layout) {
   int64_t stride[NYX_MAX_DIMS] = {0}, total = layout == STEPPED ? 2 : 1;
   int order[NYX_MAX_DIMS];
   for (int d = 0; d < ndim; d++) order[d] = d;
@@ -89,7 +90,7 @@ static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape, int
 }
 
 /* The element of t that broadcasts to position `at` of an ndim-dimensional shape. */
-static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
+UNTRACED static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
   int64_t offset = 0;
   for (int d = 0; d < t->ndim; d++)
     if (t->shape[d] != 1) offset += at[ndim - t->ndim + d] * t->stride[d];
@@ -97,7 +98,7 @@ static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
                           (char *)nyx__data(t) + offset * (int)nyx_dtype_size(t->dtype));
 }
 
-static double reference(int id, const double *v) {
+UNTRACED static double reference(int id, const double *v) {
   switch (id) {
     case NYX_KERNEL_clone: return v[0];
     case NYX_KERNEL_sub: return v[0] - v[1];
@@ -112,8 +113,8 @@ static nyx_dtype any_compute(void) {
   return computes[below(4)];
 }
 
-static void compare(int id, nyx_dtype compute, int ndim, const int64_t *shape,
-                    const nyx_dtype *dtype, const int *layout) {
+UNTRACED static void compare(int id, nyx_dtype compute, int ndim, const int64_t *shape,
+                             const nyx_dtype *dtype, const int *layout) {
   const nyx_row *row = nyx__row((nyx__op_id)id);
   nyx_elementwise job = {.row = row, .compute = compute};
   for (int k = 0; k < row->arity; k++)
@@ -314,11 +315,11 @@ enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
 static const nyx_dtype compute_dtype[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT32, NYX_INT64};
 
-static bool same(double a, double b) {
+UNTRACED static bool same(double a, double b) {
   return a == b || (isnan(a) && isnan(b));
 }
 
-static void conversions_on(const nyx_cpu_kernels *k) {
+UNTRACED static void conversions_on(const nyx_cpu_kernels *k) {
   for (int c = 0; c < NYX_IN_COUNT; c++)
     for (int d = 0; d < NYX_DTYPE_COUNT; d++)
       for (int64_t stride = 0; stride < 4; stride++) {
@@ -360,7 +361,7 @@ static void conversions_on(const nyx_cpu_kernels *k) {
       }
 }
 /* All 65536 halves to float and back. */
-static void halves_on(const nyx_cpu_kernels *k) {
+UNTRACED static void halves_on(const nyx_cpu_kernels *k) {
   static uint16_t in[65536], out[65536];
   static float wide[65536];
   for (int d = NYX_FLOAT16; d <= NYX_BFLOAT16; d++) {

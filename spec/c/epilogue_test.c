@@ -14,7 +14,7 @@
 static nyx_context *ctx;
 static uint64_t state = 1;
 
-static double number(void) {
+UNTRACED static double number(void) {
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (double)(int)(state >> 60) / 4 - 2;
 }
@@ -29,11 +29,11 @@ typedef struct problem {
   void *data[3], *bias, *sums, *c;
 } problem;
 
-static double get(nyx_dtype dtype, const void *from, int64_t i) {
+UNTRACED static double get(nyx_dtype dtype, const void *from, int64_t i) {
   return nyx__load_double(dtype, (const char *)from + (size_t)i * nyx_dtype_size(dtype));
 }
 
-static void fill(nyx_dtype dtype, int64_t n, void **to, double **values) {
+UNTRACED static void fill(nyx_dtype dtype, int64_t n, void **to, double **values) {
   double *v = malloc((size_t)n * sizeof *v);
   *to = malloc((size_t)n * nyx_dtype_size(dtype));
   REQUIRE(CHECK(v && *to));
@@ -85,7 +85,7 @@ static void describe(problem *p, nyx_gemm *g, nyx_epilogue *e) {
 }
 
 /* How many results, or kept sums, are not what they have to be. */
-static int64_t wrong(const problem *p) {
+UNTRACED static int64_t wrong(const problem *p) {
   nyx_dtype sum_type = p->dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
   int64_t count = 0;
   for (int64_t i = 0; i < p->count * p->m; i++) {

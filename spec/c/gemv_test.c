@@ -12,18 +12,18 @@ static nyx_context *ctx;
 static uint64_t state = 1;
 
 /* Multiples of 1/8: sums are exact in float32 in any order. */
-static double number(void) {
+UNTRACED static double number(void) {
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (double)(int)(state >> 60) / 8 - 1;
 }
 
-static void put(nyx_dtype dtype, void *to, int64_t i, double value) {
+UNTRACED static void put(nyx_dtype dtype, void *to, int64_t i, double value) {
   if (dtype == NYX_FLOAT32)
     ((float *)to)[i] = (float)value;
   else
     ((double *)to)[i] = value;
 }
-static double get(nyx_dtype dtype, const void *from, int64_t i) {
+UNTRACED static double get(nyx_dtype dtype, const void *from, int64_t i) {
   return dtype == NYX_FLOAT32 ? (double)((const float *)from)[i]
                               : ((const double *)from)[i];
 }
@@ -36,7 +36,7 @@ typedef struct problem {
   bool by_columns, add, left; /* left: the vector is the left factor */
 } problem;
 
-static int64_t at(const problem *p, int64_t i, int64_t l) {
+UNTRACED static int64_t at(const problem *p, int64_t i, int64_t l) {
   return p->by_columns ? l * (p->m + p->gap) + i : i * (p->k + p->gap) + l;
 }
 
@@ -56,7 +56,8 @@ static void multiply(const problem *p, const void *matrix, const void *x, void *
 }
 
 /* The greatest difference from the plain loop. */
-static double off_by(const problem *p, const void *matrix, const void *x, const void *y) {
+UNTRACED static double off_by(const problem *p, const void *matrix, const void *x,
+                              const void *y) {
   double worst = 0;
   for (int64_t i = 0; i < p->m; i++) {
     double sum = p->add ? (double)i : 0;

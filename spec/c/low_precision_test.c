@@ -21,7 +21,7 @@ static const struct {
              {NYX_UINT8, NYX_INT8, NYX_INT32}};
 enum { KINDS = 4 };
 
-static double get(const matrix *m, int64_t i, int64_t j) {
+UNTRACED static double get(const matrix *m, int64_t i, int64_t j) {
   int64_t at = i * m->rs + j * m->cs;
   switch (m->dtype) {
     case NYX_BFLOAT16: return (double)nyx__bfloat_to_float(((uint16_t *)m->data)[at]);
@@ -31,7 +31,7 @@ static double get(const matrix *m, int64_t i, int64_t j) {
   }
 }
 
-static void set(matrix *m, int64_t i, int64_t j, double value) {
+UNTRACED static void set(matrix *m, int64_t i, int64_t j, double value) {
   int64_t at = i * m->rs + j * m->cs;
   switch (m->dtype) {
     case NYX_BFLOAT16:
@@ -44,7 +44,7 @@ static void set(matrix *m, int64_t i, int64_t j, double value) {
 
 /* layout 0: rows, 1: columns lie together, 2: gaps between all elements, 3: all rows are
  * the same one. */
-static matrix fill(nyx_dtype dtype, int64_t rows, int64_t cols, int layout) {
+UNTRACED static matrix fill(nyx_dtype dtype, int64_t rows, int64_t cols, int layout) {
   matrix m = {.dtype = dtype, .rows = rows, .cols = cols, .rs = cols, .cs = 1};
   if (layout == 1) m.rs = 1, m.cs = rows;
   if (layout == 2) m.rs = 2 * cols + 3, m.cs = 2;
@@ -84,8 +84,8 @@ static nyx_gemm describe(const matrix *a, const matrix *b, void *c) {
 }
 
 /* Sums of k products in float32, in any order, are off by no more than k roundings. */
-static bool right(const matrix *a, const matrix *b, const float *bias, const void *c,
-                  int64_t i, int64_t j) {
+UNTRACED static bool right(const matrix *a, const matrix *b, const float *bias,
+                           const void *c, int64_t i, int64_t j) {
   double sum = bias ? (double)bias[j] : 0, size = fabs(sum);
   for (int64_t l = 0; l < a->cols; l++) {
     double term = get(a, i, l) * get(b, l, j);
@@ -100,8 +100,8 @@ static bool right(const matrix *a, const matrix *b, const float *bias, const voi
   return ((const int32_t *)c)[at] == (int32_t)(uint32_t)(int64_t)sum;
 }
 
-static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
-                          const float *bias) {
+UNTRACED static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
+                                   const float *bias) {
   if (!has_kernel(a->dtype)) return;
   int32_t *c = malloc((size_t)(a->rows * b->cols) * 4 + 4);
   if (!c) exit(1);

@@ -11,7 +11,7 @@
 #include "paths.h"
 
 /* Numbers -2..2 in steps of 1/1000; integers -100..100. */
-static nyx_tensor *numbers(nyx_dtype dtype, int ndim, const int64_t *shape) {
+UNTRACED static nyx_tensor *numbers(nyx_dtype dtype, int ndim, const int64_t *shape) {
   nyx_tensor *wide, *out;
   must(nyx_tensor_empty(ctx, NYX_FLOAT64, ndim, shape, &wide));
   double *at = nyx_tensor_data(wide), scale = nyx_dtype_is_float(dtype) ? 1000 : 20;
@@ -34,7 +34,7 @@ static bool equal(const nyx_tensor *a, const nyx_tensor *b) {
 }
 
 /* Products of k terms in float32 or float64, each off by no more than k roundings. */
-static bool near(nyx_tensor *a, nyx_tensor *b, int64_t k) {
+UNTRACED static bool near(nyx_tensor *a, nyx_tensor *b, int64_t k) {
   if (!a || !b) return false;
   double unit = nyx_tensor_dtype(a) == NYX_FLOAT64 ? 0x1p-53 : 0x1p-24;
   for (int64_t i = 0; i < nyx_tensor_numel(a); i++) {

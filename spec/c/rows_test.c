@@ -7,11 +7,11 @@
 
 #include "core/tensor/tensor.h"
 
-static char *at(const nyx_tensor *t, int64_t i) {
+UNTRACED static char *at(const nyx_tensor *t, int64_t i) {
   return (char *)nyx__data(t) + (size_t)i * nyx_dtype_size(t->dtype);
 }
 
-static double element(const nyx_tensor *t, int64_t i) {
+UNTRACED static double element(const nyx_tensor *t, int64_t i) {
   return nyx__load_double(t->dtype, at(t, i));
 }
 
@@ -66,7 +66,7 @@ static const char *named(const sample *s) {
 }
 
 /* want[at] += alpha * v, as the dtype does it; half types are summed in float. */
-static void add(const sample *s, double *want, double alpha, double v) {
+UNTRACED static void add(const sample *s, double *want, double alpha, double v) {
   switch (s->dtype) {
     case NYX_FLOAT64: *want += alpha * v; break;
     case NYX_INT8: *want = (int8_t)(int)(*want + alpha * v); break;
@@ -81,7 +81,8 @@ static void add(const sample *s, double *want, double alpha, double v) {
   }
 }
 
-static bool as_wanted(const sample *s, const nyx_tensor *got, const double *want) {
+UNTRACED static bool as_wanted(const sample *s, const nyx_tensor *got,
+                               const double *want) {
   char wanted[8];
   for (int64_t i = 0; i < got->numel; i++) {
     nyx__store_double(s->dtype, wanted, want[i]);
@@ -94,8 +95,9 @@ static bool as_wanted(const sample *s, const nyx_tensor *got, const double *want
 }
 
 /* The rows of `source` added or written into what x holds; alpha NAN: written. */
-static double *moved(const sample *s, const nyx_tensor *x, const nyx_tensor *index,
-                     const nyx_tensor *source, double alpha) {
+UNTRACED static double *moved(const sample *s, const nyx_tensor *x,
+                              const nyx_tensor *index, const nyx_tensor *source,
+                              double alpha) {
   double *want = malloc(((size_t)x->numel + 1) * sizeof *want);
   for (int64_t i = 0; i < x->numel; i++) want[i] = element(x, i);
   const int64_t *p = nyx__data(index);
@@ -240,8 +242,8 @@ static void embedding_gradients(void) {
 }
 
 /* out[o][k][i] is x[o][index[k]][i]. */
-static bool picked(const sample *s, const nyx_tensor *x, const nyx_tensor *index,
-                   const nyx_tensor *out) {
+UNTRACED static bool picked(const sample *s, const nyx_tensor *x, const nyx_tensor *index,
+                            const nyx_tensor *out) {
   const int64_t *p = nyx__data(index);
   size_t bytes = (size_t)s->inner * nyx_dtype_size(s->dtype);
   for (int64_t o = 0; o < s->outer; o++)
