@@ -12,6 +12,7 @@
 
 #define MAX_IN 5
 #define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
+#define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
@@ -478,6 +479,7 @@ static void lay_out(plan *p) {
     o->repeats = repeats(p, o);
   }
   p->streams = streams(p);
+  if (p->streams && p->cut == CUT_ROW) p->block = STREAM_BLOCK / p->item;
 }
 
 /* The common case: everything contiguous, of one geometry, of the compute type; or one
@@ -497,7 +499,7 @@ static bool plan_simple(plan *p, const nyx_elementwise *job) {
   p->out.stride[0] = 1;
   p->ndim = 1;
   p->shape[0] = p->n;
-  p->block = BLOCK_BYTES / p->item;
+  p->block = (p->streams ? STREAM_BLOCK : BLOCK_BYTES) / p->item;
   p->cut = CUT_ROW;
   return true;
 }
