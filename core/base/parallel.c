@@ -1,7 +1,10 @@
 /* The thread pool. Workers start at the first call that has work for them, wait by
- * spinning a moment and then by sleeping, and take ranges from one counter. One call at a
- * time owns the pool; a second caller, as any nested one, does its ranges itself.
- * Read next: nyx/parallel.h.
+ * spinning a moment and then by sleeping. One call at a time owns the pool; a second
+ * caller, as any nested one, does its ranges itself. Read next: nyx/parallel.h.
+ *
+ * Each thread has a part of the ranges of its own, the same in every call of as many, and
+ * takes from the others' when that is used up: what one op wrote is in the cache of the
+ * core that reads it in the next.
  *
  * One word says all about the current job: its number, whether workers may still enter,
  * and how many are inside. The caller opens it, takes part, closes it when the ranges are
@@ -30,7 +33,7 @@
 typedef struct job {
   nyx_range_fn fn;
   void *arg;
-  int64_t n, grain, ranges;
+  int64_t n, grain, ranges, parts;
 } job;
 
 static struct {
@@ -41,7 +44,9 @@ static struct {
 
   job job; /* written while nobody is inside */
   _Alignas(64) _Atomic uint64_t state;
-  _Alignas(64) atomic_llong next; /* the first range nobody took */
+  struct {
+    _Alignas(64) atomic_llong next; /* the first range of the part that nobody took */
+  } part[MAX_THREADS];
 
   pthread_mutex_t sleep;
   pthread_cond_t wake, done;
@@ -99,12 +104,18 @@ static void run_here(const job *j) {
   for (int64_t i = 0; i < j->ranges; i++) run_range(j, i);
 }
 
-/* Takes ranges until there are none. */
-static void run_shared(const job *j) {
-  for (;;) {
-    int64_t i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
-    if (i >= j->ranges) return;
-    run_range(j, i);
+static int64_t part_begin(const job *j, int64_t part) {
+  return part * j->ranges / j->parts;
+}
+
+/* Takes ranges until there are none, those of thread `me` first. */
+static void run_shared(const job *j, int64_t me) {
+  for (int64_t k = 0; k < j->parts; k++) {
+    int64_t part = (me + k) % j->parts, end = part_begin(j, part + 1), i;
+    atomic_llong *next = &pool.part[part].next;
+    while (atomic_load_explicit(next, memory_order_relaxed) < end &&
+           (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < end)
+      run_range(j, i);
   }
 }
 
@@ -148,12 +159,12 @@ static bool wait_for_job(uint32_t *seen) {
   return entered;
 }
 
-static void *work(void *unused) {
-  (void)unused;
+/* Thread `me`; 0 is the caller. */
+static void *work(void *me) {
   inside = true;
   uint32_t seen = 0;
   while (wait_for_job(&seen)) {
-    run_shared(&pool.job);
+    run_shared(&pool.job, (intptr_t)me);
     leave();
   }
   return NULL;
@@ -217,7 +228,8 @@ static void start_workers(int threads) {
   pthread_sigmask(SIG_SETMASK, &all, &old);
   while (pool.workers < threads - 1) {
     pthread_t *thread = &pool.thread[pool.workers];
-    if (pthread_create(thread, NULL, work, NULL) != 0) break;
+    intptr_t me = pool.workers + 1;
+    if (pthread_create(thread, NULL, work, (void *)me) != 0) break;
     pool.workers++;
 #ifdef __linux__
     pthread_setname_np(*thread, "nyx-worker");
@@ -380,12 +392,15 @@ static void host_job(void *arg, int64_t i) {
 static void run_in_pool(const job *j, int threads) {
   if (pool.workers < threads - 1) start_workers(threads);
   pool.job = *j;
-  atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+  pool.job.parts = threads < j->ranges ? threads : j->ranges;
+  for (int64_t k = 0; k < pool.job.parts; k++)
+    atomic_store_explicit(&pool.part[k].next, part_begin(&pool.job, k),
+                          memory_order_relaxed);
   uint64_t number = (atomic_load(&pool.state) >> NUMBER_SHIFT) + 1;
   if ((uint32_t)number == 0) number = 1; /* 0 is what a new worker has seen */
   atomic_store(&pool.state, number << NUMBER_SHIFT | OPEN);
   wake_workers(j->ranges);
-  run_shared(&pool.job);
+  run_shared(&pool.job, 0);
   atomic_fetch_and(&pool.state, ~OPEN);
   wait_for_workers();
 }
@@ -393,7 +408,7 @@ static void run_in_pool(const job *j, int threads) {
 void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
-  job j = {fn, arg, n, grain, (n - 1) / grain + 1};
+  job j = {fn, arg, n, grain, (n - 1) / grain + 1, 1};
   if (j.ranges == 1 || inside) {
     run_here(&j);
   } else if (atomic_load_explicit(&host_set, memory_order_acquire)) {

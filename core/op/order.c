@@ -11,10 +11,12 @@
 #include "kernels/cpu/reduce.h"
 
 enum {
-  SHORT = 48,       /* rows up to this length sort by insertion */
-  FEW = 4096,       /* below, digits of 8 bits cost less than the counts of larger ones */
-  BLOCK = 1 << 15,  /* elements one thread does at least */
-  MOST_BLOCKS = 16, /* each has counts of its own */
+  SHORT = 48,  /* rows up to this length sort by insertion */
+  FEW = 4096,  /* below, digits of 8 bits cost less than the counts of larger ones */
+  GROUPS = 32, /* of elements whose extremes say what the first ones are like */
+  BOUND_MOST = 8192, /* longer rows are read only once */
+  BLOCK = 1 << 15,   /* elements one thread does at least */
+  MOST_BLOCKS = 16,  /* each has counts of its own */
   DIGIT = 11 /* bits: as many places to write to as the second cache has lines for */
 };
 
@@ -300,15 +302,13 @@ static void sift(nyx__order_entry *heap, int64_t k) {
   heap[i] = moved;
 }
 
-/* A heap of the first k elements. */
-static void fill_heap(nyx__order_entry *heap, const uint64_t *key, int64_t k) {
-  for (int64_t i = 0; i < k; i++) {
-    int64_t at = i;
-    nyx__order_entry p = {.key = key[i], .at = i};
-    for (; at > 0 && after(p, heap[(at - 1) / 2]); at = (at - 1) / 2)
-      heap[at] = heap[(at - 1) / 2];
-    heap[at] = p;
-  }
+/* One more for a heap of n. */
+static void heap_add(nyx__order_entry *heap, int64_t n, uint64_t key, int64_t at) {
+  int64_t i = n;
+  nyx__order_entry p = {.key = key, .at = at};
+  for (; i > 0 && after(p, heap[(i - 1) / 2]); i = (i - 1) / 2)
+    heap[i] = heap[(i - 1) / 2];
+  heap[i] = p;
 }
 
 static void heap_try(nyx__order_entry *heap, int64_t k, uint64_t key, int64_t at) {
@@ -328,20 +328,76 @@ static int compare_type(nyx_dtype dtype) {
   }
 }
 
-/* Puts elements k..n-1 into the heap, most of which a kernel sees to be no use. */
-static void search_row(nyx_dtype dtype, const char *from, int64_t n, int64_t k, bool down,
-                       nyx__order_entry *heap) {
-  const nyx_reduce_kernels *reduce = nyx__cpu_kernels()->reduce;
-  int type = compare_type(dtype);
-  size_t item = nyx_dtype_size(dtype);
-  for (int64_t i = k; i < n; i++) {
-    uint64_t key;
-    i += reduce->beyond[type](n - i, from + (size_t)i * item, !down,
-                              from + (size_t)heap[0].at * item);
-    if (i == n) return;
-    nyx__order_keys(dtype, from + (size_t)i * item, 1, 1, down, &key);
-    heap_try(heap, k, key, i);
+/* A row whose elements kernels can compare. */
+typedef struct row {
+  nyx_dtype dtype;
+  int type; /* NYX_IN_* */
+  const char *from;
+  int64_t n, k;
+  bool down;
+} row;
+
+static uint64_t key_at(const row *r, int64_t i) {
+  uint64_t key;
+  nyx__order_keys(r->dtype, r->from + (size_t)i * nyx_dtype_size(r->dtype), 1, 1, r->down,
+                  &key);
+  return key;
+}
+
+/* The first position from i on of an element that comes before *value, or n. */
+static int64_t next_before(const row *r, int64_t i, const void *value) {
+  return i +
+         nyx__cpu_kernels()->reduce->beyond[r->type](
+             r->n - i, r->from + (size_t)i * nyx_dtype_size(r->dtype), !r->down, value);
+}
+
+/* Puts elements i..n-1 into the heap, most of which a kernel sees to be no use. */
+static void search_row(const row *r, int64_t i, nyx__order_entry *heap) {
+  size_t item = nyx_dtype_size(r->dtype);
+  while ((i = next_before(r, i, r->from + (size_t)heap[0].at * item)) < r->n) {
+    heap_try(heap, r->k, key_at(r, i), i);
+    i++;
   }
+}
+
+/* Finds a value that k elements or more come before, and few of the others: one less than
+ * the k-th of the extremes of GROUPS groups. False where there is none. */
+static bool find_bound(const row *r, void *value) {
+  _Alignas(64) char extreme[GROUPS * 8];
+  uint64_t key[GROUPS], bound = 0, again;
+  if (r->k > GROUPS / 2 || r->n < 8 * GROUPS || r->n > BOUND_MOST) return false;
+  const nyx_reduce_kernel *kernel =
+      &nyx__cpu_kernels()
+           ->reduce->rows[r->type][r->down ? NYX__REDUCE_amax : NYX__REDUCE_amin];
+  kernel->init(GROUPS, extreme, 0);
+  kernel->columns(r->n / GROUPS, GROUPS, r->from, GROUPS, extreme, 0);
+  nyx__order_keys(r->dtype, extreme, 1, GROUPS, r->down, key);
+  for (int i = 0; i < GROUPS; i++) {
+    int before = 0;
+    for (int j = 0; j < GROUPS; j++) before += key[j] < key[i];
+    if (before < r->k && key[i] > bound) bound = key[i];
+  }
+  /* -0 and NaNs have keys that are others' as well. */
+  const nyx__order o = {.dtype = r->dtype, .down = r->down};
+  nyx__order_bits bits = nyx__order_bits_of(&o);
+  for (uint64_t less = 1; less <= 2; less++) {
+    uint64_t element = nyx__order_value(&bits, bound + less);
+    memcpy(value, &element, nyx_dtype_size(r->dtype)); /* the low bytes come first */
+    nyx__order_keys(r->dtype, value, 1, 1, r->down, &again);
+    if (again > bound) return true;
+  }
+  return false;
+}
+
+static void top_of_row(const row *r, nyx__order_entry *heap) {
+  char bound[8];
+  bool bounded = find_bound(r, bound);
+  int64_t i = 0;
+  for (int64_t count = 0; count < r->k; count++, i++) {
+    if (bounded) i = next_before(r, i, bound);
+    heap_add(heap, count, key_at(r, i), i);
+  }
+  search_row(r, i, heap);
 }
 
 /* Keeps the first k seen so far in a heap. For large k sorting everything is faster. */
@@ -351,11 +407,14 @@ nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int
     return nyx__order_sort(dtype, from, stride, n, down, scratch);
   uint64_t *key = scratch; /* the heap needs 2 k more words: k <= n / 16 */
   nyx__order_entry *heap = (nyx__order_entry *)(void *)(key + (n + n % 2));
-  bool direct = stride == 1 && compare_type(dtype) >= 0;
-  nyx__order_keys(dtype, from, stride, direct ? k : n, down, key);
-  fill_heap(heap, key, k);
-  if (direct && k > 0) search_row(dtype, from, n, k, down, heap);
-  for (int64_t i = k; k > 0 && !direct && i < n; i++) heap_try(heap, k, key[i], i);
+  const row r = {dtype, compare_type(dtype), from, n, k, down};
+  if (k > 0 && stride == 1 && r.type >= 0) {
+    top_of_row(&r, heap);
+  } else if (k > 0) {
+    nyx__order_keys(dtype, from, stride, n, down, key);
+    for (int64_t i = 0; i < k; i++) heap_add(heap, i, key[i], i);
+    for (int64_t i = k; i < n; i++) heap_try(heap, k, key[i], i);
+  }
   for (int64_t left = k; left > 1; left--) {
     nyx__order_entry last = heap[0];
     heap[0] = heap[left - 1];

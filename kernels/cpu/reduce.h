@@ -14,8 +14,10 @@ typedef struct nyx_reduce_kernel {
   /* *acc = the reduction of x[0..n-1]; several vectors side by side, so that the error of
    * a float sum grows with n / (4 * lanes) */
   void (*row)(int64_t n, const void *x, void *acc, double p);
-  /* acc[i] = combine(acc[i], x[i]) */
-  void (*columns)(int64_t n, const void *x, void *acc, double p);
+  /* acc[i] = combine(acc[i], x[i]), and so on with the next of `rows`, `stride` elements
+   * further each */
+  void (*columns)(int64_t rows, int64_t n, const void *x, int64_t stride, void *acc,
+                  double p);
   /* acc[i] = merge(acc[i], b[i]) */
   void (*merge)(int64_t n, const void *b, void *acc, double p);
   /* acc[i] = the result for `count` elements */

@@ -18,7 +18,8 @@
 #define IS_NAN(s) false
 #endif
 
-#define WIDTH 4 /* vectors side by side */
+#define WIDTH 4    /* vectors side by side */
+#define TOGETHER 4 /* rows combined by columns before the accumulators are stored */
 
 /* Lanes merged with those 8, 4, 2 and 1 away: all of them in every lane. */
 #if NYX_LANES == 16
@@ -75,17 +76,28 @@
     MERGE_LANES(sum[0], name##_merge1)                                                   \
     *(S *)acc = sum[0][0];                                                               \
   }                                                                                      \
-  static void name##_columns(int64_t count, const void *from, void *acc, double attr) {  \
+  static void name##_columns(int64_t rows, int64_t count, const void *from,              \
+                             int64_t stride, void *acc, double attr) {                   \
     const S *at = from;                                                                  \
     S *to = acc;                                                                         \
     T p = nyx__attr(attr);                                                               \
-    int64_t i = 0;                                                                       \
-    for (; i + NYX_LANES <= count; i += NYX_LANES)                                       \
-      nyx__store(to + i, name##_combine1(nyx__load(to + i), nyx__load(at + i), p));      \
-    if (i < count)                                                                       \
-      nyx__store_part(to + i, count - i,                                                 \
-                      name##_combine1(nyx__load_part(to + i, count - i),                 \
-                                      nyx__load_part(at + i, count - i), p));            \
+    for (int64_t r = 0, k; r < rows; r += k, at += k * stride) {                         \
+      k = rows - r >= TOGETHER ? TOGETHER : 1;                                           \
+      int64_t i = 0;                                                                     \
+      for (; i + NYX_LANES <= count && k == TOGETHER; i += NYX_LANES) {                  \
+        T a = nyx__load(to + i);                                                         \
+        for (int j = 0; j < TOGETHER; j++)                                               \
+          a = name##_combine1(a, nyx__load(at + j * stride + i), p);                     \
+        nyx__store(to + i, a);                                                           \
+      }                                                                                  \
+      for (; i + NYX_LANES <= count; i += NYX_LANES)                                     \
+        nyx__store(to + i, name##_combine1(nyx__load(to + i), nyx__load(at + i), p));    \
+      for (int64_t j = 0; j < k && i < count; j++)                                       \
+        nyx__store_part(                                                                 \
+            to + i, count - i,                                                           \
+            name##_combine1(nyx__load_part(to + i, count - i),                           \
+                            nyx__load_part(at + j * stride + i, count - i), p));         \
+    }                                                                                    \
   }                                                                                      \
   static void name##_merge(int64_t count, const void *from, void *acc, double attr) {    \
     const S *at = from;                                                                  \

@@ -320,6 +320,10 @@ NYX_FN T nyx_atan2(T y, T x) {
 
 /* Hyperbolic functions and their inverses */
 
+#if defined(__AVX512F__)
+#include "table32.h"
+#endif
+
 NYX_FN T nyx_sinh(T x) {
   T size = nyx_abs(x), square = x * x, half = nyx__exp_half(size);
   T p = nyx__poly4(square, 0x1.75a6f4p-19f, 0x1.a02156p-13f, 0x1.1110e2p-7f,
@@ -331,6 +335,12 @@ NYX_FN T nyx_cosh(T x) {
   T half = nyx__exp_half(nyx_abs(x));
   return half + K(0.25) / half;
 }
+#if defined(__AVX512F__)
+NYX_FN T nyx_tanh(T x) {
+  T size = nyx__min_or(K(9.1), nyx_abs(x));
+  return nyx__flip(nyx__piecewise(nyx__tanh_table, NYX_TANH_WIDTH, size), x);
+}
+#else
 /* u / (u + 1) for u = (e^2x - 1) / 2; with 2x = n ln 2 + 2h, u = 2^n (e^2h - 1) / 2 +
  * (2^n - 1) / 2. */
 NYX_FN T nyx_tanh(T x) {
@@ -341,6 +351,7 @@ NYX_FN T nyx_tanh(T x) {
   T u = nyx_fma(scale, less, nyx_fma(scale, K(0.5), K(-0.5)));
   return nyx__flip(u / (u + K(1)), x);
 }
+#endif
 NYX_FN T nyx_asinh(T x) {
   T size = nyx_abs(x), square = size * size;
   M far = nyx_gt(size, K(0x1p30)); /* log(2 size), where the square would overflow */
@@ -404,24 +415,32 @@ NYX_FN T nyx__ndtr_far(T t) {
   p = nyx_fma(p, u, K(0x1.988450p-2f));
   return nyx__scale_down(nyx__exp_of(r) * (p * inverse), n);
 }
-/* e^(s R(s)) / 2 for s = -|x| from -6.5 on. One polynomial serves both sides: the lower
- * tail keeps its digits, which 1 + erf would lose. The half is in the polynomial of
- * e^r. */
-NYX_FN T nyx_ndtr(T x) {
-  T s = nyx__minus_abs(x), near = nyx__max_or(K(-6.5), s);
-  T p = nyx__poly8(near, -0x1.71fe04p-30f, -0x1.c995c8p-25f, -0x1.f2cb74p-21f,
+/* The lower tail at -t, 0 <= t <= 6.5. The other side is 1 minus this: so the lower tail
+ * keeps its digits, which 1 + erf would lose. */
+#if defined(__AVX512F__)
+NYX_FN T nyx__ndtr_near(T t) {
+  return nyx__piecewise(nyx__ndtr_table, NYX_NDTR_WIDTH, t);
+}
+#else
+/* As e^(s R(s)) / 2 for s = -t. The half is in the polynomial of e^r. */
+NYX_FN T nyx__ndtr_near(T t) {
+  T s = -t;
+  T p = nyx__poly8(s, -0x1.71fe04p-30f, -0x1.c995c8p-25f, -0x1.f2cb74p-21f,
                    -0x1.388546p-17f, -0x1.e254f2p-15f, -0x1.9f524ep-13f, 0x1.c198ccp-18f,
                    0x1.3cf1b6p-8f);
-  p = nyx_fma(p, near, K(0x1.29f030p-5f));
-  p = nyx_fma(p, near, K(-0x1.45f074p-2f));
-  p = nyx_fma(p, near, K(0x1.988474p-1f));
-  T y = near * p;
-  T n, r = nyx__exp_reduce_near(y, 1, &n);
+  p = nyx_fma(p, s, K(0x1.29f030p-5f));
+  p = nyx_fma(p, s, K(-0x1.45f074p-2f));
+  p = nyx_fma(p, s, K(0x1.988474p-1f));
+  T n, r = nyx__exp_reduce_near(s * p, 1, &n);
   T q = nyx__poly5(r, 0x1.6ae8a8p-11f, 0x1.1240dep-8f, 0x1.555842p-6f, 0x1.555488p-4f,
                    0x1.fffffcp-3f);
-  T tail = nyx__scale(nyx_fma(nyx_fma(q, r, K(0.5)), r, K(0.5)), n);
-  if (__builtin_expect(nyx__any_lt(s, K(-6.5)), 0))
-    tail = nyx_select(nyx_lt(s, K(-6.5)), nyx__ndtr_far(-s), tail);
+  return nyx__scale(nyx_fma(nyx_fma(q, r, K(0.5)), r, K(0.5)), n);
+}
+#endif
+NYX_FN T nyx_ndtr(T x) {
+  T t = nyx_abs(x), tail = nyx__ndtr_near(nyx__min_or(K(6.5), t));
+  if (__builtin_expect(nyx__any_lt(K(6.5), t), 0))
+    tail = nyx_select(nyx_gt(t, K(6.5)), nyx__ndtr_far(t), tail);
   return nyx__if_negative(x, tail, K(1) - tail);
 }
 

@@ -479,6 +479,33 @@ static void sleepy_workers_wake(void) {
   }
 }
 
+/* What each of two threads took first; both have begun before either goes on. */
+typedef struct firsts {
+  atomic_int begun;
+  int64_t caller, worker;
+  pthread_t self;
+} firsts;
+
+static void first_range(void *arg, int64_t begin, int64_t end) {
+  firsts *f = arg;
+  int64_t *mine = pthread_equal(f->self, pthread_self()) ? &f->caller : &f->worker;
+  (void)end;
+  if (*mine >= 0) return;
+  *mine = begin;
+  atomic_fetch_add(&f->begun, 1);
+  for (int i = 0; i < 2000 && atomic_load(&f->begun) < 2; i++) usleep(1000);
+}
+
+static void threads_keep_their_part(void) {
+  CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK);
+  for (int i = 0; i < 20; i++) {
+    firsts f = {.caller = -1, .worker = -1, .self = pthread_self()};
+    nyx_parallel_for(10, 1, first_range, &f);
+    REQUIRE(CHECK_INT(f.caller, 0) && CHECK_INT(f.worker, 5));
+    usleep(3000 * (i % 2)); /* longer than workers spin */
+  }
+}
+
 typedef struct sums {
   const float *x;
   double part[64];
@@ -778,6 +805,7 @@ int main(void) {
   RUN(nested_calls_run_inline);
   RUN(several_threads_call_at_once);
   RUN(sleepy_workers_wake);
+  RUN(threads_keep_their_part);
   RUN(results_do_not_depend_on_threads);
   RUN(hosts_may_run_the_jobs);
   RUN(thread_counts);

@@ -182,7 +182,7 @@ static void large_shapes(void) {
 
 /* Both sides of the limits of tiles, panels and of what is written past the caches. */
 static void turned_shapes(void) {
-  static const int64_t shapes[][2] = {{16, 64},   {17, 65},    {513, 127},  {1030, 66},
+  static const int64_t shapes[][2] = {{32, 64},   {33, 65},    {513, 127},  {1030, 66},
                                       {64, 1031}, {1023, 515}, {1100, 1030}};
   static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_UINT8};
   for (int round = 0; round < 4 * 7 * 2; round++) {

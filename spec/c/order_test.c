@@ -26,7 +26,7 @@ static int compare(const void *a, const void *b) {
 }
 
 /* Which values a row holds. */
-enum { WIDE, CLOSE, SAME, SPECIAL, KINDS };
+enum { WIDE, CLOSE, SAME, SPECIAL, ZEROS, ENDS, KINDS };
 
 static double value_of(nyx_dtype dtype, int kind, int64_t i) {
   static const double special[] = {0, -0.0, NAN, INFINITY, -INFINITY, 1, -1};
@@ -34,6 +34,8 @@ static double value_of(nyx_dtype dtype, int kind, int64_t i) {
   if (kind == CLOSE) v = (double)(next() % 100);
   if (kind == SAME) v = 5;
   if (kind == SPECIAL && nyx_dtype_is_float(dtype)) v = special[next() % 7];
+  if (kind == ZEROS) v = -(double)(next() % 2) * (double)(next() % 2);
+  if (kind == ENDS && nyx_dtype_is_float(dtype)) v = next() % 9 ? -INFINITY : NAN;
   if (kind == WIDE && dtype == NYX_INT64)
     v = i % 5 ? (double)next() * 0x1p38 : i % 2 ? -0x1p63 : 0x1p62;
   if (kind == WIDE && nyx_dtype_is_float(dtype)) v = v / 256 - 32768;
@@ -64,22 +66,26 @@ static void sort_row(nyx_dtype dtype, int64_t n, int kind, bool down, int64_t st
                   kind, down ? ", down" : ""))
       break;
   }
-  int64_t k = n < 10 ? n : 10;
-  o = nyx__order_top(dtype, x, stride, n, k, down, scratch);
-  for (int64_t i = 0; i < k; i++)
-    CHECK_AT(nyx__order_at(&o, i) == want[i].at, nyx_dtype_name(dtype),
-             ": first %d of %d, kind %d%s", (int)i, (int)n, kind, down ? ", down" : "");
+  for (int64_t k = 1; k <= n && k < 20; k += 3) {
+    o = nyx__order_top(dtype, x, stride, n, k, down, scratch);
+    for (int64_t i = 0; i < k; i++)
+      CHECK_AT(nyx__order_at(&o, i) == want[i].at, nyx_dtype_name(dtype),
+               ": %d of the first %d of %d, kind %d%s", (int)i, (int)k, (int)n, kind,
+               down ? ", down" : "");
+  }
   free(scratch);
   free(want);
   free(x);
 }
 
 static void rows(void) {
-  static const int64_t sizes[] = {0, 1, 2, 48, 49, 777, 4095, 4096, 33000, 70001};
+  static const int64_t sizes[] = {0,    1,    2,    48,    49,   777,
+                                  4095, 4096, 1023, 33000, 8192, 70001};
   for (int dtype = 0; dtype < NYX_BOOL; dtype++)
-    for (int s = 0; s < 10; s++)
+    for (int s = 0; s < 12; s++)
       for (int kind = 0; kind < KINDS; kind++)
-        sort_row((nyx_dtype)dtype, sizes[s], kind, (s + kind + dtype) % 2, 1 + s % 2);
+        for (int down = 0; down < 2; down++)
+          sort_row((nyx_dtype)dtype, sizes[s], kind, down, 1 + s % 2);
 }
 
 /* unique, by counting where values are close and by sorting where they are not. */

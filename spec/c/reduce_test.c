@@ -232,6 +232,35 @@ static void long_sums(void) {
   nyx_tensor_release(x);
 }
 
+/* Wide enough for columns to be read row by row from end to end, and a rest. */
+static void many_wide_rows(void) {
+  enum { OUTER = 2, ROWS = 531, WIDTH = 4099 };
+  int64_t shape[3] = {OUTER, ROWS, WIDTH};
+  nyx_tensor *x, *sum, *most;
+  must(nyx_tensor_empty(ctx, NYX_FLOAT32, 3, shape, &x));
+  const float *v = nyx_tensor_data(x);
+  for (int64_t i = 0; i < x->numel; i++)
+    ((float *)nyx_tensor_data(x))[i] = (float)random_value(NYX_FLOAT32, i % 2);
+  sum = apply(ID(sum), x, NULL, NULL, ATTRS(LIST(1), NYX_I(0)));
+  most = apply(ID(amax), x, NULL, NULL, ATTRS(LIST(1), NYX_I(0)));
+  for (int64_t o = 0; o < OUTER; o++)
+    for (int64_t c = 0; c < WIDTH; c++) {
+      double total = 0, size = 0, greatest = -INFINITY;
+      for (int64_t r = 0; r < ROWS; r++) {
+        double value = (double)v[(o * ROWS + r) * WIDTH + c];
+        total += value;
+        size += fabs(value);
+        if (value > greatest) greatest = value;
+      }
+      double got = (double)((float *)nyx_tensor_data(sum))[o * WIDTH + c];
+      REQUIRE(CHECK_NEAR(got, total, 64 * 0x1p-24 * size));
+      REQUIRE(CHECK((double)((float *)nyx_tensor_data(most))[o * WIDTH + c] == greatest));
+    }
+  nyx_tensor_release(most);
+  nyx_tensor_release(sum);
+  nyx_tensor_release(x);
+}
+
 /* The same bits for any number of threads */
 
 static bool equal_bytes(nyx_tensor *a, nyx_tensor *b) {
@@ -243,7 +272,7 @@ static bool equal_bytes(nyx_tensor *a, nyx_tensor *b) {
 static void same_for_any_threads(void) {
   static const nyx__op_id ops[] = {ID(sum), ID(mean),      ID(prod), ID(norm),
                                    ID(max), ID(logsumexp), ID(var),  ID(argmax)};
-  int64_t shape[2] = {300, 2500};
+  int64_t shape[2] = {530, 4200};
   nyx_tensor *x, *turned;
   must(nyx_tensor_empty(ctx, NYX_FLOAT32, 2, shape, &x));
   float *v = nyx_tensor_data(x);
@@ -608,6 +637,7 @@ static void ties(void) {
 static void run(void) {
   RUN(every_reduction);
   RUN(long_sums);
+  RUN(many_wide_rows);
   RUN(same_for_any_threads);
   RUN(special_values);
   RUN(variances_down);

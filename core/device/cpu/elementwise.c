@@ -11,7 +11,9 @@
 #include "cpu.h"
 
 #define MAX_IN 5
-#define BLOCK_BYTES 4096        /* of one buffer; six fit the first-level cache */
+#define BLOCK_BYTES 4096        /* six fit the first-level cache */
+#define TILE_BYTES 8192         /* two lines of each row or column */
+#define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
@@ -60,8 +62,8 @@ typedef struct plan {
 } plan;
 
 typedef struct buffers {
-  _Alignas(64) char in[MAX_IN][BLOCK_BYTES];
-  _Alignas(64) char out[BLOCK_BYTES];
+  _Alignas(64) char in[MAX_IN][TILE_BYTES];
+  _Alignas(64) char out[TILE_BYTES];
   const char *held[MAX_IN]; /* the address a repeating operand's buffer was filled from */
   int64_t held_n[MAX_IN];
 } buffers;
@@ -156,7 +158,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
   } else if (down < right) {
-    _Alignas(64) char turned[BLOCK_BYTES];
+    _Alignas(64) char turned[TILE_BYTES];
     for (int64_t j = 0; j < cols; j++)
       o->gather(rows, src + j * right * o->item, down, turned + j * rows * p->item);
     move(p, p->item, true, rows, cols, turned, 1, rows, dst, cols, 1);
@@ -174,7 +176,7 @@ static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
   if (o->ready) {
     move(p, o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
   } else if (rows > 1 && down < right) {
-    _Alignas(64) char turned[BLOCK_BYTES];
+    _Alignas(64) char turned[TILE_BYTES];
     move(p, p->item, true, rows, cols, src, cols, 1, turned, 1, rows);
     for (int64_t j = 0; j < cols; j++)
       p->scatter(rows, turned + j * rows * p->item, dst + j * right * o->item, down);
@@ -232,6 +234,13 @@ static char *widened(const plan *p, int64_t n, buffers *b) {
   return b->in[0];
 }
 
+/* Asks for the block after the next while this one is computed: the caches' own guesses
+ * end too soon for functions of many instructions. */
+static void fetch_block(const plan *p, const operand *o, int64_t i, int64_t n) {
+  const char *at = o->data + (i + 2 * p->block) * o->item;
+  for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
+}
+
 static void run_rows(const plan *p, int64_t begin, int64_t end) {
   buffers b;
   const void *in[MAX_IN];
@@ -243,6 +252,8 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
+    for (int k = 0; p->streams && k < p->n_in; k++)
+      if (p->in[k].linear) fetch_block(p, &p->in[k], i, n);
     char *to = p->out.data + i * p->out.item;
     p->fn(n, in, p->out.linear && !p->streams ? to : b.out, p->attr);
     if (p->streams)
@@ -465,7 +476,8 @@ static void lay_out(plan *p) {
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
       p->streams = p->out.ready && p->out.stride[last] == 1 &&
                    p->n * p->out.item >= NYX_STREAM_BYTES;
-      p->tile_rows = most / TILE_COLS;
+      p->block = TILE_BYTES / p->item;
+      p->tile_rows = p->block / TILE_COLS;
       p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
       p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;
       return;
@@ -478,6 +490,7 @@ static void lay_out(plan *p) {
     o->repeats = repeats(p, o);
   }
   p->streams = streams(p);
+  if (p->streams && p->cut == CUT_ROW) p->block = STREAM_BLOCK / p->item;
 }
 
 /* The common case: everything contiguous, of one geometry, of the compute type; or one
@@ -497,7 +510,7 @@ static bool plan_simple(plan *p, const nyx_elementwise *job) {
   p->out.stride[0] = 1;
   p->ndim = 1;
   p->shape[0] = p->n;
-  p->block = BLOCK_BYTES / p->item;
+  p->block = (p->streams ? STREAM_BLOCK : BLOCK_BYTES) / p->item;
   p->cut = CUT_ROW;
   return true;
 }

@@ -18,10 +18,12 @@
 #define CHUNK 4096        /* elements reduced by one kernel call */
 #define COLUMN_ROWS 64    /* rows combined one after the other before merging pairwise */
 #define COLUMN_WIDTH 1024 /* columns in one task */
-#define MIN_COLUMNS 8     /* fewer are not worth a kernel call per row */
-#define SHORT_ROW 16      /* shorter ones are not worth a kernel call each */
-#define MIN_RUN 128       /* the same where a row is in several runs: they are copied */
-#define FOLD_WIDTH 256    /* narrow contiguous columns are folded to at least this */
+#define WIDE 4096         /* the same of many long rows, read from end to end */
+#define MANY_PARTS 8
+#define MIN_COLUMNS 8       /* fewer are not worth a kernel call per row */
+#define SHORT_ROW 16        /* shorter ones are not worth a kernel call each */
+#define MIN_RUN 128         /* the same where a row is in several runs: they are copied */
+#define FOLD_WIDTH 256      /* narrow contiguous columns are folded to at least this */
 #define TASK_ELEMENTS 32768 /* elements below which a task is not worth a thread */
 
 typedef struct plan {
@@ -39,6 +41,8 @@ typedef struct plan {
   char *acc;           /* accumulators: rows [kept][chunks], columns [chunks][kept] */
   int64_t *index;      /* positions, likewise, or NULL */
   int64_t fold, count; /* of columns, see fold_columns; elements that are reduced */
+  int64_t width;       /* of a task's columns */
+  bool ready;          /* columns: rows need no buffer */
 } plan;
 
 static int compute_index(nyx_dtype compute) {
@@ -64,9 +68,11 @@ static char *acc_at(const plan *p, int64_t i) {
   return p->acc + (size_t)i * p->item;
 }
 
-/* Merges parts 0..n-1, `width` accumulators each, into the first, pairwise. */
-static void merge_parts(const plan *p, char *parts, int64_t n, int64_t width) {
-  size_t bytes = (size_t)width * p->item;
+/* Merges parts 0..n-1, `width` accumulators of each, into the first, pairwise. The next
+ * part is `apart` accumulators further. */
+static void merge_parts(const plan *p, char *parts, int64_t n, int64_t apart,
+                        int64_t width) {
+  size_t bytes = (size_t)apart * p->item;
   for (int64_t step = 1; step < n; step *= 2)
     for (int64_t i = 0; i + step < n; i += 2 * step)
       p->kernel->merge(width, parts + (size_t)(i + step) * bytes,
@@ -126,7 +132,7 @@ static void reduce_rows(plan *p) {
       continue;
     }
     char *parts = acc_at(p, row * p->chunks);
-    merge_parts(p, parts, p->chunks, 1);
+    merge_parts(p, parts, p->chunks, 1, 1);
     memmove(acc_at(p, row), parts, p->item);
   }
 }
@@ -138,10 +144,15 @@ static void combine_part(const plan *p, int64_t at, int64_t n, int64_t first,
                          int64_t last, char *acc) {
   _Alignas(64) char buffer[COLUMN_WIDTH * 8];
   int64_t stride = inner_stride(&p->kept);
+  int64_t run = inner_size(&p->reduced), step = inner_stride(&p->reduced);
   p->kernel->init(n, acc, p->job->attr[0]);
-  for (int64_t r = first; r < last; r++)
-    p->kernel->columns(n, elements(p, at + place(&p->reduced, r), n, stride, buffer), acc,
-                       p->job->attr[0]);
+  for (int64_t r = first, rows; r < last; r += rows) {
+    rows = p->ready ? run - r % run : 1;
+    if (rows > last - r) rows = last - r;
+    p->kernel->columns(rows, n,
+                       elements(p, at + place(&p->reduced, r), n, stride, buffer), step,
+                       acc, p->job->attr[0]);
+  }
 }
 
 /* The same for positions: rows count from `first` on in the kernel. */
@@ -164,11 +175,11 @@ static void follow_part(const plan *p, int64_t at, int64_t n, int64_t first, int
 static void column_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
   int64_t inner = inner_size(&p->kept), total = p->kept.count;
-  int64_t blocks = (inner + COLUMN_WIDTH - 1) / COLUMN_WIDTH;
+  int64_t blocks = (inner + p->width - 1) / p->width;
   for (int64_t task = begin; task < end; task++) {
     int64_t part = task % p->chunks, block = task / p->chunks;
-    int64_t column = block % blocks * COLUMN_WIDTH, outer = block / blocks;
-    int64_t n = inner - column < COLUMN_WIDTH ? inner - column : COLUMN_WIDTH;
+    int64_t column = block % blocks * p->width, outer = block / blocks;
+    int64_t n = inner - column < p->width ? inner - column : p->width;
     int64_t kept = outer * inner + column, at = place(&p->kept, kept);
     int64_t first = part * COLUMN_ROWS, last = first + COLUMN_ROWS;
     if (last > p->reduced.count) last = p->reduced.count;
@@ -197,14 +208,21 @@ static nyx_status choose_parts(nyx_context *ctx, plan *p) {
   return NYX_OK;
 }
 
+/* All parts of columns begin..end-1. */
+static void merge_tasks(void *arg, int64_t begin, int64_t end) {
+  const plan *p = arg;
+  merge_parts(p, acc_at(p, begin), p->chunks, p->kept.count, end - begin);
+}
+
 static nyx_status reduce_columns(nyx_context *ctx, plan *p) {
   int64_t inner = inner_size(&p->kept);
-  int64_t blocks = (inner + COLUMN_WIDTH - 1) / COLUMN_WIDTH;
-  int64_t width = inner < COLUMN_WIDTH ? inner : COLUMN_WIDTH;
+  int64_t blocks = (inner + p->width - 1) / p->width;
+  int64_t width = inner < p->width ? inner : p->width;
   nyx_parallel_for(p->kept.count / inner * blocks * p->chunks,
                    task_grain(width * COLUMN_ROWS), column_tasks, p);
   if (p->index) return p->chunks > 1 ? choose_parts(ctx, p) : NYX_OK;
-  merge_parts(p, p->acc, p->chunks, p->kept.count);
+  if (p->chunks > 1)
+    nyx_parallel_for(p->kept.count, task_grain(p->chunks), merge_tasks, p);
   return NYX_OK;
 }
 
@@ -226,9 +244,9 @@ static bool fold_columns(plan *p) {
 static void unfold_columns(plan *p) {
   _Alignas(64) char buffer[FOLD_WIDTH * 8];
   int64_t width = p->kept.count / p->fold;
-  merge_parts(p, p->acc, p->fold, width);
+  merge_parts(p, p->acc, p->fold, width, width);
   for (int64_t r = p->reduced.count * p->fold; r < p->count; r++)
-    p->kernel->columns(width, elements(p, r * width, width, 1, buffer), p->acc,
+    p->kernel->columns(1, width, elements(p, r * width, width, 1, buffer), 0, p->acc,
                        p->job->attr[0]);
   p->kept.count = width;
 }
@@ -268,6 +286,8 @@ static nyx_status run(nyx_context *ctx, plan *p, bool columns) {
     p->chunks = rows > COLUMN_ROWS ? (rows + COLUMN_ROWS - 1) / COLUMN_ROWS : 1;
   else
     p->chunks = rows ? rows / inner_size(&p->reduced) * chunks_per_run(p) : 1;
+  p->ready = inner_stride(&p->kept) == 1 && !p->convert;
+  p->width = p->ready && p->chunks >= MANY_PARTS && !p->job->index ? WIDE : COLUMN_WIDTH;
   size_t count = (size_t)(p->kept.count * p->chunks);
   const nyx_tensor *out = p->job->out;
   bool direct = out && out->dtype == p->job->compute && p->chunks == 1 && p->fold == 1;
