@@ -431,8 +431,9 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
                                            : nyx__conv_product_takes_weight(v);
   if (product) ways |= 1u << NYX__CONV_PRODUCT;
-  if (mode == NYX__CONV_FORWARD && nyx__winograd_takes(v))
-    ways |= 1u << NYX__CONV_WINOGRAD;
+  bool winograd = mode == NYX__CONV_FORWARD ? nyx__winograd_takes(v)
+                                            : nyx__winograd_takes_adjoint(v);
+  if (winograd) ways |= 1u << NYX__CONV_WINOGRAD;
   return ways;
 }
 
@@ -489,6 +490,7 @@ static nyx_status weight_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                             const void *x, void *weight, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_weight(ctx, v, y, x, weight);
   if (way == NYX__CONV_PRODUCT) return nyx__conv_product_weight(ctx, v, y, x, weight);
+  if (way == NYX__CONV_WINOGRAD) return nyx__winograd_adjoint(ctx, v, y, x, weight);
   conv_run r = start(ctx, v, x, weight, y);
   int64_t count = weight_count(&r);
   if (way == NYX__CONV_IMAGE) return weight_image(&r);
