@@ -6,9 +6,6 @@
 
 #include "cpu.h"
 #include "vector_bytes.h"
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #define SIDE NYX_WINOGRAD_SIDE
 #define SEEN 6   /* inputs that a tile sees in each direction, and points */
