@@ -15,6 +15,8 @@
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
 #define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
+#define LEAST_ROWS 48       /* and at least, where more units are wanted */
+#define UNITS 8             /* wanted of an input's adjoint, for threads to share */
 #define RANGE_WORK ((int64_t)1 << 19)    /* multiplications worth waking a thread for */
 #define SEGMENTS 16                      /* partial sums of a weight's adjoint, at most */
 #define SEGMENT_BYTES ((size_t)64 << 20) /* all of them together, at most */
@@ -90,10 +92,13 @@ static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
   return r;
 }
 
-/* The adjoints divide the channels of a group as well. */
-static void divide_channels(conv_run *r) {
+/* The adjoints divide the channels of a group as well, into `wanted` chunks or more. */
+static void divide_channels(conv_run *r, int64_t wanted) {
   int64_t most = CHUNK_ROWS / r->taps > 1 ? CHUNK_ROWS / r->taps : 1;
   r->chunks = parts(r->in_group, most);
+  int64_t least = parts(LEAST_ROWS, r->taps), fit = r->in_group / least;
+  if (wanted > fit) wanted = fit;
+  if (r->chunks < wanted) r->chunks = wanted;
   r->chunk = parts(r->in_group, r->chunks);
   r->chunks = parts(r->in_group, r->chunk);
 }
@@ -431,8 +436,8 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
                                            : nyx__conv_product_takes_weight(v);
   if (product) ways |= 1u << NYX__CONV_PRODUCT;
-  bool winograd = mode == NYX__CONV_FORWARD ? nyx__winograd_takes(v)
-                                            : nyx__winograd_takes_adjoint(v);
+  bool winograd =
+      mode == NYX__CONV_FORWARD ? nyx__winograd_takes(v) : nyx__winograd_takes_adjoint(v);
   if (winograd) ways |= 1u << NYX__CONV_WINOGRAD;
   return ways;
 }
@@ -478,7 +483,7 @@ static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
     return input_turned(ctx, v, y, weight, x, way);
   conv_run r = start(ctx, v, x, weight, y);
   if (way == NYX__CONV_IMAGE) return input_image(&r);
-  divide_channels(&r);
+  divide_channels(&r, parts(UNITS, v->images * v->groups));
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
                 (double)(r.chunk * r.taps);
@@ -494,7 +499,7 @@ static nyx_status weight_by(nyx_context *ctx, const nyx__conv *v, const void *y,
   conv_run r = start(ctx, v, x, weight, y);
   int64_t count = weight_count(&r);
   if (way == NYX__CONV_IMAGE) return weight_image(&r);
-  divide_channels(&r);
+  divide_channels(&r, 1);
   plan_tiles(&r);
   int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;
   int64_t memory = (int64_t)(SEGMENT_BYTES / (size_t)(count * r.item));
