@@ -17,7 +17,7 @@
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \
     VECTOR_BYTES / sizeof(T), weight_##name, sizeof(stage_##name), input_##name,         \
-        output_##name, gradient_##name, taps_##name                                      \
+        output_##name, gradient_##name, taps_##name, place_##name, give_##name           \
   }
 
 const nyx_winograd_kernels NYX_PATH(winograd) = {

@@ -60,6 +60,13 @@ typedef struct nyx_winograd_kernel {
   void (*gradient)(const nyx_winograd_block *b, const void *y, int64_t channels,
                    void *stage, void *to, int64_t step, int64_t columns, int64_t panel);
   bool (*taps)(const void *sums, int64_t step, int64_t channels, void *to);
+  /* For channels-last images: the channels of the 36 places that a tile sees, row by row
+   * (NULL: zeros), to a row of 36 matrices, in whole vectors; and such a row of products
+   * to its 16 places (NULL: not there), plus bias (NULL: none). Whether these are all
+   * finite. */
+  void (*place)(const void *const *from, int64_t channels, void *to, int64_t step);
+  bool (*give)(const void *sums, int64_t step, const void *bias, int64_t channels,
+               void *const *to);
 } nyx_winograd_kernel;
 
 typedef struct nyx_winograd_kernels {

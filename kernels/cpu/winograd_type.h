@@ -447,6 +447,61 @@ static void TYPED(output)(const nyx_winograd_block *b, const void *products, int
   if (sum != 0) TYPED(note_infinite)(b, y);
 }
 
+/* Channels-last: the channels of a place lie side by side, a vector of them is done at a
+ * time. */
+static void TYPED(place)(const void *const *from, int64_t channels, void *to,
+                         int64_t step) {
+  for (int64_t c = 0; c < channels; c += LANES) {
+    TYPED(part) live = TYPED(part_of)(0, channels - c);
+    V row[SEEN][SEEN], all[SEEN];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      V d[SEEN];
+      UNROLL for (int i = 0; i < SEEN; i++) {
+        const T *at = from[i * SEEN + j];
+        d[i] = at ? TYPED(load_part)(at + c, live) : (V){0};
+      }
+      TYPED(input_points)(d, all);
+      UNROLL for (int i = 0; i < SEEN; i++) row[i][j] = all[i];
+    }
+    T *out = (T *)to + c;
+    UNROLL for (int i = 0; i < SEEN; i++) {
+      TYPED(input_points)(row[i], all);
+      UNROLL for (int j = 0; j < SEEN; j++, out += step) STORE(out, all[j]);
+    }
+  }
+}
+
+static bool TYPED(give)(const void *sums, int64_t step, const void *bias,
+                        int64_t channels, void *const *to) {
+  V check = {0};
+  for (int64_t c = 0; c < channels; c += LANES) {
+    TYPED(part) live = TYPED(part_of)(0, channels - c);
+    const T *from = (const T *)sums + c;
+    V plus = bias ? TYPED(load_part)((const T *)bias + c, live) : (V){0};
+    V row[SIDE][SEEN], y[SIDE];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      V m[SEEN];
+      UNROLL for (int i = 0; i < SEEN; i++) m[i] =
+          TYPED(load_part)(from + (i * SEEN + j) * step, live);
+      TYPED(output_points)(m, y);
+      UNROLL for (int i = 0; i < SIDE; i++) row[i][j] = y[i];
+    }
+    UNROLL for (int i = 0; i < SIDE; i++) {
+      TYPED(output_points)(row[i], y);
+      UNROLL for (int j = 0; j < SIDE; j++) {
+        T *at = to[i * SIDE + j];
+        if (!at) continue;
+        y[j] += plus;
+        check += 0 * y[j];
+        TYPED(store_part)(at + c, y[j], live);
+      }
+    }
+  }
+  T sum = 0;
+  for (int l = 0; l < LANES; l++) sum += check[l];
+  return sum == 0;
+}
+
 #undef V
 #undef LANES
 #undef LOAD

@@ -2,9 +2,10 @@
  * and vectors, padding of any sign, groups, more channels than a block has terms. Errors
  * are measured in roundings of the sum of absolute products. Then what it is chosen for,
  * and that nothing depends on threads, on how the weight is kept, on infinities
- * elsewhere. The same for the gradient of the weight. */
+ * elsewhere. The same for the gradient of the weight, and for channels-last images. */
 #include "core/op/winograd.h"
 
+#include "core/op/conv_last.h"
 #include "core/op/conv_product.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
@@ -412,6 +413,176 @@ static void adjoint_choice(void) {
   }
 }
 
+/* Channels-last: element i of (n, c, h, w) is there at: */
+static int64_t last_index(int64_t i, int64_t channels, int64_t plane) {
+  int64_t n = i / plane / channels, c = i / plane % channels;
+  return (n * plane + i % plane) * channels + c;
+}
+
+static void *as_last(const data *d, const double *from, int64_t n, int64_t channels,
+                     int64_t plane) {
+  double *turned = zeros(n);
+  for (int64_t i = 0; i < n; i++) turned[last_index(i, channels, plane)] = from[i];
+  void *result = as_dtype(d->v.dtype, turned, n);
+  free(turned);
+  return result;
+}
+
+/* The sum that d is, its x and y channels-last; the weight lies as it did. */
+static nyx__last_sum last_of(data *d) {
+  const nyx__conv *v = &d->v;
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  int64_t in = v->in_channels, out = v->out_channels, ins = in / v->groups;
+  void *x = as_last(d, d->x, d->n[0], in, wy->in * wx->in);
+  free(d->in[0]);
+  d->in[0] = x;
+  return (nyx__last_sum){.ctx = ctx,
+                         .dtype = v->dtype,
+                         .images = v->images,
+                         .groups = v->groups,
+                         .in = ins,
+                         .out = out / v->groups,
+                         .window = {*wy, *wx},
+                         .x = x,
+                         .weight = d->in[1],
+                         .bias = d->in[2],
+                         .y = d->out,
+                         .x_pixel = in,
+                         .x_row = in * wx->in,
+                         .x_image = in * wx->in * wy->in,
+                         .y_pixel = out,
+                         .y_row = out * wx->out,
+                         .y_image = out * wx->out * wy->out,
+                         .w_group = out / v->groups * ins * 9,
+                         .w_out = ins * 9,
+                         .w_in = 9,
+                         .w_tap = {3, 1}};
+}
+
+static void last_against_loops(void) {
+  for (int i = 0; i < 2 * SHAPES; i++) {
+    data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
+    plain(&d);
+    nyx__last_sum s = last_of(&d);
+    int64_t plane = d.v.window[0].out * d.v.window[1].out;
+    double unit = i % 2 ? 0x1p-53 : 0x1p-24, worst = 0;
+    CHECK_OK(ctx, nyx__winograd_last(&s));
+    for (int64_t q = 0; q < d.n[2]; q++) {
+      double got = value(&d, d.out, last_index(q, d.v.out_channels, plane));
+      double off = fabs(got - d.y[q]) / unit, size = tile_size(&d, q);
+      if (off > 0) worst = fmax(worst, off / size);
+      if (isnan(off)) worst = INFINITY;
+    }
+    if (getenv("SHOW")) printf("# last %d %g\n", i, worst);
+    CHECK_AT(worst <= BOUND, "error", " of shape %d: %g roundings", i / 2, worst);
+    drop(&d);
+  }
+}
+
+static void last_bits(void) {
+  static const int counts[] = {1, 2, 5};
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    nyx__last_sum s = last_of(&d);
+    size_t bytes = (size_t)d.n[2] * sizeof(float);
+    void *first = malloc(bytes);
+    REQUIRE(CHECK(first != NULL));
+    for (int k = 0; k < 3; k++) {
+      CHECK_OK(ctx, nyx_parallel_set_threads(counts[k]));
+      memset(d.out, 0xff, bytes);
+      CHECK_OK(ctx, nyx__winograd_last(&s));
+      if (k == 0) memcpy(first, d.out, bytes);
+      CHECK_AT(memcmp(first, d.out, bytes) == 0, "bits", " of shape %d, %d threads", i,
+               counts[k]);
+    }
+    free(first);
+    drop(&d);
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+}
+
+static void last_infinities(void) {
+  static const shape s = {5, 24, 24, 1, {9, 21}, {1, 1}};
+  static const float bad[] = {INFINITY, NAN, 3e38f};
+  data d = make_data(&s, NYX_FLOAT32);
+  nyx__last_sum sum = last_of(&d);
+  int64_t image = d.n[2] / 5, x = d.n[0] / 5;
+  size_t bytes = (size_t)image * sizeof(float);
+  float *before = malloc(5 * bytes), *expect = malloc(bytes), *in = d.in[0], *y = d.out;
+  REQUIRE(CHECK(before && expect));
+  CHECK_OK(ctx, nyx__winograd_last(&sum));
+  memcpy(before, y, 5 * bytes);
+  for (int i = 0; i < 3; i++) {
+    float was = in[3 * x + 100];
+    in[3 * x + 100] = bad[i];
+    CHECK_OK(ctx, nyx__winograd_last(&sum));
+    nyx__last_sum one = sum;
+    one.images = 1;
+    one.x = (const char *)(in + 3 * x);
+    one.y = (char *)expect;
+    CHECK_OK(ctx, nyx__last_plain(&one));
+    CHECK(memcmp(expect, y + 3 * image, bytes) == 0);
+    CHECK(memcmp(before, y, 3 * bytes) == 0);
+    CHECK(memcmp(before + 4 * image, y + 4 * image, bytes) == 0);
+    int64_t finite = 0;
+    for (int64_t q = 0; q < image; q++) finite += isfinite(y[3 * image + q]) != 0;
+    CHECK(finite >= image - 9 * 24);
+    in[3 * x + 100] = was;
+  }
+  free(before);
+  free(expect);
+  drop(&d);
+}
+
+static void last_choice(void) {
+  static const shape taken = {1, 64, 64, 1, {56, 56}, {1, 1}};
+  static const shape others[] = {
+      {1, 512, 512, 1, {7, 7}, {1, 1}}, /* kernels cost more than they save */
+      {1, 256, 256, 1, {14, 14}, {1, 1}},
+      {16, 3, 64, 1, {56, 56}, {1, 1}},
+      {1, 64, 64, 1, {4, 4}, {1, 1}},
+  };
+  data d = make_data(&taken, NYX_FLOAT32);
+  nyx__last_sum s = last_of(&d);
+  CHECK(nyx__winograd_last_takes(&s));
+  for (int k = 0; k < 3; k++) {
+    nyx__last_sum other = s;
+    if (k == 0) other.window[0].stride = 2;
+    if (k == 1) other.window[1].dilation = 2;
+    if (k == 2) other.window[1].kernel = 5;
+    CHECK(!nyx__winograd_last_takes(&other));
+  }
+  drop(&d);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    d = make_data(&others[i], NYX_FLOAT32);
+    s = last_of(&d);
+    CHECK_AT(!nyx__winograd_last_takes(&s), "choice", " of case %d", (int)i);
+    drop(&d);
+  }
+}
+
+static void last_without_memory(void) {
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    nyx__last_sum s = last_of(&d);
+    nyx_memory_stats before, after;
+    nyx_memory_get_stats(&before);
+    nyx_status status = NYX_ERR_MEMORY;
+    int n = 0;
+    for (; status != NYX_OK && n < 500; n++) {
+      nyx_memory_fail_after(n);
+      status = nyx__winograd_last(&s);
+      nyx_memory_fail_after(-1);
+      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+      nyx_memory_get_stats(&after);
+      CHECK_INT(after.live, before.live);
+    }
+    CHECK_OK(ctx, status);
+    CHECK(n > 2);
+    drop(&d);
+  }
+}
+
 static void choice(void) {
   static const struct {
     shape s;
@@ -503,6 +674,11 @@ static void all(void) {
   RUN(infinities);
   RUN(gradient);
   RUN(choice);
+  RUN(last_against_loops);
+  RUN(last_bits);
+  RUN(last_infinities);
+  RUN(last_choice);
+  RUN(last_without_memory);
   RUN(adjoint_against_loops);
   RUN(adjoint_bits);
   RUN(adjoint_infinities);
