@@ -51,6 +51,7 @@ typedef struct conv_run {
   char *x, *weight, *y;
   const char *bias;
   char *partial;                   /* of a weight's adjoint: segments x weight */
+  char *places;                    /* of an image: what one tap sees of its channels */
   int64_t taps, positions, plane;  /* of a kernel, an output plane, an input plane */
   int64_t in_group, out_group;     /* channels per group */
   int64_t chunk, chunks, segments; /* channels per chunk, chunks per group */
@@ -67,6 +68,11 @@ static bool is_pointwise(const nyx__conv *v) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   return wy->kernel * wx->kernel == 1 && wy->stride == 1 && wx->stride == 1 &&
          wy->pad == 0 && wx->pad == 0;
+}
+
+/* A kernel of one tap on one image: its column matrix is the image, or some places. */
+static bool is_image(const nyx__conv *v) {
+  return v->window[0].kernel * v->window[1].kernel == 1 && v->images == 1;
 }
 
 static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -359,7 +365,43 @@ static nyx_status of_one_image(const conv_run *r, nyx_product p, int64_t a_group
   return nyx__gemm(r->ctx, &g);
 }
 
-static nyx_status forward_image(const conv_run *r) {
+#define RANGE_PLACES 32768 /* copies worth waking a thread for */
+
+static void gather_range(void *arg, int64_t begin, int64_t end) {
+  const conv_run *r = arg;
+  r->do_->gather(r->v, x_plane(r, 0, begin), end - begin, r->plane, 0, r->positions,
+                 r->places + begin * r->positions * r->item, r->positions);
+}
+
+static void spread_range(void *arg, int64_t begin, int64_t end) {
+  const conv_run *r = arg;
+  memset(x_plane(r, 0, begin), 0, (size_t)((end - begin) * r->plane * r->item));
+  r->do_->spread(r->v, x_plane(r, 0, begin), end - begin, r->plane, 0, r->positions,
+                 r->places + begin * r->positions * r->item, r->positions);
+}
+
+static void each_channel(conv_run *r, nyx_range_fn fn) {
+  nyx_parallel_for(r->v->in_channels, RANGE_PLACES / (r->positions + r->plane) + 1, fn,
+                   r);
+}
+
+/* r->places: the image itself, or memory for what a tap sees of it. */
+static nyx_status take_places(conv_run *r) {
+  r->places = r->x;
+  if (r->pointwise) return NYX_OK;
+  int64_t item = r->item * r->v->in_channels;
+  bool fit = fits(r->positions, r->v->in_channels, r->item);
+  r->places = fit ? nyx_memory_alloc((size_t)(r->positions * item)) : NULL;
+  return r->places ? NYX_OK : nyx__no_memory(r->ctx, (size_t)(r->positions * item));
+}
+
+static void drop_places(const conv_run *r) {
+  if (!r->pointwise) nyx_memory_free(r->places);
+}
+
+static nyx_status forward_image(conv_run *r) {
+  NYX_TRY(take_places(r));
+  if (!r->pointwise) each_channel(r, gather_range);
   if (r->bias) {
     r->do_->fill_rows(r->y, r->bias, r->v->out_channels, r->positions, r->positions);
   }
@@ -369,16 +411,20 @@ static nyx_status forward_image(const conv_run *r) {
                          .a = r->weight,
                          .a_rs = r->in_group,
                          .a_cs = 1,
-                         .b = r->x,
+                         .b = r->places,
                          .b_rs = r->positions,
                          .b_cs = 1,
                          .c = r->y,
                          .ldc = r->positions,
                          .add = r->bias != NULL};
-  return of_one_image(r, p, r->out_group * r->in_group, r->in_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->in_group, r->in_group * r->positions);
+  drop_places(r);
+  return status;
 }
 
-static nyx_status input_image(const conv_run *r) {
+static nyx_status input_image(conv_run *r) {
+  NYX_TRY(take_places(r));
   const nyx_product p = {.m = r->in_group,
                          .n = r->positions,
                          .k = r->out_group,
@@ -388,24 +434,33 @@ static nyx_status input_image(const conv_run *r) {
                          .b = r->y,
                          .b_rs = r->positions,
                          .b_cs = 1,
-                         .c = r->x,
+                         .c = r->places,
                          .ldc = r->positions};
-  return of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
+  if (status == NYX_OK && !r->pointwise) each_channel(r, spread_range);
+  drop_places(r);
+  return status;
 }
 
-static nyx_status weight_image(const conv_run *r) {
+static nyx_status weight_image(conv_run *r) {
+  NYX_TRY(take_places(r));
+  if (!r->pointwise) each_channel(r, gather_range);
   const nyx_product p = {.m = r->out_group,
                          .n = r->in_group,
                          .k = r->positions,
                          .a = r->y,
                          .a_rs = r->positions,
                          .a_cs = 1,
-                         .b = r->x,
+                         .b = r->places,
                          .b_rs = 1,
                          .b_cs = r->positions,
                          .c = r->weight,
                          .ldc = r->in_group};
-  return of_one_image(r, p, r->out_group * r->positions, r->in_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->positions, r->in_group * r->positions);
+  drop_places(r);
+  return status;
 }
 
 /* Runs `units` units of about `work` multiplications each. */
@@ -431,7 +486,7 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
       NYX_DEPTHWISE_FORWARD, NYX_DEPTHWISE_INPUT, NYX_DEPTHWISE_WEIGHT};
   uint32_t ways = 1u << NYX__CONV_TILES;
   if (nyx__depthwise_takes(v, depthwise[mode])) ways |= 1u << NYX__CONV_DEPTHWISE;
-  if (is_pointwise(v) && v->images == 1) ways |= 1u << NYX__CONV_IMAGE;
+  if (is_image(v)) ways |= 1u << NYX__CONV_IMAGE;
   if (mode == NYX__CONV_INPUT) return ways | usable_turned(v);
   bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
                                            : nyx__conv_product_takes_weight(v);
