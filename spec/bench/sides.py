@@ -133,7 +133,7 @@ def system_openblas_side(candidates, threads):
 
 def onednn_side(candidates, threads):
     """A program made here: against the system's library, whose threads are OpenMP's, or PyPI's
-    beside some Python, which goes through SYCL: up to 1.7 times as long, 11 us for the least call."""
+    beside some Python, which goes through SYCL: 11 us or more for the least call."""
     places = [""] + [os.path.dirname(os.path.dirname(python)) for python in candidates]
     source = os.path.join(HERE, "onednn.c")
     for place in places:
