@@ -15,6 +15,8 @@
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
 #define CHUNK_ROWS 512      /* of the column matrix, in the adjoints */
+#define LEAST_ROWS 48       /* and at least, where more units are wanted */
+#define UNITS 8             /* wanted of an input's adjoint, for threads to share */
 #define RANGE_WORK ((int64_t)1 << 19)    /* multiplications worth waking a thread for */
 #define SEGMENTS 16                      /* partial sums of a weight's adjoint, at most */
 #define SEGMENT_BYTES ((size_t)64 << 20) /* all of them together, at most */
@@ -49,6 +51,7 @@ typedef struct conv_run {
   char *x, *weight, *y;
   const char *bias;
   char *partial;                   /* of a weight's adjoint: segments x weight */
+  char *places;                    /* of an image: what one tap sees of its channels */
   int64_t taps, positions, plane;  /* of a kernel, an output plane, an input plane */
   int64_t in_group, out_group;     /* channels per group */
   int64_t chunk, chunks, segments; /* channels per chunk, chunks per group */
@@ -65,6 +68,11 @@ static bool is_pointwise(const nyx__conv *v) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   return wy->kernel * wx->kernel == 1 && wy->stride == 1 && wx->stride == 1 &&
          wy->pad == 0 && wx->pad == 0;
+}
+
+/* A kernel of one tap on one image: its column matrix is the image, or some places. */
+static bool is_image(const nyx__conv *v) {
+  return v->window[0].kernel * v->window[1].kernel == 1 && v->images == 1;
 }
 
 static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -90,10 +98,13 @@ static conv_run start(nyx_context *ctx, const nyx__conv *v, const void *x,
   return r;
 }
 
-/* The adjoints divide the channels of a group as well. */
-static void divide_channels(conv_run *r) {
+/* The adjoints divide the channels of a group as well, into `wanted` chunks or more. */
+static void divide_channels(conv_run *r, int64_t wanted) {
   int64_t most = CHUNK_ROWS / r->taps > 1 ? CHUNK_ROWS / r->taps : 1;
   r->chunks = parts(r->in_group, most);
+  int64_t least = parts(LEAST_ROWS, r->taps), fit = r->in_group / least;
+  if (wanted > fit) wanted = fit;
+  if (r->chunks < wanted) r->chunks = wanted;
   r->chunk = parts(r->in_group, r->chunks);
   r->chunks = parts(r->in_group, r->chunk);
 }
@@ -354,7 +365,43 @@ static nyx_status of_one_image(const conv_run *r, nyx_product p, int64_t a_group
   return nyx__gemm(r->ctx, &g);
 }
 
-static nyx_status forward_image(const conv_run *r) {
+#define RANGE_PLACES 32768 /* copies worth waking a thread for */
+
+static void gather_range(void *arg, int64_t begin, int64_t end) {
+  const conv_run *r = arg;
+  r->do_->gather(r->v, x_plane(r, 0, begin), end - begin, r->plane, 0, r->positions,
+                 r->places + begin * r->positions * r->item, r->positions);
+}
+
+static void spread_range(void *arg, int64_t begin, int64_t end) {
+  const conv_run *r = arg;
+  memset(x_plane(r, 0, begin), 0, (size_t)((end - begin) * r->plane * r->item));
+  r->do_->spread(r->v, x_plane(r, 0, begin), end - begin, r->plane, 0, r->positions,
+                 r->places + begin * r->positions * r->item, r->positions);
+}
+
+static void each_channel(conv_run *r, nyx_range_fn fn) {
+  nyx_parallel_for(r->v->in_channels, RANGE_PLACES / (r->positions + r->plane) + 1, fn,
+                   r);
+}
+
+/* r->places: the image itself, or memory for what a tap sees of it. */
+static nyx_status take_places(conv_run *r) {
+  r->places = r->x;
+  if (r->pointwise) return NYX_OK;
+  int64_t item = r->item * r->v->in_channels;
+  bool fit = fits(r->positions, r->v->in_channels, r->item);
+  r->places = fit ? nyx_memory_alloc((size_t)(r->positions * item)) : NULL;
+  return r->places ? NYX_OK : nyx__no_memory(r->ctx, (size_t)(r->positions * item));
+}
+
+static void drop_places(const conv_run *r) {
+  if (!r->pointwise) nyx_memory_free(r->places);
+}
+
+static nyx_status forward_image(conv_run *r) {
+  NYX_TRY(take_places(r));
+  if (!r->pointwise) each_channel(r, gather_range);
   if (r->bias) {
     r->do_->fill_rows(r->y, r->bias, r->v->out_channels, r->positions, r->positions);
   }
@@ -364,16 +411,20 @@ static nyx_status forward_image(const conv_run *r) {
                          .a = r->weight,
                          .a_rs = r->in_group,
                          .a_cs = 1,
-                         .b = r->x,
+                         .b = r->places,
                          .b_rs = r->positions,
                          .b_cs = 1,
                          .c = r->y,
                          .ldc = r->positions,
                          .add = r->bias != NULL};
-  return of_one_image(r, p, r->out_group * r->in_group, r->in_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->in_group, r->in_group * r->positions);
+  drop_places(r);
+  return status;
 }
 
-static nyx_status input_image(const conv_run *r) {
+static nyx_status input_image(conv_run *r) {
+  NYX_TRY(take_places(r));
   const nyx_product p = {.m = r->in_group,
                          .n = r->positions,
                          .k = r->out_group,
@@ -383,24 +434,33 @@ static nyx_status input_image(const conv_run *r) {
                          .b = r->y,
                          .b_rs = r->positions,
                          .b_cs = 1,
-                         .c = r->x,
+                         .c = r->places,
                          .ldc = r->positions};
-  return of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
+  if (status == NYX_OK && !r->pointwise) each_channel(r, spread_range);
+  drop_places(r);
+  return status;
 }
 
-static nyx_status weight_image(const conv_run *r) {
+static nyx_status weight_image(conv_run *r) {
+  NYX_TRY(take_places(r));
+  if (!r->pointwise) each_channel(r, gather_range);
   const nyx_product p = {.m = r->out_group,
                          .n = r->in_group,
                          .k = r->positions,
                          .a = r->y,
                          .a_rs = r->positions,
                          .a_cs = 1,
-                         .b = r->x,
+                         .b = r->places,
                          .b_rs = 1,
                          .b_cs = r->positions,
                          .c = r->weight,
                          .ldc = r->in_group};
-  return of_one_image(r, p, r->out_group * r->positions, r->in_group * r->positions);
+  nyx_status status =
+      of_one_image(r, p, r->out_group * r->positions, r->in_group * r->positions);
+  drop_places(r);
+  return status;
 }
 
 /* Runs `units` units of about `work` multiplications each. */
@@ -426,13 +486,14 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
       NYX_DEPTHWISE_FORWARD, NYX_DEPTHWISE_INPUT, NYX_DEPTHWISE_WEIGHT};
   uint32_t ways = 1u << NYX__CONV_TILES;
   if (nyx__depthwise_takes(v, depthwise[mode])) ways |= 1u << NYX__CONV_DEPTHWISE;
-  if (is_pointwise(v) && v->images == 1) ways |= 1u << NYX__CONV_IMAGE;
+  if (is_image(v)) ways |= 1u << NYX__CONV_IMAGE;
   if (mode == NYX__CONV_INPUT) return ways | usable_turned(v);
   bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
                                            : nyx__conv_product_takes_weight(v);
   if (product) ways |= 1u << NYX__CONV_PRODUCT;
-  if (mode == NYX__CONV_FORWARD && nyx__winograd_takes(v))
-    ways |= 1u << NYX__CONV_WINOGRAD;
+  bool winograd =
+      mode == NYX__CONV_FORWARD ? nyx__winograd_takes(v) : nyx__winograd_takes_adjoint(v);
+  if (winograd) ways |= 1u << NYX__CONV_WINOGRAD;
   return ways;
 }
 
@@ -477,7 +538,7 @@ static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
     return input_turned(ctx, v, y, weight, x, way);
   conv_run r = start(ctx, v, x, weight, y);
   if (way == NYX__CONV_IMAGE) return input_image(&r);
-  divide_channels(&r);
+  divide_channels(&r, parts(UNITS, v->images * v->groups));
   plan_tiles(&r);
   double work = (double)(r.tiles.images * r.positions) * (double)r.out_group *
                 (double)(r.chunk * r.taps);
@@ -489,10 +550,11 @@ static nyx_status weight_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                             const void *x, void *weight, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_weight(ctx, v, y, x, weight);
   if (way == NYX__CONV_PRODUCT) return nyx__conv_product_weight(ctx, v, y, x, weight);
+  if (way == NYX__CONV_WINOGRAD) return nyx__winograd_adjoint(ctx, v, y, x, weight);
   conv_run r = start(ctx, v, x, weight, y);
   int64_t count = weight_count(&r);
   if (way == NYX__CONV_IMAGE) return weight_image(&r);
-  divide_channels(&r);
+  divide_channels(&r, 1);
   plan_tiles(&r);
   int64_t most = SEGMENTS / (v->groups * r.chunks) + 1;
   int64_t memory = (int64_t)(SEGMENT_BYTES / (size_t)(count * r.item));

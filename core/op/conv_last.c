@@ -4,7 +4,7 @@
  * a row of taps, are side by side. Only where there is padding is it read from rows with
  * zeros around them, which a unit of work copies for itself. The weight is packed once.
  * Units depend on sizes alone, so results do not depend on the number of threads. Read
- * next: kernels/cpu/last.h, kernels/cpu/gemm.h, depthwise_last.c. */
+ * next: kernels/cpu/last.h, kernels/cpu/gemm.h, depthwise_last.c, winograd_last.c. */
 #include "conv_last.h"
 
 #include <nyx/parallel.h>
@@ -354,10 +354,8 @@ int64_t nyx__last_grain(double work, double range) {
   return grain > 0 ? grain : 1;
 }
 
-static nyx_status run_sum(const nyx__last_sum *s) {
+nyx_status nyx__last_plain(const nyx__last_sum *s) {
   last_run r;
-  if (nyx_dtype_size(s->dtype) < sizeof(float)) return nyx__conv_low(s);
-  if (s->in == 1 && s->out == 1) return nyx__depthwise_last(s);
   plan(&r, s);
   size_t bytes = (size_t)(r.group_bytes * s->groups);
   if (!(r.packed = nyx_memory_alloc(bytes))) return nyx__no_memory(s->ctx, bytes);
@@ -369,6 +367,12 @@ static nyx_status run_sum(const nyx__last_sum *s) {
                    nyx__last_grain(work, RANGE_WORK), run_range, &r);
   nyx_memory_free(r.packed);
   return nyx__last_finish(s->ctx, &r.status, r.padded_bytes);
+}
+
+static nyx_status run_sum(const nyx__last_sum *s) {
+  if (nyx_dtype_size(s->dtype) < sizeof(float)) return nyx__conv_low(s);
+  if (s->in == 1 && s->out == 1) return nyx__depthwise_last(s);
+  return nyx__winograd_last_takes(s) ? nyx__winograd_last(s) : nyx__last_plain(s);
 }
 
 /* Forward */

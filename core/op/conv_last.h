@@ -44,6 +44,13 @@ nyx_status nyx__last_finish(nyx_context *ctx, atomic_int *status,
                             size_t bytes) NYX_MUST_CHECK;
 int64_t nyx__last_grain(double work, double range);
 
+/* winograd_last.c: 3 x 3 kernels with a quarter of the multiplications, where that is
+ * faster, by sizes. Scratch: 256 MiB at most for the weight, 2 MiB per thread. Images
+ * with results that are not finite are computed again by the plain sum (conv_last.c). */
+bool nyx__winograd_last_takes(const nyx__last_sum *s);
+nyx_status nyx__winograd_last(const nyx__last_sum *s) NYX_MUST_CHECK;
+nyx_status nyx__last_plain(const nyx__last_sum *s) NYX_MUST_CHECK;
+
 /* depthwise_last.c: one channel in and out of each group. */
 nyx_status nyx__depthwise_last(const nyx__last_sum *s) NYX_MUST_CHECK;
 /* weight (channels, taps) = the adjoint with respect to it. */

@@ -1,9 +1,10 @@
 /* Dense convolutions as products: y = weight (output channels x terms) times the column
  * matrix (terms x output positions), terms being (input channel, tap). The weight is
- * packed once; then each unit of work packs its own columns, block of terms by block of
- * terms, from rows of the images that it has padded, and multiplies. Units depend on
- * sizes alone, so results do not depend on the number of threads. Read next:
- * kernels/cpu/patches.h, kernels/cpu/gemm.h. */
+ * packed once, or read where it lies when few positions use it; then each unit of work
+ * packs its own columns, block of terms by block of terms, from rows of the images that
+ * it has padded, and multiplies. Units depend on sizes alone, so results do not depend on
+ * the number of threads. Read next: kernels/cpu/patches.h, kernels/cpu/gemm.h,
+ * kernels/cpu/last.h. */
 #include "conv_product.h"
 
 #include <nyx/parallel.h>
@@ -11,6 +12,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/gemm.h"
+#include "../../kernels/cpu/last.h"
 #include "../../kernels/cpu/patches.h"
 #include "../linalg/blas.h"
 #include "../tensor/packed.h"
@@ -23,15 +25,18 @@
 #define SCRATCH_BYTES ((int64_t)8 << 20)
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
 #define LARGEST ((int64_t)1 << 24)     /* sizes; below it products of two are in range */
+#define MOST_TILE_ROWS 16              /* in any kernel */
+#define PAGE 4096 /* rows so far apart share few lines of the first cache */
 
 typedef struct product_run {
   nyx_context *ctx;
   const nyx__conv *v;
   const nyx_gemm_kernel *gemm;
+  const nyx_last_kernel *last;
   const nyx_patches_kernel *patches;
   int64_t item;
   const char *x, *weight, *bias;
-  char *y, *a; /* a: the packed weight; NULL: units pack what they need */
+  char *y, *a; /* a: the packed weight; NULL: read in place, or packed by units */
   int64_t taps, positions, plane, in_group, out_group, terms;
   nyx_row_padding padding;
   int64_t pitch, span;       /* of padded rows; rows that one output row sees */
@@ -39,7 +44,8 @@ typedef struct product_run {
   int64_t columns, rows;     /* of a unit, at most */
   int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
   int64_t row_units;         /* divisions of the output channels of a group */
-  bool once; /* one block of columns: no block of the weight is used again */
+  bool once;     /* one block of columns: no block of the weight is used again */
+  bool in_place; /* then its rows are read where they lie */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes, a_bytes;
   atomic_int status;
 } product_run;
@@ -98,6 +104,7 @@ static bool describe(product_run *r, const nyx__conv *v) {
   *r = (product_run){
       .v = v,
       .gemm = &nyx__cpu_kernels()->gemm->type[v->dtype == NYX_FLOAT64],
+      .last = &nyx__cpu_kernels()->last->type[v->dtype == NYX_FLOAT64],
       .patches = &nyx__cpu_kernels()->patches->type[v->dtype == NYX_FLOAT64],
       .item = (int64_t)nyx_dtype_size(v->dtype),
       .in_group = v->in_channels / v->groups,
@@ -147,7 +154,9 @@ static bool plan(product_run *r, const nyx__conv *v) {
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
   r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
-  r->a_bytes = r->once ? (size_t)(row_block(r) * r->depth * r->item) : 0;
+  r->in_place = r->once && r->terms * r->item % PAGE != 0;
+  bool packs = r->once && !r->in_place;
+  r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
   return true;
 }
 
@@ -314,6 +323,32 @@ static void pack_columns(const product_run *r, const unit *u, int64_t depth) {
   }
 }
 
+/* By rows of the weight where they lie: a few, while they are in the first cache, with
+ * all columns. */
+static void multiply_in_place(const product_run *r, const unit *u, int64_t term,
+                              int64_t depth, char *c, int64_t ldc) {
+  const void *a[MOST_TILE_ROWS];
+  void *to[MOST_TILE_ROWS];
+  const int64_t run = 0;
+  nyx_last_product p = {.n = u->q1 - u->q0,
+                        .a = a,
+                        .run = &run,
+                        .runs = 1,
+                        .length = depth,
+                        .b = u->panels,
+                        .c = to,
+                        .add = term > 0};
+  for (int64_t row = u->o0; row < u->o1; row += r->width) {
+    p.m = least(r->width, u->o1 - row);
+    for (int64_t i = 0; i < p.m; i++) {
+      int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
+      a[i] = r->weight + at * r->item;
+      to[i] = c + (row + i - u->o0) * ldc * r->item;
+    }
+    r->last->product(&p);
+  }
+}
+
 static void multiply(const product_run *r, const unit *u, int64_t term, int64_t depth,
                      char *c, int64_t ldc) {
   int64_t block = row_block(r);
@@ -377,7 +412,10 @@ static void run_unit(product_run *r, unit *u) {
     pad_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
     find_offsets(r, u, term, depth);
     pack_columns(r, u, depth);
-    multiply(r, u, term, depth, c, ldc);
+    if (r->in_place)
+      multiply_in_place(r, u, term, depth, c, ldc);
+    else
+      multiply(r, u, term, depth, c, ldc);
   }
   if (r->bias) add_bias(r, u, c, ldc);
   if (!r->per_image) spread(r, u);
@@ -457,7 +495,7 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   nyx__packed *kept = kept_weight(&r, bytes);
   if (kept) {
     r.a = kept->data;
-    r.once = false;
+    r.once = r.in_place = false;
   } else if (!r.once) {
     if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
     pack_all(&r, r.a);

@@ -99,12 +99,62 @@ static void TYPED(spread_tap)(const nyx__conv *v, const TYPED(tap) * tap, T *pla
   }
 }
 
+/* Three taps side by side in steps of two, as of most kernels that halve an image: the
+ * first of one position meets the last of the one before. from: rows ld apart. */
+static inline void TYPED(add_three)(T *restrict to, const T *restrict from, int64_t ld,
+                                    int64_t n) {
+  const T *restrict middle = from + ld, *restrict last = from + 2 * ld;
+  to[0] += from[0];
+  for (int64_t q = 0; q < n - 1; q++) {
+    to[2 * q + 1] += middle[q];
+    to[2 * q + 2] += last[q] + from[q + 1];
+  }
+  to[2 * n - 1] += middle[n - 1];
+  to[2 * n] += last[n - 1];
+}
+
+/* Such rows of a kernel; where one is outside, tap by tap. */
+static void TYPED(spread_three)(const nyx__conv *v, const TYPED(tap) tap[3], T *plane,
+                                int64_t p0, int64_t p1, const T *from, int64_t ld) {
+  const int64_t width = v->window[1].out, row = v->window[0].stride * v->window[1].in;
+  const int64_t x_lo = tap[0].x_lo, x_hi = tap[2].x_hi;
+  int64_t oy = p0 / width, begin = p0 % width, left = p1 - p0;
+  T *to = plane + (v->window[0].stride * oy + tap->y) * v->window[1].in + tap->x;
+  for (; left > 0; oy++, begin = 0, to += row) {
+    int64_t end = begin + left < width ? begin + left : width;
+    int64_t lo = x_lo > begin ? x_lo : begin, hi = x_hi < end ? x_hi : end;
+    if (oy >= tap->y_lo && oy < tap->y_hi) {
+      if (lo < hi) TYPED(add_three)(to + 2 * lo, from + (lo - begin), ld, hi - lo);
+      for (int64_t o = begin; o < end; o++) {
+        if (o == lo && lo < hi) o = hi; /* done */
+        for (int64_t j = 0; o < end && j < 3; j++) {
+          if (o >= tap[j].x_lo && o < tap[j].x_hi)
+            to[2 * o + j] += from[j * ld + o - begin];
+        }
+      }
+    }
+    from += end - begin;
+    left -= end - begin;
+  }
+}
+
 /* The adjoint of gather. */
 static void TYPED(spread)(const nyx__conv *v, void *planes, int64_t channels,
                           int64_t plane, int64_t p0, int64_t p1, const void *columns,
                           int64_t ld) {
-  int64_t taps = v->window[0].kernel * v->window[1].kernel;
-  for (int64_t t = 0; t < taps; t++) {
+  const nyx__window *wx = &v->window[1];
+  int64_t taps = v->window[0].kernel * wx->kernel;
+  bool threes = wx->stride == 2 && wx->kernel == 3 && wx->dilation == 1;
+  for (int64_t t = 0; threes && t < taps; t += 3) {
+    const TYPED(tap)
+        tap[] = {TYPED(tap_at)(v, t), TYPED(tap_at)(v, t + 1), TYPED(tap_at)(v, t + 2)};
+    for (int64_t c = 0; c < channels; c++) {
+      TYPED(spread_three)
+      (v, tap, (T *)planes + c * plane, p0, p1, (const T *)columns + (c * taps + t) * ld,
+       ld);
+    }
+  }
+  for (int64_t t = 0; !threes && t < taps; t++) {
     TYPED(tap) tap = TYPED(tap_at)(v, t);
     for (int64_t c = 0; c < channels; c++) {
       TYPED(spread_tap)

@@ -36,6 +36,13 @@ static ALWAYS_INLINE void TYPED(put)(T *to, V v, int64_t live, const T *end) {
   } else {
     _mm512_mask_storeu_pd(to, (__mmask8)((1u << live) - 1), (__m512d)v);
   }
+#elif defined(__AVX2__)
+  (void)end;
+  if (sizeof(T) == 4) {
+    _mm256_maskstore_ps((float *)to, (__m256i)TYPED(mask)(live), (__m256)v);
+  } else {
+    _mm256_maskstore_pd((double *)to, (__m256i)TYPED(mask)(live), (__m256d)v);
+  }
 #else
   if (live == LANES || end - to >= LANES) {
     STORE(to, v);
@@ -59,8 +66,8 @@ static inline V TYPED(evens)(V a, V b) {
 #endif
 }
 
-/* to[q] = from[q * step] for q < n, then zeros to the end of the vector unless that is
- * beyond `room`. Memory before `limit` may be read. */
+/* to[q] = from[q * step] for q < n. Zeros may be written behind these, before `room`.
+ * Memory before `limit` may be read. */
 static ALWAYS_INLINE void TYPED(copy_step)(T *to, const T *from, int64_t n,
                                            const int64_t step, int64_t room,
                                            const T *limit) {
@@ -71,12 +78,11 @@ static ALWAYS_INLINE void TYPED(copy_step)(T *to, const T *from, int64_t n,
   for (; q < n; q += LANES) {
     const T *at = from + q * step;
     int64_t live = n - q < LANES ? n - q : LANES;
-    bool whole = q + LANES <= room;
-    if (step == 1 && whole && limit - at >= LANES) {
-      STORE(to + q, TYPED(keep)(LOAD(at), TYPED(mask)(live)));
-    } else if (step == 2 && whole && limit - at >= 2 * LANES) {
+    if (step == 1 && limit - at >= LANES) {
+      TYPED(put)(to + q, TYPED(keep)(LOAD(at), TYPED(mask)(live)), live, to + room);
+    } else if (step == 2 && limit - at >= 2 * LANES) {
       V all = TYPED(evens)(LOAD(at), LOAD(at + LANES));
-      STORE(to + q, TYPED(keep)(all, TYPED(mask)(live)));
+      TYPED(put)(to + q, TYPED(keep)(all, TYPED(mask)(live)), live, to + room);
     } else {
       for (int64_t l = 0; l < live; l++) to[q + l] = at[l * step];
     }

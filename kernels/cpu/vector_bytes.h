@@ -2,8 +2,11 @@
 #ifndef NYX_KERNELS_CPU_VECTOR_BYTES_H
 #define NYX_KERNELS_CPU_VECTOR_BYTES_H
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32

@@ -6,9 +6,6 @@
 
 #include "cpu.h"
 #include "vector_bytes.h"
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #define SIDE NYX_WINOGRAD_SIDE
 #define SEEN 6   /* inputs that a tile sees in each direction, and points */
@@ -20,7 +17,7 @@
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \
     VECTOR_BYTES / sizeof(T), weight_##name, sizeof(stage_##name), input_##name,         \
-        output_##name                                                                    \
+        output_##name, gradient_##name, taps_##name, place_##name, give_##name           \
   }
 
 const nyx_winograd_kernels NYX_PATH(winograd) = {

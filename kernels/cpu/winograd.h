@@ -2,8 +2,9 @@
  * "Fast algorithms for convolutional neural networks", 2015): a tile of 4 x 4 outputs is
  * 36 products, of 6 x 6 inputs and a kernel as polynomials' values at the points 0,
  * +-sqrt(1/2), +-sqrt(2) and infinity. Summed over channels each of the 36 is a matrix
- * product, whose panels are written and read here. Read next: winograd_type.h,
- * core/op/winograd.c. */
+ * product, whose panels are written and read here. Summed over tiles instead, with both
+ * sides' transforms turned round, it is the gradient of a kernel. Read next:
+ * winograd_type.h, core/op/winograd.c, core/op/winograd_weight.c. */
 #ifndef NYX_KERNELS_CPU_WINOGRAD_H
 #define NYX_KERNELS_CPU_WINOGRAD_H
 
@@ -52,6 +53,20 @@ typedef struct nyx_winograd_kernel {
    * `more`: the next channel follows. Strips note what is not finite. */
   void (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
                  const void *bias, void *y, bool more);
+  /* For the gradient of the weight. The outputs' gradients in place of the inputs, zeros
+   * beyond them (a strip's x, top and left say where they are, height and width the size
+   * of a plane); and 36 sums of channels side by side to the nine taps of each. Whether
+   * these are all finite. */
+  void (*gradient)(const nyx_winograd_block *b, const void *y, int64_t channels,
+                   void *stage, void *to, int64_t step, int64_t columns, int64_t panel);
+  bool (*taps)(const void *sums, int64_t step, int64_t channels, void *to);
+  /* For channels-last images: the channels of the 36 places that a tile sees, row by row
+   * (NULL: zeros), to a row of 36 matrices, in whole vectors; and such a row of products
+   * to its 16 places (NULL: not there), plus bias (NULL: none). Whether these are all
+   * finite. */
+  void (*place)(const void *const *from, int64_t channels, void *to, int64_t step);
+  bool (*give)(const void *sums, int64_t step, const void *bias, int64_t channels,
+               void *const *to);
 } nyx_winograd_kernel;
 
 typedef struct nyx_winograd_kernels {

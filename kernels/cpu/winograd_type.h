@@ -119,6 +119,36 @@ static ALWAYS_INLINE void TYPED(output_points)(const V m[SEEN], V to[SIDE]) {
   to[3] = (T)0.5 * odd_half + 2 * odd_two + m[5];
 }
 
+/* Four outputs to the points, and the points to three taps: the two before, turned round,
+ * for the gradient of the weight. */
+static ALWAYS_INLINE void TYPED(gradient_points)(const V d[SIDE], V to[SEEN]) {
+  V even_half = d[0] + (T)0.5 * d[2], odd_half = ROOT_HALF * (d[1] + (T)0.5 * d[3]);
+  V even_two = d[0] + 2 * d[2], odd_two = ROOT_TWO * (d[1] + 2 * d[3]);
+  to[0] = d[0];
+  to[1] = even_half + odd_half;
+  to[2] = even_half - odd_half;
+  to[3] = even_two + odd_two;
+  to[4] = even_two - odd_two;
+  to[5] = d[3];
+}
+
+static ALWAYS_INLINE void TYPED(tap_points)(const V m[SEEN], V to[3]) {
+  V even_half = (T)(-2.0 / 3) * (m[1] + m[2]), odd_half = (T)(-2.0 / 3) * (m[1] - m[2]);
+  V even_two = (T)(1.0 / 6) * (m[3] + m[4]), odd_two = (T)(1.0 / 6) * (m[3] - m[4]);
+  to[0] = m[0] + even_half + even_two;
+  to[1] = ROOT_HALF * odd_half + ROOT_TWO * odd_two;
+  to[2] = (T)0.5 * even_half + 2 * even_two + m[5];
+}
+
+/* What a tile sees of one direction to the points: inputs, or its outputs' gradients. */
+static ALWAYS_INLINE void TYPED(seen_points)(const bool outputs, const V d[SEEN],
+                                             V to[SEEN]) {
+  if (outputs)
+    TYPED(gradient_points)(d, to);
+  else
+    TYPED(input_points)(d, to);
+}
+
 /* A vector of output channels at a time; what it writes beyond the panel's width is
  * written over by the next channel. */
 static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, void *to,
@@ -181,14 +211,16 @@ static void TYPED(find_slots)(const nyx_winograd_block *b, TYPED(stage) * stage)
 
 /* Two vectors of columns of six rows, to LANES / 2 slots of each plane; more is written,
  * and written over by what comes next. */
-static ALWAYS_INLINE void TYPED(stage_vectors)(const T *const row[SEEN], int64_t column,
+static ALWAYS_INLINE void TYPED(stage_vectors)(const bool outputs,
+                                               const T *const row[SEEN], int64_t column,
                                                const TYPED(part) live[2],
                                                const bool whole, T *stage) {
   V d[2][SEEN], all[2][SEEN];
+  const int seen = outputs ? SIDE : SEEN;
   UNROLL for (int h = 0; h < 2; h++) {
-    UNROLL for (int i = 0; i < SEEN; i++) d[h][i] =
+    UNROLL for (int i = 0; i < seen; i++) d[h][i] =
         whole || row[i] ? TYPED(load_part)(row[i] + column + h * LANES, live[h]) : (V){0};
-    TYPED(input_points)(d[h], all[h]);
+    TYPED(seen_points)(outputs, d[h], all[h]);
   }
   UNROLL for (int f = 0; f < PHASES; f++) {
     TYPED(lanes) from;
@@ -199,12 +231,15 @@ static ALWAYS_INLINE void TYPED(stage_vectors)(const T *const row[SEEN], int64_t
 }
 
 /* The same strip of the next channel is asked for meanwhile: nothing guesses it. */
-static void TYPED(stage_strip)(const nyx_winograd_block *b, const nyx_winograd_strip *s,
-                               const T *plane, bool more, T *stage) {
+static ALWAYS_INLINE void TYPED(stage_strip)(const bool outputs,
+                                             const nyx_winograd_block *b,
+                                             const nyx_winograd_strip *s, const T *plane,
+                                             bool more, T *stage) {
   const T *row[SEEN];
-  int64_t columns = s->count * SIDE + SEEN - SIDE;
-  bool whole = s->top >= 0 && s->top + SEEN <= b->height;
-  for (int i = 0; i < SEEN; i++) {
+  const int seen = outputs ? SIDE : SEEN;
+  int64_t columns = s->count * SIDE + seen - SIDE;
+  bool whole = s->top >= 0 && s->top + seen <= b->height;
+  for (int i = 0; i < seen; i++) {
     int64_t y = s->top + i;
     row[i] = y >= 0 && y < b->height ? plane + y * b->width : NULL;
   }
@@ -213,44 +248,44 @@ static void TYPED(stage_strip)(const nyx_winograd_block *b, const nyx_winograd_s
     TYPED(part)
     live[] = {TYPED(part_of)(-column, b->width - column),
               TYPED(part_of)(-column - LANES, b->width - column - LANES)};
-    for (int i = 0; more && i < SEEN; i++) {
+    for (int i = 0; more && i < seen; i++) {
       const char *next = (const char *)(row[i] + b->height * b->width + column);
       if (row[i])
         for (int64_t p = 0; p < 2 * VECTOR_BYTES; p += 64) __builtin_prefetch(next + p);
     }
     if (whole)
-      TYPED(stage_vectors)(row, column, live, true, stage);
+      TYPED(stage_vectors)(outputs, row, column, live, true, stage);
     else
-      TYPED(stage_vectors)(row, column, live, false, stage);
+      TYPED(stage_vectors)(outputs, row, column, live, false, stage);
   }
 }
 
 /* A vector of tiles, whose slots are from[] after the first. */
-static ALWAYS_INLINE void TYPED(input_vector)(const T *stage, const bool together,
-                                              TYPED(lanes) from, T *to, int64_t step) {
+static ALWAYS_INLINE void TYPED(tile_vector)(const bool outputs, const T *stage,
+                                             const bool together, TYPED(lanes) from,
+                                             T *to, int64_t step) {
+  const int seen = outputs ? SIDE : SEEN;
   UNROLL for (int i = 0; i < SEEN; i++) {
     V d[SEEN], all[SEEN];
-    UNROLL for (int j = 0; j < SEEN; j++) {
+    UNROLL for (int j = 0; j < seen; j++) {
       const T *at = stage + (i * PHASES + j % PHASES) * SLOTS + j / PHASES;
       d[j] = together ? LOAD(at) : TYPED(pick)(LOAD(at), LOAD(at + LANES), from);
     }
-    TYPED(input_points)(d, all);
+    TYPED(seen_points)(outputs, d, all);
     UNROLL for (int j = 0; j < SEEN; j++, to += step) STORE(to, all[j]);
   }
 }
 
-static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t channels,
-                         void *scratch, void *to, int64_t step, int64_t columns,
-                         int64_t panel) {
-  TYPED(stage) *stage = scratch;
-  const T *plane = x;
-  T *row = to;
+static ALWAYS_INLINE void TYPED(tiles)(const bool outputs, const nyx_winograd_block *b,
+                                       const T *plane, int64_t channels,
+                                       TYPED(stage) * stage, T *row, int64_t step,
+                                       int64_t columns, int64_t panel) {
   TYPED(find_slots)(b, stage);
   for (int64_t c = 0; c < channels; c++, plane += b->height * b->width, row += columns) {
     for (int64_t i = 0; i < b->strips; i++) {
       const nyx_winograd_strip *s = &b->strip[i];
       TYPED(stage_strip)
-      (b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
+      (outputs, b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
     }
     for (int64_t t = 0; t < b->tiles; t += LANES) {
       const TINT *from = stage->from[t / LANES];
@@ -258,11 +293,51 @@ static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t cha
       T *at = row + t / columns * panel + t % columns;
       TYPED(lanes) slots = *(const TYPED(lanesu) *)from;
       if (from[LANES - 1] == LANES - 1)
-        TYPED(input_vector)(tiles, true, slots, at, step);
+        TYPED(tile_vector)(outputs, tiles, true, slots, at, step);
       else
-        TYPED(input_vector)(tiles, false, slots, at, step);
+        TYPED(tile_vector)(outputs, tiles, false, slots, at, step);
     }
   }
+}
+
+static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t channels,
+                         void *stage, void *to, int64_t step, int64_t columns,
+                         int64_t panel) {
+  TYPED(tiles)(false, b, x, channels, stage, to, step, columns, panel);
+}
+
+static void TYPED(gradient)(const nyx_winograd_block *b, const void *y, int64_t channels,
+                            void *stage, void *to, int64_t step, int64_t columns,
+                            int64_t panel) {
+  TYPED(tiles)(true, b, y, channels, stage, to, step, columns, panel);
+}
+
+/* A vector of channels at a time, whose nine taps are put side by side. */
+static bool TYPED(taps)(const void *sums, int64_t step, int64_t channels, void *to) {
+  T *out = to;
+  V check = {0};
+  for (int64_t c = 0; c < channels; c += LANES) {
+    const T *from = (const T *)sums + c;
+    TYPED(part) live = TYPED(part_of)(0, channels - c);
+    V column[3][SEEN], taps[NYX_WINOGRAD_TAPS];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      V m[SEEN], all[3];
+      UNROLL for (int i = 0; i < SEEN; i++) m[i] =
+          TYPED(load_part)(from + (i * SEEN + j) * step, live);
+      TYPED(tap_points)(m, all);
+      UNROLL for (int i = 0; i < 3; i++) column[i][j] = all[i];
+    }
+    UNROLL for (int i = 0; i < 3; i++) TYPED(tap_points)(column[i], taps + 3 * i);
+    UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) check += 0 * taps[i];
+    int64_t n = channels - c < LANES ? channels - c : LANES;
+    for (int64_t l = 0; l < n; l++, out += NYX_WINOGRAD_TAPS) {
+      UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) out[i] =
+          ((const T *)taps)[i * LANES + l];
+    }
+  }
+  T sum = 0;
+  for (int l = 0; l < LANES; l++) sum += check[l];
+  return sum == 0;
 }
 
 #define ROW ((SIDE + 1) * LANES) /* a vector may be read beyond what is written */
@@ -370,6 +445,61 @@ static void TYPED(output)(const nyx_winograd_block *b, const void *products, int
   T sum = 0;
   for (int l = 0; l < LANES; l++) sum += check[l];
   if (sum != 0) TYPED(note_infinite)(b, y);
+}
+
+/* Channels-last: the channels of a place lie side by side, a vector of them is done at a
+ * time. */
+static void TYPED(place)(const void *const *from, int64_t channels, void *to,
+                         int64_t step) {
+  for (int64_t c = 0; c < channels; c += LANES) {
+    TYPED(part) live = TYPED(part_of)(0, channels - c);
+    V row[SEEN][SEEN], all[SEEN];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      V d[SEEN];
+      UNROLL for (int i = 0; i < SEEN; i++) {
+        const T *at = from[i * SEEN + j];
+        d[i] = at ? TYPED(load_part)(at + c, live) : (V){0};
+      }
+      TYPED(input_points)(d, all);
+      UNROLL for (int i = 0; i < SEEN; i++) row[i][j] = all[i];
+    }
+    T *out = (T *)to + c;
+    UNROLL for (int i = 0; i < SEEN; i++) {
+      TYPED(input_points)(row[i], all);
+      UNROLL for (int j = 0; j < SEEN; j++, out += step) STORE(out, all[j]);
+    }
+  }
+}
+
+static bool TYPED(give)(const void *sums, int64_t step, const void *bias,
+                        int64_t channels, void *const *to) {
+  V check = {0};
+  for (int64_t c = 0; c < channels; c += LANES) {
+    TYPED(part) live = TYPED(part_of)(0, channels - c);
+    const T *from = (const T *)sums + c;
+    V plus = bias ? TYPED(load_part)((const T *)bias + c, live) : (V){0};
+    V row[SIDE][SEEN], y[SIDE];
+    UNROLL for (int j = 0; j < SEEN; j++) {
+      V m[SEEN];
+      UNROLL for (int i = 0; i < SEEN; i++) m[i] =
+          TYPED(load_part)(from + (i * SEEN + j) * step, live);
+      TYPED(output_points)(m, y);
+      UNROLL for (int i = 0; i < SIDE; i++) row[i][j] = y[i];
+    }
+    UNROLL for (int i = 0; i < SIDE; i++) {
+      TYPED(output_points)(row[i], y);
+      UNROLL for (int j = 0; j < SIDE; j++) {
+        T *at = to[i * SIDE + j];
+        if (!at) continue;
+        y[j] += plus;
+        check += 0 * y[j];
+        TYPED(store_part)(at + c, y[j], live);
+      }
+    }
+  }
+  T sum = 0;
+  for (int l = 0; l < LANES; l++) sum += check[l];
+  return sum == 0;
 }
 
 #undef V

@@ -132,8 +132,9 @@ def system_openblas_side(candidates, threads):
 
 
 def onednn_side(candidates, threads):
-    """A program made here: against the library beside some Python (PyPI), or the system's."""
-    places = [os.path.dirname(os.path.dirname(python)) for python in candidates] + [""]
+    """A program made here: against the system's library, whose threads are OpenMP's, or PyPI's
+    beside some Python, which goes through SYCL: 11 us or more for the least call."""
+    places = [""] + [os.path.dirname(os.path.dirname(python)) for python in candidates]
     source = os.path.join(HERE, "onednn.c")
     for place in places:
         if place and not os.path.exists(f"{place}/include/dnnl.h"):
@@ -145,13 +146,14 @@ def onednn_side(candidates, threads):
                                capture_output=True)
         if built.returncode:
             continue
-        environment = {"ONEDNN_VERBOSE": "none"}
+        environment = {"ONEDNN_VERBOSE": "none"}  # OMP_NUM_THREADS is set for all
         if place:
-            environment["LD_LIBRARY_PATH"] = f"{place}/lib"
+            environment.update(LD_LIBRARY_PATH=f"{place}/lib", DPCPP_CPU_NUM_CUS=str(threads))
             if os.path.exists(f"{place}/lib/libintelocl.so"):
                 environment["OCL_ICD_FILENAMES"] = f"{place}/lib/libintelocl.so"
         side = Side([program], True, **environment)
         if side.name:
+            side.name += f", {threads} threads"
             return side
     return None
 
@@ -161,7 +163,7 @@ PEERS = [
     ("torch", torch_side, "pip install torch==2.13.0 (Python package)"),
     ("openblas", openblas_side, "pip install scipy-openblas32 (Python package)"),
     ("openblas-system", system_openblas_side, "apt-get install libopenblas0-pthread"),
-    ("onednn", onednn_side, "pip install onednn onednn-devel (Python packages), or apt-get install libdnnl-dev"),
+    ("onednn", onednn_side, "apt-get install libdnnl-dev, or pip install onednn onednn-devel (Python packages)"),
     ("numpy", numpy_side, "pip install numpy (Python package)"),
 ]
 

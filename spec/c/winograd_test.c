@@ -2,9 +2,10 @@
  * and vectors, padding of any sign, groups, more channels than a block has terms. Errors
  * are measured in roundings of the sum of absolute products. Then what it is chosen for,
  * and that nothing depends on threads, on how the weight is kept, on infinities
- * elsewhere. */
+ * elsewhere. The same for the gradient of the weight, and for channels-last images. */
 #include "core/op/winograd.h"
 
+#include "core/op/conv_last.h"
 #include "core/op/conv_product.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
@@ -255,6 +256,333 @@ static void gradient(void) {
   drop(&turned);
 }
 
+/* The gradient of the weight: a sum of y times x for each tap, and the sizes. */
+static void plain_adjoint(data *d, double *weight, double *size) {
+  const nyx__conv *v = &d->v;
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
+  for (int64_t t = 0; t < d->n[1]; t++) {
+    int64_t o = t / 9 / ins, c = o / outs * ins + t / 9 % ins;
+    weight[t] = size[t] = 0;
+    for (int64_t i = 0; i < v->images * wy->out * wx->out; i++) {
+      int64_t n = i / wx->out / wy->out, row = i / wx->out % wy->out,
+              column = i % wx->out;
+      int64_t y = row + t % 9 / 3 - wy->pad, x = column + t % 3 - wx->pad;
+      if (y < 0 || y >= wy->in || x < 0 || x >= wx->in) continue;
+      double product =
+          d->x[((n * v->in_channels + c) * wy->in + y) * wx->in + x] *
+          d->y[((n * v->out_channels + o) * wy->out + row) * wx->out + column];
+      weight[t] += product;
+      size[t] += fabs(product);
+    }
+  }
+}
+
+/* Sums of more tiles than a block or a segment has. */
+static const shape adjoints[] = {
+    {40, 16, 17, 1, {14, 14}, {1, 1}}, /* two segments of some blocks */
+    {2, 70, 80, 1, {17, 10}, {1, 1}}, /* parts of both channels, which share transforms */
+    {13, 33, 75, 1, {14, 14}, {1, 1}},
+};
+
+static data adjoint_data(int i, nyx_dtype dtype) {
+  const int more = sizeof adjoints / sizeof *adjoints;
+  data d = make_data(i < more ? &adjoints[i] : &shapes[i - more], dtype);
+  free(d.out);
+  d.out = as_dtype(dtype, d.y, d.n[2]);
+  return d;
+}
+enum { ADJOINTS = SHAPES + sizeof adjoints / sizeof *adjoints };
+
+/* Errors are relative to the largest of nine taps' sizes: measured are 10 at most. */
+static void adjoint_against_loops(void) {
+  for (int i = 0; i < 2 * ADJOINTS; i++) {
+    data d = adjoint_data(i / 2, i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
+    double *expect = zeros(d.n[1]), *size = zeros(d.n[1]), worst = 0;
+    plain_adjoint(&d, expect, size);
+    double unit = i % 2 ? 0x1p-53 : 0x1p-24;
+    CHECK_OK(ctx, nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]));
+    for (int64_t q = 0; q < d.n[1]; q++) {
+      double off = fabs(value(&d, d.in[1], q) - expect[q]) / unit, most = 0;
+      for (int64_t t = q / 9 * 9; t < q / 9 * 9 + 9; t++) most = fmax(most, size[t]);
+      if (off > 0) worst = fmax(worst, off / most);
+      if (isnan(off)) worst = INFINITY;
+    }
+    if (getenv("SHOW")) printf("# adjoint %d %g\n", i, worst);
+    CHECK_AT(worst <= BOUND, "error", " of adjoint %d: %g roundings", i / 2, worst);
+    free(expect);
+    free(size);
+    drop(&d);
+  }
+}
+
+static void adjoint_bits(void) {
+  static const int counts[] = {1, 2, 5};
+  for (int i = 0; i < ADJOINTS; i++) {
+    data d = adjoint_data(i, NYX_FLOAT32);
+    size_t bytes = (size_t)d.n[1] * sizeof(float);
+    void *first = malloc(bytes);
+    REQUIRE(CHECK(first != NULL));
+    for (int k = 0; k < 3; k++) {
+      CHECK_OK(ctx, nyx_parallel_set_threads(counts[k]));
+      memset(d.in[1], 0xff, bytes);
+      CHECK_OK(ctx, nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]));
+      if (k == 0) memcpy(first, d.in[1], bytes);
+      CHECK_AT(memcmp(first, d.in[1], bytes) == 0, "bits", " of adjoint %d, %d threads",
+               i, counts[k]);
+    }
+    free(first);
+    drop(&d);
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+}
+
+/* What is not finite makes the result the plain product's. */
+static void adjoint_infinities(void) {
+  static const shape s = {2, 24, 24, 1, {9, 21}, {1, 1}};
+  static const float bad[] = {INFINITY, NAN, 3e38f};
+  data d = make_data(&s, NYX_FLOAT32);
+  size_t bytes = (size_t)d.n[1] * sizeof(float);
+  float *expect = malloc(bytes), *got = d.in[1], *y = d.out;
+  REQUIRE(CHECK(expect != NULL));
+  for (int64_t q = 0; q < d.n[2]; q++) y[q] = (float)number();
+  for (int i = 0; i < 6; i++) {
+    float *at = i < 3 ? (float *)d.in[0] + 3 * 9 * 21 + 100 : y + 5 * 9 * 21 + 11;
+    float was = *at;
+    *at = bad[i % 3];
+    CHECK_OK(ctx, nyx__winograd_adjoint(ctx, &d.v, y, d.in[0], got));
+    CHECK_OK(ctx, nyx__conv_product_weight(ctx, &d.v, y, d.in[0], expect));
+    CHECK(memcmp(expect, got, bytes) == 0);
+    int64_t finite = 0;
+    for (int64_t q = 0; q < d.n[1]; q++) finite += isfinite(got[q]) != 0;
+    CHECK(finite >= 23 * 24 * 9); /* one channel's kernels are not, at most */
+    *at = was;
+  }
+  free(expect);
+  drop(&d);
+}
+
+static void adjoint_without_memory(void) {
+  for (int i = 0; i < ADJOINTS; i++) {
+    data d = adjoint_data(i, NYX_FLOAT32);
+    nyx_memory_stats before, after;
+    nyx_memory_get_stats(&before);
+    nyx_status status = NYX_ERR_MEMORY;
+    int n = 0;
+    for (; status != NYX_OK && n < 500; n++) {
+      nyx_memory_fail_after(n);
+      status = nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]);
+      nyx_memory_fail_after(-1);
+      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+      nyx_memory_get_stats(&after);
+      CHECK_INT(after.live, before.live);
+    }
+    CHECK_OK(ctx, status);
+    CHECK(n > 1);
+    drop(&d);
+  }
+}
+
+static void adjoint_choice(void) {
+  static const struct {
+    shape s;
+    bool taken;
+  } cases[] = {
+      {{1, 64, 64, 1, {56, 56}, {1, 1}}, true},
+      {{1, 128, 128, 1, {28, 28}, {1, 1}}, true},
+      {{1, 256, 256, 1, {14, 14}, {1, 1}}, true},
+      {{16, 512, 512, 1, {7, 7}, {1, 1}}, true},
+      {{1, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* four tiles for 36 sums */
+      {{16, 3, 64, 1, {56, 56}, {1, 1}}, false},
+      {{1600, 512, 512, 1, {7, 7}, {1, 1}}, false}, /* no memory for short segments */
+      {{0, 64, 64, 1, {8, 8}, {1, 1}}, false},
+      {{1, 64, 64, 1, {0, 8}, {2, 2}}, false},
+  };
+  if (!nyx__cpu_kernels()->gemm->fast) return; /* a BLAS may be chosen */
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    nyx__conv v = conv_of(&cases[i].s, NYX_FLOAT32);
+    CHECK_AT(nyx__winograd_takes_adjoint(&v) == cases[i].taken, "choice",
+             " of adjoint %d", (int)i);
+    for (int k = 0; k < 3 && cases[i].taken; k++) {
+      nyx__conv other = v;
+      if (k == 0) other.window[0].stride = 2;
+      if (k == 1) other.window[1].dilation = 2;
+      if (k == 2) other.window[1].kernel = 5;
+      CHECK(!nyx__winograd_takes_adjoint(&other));
+    }
+  }
+}
+
+/* Channels-last: element i of (n, c, h, w) is there at: */
+static int64_t last_index(int64_t i, int64_t channels, int64_t plane) {
+  int64_t n = i / plane / channels, c = i / plane % channels;
+  return (n * plane + i % plane) * channels + c;
+}
+
+static void *as_last(const data *d, const double *from, int64_t n, int64_t channels,
+                     int64_t plane) {
+  double *turned = zeros(n);
+  for (int64_t i = 0; i < n; i++) turned[last_index(i, channels, plane)] = from[i];
+  void *result = as_dtype(d->v.dtype, turned, n);
+  free(turned);
+  return result;
+}
+
+/* The sum that d is, its x and y channels-last; the weight lies as it did. */
+static nyx__last_sum last_of(data *d) {
+  const nyx__conv *v = &d->v;
+  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
+  int64_t in = v->in_channels, out = v->out_channels, ins = in / v->groups;
+  void *x = as_last(d, d->x, d->n[0], in, wy->in * wx->in);
+  free(d->in[0]);
+  d->in[0] = x;
+  return (nyx__last_sum){.ctx = ctx,
+                         .dtype = v->dtype,
+                         .images = v->images,
+                         .groups = v->groups,
+                         .in = ins,
+                         .out = out / v->groups,
+                         .window = {*wy, *wx},
+                         .x = x,
+                         .weight = d->in[1],
+                         .bias = d->in[2],
+                         .y = d->out,
+                         .x_pixel = in,
+                         .x_row = in * wx->in,
+                         .x_image = in * wx->in * wy->in,
+                         .y_pixel = out,
+                         .y_row = out * wx->out,
+                         .y_image = out * wx->out * wy->out,
+                         .w_group = out / v->groups * ins * 9,
+                         .w_out = ins * 9,
+                         .w_in = 9,
+                         .w_tap = {3, 1}};
+}
+
+static void last_against_loops(void) {
+  for (int i = 0; i < 2 * SHAPES; i++) {
+    data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
+    plain(&d);
+    nyx__last_sum s = last_of(&d);
+    int64_t plane = d.v.window[0].out * d.v.window[1].out;
+    double unit = i % 2 ? 0x1p-53 : 0x1p-24, worst = 0;
+    CHECK_OK(ctx, nyx__winograd_last(&s));
+    for (int64_t q = 0; q < d.n[2]; q++) {
+      double got = value(&d, d.out, last_index(q, d.v.out_channels, plane));
+      double off = fabs(got - d.y[q]) / unit, size = tile_size(&d, q);
+      if (off > 0) worst = fmax(worst, off / size);
+      if (isnan(off)) worst = INFINITY;
+    }
+    if (getenv("SHOW")) printf("# last %d %g\n", i, worst);
+    CHECK_AT(worst <= BOUND, "error", " of shape %d: %g roundings", i / 2, worst);
+    drop(&d);
+  }
+}
+
+static void last_bits(void) {
+  static const int counts[] = {1, 2, 5};
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    nyx__last_sum s = last_of(&d);
+    size_t bytes = (size_t)d.n[2] * sizeof(float);
+    void *first = malloc(bytes);
+    REQUIRE(CHECK(first != NULL));
+    for (int k = 0; k < 3; k++) {
+      CHECK_OK(ctx, nyx_parallel_set_threads(counts[k]));
+      memset(d.out, 0xff, bytes);
+      CHECK_OK(ctx, nyx__winograd_last(&s));
+      if (k == 0) memcpy(first, d.out, bytes);
+      CHECK_AT(memcmp(first, d.out, bytes) == 0, "bits", " of shape %d, %d threads", i,
+               counts[k]);
+    }
+    free(first);
+    drop(&d);
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+}
+
+static void last_infinities(void) {
+  static const shape s = {5, 24, 24, 1, {9, 21}, {1, 1}};
+  static const float bad[] = {INFINITY, NAN, 3e38f};
+  data d = make_data(&s, NYX_FLOAT32);
+  nyx__last_sum sum = last_of(&d);
+  int64_t image = d.n[2] / 5, x = d.n[0] / 5;
+  size_t bytes = (size_t)image * sizeof(float);
+  float *before = malloc(5 * bytes), *expect = malloc(bytes), *in = d.in[0], *y = d.out;
+  REQUIRE(CHECK(before && expect));
+  CHECK_OK(ctx, nyx__winograd_last(&sum));
+  memcpy(before, y, 5 * bytes);
+  for (int i = 0; i < 3; i++) {
+    float was = in[3 * x + 100];
+    in[3 * x + 100] = bad[i];
+    CHECK_OK(ctx, nyx__winograd_last(&sum));
+    nyx__last_sum one = sum;
+    one.images = 1;
+    one.x = (const char *)(in + 3 * x);
+    one.y = (char *)expect;
+    CHECK_OK(ctx, nyx__last_plain(&one));
+    CHECK(memcmp(expect, y + 3 * image, bytes) == 0);
+    CHECK(memcmp(before, y, 3 * bytes) == 0);
+    CHECK(memcmp(before + 4 * image, y + 4 * image, bytes) == 0);
+    int64_t finite = 0;
+    for (int64_t q = 0; q < image; q++) finite += isfinite(y[3 * image + q]) != 0;
+    CHECK(finite >= image - 9 * 24);
+    in[3 * x + 100] = was;
+  }
+  free(before);
+  free(expect);
+  drop(&d);
+}
+
+static void last_choice(void) {
+  static const shape taken = {1, 64, 64, 1, {56, 56}, {1, 1}};
+  static const shape others[] = {
+      {1, 512, 512, 1, {7, 7}, {1, 1}}, /* kernels cost more than they save */
+      {1, 256, 256, 1, {14, 14}, {1, 1}},
+      {16, 3, 64, 1, {56, 56}, {1, 1}},
+      {1, 64, 64, 1, {4, 4}, {1, 1}},
+  };
+  data d = make_data(&taken, NYX_FLOAT32);
+  nyx__last_sum s = last_of(&d);
+  CHECK(nyx__winograd_last_takes(&s));
+  for (int k = 0; k < 3; k++) {
+    nyx__last_sum other = s;
+    if (k == 0) other.window[0].stride = 2;
+    if (k == 1) other.window[1].dilation = 2;
+    if (k == 2) other.window[1].kernel = 5;
+    CHECK(!nyx__winograd_last_takes(&other));
+  }
+  drop(&d);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    d = make_data(&others[i], NYX_FLOAT32);
+    s = last_of(&d);
+    CHECK_AT(!nyx__winograd_last_takes(&s), "choice", " of case %d", (int)i);
+    drop(&d);
+  }
+}
+
+static void last_without_memory(void) {
+  for (int i = 0; i < SHAPES; i++) {
+    data d = make_data(&shapes[i], NYX_FLOAT32);
+    nyx__last_sum s = last_of(&d);
+    nyx_memory_stats before, after;
+    nyx_memory_get_stats(&before);
+    nyx_status status = NYX_ERR_MEMORY;
+    int n = 0;
+    for (; status != NYX_OK && n < 500; n++) {
+      nyx_memory_fail_after(n);
+      status = nyx__winograd_last(&s);
+      nyx_memory_fail_after(-1);
+      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+      nyx_memory_get_stats(&after);
+      CHECK_INT(after.live, before.live);
+    }
+    CHECK_OK(ctx, status);
+    CHECK(n > 2);
+    drop(&d);
+  }
+}
+
 static void choice(void) {
   static const struct {
     shape s;
@@ -329,6 +657,14 @@ static void interrupted(void) {
     CHECK(ask_at < 0);
     CHECK_STATUS(status, NYX_ERR_INTERRUPTED);
   }
+  for (int at = 0; at < 8; at += 2) {
+    ask_at = at;
+    nyx_parallel_set_jobs(&jobs);
+    nyx_status status = nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]);
+    nyx_parallel_set_jobs(NULL);
+    CHECK(ask_at < 0);
+    CHECK_STATUS(status, NYX_ERR_INTERRUPTED);
+  }
   drop(&d);
 }
 
@@ -338,6 +674,16 @@ static void all(void) {
   RUN(infinities);
   RUN(gradient);
   RUN(choice);
+  RUN(last_against_loops);
+  RUN(last_bits);
+  RUN(last_infinities);
+  RUN(last_choice);
+  RUN(last_without_memory);
+  RUN(adjoint_against_loops);
+  RUN(adjoint_bits);
+  RUN(adjoint_infinities);
+  RUN(adjoint_choice);
+  RUN(adjoint_without_memory);
   RUN(without_memory);
   RUN(interrupted);
 }
