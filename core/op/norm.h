@@ -35,7 +35,7 @@ nyx_status nyx__norm_gradient(nyx_context *ctx, const nyx__norm *norm, nyx_tenso
  * types, a float32 stand-in for each output. Where the first output is channels-last,
  * images are too. End with nyx__norm_close. */
 typedef struct nyx__norm_data {
-  nyx_tensor *in[NYX_MAX_OUTPUTS + 6], *out[NYX_MAX_OUTPUTS];
+  nyx_tensor *in[NYX_MAX_OUTPUTS + 5], *out[NYX_MAX_OUTPUTS];
   int n_in, n_out;
   nyx_dtype dtype;
   bool last;

@@ -159,25 +159,19 @@ enum {
   C0,
   GRAD,
   GRAD_CELLS,
-  WEIGHT_IH,
   WEIGHT_HR,
   LENGTHS,
   BACK_INPUTS
 };
 
 static nyx_status read_backward(nyx_call *c, nyx__recurrence *r) {
-  const nyx_tensor *y = c->in[RESULT], *weight = c->in[WEIGHT_IH];
+  const nyx_tensor *y = c->in[RESULT];
   NYX_TRY(read_mode(c, c->in[WEIGHT_HH], c->in[WEIGHT_HR], r));
   if (y->ndim != 3 || y->shape[0] < 1 || y->shape[2] != r->state)
     return nyx__error(c->ctx, RECURRENCE_RESULT, NYX__SHAPE(y), (long long)r->state);
   r->length = y->shape[0];
   r->batch = y->shape[1];
-  NYX_TRY(check_lengths(r, c->in[LENGTHS]));
-  if (!weight) return NYX_OK;
-  if (c->in[WEIGHT_HR]) return nyx__error(c->ctx, RECURRENCE_BOTH);
-  r->input = weight->ndim > 0 ? weight->shape[weight->ndim - 1] : 0;
-  const int64_t shape[] = {nyx__cells[r->cell].gates * r->hidden, r->input};
-  return nyx__shape_check(c->ctx, "weight_ih", weight, 2, shape);
+  return check_lengths(r, c->in[LENGTHS]);
 }
 
 /* An input that a mode cannot do without. */
@@ -196,7 +190,6 @@ static nyx_status infer_backward(nyx_call *c) {
   const int64_t cells[] = {r.length, r.batch, r.hidden};
   const int64_t gates[] = {r.length, r.batch, cell->gates * r.hidden};
   const int64_t saved[] = {r.length, r.batch, cell->saved * r.hidden};
-  const int64_t x[] = {r.length, r.batch, r.input};
   bool lstm = r.cell == NYX_CELL_LSTM;
   if (cell->saved > 0) NYX_TRY(need(c, GATES, "gates", saved));
   if (lstm) NYX_TRY(need(c, CELLS, "cells", cells));
@@ -209,7 +202,6 @@ static nyx_status infer_backward(nyx_call *c) {
   if (lstm) nyx__spec(&c->spec[c->n_out++], c->dtype, 2, cells + 1);
   if (r.cell == NYX_CELL_GRU) nyx__spec(&c->spec[c->n_out++], c->dtype, 3, gates);
   if (in[WEIGHT_HR]) nyx__spec(&c->spec[c->n_out++], c->dtype, 3, state);
-  if (in[WEIGHT_IH]) nyx__spec(&c->spec[c->n_out++], c->dtype, 3, x);
   return NYX_OK;
 }
 
@@ -219,7 +211,6 @@ static nyx_status cpu_backward(nyx_call *c) {
   NYX_TRY(read_backward(c, &r));
   NYX_TRY(nyx__norm_open(c, LENGTHS, &data));
   r.weight_hh = data_of(data.in[WEIGHT_HH]);
-  r.weight_ih = data_of(data.in[WEIGHT_IH]);
   r.y = data_of(data.in[RESULT]);
   r.gates = data_of(data.in[GATES]);
   r.cells = data_of(data.in[CELLS]);
@@ -234,7 +225,6 @@ static nyx_status cpu_backward(nyx_call *c) {
   if (r.cell == NYX_CELL_LSTM) r.dc0 = data_of(data.out[i++]);
   if (r.cell == NYX_CELL_GRU) r.dhidden = data_of(data.out[i++]);
   if (r.weight_hr) r.dstates = data_of(data.out[i++]);
-  if (r.weight_ih) r.dx = data_of(data.out[i++]);
   return run_and_close(c, &r, c->in[LENGTHS], &data, true);
 }
 
@@ -364,15 +354,14 @@ const nyx_op nyx__op_recurrence_backward = {
     .group = "gradient",
     .doc =
         "The gradients of recurrence: of the products with weight_ih, of h0, for lstm of "
-        "c0, for gru of the products with weight_hh, with weight_hr of the states, and "
-        "with weight_ih, which does not go together with weight_hr, that of x.",
+        "c0, for gru of the products with weight_hh, and with weight_hr of the states.",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,
     .dtypes = NYX_DTYPES_FLOAT,
     .index_in = NYX_SAVE(LENGTHS),
     .inputs =
-        "weight_hh result gates cells h0 c0 grad grad_cells weight_ih "
-        "weight_hr lengths",
+        "weight_hh result gates cells h0 c0 grad grad_cells weight_hr "
+        "lengths",
     .min_in = 2,
     .max_in = BACK_INPUTS,
     .attrs = attrs,
@@ -384,7 +373,7 @@ const nyx_op nyx__op_recurrence_backward = {
     .cases =
         "weight_hh(8,2) result(3,2,2) gates(3,2,8) cells(3,2,2); mode=lstm\n"
         "weight_hh(8,2) result(3,2,2) gates(3,2,8) cells(3,2,2) h0(2,2) c0(2,2) "
-        "grad(3,2,2) grad_cells(3,2,2) weight_ih(8,3); mode=lstm\n"
+        "grad(3,2,2) grad_cells(3,2,2); mode=lstm\n"
         "weight_hh(3,3) result(3,2,3); mode=tanh\n"
         "weight_hh(12,2) result(3,2,2) gates(3,2,12) cells(3,2,3) grad(3,2,2) "
         "weight_hr(2,3) lengths(2)<3; mode=lstm",

@@ -41,9 +41,9 @@ typedef struct nyx__recurrence {
   int64_t length, batch, input, hidden;
   int64_t state; /* features of h: `hidden`, or what weight_hr makes of them */
   const char *weight_ih, *weight_hh, *bias_ih, *bias_hh, *weight_hr;
-  char *x, *h0, *c0, *grad, *grad_cells;   /* read */
-  char *y, *gates, *cells;                 /* made; backward: read */
-  char *dx, *dgates, *dh0, *dc0, *dhidden; /* backward: made; dx NULL: not wanted */
+  char *x, *h0, *c0, *grad, *grad_cells; /* read */
+  char *y, *gates, *cells;               /* made; backward: read */
+  char *dgates, *dh0, *dc0, *dhidden;    /* backward: made */
   char *dstates; /* the same, with weight_hr: all that reaches each h */
   /* Of sequences of different lengths: the lengths as they fall, which sequence each one
    * is of (NULL: they come so), and how many have a step at each position. */
@@ -62,7 +62,7 @@ nyx_status nyx__recurrence_mode(nyx_context *ctx, const char *name,
  * in is freed with nyx_memory_free(r->lengths). */
 nyx_status nyx__recurrence_lengths(nyx__recurrence *r,
                                    nyx_tensor *lengths) NYX_MUST_CHECK;
-/* y, gates and cells; backward: dx, dgates, dh0, dc0, dhidden and dstates. */
+/* y, gates and cells; backward: dgates, dh0, dc0, dhidden and dstates. */
 nyx_status nyx__recurrence_run(nyx__recurrence *r, bool backward) NYX_MUST_CHECK;
 /* recurrence_cpu.c: the same of sequences whose lengths fall. */
 nyx_status nyx__recurrence_steps(nyx__recurrence *r, bool backward) NYX_MUST_CHECK;

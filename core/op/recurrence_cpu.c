@@ -1,8 +1,8 @@
 /* Steps of a recurrent layer one after the other. The weights are packed once for all of
- * them; each step multiplies the input and the state before by some columns of them
- * (backward: the gradients of the later step's gates, which gives those of its input and
- * of the state) and hands the product, still in the cache, to the cell's kernel. States
- * that are projected take a second product in each step. Rows of a batch do not see each
+ * them; each step multiplies the input and the state before, side by side, by some
+ * columns of them (backward: the gradients of the later step's gates, which gives that of
+ * the state) and hands the product, still in the cache, to the cell's kernel. States that
+ * are projected take a second product in each step. Rows of a batch do not see each
  * other: while the weights stay in a core's cache some rows go through all steps as one
  * task. Larger weights, and few rows, are divided by columns, and all tasks meet after
  * every step. Sequences that have ended, or not begun, are no rows of a step. All is
@@ -20,7 +20,6 @@
 #define CACHED (3 << 19) /* bytes of weights that a core keeps */
 #define WORK (1 << 20)   /* multiplications worth waking a thread for */
 #define PACK_WORK (1 << 15) /* elements, the same */
-#define ENDS (-2) /* the step that gives dh0 where sequences go back from their ends */
 
 /* The parts of a step: the cells, with the products before them, and the states that come
  * of them by weight_hr. Backward the states are first, and take the product. */
@@ -44,14 +43,14 @@ typedef struct run {
   const nyx_recurrence_kernel *own;
   const nyx__cell *cell;
   int64_t item, tile;
-  bool backward, project;          /* whether there is a weight_hr */
-  bool ends;                       /* sequences begin at their own ends */
-  factor state, input, projection; /* what meets weight_hh, weight_ih, weight_hr */
-  int64_t blocks;                  /* of columns in a product */
-  int64_t tiles, state_tiles;      /* of columns of the cells, and of h */
-  int64_t input_tiles;             /* backward: of dx */
-  int64_t rows, row_units;         /* rows of a unit of work; how many units they make */
-  int64_t panels;                  /* of the left factors, in a unit's rows */
+  bool backward, project; /* whether there is a weight_hr */
+  bool ends;              /* sequences begin at their own ends */
+  /* x and h with weight_ih and weight_hh, backward gates with weight_hh; weight_hr */
+  factor gates, projection;
+  int64_t blocks;             /* of columns in a product */
+  int64_t tiles, state_tiles; /* of columns of the cells, and of h */
+  int64_t rows, row_units;    /* rows of a unit of work; how many units they make */
+  int64_t panels;             /* of the left factors, in a unit's rows */
   share share[PHASES];
   int64_t s; /* the step and its phase at hand, where all tasks meet */
   enum phase phase;
@@ -105,11 +104,9 @@ static int64_t live_rows(const run *u, int64_t s, int64_t r0, int64_t rows) {
   return n < r0 ? 0 : least(n - r0, rows);
 }
 
-/* Those that step s multiplies: where it makes dx of the later step, those of both. */
+/* Those that step s multiplies; backward the one before the first gives dh0 of all. */
 static int64_t product_rows(const run *u, int64_t s, int64_t r0, int64_t rows) {
-  int64_t n = live_rows(u, s, r0, rows), later = live_rows(u, s + 1, r0, rows);
-  if (s < 0) return u->ends && s != ENDS ? later : rows;
-  return u->input_tiles > 0 && later > n ? later : n;
+  return s < 0 ? rows : live_rows(u, s, r0, rows);
 }
 
 /* Of rows that have step s, those that do not begin with it. */
@@ -130,10 +127,14 @@ static bool has_state(const run *u, int64_t s) {
   return u->backward ? s < u->r->length - 1 : s > 0 || u->r->h0;
 }
 
-static void pack_rows(const run *u, const factor *f, const char *from, int64_t r0,
-                      int64_t rows, int64_t panel) {
-  u->gemm->pack_a(from, f->depth, 1, rows, panel, f->depth,
-                  f->rows + r0 * f->depth * u->item);
+/* Packs `rows` rows from r0 on as terms from.. of f, in panels of `panel`. */
+static void pack_rows(const run *u, const factor *f, int64_t from, int64_t terms,
+                      const char *matrix, int64_t r0, int64_t rows, int64_t panel) {
+  for (int64_t i = 0; i < rows; i += panel) {
+    int64_t n = least(panel, rows - i);
+    u->gemm->pack_a(matrix + i * terms * u->item, terms, 1, n, n, terms,
+                    f->rows + ((r0 + i) * f->depth + from * n) * u->item);
+  }
 }
 
 /* The states before step s; those of sequences that begin with it are their first. */
@@ -152,7 +153,7 @@ static const char *states_before(const run *u, int64_t s, int64_t r0, int64_t ro
 /* Gradients of the gates in the last step of each sequence, of all of them in `all`. */
 static const char *gates_at_ends(const run *u, const char *all, int64_t r0,
                                  int64_t rows) {
-  int64_t width = u->state.depth, row = width * u->item;
+  int64_t width = u->gates.depth, row = width * u->item;
   char *to = at(u, u->mixed, 0, width, r0, 0);
   for (int64_t i = 0; i < rows; i++) {
     int64_t n = u->r->lengths[r0 + i];
@@ -164,36 +165,32 @@ static const char *gates_at_ends(const run *u, const char *all, int64_t r0,
   return to;
 }
 
-/* What the step after s gave to the products, or (ENDS) the first of each sequence. */
-static void pack_later(const run *u, int64_t s, int64_t r0, int64_t rows, int64_t panel) {
+/* Backward: what the step after s gave to the products, or the first of each sequence. */
+static const char *later_gates(const run *u, int64_t s, int64_t r0, int64_t rows) {
   const nyx__recurrence *r = u->r;
   const char *all = r->dhidden ? r->dhidden : r->dgates;
-  int64_t width = u->state.depth;
-  if (s == ENDS) {
-    pack_rows(u, &u->state, gates_at_ends(u, all, r0, rows), r0, rows, panel);
-    return;
-  }
-  int64_t later = nyx__step_at(r, s + 1);
-  pack_rows(u, &u->input, at(u, r->dgates, later, width, r0, 0), r0, rows, panel);
-  if (u->state.rows != u->input.rows)
-    pack_rows(u, &u->state, at(u, all, later, width, r0, 0), r0, rows, panel);
+  if (s < 0 && u->ends) return gates_at_ends(u, all, r0, rows);
+  return at(u, all, nyx__step_at(r, s + 1), u->gates.depth, r0, 0);
 }
 
 /* What a phase of step s multiplies by the weights: `rows` rows in panels of `panel`. */
 static void pack_step(const run *u, enum phase phase, int64_t s, int64_t r0, int64_t rows,
                       int64_t panel) {
   const nyx__recurrence *r = u->r;
-  int64_t t = nyx__step_at(r, s);
-  if (!u->backward && phase == CELLS) {
-    pack_rows(u, &u->input, at(u, r->x, t, r->input, r0, 0), r0, rows, panel);
+  int64_t t = nyx__step_at(r, s), x = r->input;
+  const factor *f = &u->gates;
+  if (u->project && u->backward == (phase == CELLS)) {
+    const char *from = u->backward ? at(u, r->dstates, t, r->state, r0, 0)
+                                   : at(u, u->raw, 0, r->hidden, r0, 0);
+    f = &u->projection;
+    pack_rows(u, f, 0, f->depth, from, r0, rows, panel);
+  } else if (u->backward) {
     if (has_state(u, s))
-      pack_rows(u, &u->state, states_before(u, s, r0, rows), r0, rows, panel);
-  } else if (!u->backward) {
-    pack_rows(u, &u->projection, at(u, u->raw, 0, r->hidden, r0, 0), r0, rows, panel);
-  } else if (phase == STATES || !u->project) {
-    if (has_state(u, s)) pack_later(u, s, r0, rows, panel);
+      pack_rows(u, f, 0, f->depth, later_gates(u, s, r0, rows), r0, rows, panel);
   } else {
-    pack_rows(u, &u->projection, at(u, r->dstates, t, r->state, r0, 0), r0, rows, panel);
+    pack_rows(u, f, 0, x, at(u, r->x, t, x, r0, 0), r0, rows, panel);
+    if (has_state(u, s))
+      pack_rows(u, f, x, r->state, states_before(u, s, r0, rows), r0, rows, panel);
   }
 }
 
@@ -202,18 +199,21 @@ static void pack_step(const run *u, enum phase phase, int64_t s, int64_t r0, int
 /* Some rows and one tile of columns in one step. */
 typedef struct spot {
   int64_t s, r0, rows, panel, j, width; /* from column j on */
-  int64_t live;                         /* of the rows, those that have the step */
   char *product;
 } spot;
 
-/* c = (add: +=) the rows of f times panel number `panel` of its weight. */
-static void multiply(const run *u, const spot *p, const factor *f, int64_t panel, char *c,
-                     int64_t columns, int64_t ldc, bool add) {
-  nyx_product q = {.m = p->rows, .n = columns, .k = f->depth, .c = c};
-  q.ldc = ldc;
-  q.add = add;
-  u->gemm->block(&q, p->panel, f->rows + p->r0 * f->depth * u->item,
-                 f->weight + panel * u->tile * f->depth * u->item);
+/* c = (add: +=) `terms` terms from..  of the rows of f times those of panel number
+ * `panel` of its weight. */
+static void multiply(const run *u, const spot *p, const factor *f, int64_t from,
+                     int64_t terms, int64_t panel, nyx_product q) {
+  char *c = q.c;
+  q.k = terms;
+  for (int64_t i = 0; i < p->rows; i += p->panel) {
+    q.m = least(p->panel, p->rows - i);
+    q.c = c + i * q.ldc * u->item;
+    u->gemm->block(&q, q.m, f->rows + ((p->r0 + i) * f->depth + from * q.m) * u->item,
+                   f->weight + (panel * f->depth + from) * u->tile * u->item);
+  }
 }
 
 static void clear(const run *u, const spot *p, char *product) {
@@ -226,7 +226,7 @@ static void clear(const run *u, const spot *p, char *product) {
 static nyx_cell_step cell_step(const run *u, const spot *p, int64_t first, int64_t rows,
                                bool begin) {
   const nyx__recurrence *r = u->r;
-  int64_t hidden = r->hidden, all = u->state.depth, row = p->r0 + first;
+  int64_t hidden = r->hidden, all = u->gates.depth, row = p->r0 + first;
   int64_t t = nyx__step_at(r, p->s), s = begin ? 0 : p->s;
   nyx_cell_step c = {rows, p->width, hidden, u->tile,
                      .product = p->product + first * u->blocks * u->tile * u->item};
@@ -250,8 +250,8 @@ static nyx_cell_step cell_step(const run *u, const spot *p, int64_t first, int64
 
 /* The cell's kernel, for sequences that go on and those that begin. */
 static void do_cells(const run *u, const spot *p) {
-  int64_t old = rows_going_on(u, p->s, p->r0, p->live);
-  const int64_t end[] = {0, old, p->live};
+  int64_t old = rows_going_on(u, p->s, p->r0, p->rows);
+  const int64_t end[] = {0, old, p->rows};
   for (int i = 0; i < 2; i++) {
     if (end[i] == end[i + 1]) continue;
     nyx_cell_step c = cell_step(u, p, end[i], end[i + 1] - end[i], i == 1);
@@ -261,37 +261,43 @@ static void do_cells(const run *u, const spot *p) {
 
 static void cells_forward(const run *u, const spot *p) {
   bool state = has_state(u, p->s);
+  int64_t row = u->blocks * u->tile, first = p->j / u->tile * u->cell->gates;
   for (int64_t k = 0; k < u->blocks; k++) {
-    int64_t x = u->cell->input[k], h = u->cell->state[k], first = p->j / u->tile;
+    int64_t x = u->cell->input[k], h = state ? u->cell->state[k] : -1;
     char *c = p->product + k * u->tile * u->item;
-    first *= u->cell->gates;
-    if (x >= 0)
-      multiply(u, p, &u->input, first + x, c, u->tile, u->blocks * u->tile, false);
-    else if (!state)
+    int64_t from = x >= 0 ? 0 : u->r->input;
+    int64_t terms = (x >= 0 ? u->r->input : 0) + (h >= 0 ? u->r->state : 0);
+    if (terms == 0)
       clear(u, p, c);
-    if (h >= 0 && state)
-      multiply(u, p, &u->state, first + h, c, u->tile, u->blocks * u->tile, x >= 0);
+    else
+      multiply(u, p, &u->gates, from, terms, first + (x >= 0 ? x : h),
+               (nyx_product){.n = u->tile, .c = c, .ldc = row});
   }
   do_cells(u, p);
 }
 
+/* A tile of the states, or of what reaches them, of an array (batch, state). */
+static void tile_of_states(const run *u, const spot *p, const factor *f, char *to,
+                           bool add) {
+  nyx_product q = {.n = p->width, .c = to, .ldc = u->r->state, .add = add};
+  multiply(u, p, f, 0, f->depth, p->j / u->tile, q);
+}
+
 /* The last of all, which of a GRU has what goes past its gates. */
 static void first_states(const run *u, const spot *p) {
-  const nyx__recurrence *r = u->r;
-  if (u->ends && p->s != ENDS) return;
-  char *dh0 = at(u, r->dh0, 0, r->state, p->r0, p->j);
-  multiply(u, p, &u->state, p->j / u->tile, dh0, p->width, r->state,
-           r->cell == NYX_CELL_GRU);
+  char *dh0 = at(u, u->r->dh0, 0, u->r->state, p->r0, p->j);
+  tile_of_states(u, p, &u->gates, dh0, u->r->cell == NYX_CELL_GRU);
 }
 
 static void cells_backward(const run *u, const spot *p) {
-  const factor *f = u->project ? &u->projection : &u->state;
+  const factor *f = u->project ? &u->projection : &u->gates;
   if (p->s < 0) {
     first_states(u, p);
     return;
   }
   if (u->project || has_state(u, p->s))
-    multiply(u, p, f, p->j / u->tile, p->product, u->tile, u->tile, false);
+    multiply(u, p, f, 0, f->depth, p->j / u->tile,
+             (nyx_product){.n = u->tile, .c = p->product, .ldc = u->tile});
   else
     clear(u, p, p->product);
   do_cells(u, p);
@@ -300,7 +306,7 @@ static void cells_backward(const run *u, const spot *p) {
 static void states_forward(const run *u, const spot *p) {
   const nyx__recurrence *r = u->r;
   char *y = at(u, r->y, nyx__step_at(r, p->s), r->state, p->r0, p->j);
-  multiply(u, p, &u->projection, p->j / u->tile, y, p->width, r->state, false);
+  tile_of_states(u, p, &u->projection, y, false);
 }
 
 /* All that reaches the states of a step. */
@@ -319,17 +325,7 @@ static void states_backward(const run *u, const spot *p) {
     else
       memset(to + i * row, 0, (size_t)(p->width * u->item));
   }
-  if (has_state(u, p->s))
-    multiply(u, p, &u->state, p->j / u->tile, to, p->width, r->state, true);
-}
-
-/* dx of the step after s. */
-static void tile_of_input(const run *u, const spot *p, int64_t i) {
-  const nyx__recurrence *r = u->r;
-  if (!has_state(u, p->s) || p->s == ENDS) return;
-  int64_t j = i * u->tile, t = nyx__step_at(r, p->s + 1);
-  multiply(u, p, &u->input, i, at(u, r->dx, t, r->input, p->r0, j),
-           least(u->tile, r->input - j), r->input, false);
+  if (has_state(u, p->s)) tile_of_states(u, p, &u->gates, to, true);
 }
 
 /* All tiles of a phase's unit, which is some rows times some tiles. */
@@ -341,29 +337,24 @@ static void do_tiles(const run *u, enum phase phase, int64_t s, int64_t unit) {
   int64_t rows = rows_of(u, unit / own->units, &p.r0);
   p.rows = product_rows(u, s, p.r0, rows);
   if (p.rows == 0) return;
-  p.live = live_rows(u, s, p.r0, rows);
   p.panel = panel_of(u, p.rows);
   if (phase == CELLS)
     p.product = u->products + unit * u->rows * u->blocks * u->tile * u->item;
   int64_t first = unit % own->units * own->columns;
   int64_t end = least(first + own->columns, own->tiles);
-  int64_t tiles = phase == CELLS ? own->tiles - u->input_tiles : own->tiles;
   int64_t columns = phase == CELLS ? u->r->hidden : u->r->state;
   for (int64_t i = first; i < end; i++) {
     p.j = i * u->tile;
     p.width = least(u->tile, columns - p.j);
-    if (i < tiles)
-      what[u->backward][phase](u, &p);
-    else
-      tile_of_input(u, &p, i - tiles);
+    what[u->backward][phase](u, &p);
   }
 }
 
 /* ------------------------------------------------------------------ all steps */
 
-/* How many steps there are; backward one more, for dx and dh0, or two. */
+/* How many steps there are; backward one more, for dh0. */
 static int64_t step_count(const run *u) {
-  return u->r->length + (u->backward ? 1 + u->ends : 0);
+  return u->r->length + u->backward;
 }
 
 /* Step number i in the order of computation. */
@@ -414,7 +405,7 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
 }
 
 static void meet_after_steps(run *u) {
-  int64_t terms = u->gemm->tile_rows * (u->state.depth + u->input.depth);
+  int64_t terms = u->gemm->tile_rows * u->gates.depth;
   for (int64_t i = 0; i < step_count(u) && going(u); i++) {
     u->s = step_number(u, i);
     for (int k = 0; (u->phase = phase_number(u, u->s, k)) != PHASES; k++) {
@@ -437,10 +428,9 @@ static share share_of(const run *u, int64_t tiles, int64_t one, bool alone) {
 /* Sizes of units; whether each goes through all steps by itself. */
 static bool divide(run *u) {
   const nyx__recurrence *r = u->r;
-  int64_t gates = u->cell->gates * r->hidden;
-  int64_t input = u->backward && u->input_tiles == 0 ? 0 : gates * r->input;
-  int64_t state = gates * r->state, projection = u->project ? r->hidden * r->state : 0;
-  int64_t one = state + input + projection; /* multiplications of a row */
+  int64_t gates = u->cell->gates * r->hidden * (u->backward ? r->state : u->gates.depth);
+  int64_t projection = u->project ? r->hidden * r->state : 0;
+  int64_t one = gates + projection; /* multiplications of a row */
   bool alone = one * u->item <= CACHED && r->batch >= 2 * ROWS;
   u->rows = parts_of(r->batch, TASKS);
   if (u->rows < ROWS) u->rows = ROWS;
@@ -448,8 +438,8 @@ static bool divide(run *u) {
   u->row_units = parts_of(r->batch, u->rows);
   u->panels = parts_of(u->rows, panel_of(u, u->rows));
   alone = alone || one * r->batch < 2 * WORK;
-  int64_t cells = u->backward && u->project ? projection : state + input;
-  u->share[CELLS] = share_of(u, u->tiles + u->input_tiles, cells, alone);
+  int64_t cells = u->backward && u->project ? projection : gates;
+  u->share[CELLS] = share_of(u, u->tiles, cells, alone);
   if (u->project) u->share[STATES] = share_of(u, u->state_tiles, one - cells, alone);
   return alone;
 }
@@ -457,25 +447,23 @@ static bool divide(run *u) {
 /* One block of memory for everything. */
 static char *open_memory(run *u, size_t *bytes) {
   nyx__recurrence *r = u->r;
-  bool own = !u->backward || r->dhidden; /* rows of input that are not those of state */
-  int64_t gates = u->tiles * u->cell->gates, product = u->rows * u->blocks * u->tile;
-  int64_t mixed = !u->ends ? 0 : u->backward ? u->state.depth : r->state;
-  int64_t size[] = {
-      (u->backward ? u->state_tiles : gates) * u->tile * u->state.depth,
-      (u->backward ? u->input_tiles : gates) * u->tile * u->input.depth,
-      (u->backward ? u->tiles : u->state_tiles) * u->tile * u->projection.depth,
-      r->batch * u->state.depth,
-      own ? r->batch * u->input.depth : 0,
-      r->batch * u->projection.depth,
-      u->row_units * u->share[CELLS].units * product,
-      r->batch * r->hidden,
-      u->project ? r->batch * r->hidden : 0,
-      r->batch * mixed,
-      r->bias_ih || r->bias_hh ? u->blocks * r->hidden : 0};
-  char **part[] = {&u->state.weight, &u->input.weight, &u->projection.weight,
-                   &u->state.rows,   &u->input.rows,   &u->projection.rows,
-                   &u->products,     &u->zeros,        &u->raw,
-                   &u->mixed,        &u->bias};
+  int64_t tiles = u->backward ? u->state_tiles : u->tiles * u->cell->gates;
+  int64_t projected = u->backward ? u->tiles : u->state_tiles;
+  int64_t mixed = !u->ends ? 0 : u->backward ? u->gates.depth : r->state;
+  int64_t size[] = {tiles * u->tile * u->gates.depth,
+                    projected * u->tile * u->projection.depth,
+                    r->batch * u->gates.depth,
+                    r->batch * u->projection.depth,
+                    u->row_units * u->share[CELLS].units * u->rows * u->blocks * u->tile,
+                    r->batch * r->hidden,
+                    u->project ? r->batch * r->hidden : 0,
+                    r->batch * mixed,
+                    r->bias_ih || r->bias_hh ? u->blocks * r->hidden : 0};
+  char **part[] = {&u->gates.weight, &u->projection.weight,
+                   &u->gates.rows,   &u->projection.rows,
+                   &u->products,     &u->zeros,
+                   &u->raw,          &u->mixed,
+                   &u->bias};
   int64_t all = 0;
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     size[i] = parts_of(size[i] * u->item, 64) * 64; /* a line of the cache */
@@ -485,40 +473,39 @@ static char *open_memory(run *u, size_t *bytes) {
   char *memory = nyx_memory_alloc(*bytes), *next = memory;
   for (size_t i = 0; memory && i < sizeof size / sizeof *size; next += size[i++])
     *part[i] = size[i] > 0 ? next : NULL;
-  if (!own) u->input.rows = u->state.rows;
   return memory;
 }
 
-/* Panel number i of f's weight: columns j.. of a matrix of `columns` columns or, turned,
- * its rows j..; `left` of them are left. */
-static void pack_panel(const run *u, const factor *f, int64_t i, const char *matrix,
-                       int64_t columns, bool turned, int64_t j, int64_t left) {
-  const char *from = matrix + (turned ? j * columns : j) * u->item;
-  u->gemm->pack_b(from, turned ? 1 : columns, turned ? columns : 1, f->depth,
-                  least(u->tile, left), f->weight + i * u->tile * f->depth * u->item);
+/* Terms from.. of panel number i of f's weight: columns j.. of a matrix (terms x columns)
+ * or, turned, rows j.. of one (.. x terms); `left` of them are left. */
+static void pack_panel(const run *u, const factor *f, int64_t i, int64_t from,
+                       const char *matrix, int64_t columns, bool turned, int64_t j,
+                       int64_t left) {
+  u->gemm->pack_b(matrix + (turned ? j * columns : j) * u->item, turned ? 1 : columns,
+                  turned ? columns : 1, turned ? columns : f->depth, least(u->tile, left),
+                  f->weight + (i * f->depth + from) * u->tile * u->item);
 }
 
 static void pack_forward(const run *u, int64_t i) {
   const nyx__recurrence *r = u->r;
+  const factor *f = &u->gates;
   int64_t j = i * u->tile, gates = u->cell->gates, left = r->hidden - j;
   for (int64_t k = 0; i < u->tiles && k < gates; k++) {
-    int64_t row = k * r->hidden + j;
-    pack_panel(u, &u->state, i * gates + k, r->weight_hh, r->state, true, row, left);
-    pack_panel(u, &u->input, i * gates + k, r->weight_ih, r->input, true, row, left);
+    int64_t row = k * r->hidden + j, panel = i * gates + k, x = r->input;
+    pack_panel(u, f, panel, 0, r->weight_ih, x, true, row, left);
+    pack_panel(u, f, panel, x, r->weight_hh, r->state, true, row, left);
   }
   if (u->project && i < u->state_tiles)
-    pack_panel(u, &u->projection, i, r->weight_hr, r->hidden, true, j, r->state - j);
+    pack_panel(u, &u->projection, i, 0, r->weight_hr, r->hidden, true, j, r->state - j);
 }
 
 static void pack_backward(const run *u, int64_t i) {
   const nyx__recurrence *r = u->r;
   int64_t j = i * u->tile;
   if (i < u->state_tiles)
-    pack_panel(u, &u->state, i, r->weight_hh, r->state, false, j, r->state - j);
-  if (i < u->input_tiles)
-    pack_panel(u, &u->input, i, r->weight_ih, r->input, false, j, r->input - j);
+    pack_panel(u, &u->gates, i, 0, r->weight_hh, r->state, false, j, r->state - j);
   if (u->project && i < u->tiles)
-    pack_panel(u, &u->projection, i, r->weight_hr, r->hidden, false, j, r->hidden - j);
+    pack_panel(u, &u->projection, i, 0, r->weight_hr, r->hidden, false, j, r->hidden - j);
 }
 
 /* The weights' panels of tiles begin..end-1. */
@@ -556,12 +543,10 @@ static void plan(run *u) {
   u->project = r->weight_hr != NULL;
   u->ends = r->live && r->reverse;
   u->blocks = u->backward ? 1 : u->cell->blocks;
-  u->state.depth = u->backward ? u->cell->gates * r->hidden : r->state;
-  u->input.depth = u->backward ? u->state.depth : r->input;
+  u->gates.depth = u->backward ? u->cell->gates * r->hidden : r->input + r->state;
   if (u->project) u->projection.depth = u->backward ? r->state : r->hidden;
   u->tiles = parts_of(r->hidden, u->tile);
   u->state_tiles = parts_of(r->state, u->tile);
-  u->input_tiles = u->backward && r->dx ? parts_of(r->input, u->tile) : 0;
 }
 
 nyx_status nyx__recurrence_steps(nyx__recurrence *r, bool backward) {
@@ -577,8 +562,7 @@ nyx_status nyx__recurrence_steps(nyx__recurrence *r, bool backward) {
   if (r->dh0) memset(r->dh0, 0, (size_t)(r->batch * r->state * u.item));
   if (r->dc0) memset(r->dc0, 0, (size_t)(r->batch * r->hidden * u.item));
   add_biases(&u);
-  int64_t most = u.tiles > u.input_tiles ? u.tiles : u.input_tiles;
-  if (u.state_tiles > most) most = u.state_tiles;
+  int64_t most = u.tiles > u.state_tiles ? u.tiles : u.state_tiles;
   int64_t columns = u.cell->gates * u.tile * (r->state + r->input);
   nyx_parallel_for(most, PACK_WORK / columns + 1, pack_weights, &u);
   if (alone)

@@ -1,6 +1,6 @@
-/* The gradient of recurrence: those of the gates, of x and of the first states in one op,
- * or step by step with ops where it has to be differentiated itself; those of weights and
- * biases are one product, and one sum, over all steps. Read next: recurrence.c. */
+/* The gradient of recurrence: those of the gates and of the first states in one op, or
+ * step by step with ops where it has to be differentiated itself; those of x, weights and
+ * biases are one product, or one sum, over all steps. Read next: recurrence.c. */
 #include <string.h>
 
 #include "../grad/graph.h"
@@ -8,10 +8,10 @@
 #include "recurrence.h"
 
 /* Gradients of the products with weight_ih and with weight_hh (one tensor but for a GRU),
- * of x, of the first states, and of the states where they are projected; NULL: zero, or
- * not wanted. */
+ * of the first states, and of the states where they are projected; NULL: zero, or none.
+ */
 typedef struct results {
-  nyx_tensor *dgates, *dhidden, *dx, *dh0, *dc0, *dstates;
+  nyx_tensor *dgates, *dhidden, *dh0, *dc0, *dstates;
 } results;
 
 /* `length` positions of a dimension. */
@@ -40,15 +40,6 @@ static nyx_status mask_of(nyx_backward *b, const nyx__recurrence *r, bool begin,
   nyx_tensor_release(steps);
   nyx_tensor_release(lengths);
   nyx_tensor_release(mask);
-  return status;
-}
-
-/* The product that gives the gradient of any linear's input. */
-static nyx_status input_gradient(nyx_backward *b, nyx_tensor *dgates, nyx_tensor **out) {
-  nyx_tensor *weight;
-  NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_IH], dgates->dtype, &weight));
-  nyx_status status = nyx__apply2(b->ctx, NYX__OP_matmul, dgates, weight, NULL, out);
-  nyx_tensor_release(weight);
   return status;
 }
 
@@ -346,14 +337,12 @@ static nyx_status close_states(parts *p, results *out) {
 }
 
 static nyx_status close_parts(parts *p, results *out) {
-  nyx_backward *b = p->b;
   if (p->project) NYX_TRY(join_steps(p, p->dstates, &out->dstates));
   NYX_TRY(join_steps(p, p->dgates, &out->dgates));
   if (p->r.cell == NYX_CELL_GRU)
     NYX_TRY(join_steps(p, p->dhidden, &out->dhidden));
   else
     out->dhidden = nyx_tensor_retain(out->dgates);
-  if (b->need[NYX__REC_X]) NYX_TRY(input_gradient(b, out->dgates, &out->dx));
   return close_states(p, out);
 }
 
@@ -382,7 +371,6 @@ static nyx_status by_ops(nyx_backward *b, const nyx__recurrence *r, results *out
 
 static nyx_status by_kernel(nyx_backward *b, const nyx__recurrence *r, results *out) {
   bool lstm = r->cell == NYX_CELL_LSTM, gru = r->cell == NYX_CELL_GRU;
-  bool project = b->in[NYX__REC_WEIGHT_HR], dx = b->need[NYX__REC_X] && !project;
   nyx_tensor *in[] = {b->in[NYX__REC_WEIGHT_HH],
                       b->out[NYX__REC_Y],
                       lstm || gru ? b->out[NYX__REC_GATES] : NULL,
@@ -391,7 +379,6 @@ static nyx_status by_kernel(nyx_backward *b, const nyx__recurrence *r, results *
                       b->in[NYX__REC_C0],
                       b->grad_out[NYX__REC_Y],
                       lstm ? b->grad_out[NYX__REC_CELLS] : NULL,
-                      dx ? b->in[NYX__REC_WEIGHT_IH] : NULL,
                       b->in[NYX__REC_WEIGHT_HR],
                       b->in[NYX__REC_LENGTHS]};
   const int n_in = sizeof in / sizeof *in;
@@ -403,10 +390,8 @@ static nyx_status by_kernel(nyx_backward *b, const nyx__recurrence *r, results *
   out->dh0 = made[i++];
   if (lstm) out->dc0 = made[i++];
   out->dhidden = gru ? made[i++] : nyx_tensor_retain(out->dgates);
-  if (project) out->dstates = made[i++];
-  if (dx) out->dx = made[i++];
-  if (!b->need[NYX__REC_X] || dx) return NYX_OK;
-  return input_gradient(b, out->dgates, &out->dx);
+  if (b->in[NYX__REC_WEIGHT_HR]) out->dstates = made[i++];
+  return NYX_OK;
 }
 
 /* ------------------------------------------------------------------ the weights' */
@@ -617,6 +602,15 @@ static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r, bool r
   return give(b, NYX__REC_WEIGHT_HH, t);
 }
 
+/* The product that gives the gradient of any linear's input. */
+static nyx_status give_input(nyx_backward *b, const results *d) {
+  nyx_tensor *weight, *dx = NULL;
+  NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_IH], d->dgates->dtype, &weight));
+  nyx_status status = nyx__apply2(b->ctx, NYX__OP_matmul, d->dgates, weight, NULL, &dx);
+  nyx_tensor_release(weight);
+  return status == NYX_OK ? give(b, NYX__REC_X, dx) : status;
+}
+
 static nyx_status give_biases(nyx_backward *b, const results *d) {
   const int ids[] = {NYX__REC_BIAS_IH, NYX__REC_BIAS_HH};
   nyx_tensor *from[] = {d->dgates, d->dhidden}, *sum = NULL;
@@ -636,7 +630,7 @@ static nyx_status give_biases(nyx_backward *b, const results *d) {
 
 static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, bool recorded,
                            const results *d) {
-  NYX_TRY(give(b, NYX__REC_X, nyx_tensor_retain(d->dx)));
+  if (b->need[NYX__REC_X]) NYX_TRY(give_input(b, d));
   NYX_TRY(give(b, NYX__REC_H0, nyx_tensor_retain(d->dh0)));
   NYX_TRY(give(b, NYX__REC_C0, nyx_tensor_retain(d->dc0)));
   NYX_TRY(give_weights(b, r, recorded, d));
@@ -660,7 +654,6 @@ nyx_status nyx__recurrence_gradient(nyx_backward *b) {
   nyx_status status = ops ? by_ops(b, &r, &d) : by_kernel(b, &r, &d);
   if (status == NYX_OK) status = give_all(b, &r, ops, &d);
   nyx_tensor_release(d.dgates);
-  nyx_tensor_release(d.dx);
   nyx_tensor_release(d.dhidden);
   nyx_tensor_release(d.dh0);
   nyx_tensor_release(d.dc0);

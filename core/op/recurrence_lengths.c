@@ -65,7 +65,6 @@ static void clear(const nyx__recurrence *r, char *array, int64_t width) {
 static nyx_status run_falling(nyx__recurrence *r, bool backward) {
   const nyx__cell *cell = &nyx__cells[r->cell];
   if (r->live && backward) {
-    clear(r, r->dx, r->input);
     clear(r, r->dgates, cell->gates * r->hidden);
     clear(r, r->dhidden, cell->gates * r->hidden);
     clear(r, r->dstates, r->state);
@@ -109,7 +108,6 @@ static nyx_status run_sorted(nyx__recurrence *r, bool backward) {
                   {&r->cells, n, h, forward, NULL},
                   {&r->grad, n, r->state, false, NULL},
                   {&r->grad_cells, n, h, false, NULL},
-                  {&r->dx, n, r->input, true, NULL},
                   {&r->dgates, n, gates, true, NULL},
                   {&r->dhidden, n, gates, true, NULL},
                   {&r->dstates, n, r->state, true, NULL},
