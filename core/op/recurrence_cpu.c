@@ -248,6 +248,29 @@ static nyx_cell_step cell_step(const run *u, const spot *p, int64_t first, int64
   return c;
 }
 
+/* Asks for `blocks` blocks of a tile's columns in an array (length, batch, ..). */
+static void ask(const nyx_cell_step *c, int64_t item, const void *array, int64_t blocks) {
+  int64_t block = c->hidden * item, bytes = c->width * item;
+  for (int64_t i = 0; array && i < c->rows * blocks; i++) {
+    const char *line = (const char *)array + i * block;
+    for (int64_t j = 0; j < bytes; j += 64) __builtin_prefetch(line + j);
+  }
+  __asm__ volatile("" ::: "memory"); /* else the whole call counts as without effect */
+}
+
+/* Backward: asks for what the cells will read and write, before the product that takes so
+ * long: it lies in short pieces, which no processor guesses. */
+static void ask_cells(const run *u, const spot *p) {
+  nyx_cell_step c = cell_step(u, p, 0, p->rows, false);
+  ask(&c, u->item, c.gates, u->cell->saved);
+  ask(&c, u->item, c.cell, 1);
+  if (!u->project) ask(&c, u->item, c.y, 1);
+  ask(&c, u->item, c.cell_before, 1);
+  ask(&c, u->item, c.grad, 1);
+  ask(&c, u->item, c.dgates, u->cell->gates);
+  ask(&c, u->item, c.dhidden, u->cell->gates);
+}
+
 /* The cell's kernel, for sequences that go on and those that begin. */
 static void do_cells(const run *u, const spot *p) {
   int64_t old = rows_going_on(u, p->s, p->r0, p->rows);
@@ -295,6 +318,7 @@ static void cells_backward(const run *u, const spot *p) {
     first_states(u, p);
     return;
   }
+  ask_cells(u, p);
   if (u->project || has_state(u, p->s))
     multiply(u, p, f, 0, f->depth, p->j / u->tile,
              (nyx_product){.n = u->tile, .c = p->product, .ldc = u->tile});
