@@ -198,14 +198,8 @@ static void attend(const task *t, const tile *own, int64_t k0, int64_t n, int64_
 static void close_tile(const task *t, const tile *own) {
   const nyx__attention *a = t->a;
   int64_t w = a->tile, row = t->head * a->lq + own->q0;
-  for (int64_t i = 0; i < w; i++) {
-    double most = nyx__load_double(a->dtype, own->most + i * a->item);
-    double sum = nyx__load_double(a->dtype, own->sum + i * a->item);
-    nyx__store_double(a->dtype, t->factor + i * a->item, sum == 0 ? 0 : 1 / sum);
-    if (i < own->live)
-      nyx__store_double(a->dtype, a->lse + (row + i) * a->item,
-                        sum == 0 ? INFINITY : most + log(sum));
-  }
+  a->own->finish(w, own->most, own->sum, t->factor);
+  memcpy(a->lse + row * a->item, own->sum, (size_t)(own->live * a->item));
   a->own->rescale(own->o, a->dv, w, t->factor);
   a->gemm->pack_a(own->o, w, 1, a->dv, a->dv, own->live, a->out + row * a->dv * a->item);
 }

@@ -1,6 +1,6 @@
-/* The gradient of recurrence: those of the gates, of x and of the first states in one op,
- * or step by step with ops where it has to be differentiated itself; those of weights and
- * biases are one product, and one sum, over all steps. Read next: recurrence.c. */
+/* The gradient of recurrence: those of the gates and of the first states in one op, or
+ * step by step with ops where it has to be differentiated itself; those of x, weights and
+ * biases are one product, or one sum, over all steps. Read next: recurrence.c. */
 #include <string.h>
 
 #include "../grad/graph.h"
@@ -8,10 +8,40 @@
 #include "recurrence.h"
 
 /* Gradients of the products with weight_ih and with weight_hh (one tensor but for a GRU),
- * of x and of the first states; NULL: zero, or not wanted. */
+ * of the first states, and of the states where they are projected; NULL: zero, or none.
+ */
 typedef struct results {
-  nyx_tensor *dgates, *dhidden, *dx, *dh0, *dc0;
+  nyx_tensor *dgates, *dhidden, *dh0, *dc0, *dstates;
 } results;
+
+/* `length` positions of a dimension. */
+static nyx_status part_of(nyx_context *ctx, nyx_tensor *t, int64_t dim, int64_t start,
+                          int64_t length, nyx_tensor **out) {
+  const nyx_value attr[] = {NYX_I(dim), NYX_I(start), NYX_I(length), NYX_I(1)};
+  return nyx__apply1(ctx, NYX__OP_narrow, t, attr, out);
+}
+
+/* (length, batch, 1): 1 where a sequence has a step there or (begin) its last one, else 0
+ * (dtype NYX_BOOL: true and false). */
+static nyx_status mask_of(nyx_backward *b, const nyx__recurrence *r, bool begin,
+                          nyx_dtype dtype, nyx_tensor **out) {
+  nyx_context *ctx = b->ctx;
+  const int64_t shape[] = {r->length, 1, 1};
+  const nyx_value last = NYX_I(1);
+  nyx_tensor *steps = NULL, *lengths = NULL, *mask = NULL;
+  NYX_TRY(nyx_tensor_empty(ctx, NYX_INT64, 3, shape, &steps));
+  for (int64_t t = 0; t < r->length; t++) ((int64_t *)nyx__data(steps))[t] = t + begin;
+  nyx_status status =
+      nyx__apply1(ctx, NYX__OP_unsqueeze, b->in[NYX__REC_LENGTHS], &last, &lengths);
+  if (status == NYX_OK)
+    status =
+        nyx__apply2(ctx, begin ? NYX__OP_eq : NYX__OP_gt, lengths, steps, NULL, &mask);
+  if (status == NYX_OK) status = nyx__to_dtype(ctx, mask, dtype, out);
+  nyx_tensor_release(steps);
+  nyx_tensor_release(lengths);
+  nyx_tensor_release(mask);
+  return status;
+}
 
 /* ------------------------------------------------------------------ step by step */
 
@@ -20,10 +50,12 @@ typedef struct parts {
   nyx_backward *b;
   nyx__recurrence r;
   nyx_tensor *weight, *y, *gates, *cells, *h0, *c0; /* all in the dtype of gates */
+  nyx_tensor *project, *live, *begin; /* weight_hr; (length, batch, 1): see mask_of */
   nyx_tensor *dy, *dsaved, *dcells;
   nyx_tensor *dh, *carry; /* what the later step gave: to the state, past its gates */
   nyx_tensor **dgates, **dhidden; /* by position; dhidden of a GRU only */
-  nyx_tensor *held[40];
+  nyx_tensor **dstates;           /* the same, of projected states only */
+  nyx_tensor *held[48];
   int n;
 } parts;
 
@@ -42,13 +74,6 @@ static nyx_status evaluate(parts *p, const char *text, nyx_tensor *g, nyx_tensor
                         (double[]){0, 0}, out));
   hold(p, *out);
   return NYX_OK;
-}
-
-/* `length` positions of a dimension. */
-static nyx_status part_of(nyx_context *ctx, nyx_tensor *t, int64_t dim, int64_t start,
-                          int64_t length, nyx_tensor **out) {
-  const nyx_value attr[] = {NYX_I(dim), NYX_I(start), NYX_I(length), NYX_I(1)};
-  return nyx__apply1(ctx, NYX__OP_narrow, t, attr, out);
 }
 
 /* Position t, as a sequence of one step. */
@@ -79,20 +104,48 @@ static nyx_status joined(parts *p, nyx_tensor *const *list, int n, int64_t dim,
 /* The state before step s, of y and h0 or of cells and c0. */
 static nyx_status before(parts *p, nyx_tensor *all, nyx_tensor *first, int64_t s,
                          nyx_tensor **out) {
-  if (s > 0) return step_of(p, all, nyx__step_at(&p->r, s - 1), out);
+  nyx_tensor *last, *begin;
   *out = first;
+  if (s == 0) return NYX_OK;
+  NYX_TRY(step_of(p, all, nyx__step_at(&p->r, s - 1), &last));
+  *out = last;
+  if (!p->begin) return NYX_OK;
+  NYX_TRY(step_of(p, p->begin, nyx__step_at(&p->r, s), &begin)); /* `last` is 0 there */
+  return evaluate(p, "g + x * y", last, begin, first, NULL, NULL, out);
+}
+
+/* Of t, what belongs to sequences that have step s; t becomes what belongs to others. */
+static nyx_status split(parts *p, int64_t s, nyx_tensor **t, nyx_tensor **own) {
+  nyx_tensor *live, *rest;
+  *own = *t;
+  if (!p->live) return NYX_OK;
+  NYX_TRY(step_of(p, p->live, nyx__step_at(&p->r, s), &live));
+  NYX_TRY(evaluate(p, "x * y", NULL, *t, live, NULL, NULL, own));
+  NYX_TRY(evaluate(p, "x * (K(1) - y)", NULL, *t, live, NULL, NULL, &rest));
+  nyx_tensor_release(*t);
+  *t = nyx_tensor_retain(rest);
+  return NYX_OK;
+}
+
+/* *t, what is left over for others, plus `own`. */
+static nyx_status unite(parts *p, nyx_tensor *own, nyx_tensor **t) {
+  nyx_tensor *sum = own;
+  if (p->live) NYX_TRY(evaluate(p, "x + y", NULL, own, *t, NULL, NULL, &sum));
+  nyx_tensor_release(*t);
+  *t = nyx_tensor_retain(sum);
   return NYX_OK;
 }
 
 static nyx_status lstm_step(parts *p, int64_t s, nyx_tensor *dh) {
   int64_t t = nyx__step_at(&p->r, s);
-  nyx_tensor *v[4], *g[4], *d[4], *cell, *last, *dc, *more;
+  nyx_tensor *v[4], *g[4], *d[4], *cell, *last, *dc, *more, *carry;
   NYX_TRY(blocks_of(p, p->gates, t, 4, v));
   NYX_TRY(blocks_of(p, p->dsaved, t, 4, g));
   NYX_TRY(step_of(p, p->cells, t, &cell));
   NYX_TRY(step_of(p, p->dcells, t, &more));
   NYX_TRY(before(p, p->cells, p->c0, s, &last));
-  NYX_TRY(evaluate(p, "x + y", NULL, more, p->carry, NULL, NULL, &more));
+  NYX_TRY(split(p, s, &p->carry, &carry));
+  NYX_TRY(evaluate(p, "x + y", NULL, more, carry, NULL, NULL, &more));
   NYX_TRY(evaluate(p, "g * y * (K(1) - nyx_square(nyx_tanh(x))) + z", dh, cell, v[3],
                    more, NULL, &dc));
   const char *sigmoid = "(g * x + z) * y * (K(1) - y)";
@@ -102,20 +155,18 @@ static nyx_status lstm_step(parts *p, int64_t s, nyx_tensor *dh) {
   NYX_TRY(evaluate(p, "(g * nyx_tanh(x) + z) * y * (K(1) - y)", dh, cell, v[3], g[3],
                    NULL, &d[3]));
   NYX_TRY(joined(p, d, 4, 2, &p->dgates[t]));
-  nyx_tensor_release(p->carry);
-  p->carry = NULL;
   NYX_TRY(evaluate(p, "x * y", NULL, dc, v[1], NULL, NULL, &more));
-  p->carry = nyx_tensor_retain(more);
-  return NYX_OK;
+  return unite(p, more, &p->carry);
 }
 
 static nyx_status gru_step(parts *p, int64_t s, nyx_tensor *dh) {
   int64_t t = nyx__step_at(&p->r, s);
-  nyx_tensor *v[4], *g[4], *d[3], *last, *dn, *more;
+  nyx_tensor *v[4], *g[4], *d[3], *last, *dn, *more, *carry;
   NYX_TRY(blocks_of(p, p->gates, t, 4, v));
   NYX_TRY(blocks_of(p, p->dsaved, t, 4, g));
   NYX_TRY(before(p, p->y, p->h0, s, &last));
-  NYX_TRY(evaluate(p, "x + y", NULL, dh, p->carry, NULL, NULL, &dh));
+  NYX_TRY(split(p, s, &p->carry, &carry));
+  NYX_TRY(evaluate(p, "x + y", NULL, dh, carry, NULL, NULL, &dh));
   NYX_TRY(evaluate(p, "(g * (K(1) - x) + z) * (K(1) - y * y)", dh, v[1], v[2], g[2], NULL,
                    &dn));
   NYX_TRY(evaluate(p, "(g * x + z) * y * (K(1) - y)", dn, v[3], v[0], g[0], NULL, &d[0]));
@@ -125,11 +176,8 @@ static nyx_status gru_step(parts *p, int64_t s, nyx_tensor *dh) {
   NYX_TRY(joined(p, d, 3, 2, &p->dgates[t]));
   NYX_TRY(evaluate(p, "g * x + z", dn, v[0], NULL, g[3], NULL, &d[2]));
   NYX_TRY(joined(p, d, 3, 2, &p->dhidden[t]));
-  nyx_tensor_release(p->carry);
-  p->carry = NULL;
   NYX_TRY(evaluate(p, "x * y", NULL, dh, v[1], NULL, NULL, &more));
-  p->carry = nyx_tensor_retain(more);
-  return NYX_OK;
+  return unite(p, more, &p->carry);
 }
 
 static nyx_status plain_step(parts *p, int64_t s, nyx_tensor *dh) {
@@ -146,17 +194,27 @@ static nyx_status plain_step(parts *p, int64_t s, nyx_tensor *dh) {
 /* p->dh, of the state before step s, from what the step gave to its product. */
 static nyx_status go_back(parts *p, int64_t s) {
   int64_t t = nyx__step_at(&p->r, s);
-  nyx_tensor *d = p->r.cell == NYX_CELL_GRU ? p->dhidden[t] : p->dgates[t];
-  nyx_tensor_release(p->dh);
-  p->dh = NULL;
-  return nyx__apply2(p->b->ctx, NYX__OP_matmul, d, p->weight, NULL, &p->dh);
+  nyx_tensor *d = p->r.cell == NYX_CELL_GRU ? p->dhidden[t] : p->dgates[t], *dh;
+  NYX_TRY(nyx__apply2(p->b->ctx, NYX__OP_matmul, d, p->weight, NULL, &dh));
+  return unite(p, hold(p, dh), &p->dh);
+}
+
+/* What reaches the cells, from what reaches the states of step s. */
+static nyx_status unproject(parts *p, int64_t s, nyx_tensor **dh) {
+  if (!p->project) return NYX_OK;
+  p->dstates[nyx__step_at(&p->r, s)] = nyx_tensor_retain(*dh);
+  NYX_TRY(nyx__apply2(p->b->ctx, NYX__OP_matmul, *dh, p->project, NULL, dh));
+  hold(p, *dh);
+  return NYX_OK;
 }
 
 static nyx_status all_steps(parts *p) {
   for (int64_t s = p->r.length - 1; s >= 0; s--) {
-    nyx_tensor *dh;
+    nyx_tensor *dh, *later;
     NYX_TRY(step_of(p, p->dy, nyx__step_at(&p->r, s), &dh));
-    NYX_TRY(evaluate(p, "x + y", NULL, dh, p->dh, NULL, NULL, &dh));
+    NYX_TRY(split(p, s, &p->dh, &later));
+    NYX_TRY(evaluate(p, "x + y", NULL, dh, later, NULL, NULL, &dh));
+    NYX_TRY(unproject(p, s, &dh));
     switch (p->r.cell) {
       case NYX_CELL_LSTM: NYX_TRY(lstm_step(p, s, dh)); break;
       case NYX_CELL_GRU: NYX_TRY(gru_step(p, s, dh)); break;
@@ -199,22 +257,46 @@ static nyx_status wide(parts *p, nyx_tensor *t, const nyx_spec *spec, nyx_tensor
   return nyx__zeros(p->b->ctx, p->b->in[NYX__REC_WEIGHT_HH], &own, out);
 }
 
+/* Replaces *t by its product with mask, if there is one. */
+static nyx_status masked(parts *p, nyx_tensor *mask, nyx_tensor **t) {
+  nyx_tensor *own = *t;
+  if (!mask) return NYX_OK;
+  *t = NULL;
+  nyx_status status = nyx__apply2(p->b->ctx, NYX__OP_mul, own, mask, NULL, t);
+  nyx_tensor_release(own);
+  return status;
+}
+
+/* Masks of sequences of different lengths, and no gradient of what lies behind the ends.
+ */
+static nyx_status open_masks(parts *p) {
+  nyx_backward *b = p->b;
+  if (!b->in[NYX__REC_LENGTHS]) return NYX_OK;
+  NYX_TRY(mask_of(b, &p->r, false, p->r.dtype, &p->live));
+  if (p->r.reverse) NYX_TRY(mask_of(b, &p->r, true, p->r.dtype, &p->begin));
+  NYX_TRY(masked(p, p->live, &p->dy));
+  if (p->dsaved) NYX_TRY(masked(p, p->live, &p->dsaved));
+  return p->dcells ? masked(p, p->live, &p->dcells) : NYX_OK;
+}
+
 /* Everything in one dtype, and what is absent as zeros. */
 static nyx_status open_parts(parts *p) {
   nyx_backward *b = p->b;
   const nyx_spec *spec = b->out_spec;
-  nyx_spec state = spec[NYX__REC_Y];
-  state.shape[0] = 1;
+  nyx_spec state = spec[NYX__REC_Y], cell = state;
+  state.shape[0] = cell.shape[0] = 1;
+  cell.shape[2] = p->r.hidden;
   nyx_tensor *first = NULL;
   NYX_TRY(
       wide(p, b->in[NYX__REC_WEIGHT_HH], &b->in_spec[NYX__REC_WEIGHT_HH], &p->weight));
+  if (b->in[NYX__REC_WEIGHT_HR])
+    NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_HR], p->r.dtype, &p->project));
   NYX_TRY(wide(p, b->out[NYX__REC_Y], &spec[NYX__REC_Y], &p->y));
   NYX_TRY(wide(p, b->grad_out[NYX__REC_Y], &spec[NYX__REC_Y], &p->dy));
   NYX_TRY(wide(p, NULL, &state, &p->dh));
-  NYX_TRY(wide(p, NULL, &state, &p->carry));
-  NYX_TRY(wide(p, NULL, &state, &first));
-  state.ndim = 3;
-  const nyx_value shape = NYX_LIST(state.shape, 3);
+  NYX_TRY(wide(p, NULL, &cell, &p->carry));
+  NYX_TRY(wide(p, NULL, &cell, &first));
+  const nyx_value shape[] = {NYX_LIST(state.shape, 3), NYX_LIST(cell.shape, 3)};
   nyx_tensor *const in[] = {b->in[NYX__REC_H0], b->in[NYX__REC_C0]};
   nyx_tensor **const out[] = {&p->h0, &p->c0};
   nyx_status status = NYX_OK;
@@ -226,7 +308,7 @@ static nyx_status open_parts(parts *p) {
     }
     status = nyx__to_dtype(b->ctx, in[i], p->r.dtype, &t);
     if (status == NYX_OK)
-      status = nyx__apply1(b->ctx, NYX__OP_reshape, t, &shape, out[i]);
+      status = nyx__apply1(b->ctx, NYX__OP_reshape, t, &shape[i], out[i]);
     nyx_tensor_release(t);
   }
   nyx_tensor_release(first);
@@ -254,40 +336,33 @@ static nyx_status close_states(parts *p, results *out) {
   return status;
 }
 
-/* dx is the product that gives the gradient of any linear's input. */
 static nyx_status close_parts(parts *p, results *out) {
-  nyx_backward *b = p->b;
+  if (p->project) NYX_TRY(join_steps(p, p->dstates, &out->dstates));
   NYX_TRY(join_steps(p, p->dgates, &out->dgates));
   if (p->r.cell == NYX_CELL_GRU)
     NYX_TRY(join_steps(p, p->dhidden, &out->dhidden));
   else
     out->dhidden = nyx_tensor_retain(out->dgates);
-  if (b->need[NYX__REC_X]) {
-    nyx_tensor *weight;
-    NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_IH], p->r.dtype, &weight));
-    nyx_status status =
-        nyx__apply2(b->ctx, NYX__OP_matmul, out->dgates, weight, NULL, &out->dx);
-    nyx_tensor_release(weight);
-    if (status != NYX_OK) return status;
-  }
   return close_states(p, out);
 }
 
 static nyx_status by_ops(nyx_backward *b, const nyx__recurrence *r, results *out) {
   parts p = {.b = b, .r = *r};
-  size_t bytes = (size_t)r->length * 2 * sizeof *p.dgates;
+  size_t bytes = (size_t)r->length * 3 * sizeof *p.dgates;
   p.dgates = nyx_memory_alloc(bytes);
   if (!p.dgates) return nyx__no_memory(b->ctx, bytes);
   memset(p.dgates, 0, bytes);
   p.dhidden = p.dgates + r->length;
+  p.dstates = p.dhidden + r->length;
   nyx_status status = open_parts(&p);
+  if (status == NYX_OK) status = open_masks(&p);
   if (status == NYX_OK) status = all_steps(&p);
   if (status == NYX_OK) status = close_parts(&p, out);
   let_go(&p);
-  for (int64_t i = 0; i < 2 * r->length; i++) nyx_tensor_release(p.dgates[i]);
+  for (int64_t i = 0; i < 3 * r->length; i++) nyx_tensor_release(p.dgates[i]);
   nyx_memory_free(p.dgates);
-  nyx_tensor *all[] = {p.weight, p.y,  p.gates,  p.cells,  p.h0,   p.c0,
-                       p.dy,     p.dh, p.dsaved, p.dcells, p.carry};
+  nyx_tensor *all[] = {p.weight, p.y,      p.gates,  p.cells, p.h0,      p.c0,   p.dy,
+                       p.dh,     p.dsaved, p.dcells, p.carry, p.project, p.live, p.begin};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) nyx_tensor_release(all[i]);
   return status;
 }
@@ -304,15 +379,18 @@ static nyx_status by_kernel(nyx_backward *b, const nyx__recurrence *r, results *
                       b->in[NYX__REC_C0],
                       b->grad_out[NYX__REC_Y],
                       lstm ? b->grad_out[NYX__REC_CELLS] : NULL,
-                      b->need[NYX__REC_X] ? b->in[NYX__REC_WEIGHT_IH] : NULL};
+                      b->in[NYX__REC_WEIGHT_HR],
+                      b->in[NYX__REC_LENGTHS]};
+  const int n_in = sizeof in / sizeof *in;
   nyx_tensor *made[NYX_MAX_OUTPUTS] = {NULL};
-  NYX_TRY(nyx_apply(b->ctx, nyx__op(NYX__OP_recurrence_backward), in, 9, b->attr, made));
+  NYX_TRY(
+      nyx_apply(b->ctx, nyx__op(NYX__OP_recurrence_backward), in, n_in, b->attr, made));
   int i = 0;
   out->dgates = made[i++];
   out->dh0 = made[i++];
   if (lstm) out->dc0 = made[i++];
   out->dhidden = gru ? made[i++] : nyx_tensor_retain(out->dgates);
-  if (b->need[NYX__REC_X]) out->dx = made[i++];
+  if (b->in[NYX__REC_WEIGHT_HR]) out->dstates = made[i++];
   return NYX_OK;
 }
 
@@ -353,7 +431,22 @@ static nyx_status over_steps(nyx_context *ctx, nyx_tensor *d, int64_t d0, nyx_te
   return status;
 }
 
-/* The sum over all steps of d^T times the state before. */
+/* What of d (length, batch, columns) belongs to the first step of each sequence. */
+static nyx_status first_step(nyx_backward *b, const nyx__recurrence *r, nyx_tensor *d,
+                             nyx_tensor **out) {
+  nyx_tensor *begin = NULL, *all = NULL;
+  if (!r->reverse || !b->in[NYX__REC_LENGTHS])
+    return part_of(b->ctx, d, 0, nyx__step_at(r, 0), 1, out);
+  const nyx_value first[] = {NYX_LIST(((int64_t[]){0}), 1), NYX_I(true)};
+  nyx_status status = mask_of(b, r, true, d->dtype, &begin);
+  if (status == NYX_OK) status = nyx__apply2(b->ctx, NYX__OP_mul, d, begin, NULL, &all);
+  if (status == NYX_OK) status = nyx__apply1(b->ctx, NYX__OP_sum, all, first, out);
+  nyx_tensor_release(begin);
+  nyx_tensor_release(all);
+  return status;
+}
+
+/* The sum over all steps of d^T times the state before, which is 0 behind the ends. */
 static nyx_status weight_gradient(nyx_backward *b, const nyx__recurrence *r,
                                   nyx_tensor *d, nyx_tensor **out) {
   nyx_context *ctx = b->ctx;
@@ -365,7 +458,7 @@ static nyx_status weight_gradient(nyx_backward *b, const nyx__recurrence *r,
   if (status == NYX_OK && b->in[NYX__REC_H0]) {
     nyx_tensor *step = NULL;
     status = nyx__to_dtype(ctx, b->in[NYX__REC_H0], d->dtype, &h0);
-    if (status == NYX_OK) status = part_of(ctx, d, 0, nyx__step_at(r, 0), 1, &step);
+    if (status == NYX_OK) status = first_step(b, r, d, &step);
     if (status == NYX_OK) status = over_rows(ctx, step, h0, &first);
     nyx_tensor_release(step);
   }
@@ -403,22 +496,46 @@ static nyx_status put(nyx_context *ctx, nyx_tensor *from, nyx_tensor *to, int64_
   return status;
 }
 
+/* x, zero behind the ends, where it may hold what is no number. */
+static nyx_status clean_input(nyx_backward *b, const nyx__recurrence *r, nyx_dtype dtype,
+                              nyx_tensor **out) {
+  nyx_tensor *x = NULL, *live = NULL, *zero = NULL;
+  const nyx_spec none = {.dtype = dtype};
+  NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_X], dtype, &x));
+  *out = x;
+  if (!b->in[NYX__REC_LENGTHS]) return NYX_OK;
+  *out = NULL;
+  nyx_status status = mask_of(b, r, false, NYX_BOOL, &live);
+  if (status == NYX_OK) status = nyx__zeros(b->ctx, x, &none, &zero);
+  if (status == NYX_OK)
+    status =
+        nyx__applyn(b->ctx, NYX__OP_where, (nyx_tensor *[]){live, x, zero}, 3, NULL, out);
+  nyx_tensor_release(x);
+  nyx_tensor_release(live);
+  nyx_tensor_release(zero);
+  return status;
+}
+
 /* Every step's input and the state before it, side by side. */
 static nyx_status side_by_side(nyx_backward *b, const nyx__recurrence *r, nyx_dtype dtype,
                                nyx_tensor **out) {
   nyx_context *ctx = b->ctx;
-  nyx_tensor *x = b->in[NYX__REC_X], *y = NULL, *first = NULL, *h0 = b->in[NYX__REC_H0];
-  const int64_t input = x->shape[2], shape[] = {r->length, r->batch, input + r->hidden};
-  nyx_spec state = {.dtype = dtype, .ndim = 3, .shape = {1, r->batch, r->hidden}};
+  nyx_tensor *x = NULL, *y = NULL, *first = NULL, *h0 = b->in[NYX__REC_H0];
+  const int64_t input = b->in_spec[NYX__REC_X].shape[2];
+  const int64_t shape[] = {r->length, r->batch, input + r->state};
+  nyx_spec state = {.dtype = dtype, .ndim = 3, .shape = {1, r->batch, r->state}};
   const nyx_value one = NYX_I(0);
-  NYX_TRY(nyx_tensor_empty(ctx, dtype, 3, shape, out));
-  nyx_status status = h0 ? nyx__apply1(ctx, NYX__OP_unsqueeze, h0, &one, &first)
-                         : nyx__zeros(ctx, x, &state, &first);
+  NYX_TRY(clean_input(b, r, dtype, &x));
+  nyx_status status = nyx_tensor_empty(ctx, dtype, 3, shape, out);
+  if (status == NYX_OK)
+    status = h0 ? nyx__apply1(ctx, NYX__OP_unsqueeze, h0, &one, &first)
+                : nyx__zeros(ctx, x, &state, &first);
   if (status == NYX_OK) status = put(ctx, x, *out, 0, 0);
   if (status == NYX_OK) status = put(ctx, first, *out, nyx__step_at(r, 0), input);
   if (status == NYX_OK)
     status = part_of(ctx, b->out[NYX__REC_Y], 0, r->reverse, r->length - 1, &y);
   if (status == NYX_OK) status = put(ctx, y, *out, !r->reverse, input);
+  nyx_tensor_release(x);
   nyx_tensor_release(y);
   nyx_tensor_release(first);
   return status;
@@ -446,13 +563,34 @@ static nyx_status give_both(nyx_backward *b, const nyx__recurrence *r, const res
   return status;
 }
 
+/* That of weight_hr: of what reaches the states, and the states before projection. */
+static nyx_status give_projection(nyx_backward *b, const nyx__recurrence *r,
+                                  const results *d) {
+  nyx_context *ctx = b->ctx;
+  nyx_tensor *o = NULL, *raw = NULL, *states = NULL, *t = NULL;
+  if (!b->need[NYX__REC_WEIGHT_HR]) return NYX_OK;
+  NYX_TRY(part_of(ctx, b->out[NYX__REC_GATES], 2, 3 * r->hidden, r->hidden, &o));
+  nyx_status status =
+      nyx__evaluate(ctx, "x * nyx_tanh(y)",
+                    (nyx_tensor *[]){NULL, o, b->out[NYX__REC_CELLS], NULL, NULL},
+                    (double[]){0, 0}, &raw);
+  if (status == NYX_OK) status = nyx__to_dtype(ctx, d->dstates, r->dtype, &states);
+  if (status == NYX_OK) status = over_rows(ctx, states, raw, &t);
+  nyx_tensor_release(o);
+  nyx_tensor_release(raw);
+  nyx_tensor_release(states);
+  return status == NYX_OK ? give(b, NYX__REC_WEIGHT_HR, t) : status;
+}
+
 static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r, bool recorded,
                                const results *d) {
   nyx_tensor *x, *t = NULL;
   bool both = b->need[NYX__REC_WEIGHT_IH] && b->need[NYX__REC_WEIGHT_HH];
-  if (both && !recorded && d->dgates == d->dhidden) return give_both(b, r, d);
+  bool plain = !(b->in[NYX__REC_LENGTHS] && r->reverse && b->in[NYX__REC_H0]);
+  NYX_TRY(give_projection(b, r, d));
+  if (both && plain && !recorded && d->dgates == d->dhidden) return give_both(b, r, d);
   if (b->need[NYX__REC_WEIGHT_IH]) {
-    NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_X], d->dgates->dtype, &x));
+    NYX_TRY(clean_input(b, r, d->dgates->dtype, &x));
     nyx_status status = over_rows(b->ctx, d->dgates, x, &t);
     nyx_tensor_release(x);
     if (status != NYX_OK) return status;
@@ -462,6 +600,15 @@ static nyx_status give_weights(nyx_backward *b, const nyx__recurrence *r, bool r
   if (!b->need[NYX__REC_WEIGHT_HH]) return NYX_OK;
   NYX_TRY(weight_gradient(b, r, d->dhidden, &t));
   return give(b, NYX__REC_WEIGHT_HH, t);
+}
+
+/* The product that gives the gradient of any linear's input. */
+static nyx_status give_input(nyx_backward *b, const results *d) {
+  nyx_tensor *weight, *dx = NULL;
+  NYX_TRY(nyx__to_dtype(b->ctx, b->in[NYX__REC_WEIGHT_IH], d->dgates->dtype, &weight));
+  nyx_status status = nyx__apply2(b->ctx, NYX__OP_matmul, d->dgates, weight, NULL, &dx);
+  nyx_tensor_release(weight);
+  return status == NYX_OK ? give(b, NYX__REC_X, dx) : status;
 }
 
 static nyx_status give_biases(nyx_backward *b, const results *d) {
@@ -483,7 +630,7 @@ static nyx_status give_biases(nyx_backward *b, const results *d) {
 
 static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, bool recorded,
                            const results *d) {
-  NYX_TRY(give(b, NYX__REC_X, nyx_tensor_retain(d->dx)));
+  if (b->need[NYX__REC_X]) NYX_TRY(give_input(b, d));
   NYX_TRY(give(b, NYX__REC_H0, nyx_tensor_retain(d->dh0)));
   NYX_TRY(give(b, NYX__REC_C0, nyx_tensor_retain(d->dc0)));
   NYX_TRY(give_weights(b, r, recorded, d));
@@ -492,23 +639,24 @@ static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, bool recor
 
 nyx_status nyx__recurrence_gradient(nyx_backward *b) {
   nyx__recurrence r = {.ctx = b->ctx};
-  results d = {NULL, NULL, NULL, NULL, NULL};
+  results d = {NULL};
   NYX_TRY(nyx__recurrence_mode(b->ctx, b->attr[NYX__REC_MODE].s, &r.cell));
   const int64_t *shape = b->out_spec[NYX__REC_Y].shape;
   r.dtype = nyx__compute_dtype(b->out_spec[NYX__REC_Y].dtype);
   r.reverse = b->attr[NYX__REC_REVERSE].i != 0;
   r.length = shape[0];
   r.batch = shape[1];
-  r.hidden = shape[2];
+  r.state = shape[2];
+  r.hidden = b->in_spec[NYX__REC_WEIGHT_HH].shape[0] / nyx__cells[r.cell].gates;
   bool gates = nyx__cells[r.cell].saved > 0 && b->grad_out[NYX__REC_GATES];
   bool ops = b->ctx->grad_enabled || gates || nyx__any_lifted(b->grad_out, b->n_out) ||
              nyx__any_lifted(b->in, b->n_in) || nyx__any_lifted(b->out, b->n_out);
   nyx_status status = ops ? by_ops(b, &r, &d) : by_kernel(b, &r, &d);
   if (status == NYX_OK) status = give_all(b, &r, ops, &d);
   nyx_tensor_release(d.dgates);
-  nyx_tensor_release(d.dx);
   nyx_tensor_release(d.dhidden);
   nyx_tensor_release(d.dh0);
   nyx_tensor_release(d.dc0);
+  nyx_tensor_release(d.dstates);
   return status;
 }

@@ -37,6 +37,9 @@ typedef struct nyx_attention_kernel {
    * e^(score - most), and the scores those. Of scores that are all -inf: 0. */
   void (*soften)(void *scores, int64_t rows, int64_t width, void *most, void *sum,
                  void *factor);
+  /* After all rows: factor becomes 1 / sum, and sum the log-sum-exp; where nothing was
+   * seen 0 and inf. */
+  void (*finish)(int64_t width, const void *most, void *sum, void *factor);
   /* x[rows][width] *= factor[width] */
   void (*rescale)(void *x, int64_t rows, int64_t width, const void *factor);
   /* One row of scores[rows][width] belongs to one query: scores = p = e^(score - lse of

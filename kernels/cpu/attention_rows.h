@@ -45,6 +45,15 @@ static void soften(void *scores, int64_t rows, int64_t width, void *most, void *
                    (S *)factor + i);
 }
 
+static void finish(int64_t width, const void *most, void *sum, void *factor) {
+  for (int64_t i = 0; i < width; i += NYX_LANES) {
+    T s = nyx__load((S *)sum + i), all = nyx__load((const S *)most + i) + nyx_log(s);
+    M none = nyx_eq(s, K(0));
+    nyx__store((S *)factor + i, nyx_select(none, K(0), K(1) / s));
+    nyx__store((S *)sum + i, nyx_select(none, K(INFINITY), all));
+  }
+}
+
 static void rescale(void *to, int64_t rows, int64_t width, const void *factor) {
   S *x = to;
   for (int64_t i = 0; i < width; i += NYX_LANES) {
@@ -296,6 +305,7 @@ static void mix(const void *w, int64_t step, int64_t queries, const void *values
 extern const nyx_attention_kernel ATTENTION_KERNEL;
 const nyx_attention_kernel ATTENTION_KERNEL = {
     .soften = soften,
+    .finish = finish,
     .rescale = rescale,
     .slope = slope,
     .mask = mask,

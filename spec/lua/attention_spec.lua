@@ -155,6 +155,23 @@ describe("attention", function()
     end
   end)
 
+  it("says of a query that sees nothing that its log-sum-exp is infinite", function()
+    nyx.manual_seed(14)
+    for _, dtype in ipairs { "float64", "float32" } do
+      for _, queries in ipairs { 3, 40 } do -- one by one, in tiles
+        local q, k, v = leaves(dtype, 1, 2, 2, queries, 20, 8, 5)
+        local mask = nyx.ones({ queries, 20 }, { dtype = "bool" })
+        mask[2] = false
+        local _, lse = nyx.attention(q, k, v, { attn_mask = mask })
+        assert.equal(math.huge, lse:select(-1, 2):min():item())
+        local scores = q:matmul(k:transpose(-2, -1)) * 8 ^ -0.5
+        local other = nyx.arange(3, queries + 1, { dtype = "int64" })
+        assert(differ(lse:index_select(other, -1), scores:logsumexp(-1):index_select(other, -1))
+          < (dtype == "float64" and 1e-13 or 1e-5))
+      end
+    end
+  end)
+
   it("sees up to an offset when causal, backward too", function()
     nyx.manual_seed(5)
     -- queries, keys, offset, d; the last of several ranges, tiles and blocks

@@ -10,8 +10,8 @@ local modes = { "lstm", "gru", "tanh", "relu" }
 
 -- The op from products, sigmoid and tanh, step by step: the states, and of an LSTM the cells.
 local function composed(p, mode, reverse)
-  local hidden = p.weight_hh:size(2)
-  local h = p.h0 or nyx.zeros({ p.x:size(2), hidden }, { dtype = p.x.dtype })
+  local hidden = p.weight_hh:size(1) / gates_of[mode]
+  local h = p.h0 or nyx.zeros({ p.x:size(2), p.weight_hh:size(2) }, { dtype = p.x.dtype })
   local c = p.c0 or nyx.zeros({ p.x:size(2), hidden }, { dtype = p.x.dtype })
   local states, cells = {}, {}
   local function gate(t, k) return t:narrow(2, (k - 1) * hidden + 1, hidden) end
@@ -22,6 +22,7 @@ local function composed(p, mode, reverse)
       local both = a + b
       c = gate(both, 2):sigmoid() * c + gate(both, 1):sigmoid() * gate(both, 3):tanh()
       h = gate(both, 4):sigmoid() * c:tanh()
+      if p.weight_hr then h = h:linear(p.weight_hr) end
     elseif mode == "gru" then
       local r = (gate(a, 1) + gate(b, 1)):sigmoid()
       local z = (gate(a, 2) + gate(b, 2)):sigmoid()
@@ -34,8 +35,27 @@ local function composed(p, mode, reverse)
   return nyx.stack(states, 1), mode == "lstm" and nyx.stack(cells, 1) or nil
 end
 
--- Inputs of the op as leaves; `full`: with biases and first states.
-local function leaves(mode, length, batch, input, hidden, dtype, full)
+-- The same of sequences of different lengths, each one alone, zeros behind its end.
+local function one_by_one(p, mode, reverse)
+  local states, cells = {}, {}
+  local function row(t, b) return t and t:narrow(1, b, 1) end
+  for b, n in ipairs(p.lengths:totable()) do
+    local own = setmetatable({ x = p.x:narrow(1, 1, n):narrow(2, b, 1), h0 = row(p.h0, b),
+      c0 = row(p.c0, b) }, { __index = function(_, name)
+        return name ~= "h0" and name ~= "c0" and p[name] or nil
+      end })
+    for list, t in pairs { [states] = 1, [cells] = 2 } do
+      local y = select(t, composed(own, mode, reverse))
+      list[b] = y and nyx.cat({ y, nyx.zeros({ p.x:size(1) - n, 1, y:size(3) },
+        { dtype = y.dtype }) }, 1)
+    end
+  end
+  return nyx.cat(states, 2), cells[1] and nyx.cat(cells, 2)
+end
+
+-- Inputs of the op as leaves; `full`: with biases and first states; `state`: how many features
+-- the states are projected to.
+local function leaves(mode, length, batch, input, hidden, dtype, full, state)
   local rows, p, names = gates_of[mode] * hidden, {}, {}
   local function add(name, scale, ...)
     p[name] = (nyx.randn({ ... }, { dtype = dtype }) * scale):detach():requires_grad_()
@@ -43,11 +63,12 @@ local function leaves(mode, length, batch, input, hidden, dtype, full)
   end
   add("x", 1, length, batch, input)
   add("weight_ih", input ^ -0.5, rows, input)
-  add("weight_hh", hidden ^ -0.5, rows, hidden)
+  add("weight_hh", hidden ^ -0.5, rows, state or hidden)
+  if state then add("weight_hr", hidden ^ -0.5, state, hidden) end
   if full then
     add("bias_ih", 0.5, rows)
     add("bias_hh", 0.5, rows)
-    add("h0", 1, batch, hidden)
+    add("h0", 1, batch, state or hidden)
     if mode == "lstm" then add("c0", 1, batch, hidden) end
   end
   return p, names
@@ -55,15 +76,30 @@ end
 
 local function recurrence(p, mode, reverse)
   local y, _, cells = nyx.recurrence(p.x, p.weight_ih, p.weight_hh, { bias_ih = p.bias_ih,
-    bias_hh = p.bias_hh, h0 = p.h0, c0 = p.c0, mode = mode, reverse = reverse })
+    bias_hh = p.bias_hh, h0 = p.h0, c0 = p.c0, weight_hr = p.weight_hr, lengths = p.lengths,
+    mode = mode, reverse = reverse })
   return y, cells
+end
+
+-- Lengths from 1 to `length`, in no order unless `sorted`; what lies behind the ends is no number.
+local function add_lengths(p, sorted)
+  local length, batch, list = p.x:size(1), p.x:size(2), {}
+  for b = 1, batch do list[b] = (b * 7 + 3) % length + 1 end
+  list[batch] = length
+  if sorted then table.sort(list, function(a, b) return a > b end) end
+  nyx.no_grad(function()
+    for b, n in ipairs(list) do
+      if n < length then p.x:narrow(1, n + 1, length - n):narrow(2, b, 1):fill_(0 / 0) end
+    end
+  end)
+  p.lengths = nyx.tensor(list, { dtype = "int64" })
 end
 
 local function gradients(p, names, f, ...)
   local y, cells = f(p, ...)
   nyx.manual_seed(5)
   local loss = (y * nyx.randn(y.shape):to(y.dtype)):sum()
-  if cells then loss = loss + (cells * nyx.randn(y.shape):to(y.dtype)):sum() end
+  if cells then loss = loss + (cells * nyx.randn(cells.shape):to(y.dtype)):sum() end
   local list = {}
   for i, name in ipairs(names) do list[i] = p[name] end
   local all = nyx.grad(loss, list)
@@ -80,6 +116,7 @@ local function in_double(p, names)
   for _, name in ipairs(names) do
     q[name] = p[name]:detach():to("float64"):requires_grad_()
   end
+  q.lengths = p.lengths
   return q
 end
 
@@ -114,13 +151,39 @@ describe("recurrence", function()
     end)
   end
 
+  -- The same, and `state`: rows that go through all steps alone, columns divided.
+  for _, size in ipairs { { 1, 1, 1, 2, 1 }, { 4, 3, 5, 7, 3 }, { 5, 40, 3, 33, 20 },
+    { 30, 3, 2, 4, 3 }, { 3, 20, 110, 420, 70 } } do
+    it("equals its parts with lengths and projected states: " .. table.concat(size, " "), function()
+      nyx.manual_seed(10)
+      for i = 0, 31 do
+        local length, batch, input, hidden, state = unpack(size)
+        local function bit(k) return math.floor(i / 2 ^ k) % 2 == 1 end
+        local mode, project = modes[i % 4 + 1], i % 4 == 0 and bit(2)
+        local reverse, full, lengths, dtype = bit(3), bit(4), i % 8 ~= 4, "float64"
+        local p, names = leaves(mode, length, batch, input, hidden, dtype, full,
+          project and state or nil)
+        if lengths then add_lengths(p, bit(2)) end
+        local own = gradients(p, names, recurrence, mode, reverse)
+        local want = gradients(p, names, lengths and one_by_one or composed, mode, reverse)
+        names[#names + 1] = "the result"
+        for k, name in ipairs(names) do
+          assert(relative(own[k], want[k]) < 1e-11, ("%s %d: %s"):format(mode, i, name))
+        end
+      end
+    end)
+  end
+
   it("gives the same whatever the number of threads", function()
     nyx.manual_seed(4)
     local threads, first = nyx.get_num_threads(), {}
-    for _, size in ipairs { { 3, 40, 20, 64 }, { 2, 30, 100, 400 }, { 2, 1, 64, 800 } } do
+    for _, size in ipairs { { 3, 40, 20, 64 }, { 2, 30, 100, 400 }, { 2, 1, 64, 800 },
+      { 3, 40, 20, 64, 30 }, { 2, 30, 100, 400, 200 } } do
       for _, mode in ipairs { "lstm", "gru" } do
-        local length, batch, input, hidden = unpack(size)
-        local p, names = leaves(mode, length, batch, input, hidden, "float32", true)
+        local length, batch, input, hidden, state = unpack(size)
+        local p, names = leaves(mode, length, batch, input, hidden, "float32", true,
+          mode == "lstm" and state or nil)
+        if state then add_lengths(p) end
         for run, n in ipairs { 1, 2, 5 } do
           nyx.set_num_threads(n)
           local all = gradients(p, names, recurrence, mode, false)
@@ -137,17 +200,24 @@ describe("recurrence", function()
   it("has gradients of second order that go through gates and cells", function()
     for _, mode in ipairs(modes) do
       nyx.manual_seed(6)
-      local p, names = leaves(mode, 3, 2, 2, 3, "float64", true)
-      local list = {}
-      for i, name in ipairs(names) do list[i] = p[name] end
-      local function call(...)
-        local q = {}
-        for i, name in ipairs(names) do q[name] = (select(i, ...)) end
-        return nyx.recurrence(q.x, q.weight_ih, q.weight_hh, { bias_ih = q.bias_ih,
-          bias_hh = q.bias_hh, h0 = q.h0, c0 = q.c0, mode = mode })
+      for _, lengths in ipairs { false, nyx.tensor({ 1, 3 }, { dtype = "int64" }) } do
+        for _, reverse in ipairs { false, true } do
+          local p, names = leaves(mode, 3, 2, 2, 3, "float64", true,
+            mode == "lstm" and lengths and 2 or nil)
+          local list = {}
+          for i, name in ipairs(names) do list[i] = p[name] end
+          local function call(...)
+            local q = {}
+            for i, name in ipairs(names) do q[name] = (select(i, ...)) end
+            return nyx.recurrence(q.x, q.weight_ih, q.weight_hh, { bias_ih = q.bias_ih,
+              bias_hh = q.bias_hh, h0 = q.h0, c0 = q.c0, weight_hr = q.weight_hr,
+              lengths = lengths or nil, mode = mode, reverse = reverse })
+          end
+          assert(nyx.gradcheck(call, list))
+          assert(nyx.gradgradcheck(call, list,
+            { fast = true, eps = 1e-5, atol = 2e-5, rtol = 2e-5 }))
+        end
       end
-      assert(nyx.gradcheck(call, list))
-      assert(nyx.gradgradcheck(call, list, { fast = true, eps = 1e-5, atol = 2e-5, rtol = 2e-5 }))
     end
   end)
 
@@ -162,6 +232,37 @@ describe("recurrence", function()
       local plain = nyx.grad(loss(), list)
       for i = 1, #list do assert(relative(recorded[i]:detach(), plain[i]) < 1e-12, names[i]) end
       assert(recorded[1].requires_grad)
+    end
+  end)
+
+  it("does not look behind the ends, with ops either", function()
+    for _, mode in ipairs(modes) do
+      for _, reverse in ipairs { false, true } do
+        nyx.manual_seed(11)
+        local p, names = leaves(mode, 5, 4, 2, 3, "float64", true, mode == "lstm" and 2 or nil)
+        add_lengths(p)
+        local list = {}
+        for i, name in ipairs(names) do list[i] = p[name] end
+        local function loss() return (recurrence(p, mode, reverse)):square():sum() end
+        local recorded = nyx.grad(loss(), list, { create_graph = true })
+        local plain = nyx.grad(loss(), list)
+        for i = 1, #list do assert(relative(recorded[i]:detach(), plain[i]) < 1e-12, names[i]) end
+      end
+    end
+  end)
+
+  it("gives a sequence of no steps zeros", function()
+    nyx.manual_seed(12)
+    local p, names = leaves("lstm", 3, 2, 2, 3, "float64", true)
+    p.lengths = nyx.tensor({ 0, 2 }, { dtype = "int64" })
+    for _, reverse in ipairs { false, true } do
+      local all = gradients(p, names, recurrence, "lstm", reverse)
+      local y = all[#all]
+      assert.equal(0, y:narrow(2, 1, 1):abs():max():item())
+      assert.equal(0, y[3]:abs():max():item())
+      assert.is_true(y:narrow(1, 1, 2):narrow(2, 2, 1):abs():min():item() > 0)
+      assert.equal(0, all[6][1]:abs():max():item()) -- of h0
+      assert.is_true(all[6][2]:abs():max():item() > 0)
     end
   end)
 
@@ -204,6 +305,19 @@ describe("recurrence", function()
       { mode = "lstm", bias_hh = nyx.zeros(4) }))
     assert.matches("'c0' is given, but mode \"tanh\" has no cells", message(x, nyx.zeros(4, 5),
       nyx.zeros(4, 4), { mode = "tanh", c0 = nyx.zeros(2, 4) }))
+    assert.matches("'weight_hr' is given, but states of mode \"gru\" are not projected",
+      message(x, nyx.zeros(12, 5), nyx.zeros(12, 2), { mode = "gru", weight_hr = nyx.zeros(2, 4) }))
+    assert.matches("'weight_hr' has shape %(2x3%), expected %(2x4%)", message(x, w,
+      nyx.zeros(16, 2), { mode = "lstm", weight_hr = nyx.zeros(2, 3) }))
+    local function of(list, dtype)
+      return { mode = "lstm", lengths = nyx.tensor(list, { dtype = dtype or "int64" }) }
+    end
+    assert.matches("length 4 of sequence 2 is out of range, expected 0 to 3, the steps of x",
+      message(x, w, u, of { 3, 4 }))
+    assert.matches("length %-1 of sequence 1", message(x, w, u, of { -1, 2 }))
+    assert.matches("'lengths' has shape %(3%), expected %(2%)", message(x, w, u, of { 3, 2, 1 }))
+    assert.matches("'lengths' is float32, expected an integer", message(x, w, u,
+      of({ 1, 2 }, "float32")))
     assert.matches("input 3 %(gates%) is missing", select(2, pcall(nyx.recurrence_backward, u,
       nyx.zeros(3, 2, 4), lstm)))
   end)

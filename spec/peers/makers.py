@@ -732,12 +732,14 @@ def recurrence(r, dtype):
     mode = r.choice(["lstm", "gru", "tanh", "relu"])
     length, n, features, hidden = r.randint(1, 4), r.randint(1, 3), r.randint(1, 4), r.randint(1, 5)
     rows = {"lstm": 4, "gru": 3}.get(mode, 1) * hidden
-    inputs = [r.tensor([length, n, features], dtype), r.tensor([rows, features], dtype), r.tensor([rows, hidden], dtype)]
+    state = r.randint(1, 4) if mode == "lstm" and r.chance(0.4) else None
+    inputs = [r.tensor([length, n, features], dtype), r.tensor([rows, features], dtype), r.tensor([rows, state or hidden], dtype)]
     biases = r.chance(0.6)  # torch has both or none
     inputs += [r.tensor([rows], dtype) if biases else None for _ in range(2)]
-    inputs.append(r.tensor([n, hidden], dtype) if r.chance(0.5) else None)
-    if mode == "lstm":
-        inputs.append(r.tensor([n, hidden], dtype) if r.chance(0.5) else None)
+    inputs.append(r.tensor([n, state or hidden], dtype) if r.chance(0.5) else None)
+    inputs.append(r.tensor([n, hidden], dtype) if mode == "lstm" and r.chance(0.5) else None)
+    inputs.append(r.tensor([state, hidden], dtype) if state else None)
+    inputs.append(r.positions([n], length + 1) if r.chance(0.4) else None)
     while inputs[-1] is None:
         inputs.pop()
     attrs = {"mode": mode}

@@ -198,10 +198,22 @@ def scaled_dot_product_attention(q, k, v, mask=None, is_causal=False, scale=None
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
 
 
-def recurrence(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=None, mode="lstm", reverse=False):
-    """From torch's cells, with what they keep to themselves."""
-    n, hidden = x.shape[1], weight_hh.shape[1]
-    h = x.new_zeros(n, hidden) if h0 is None else h0
+def recurrence(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=None, weight_hr=None, lengths=None, mode="lstm", reverse=False):
+    """From torch's cells, with what they keep to themselves; sequences of different lengths one
+    by one."""
+    if lengths is not None:
+        def alone(b, count):
+            row = slice(b, b + 1)
+            first = [None if t is None else t[row] for t in (h0, c0)]
+            own = recurrence(x[:count, row], weight_ih, weight_hh, bias_ih, bias_hh, *first, weight_hr, None, mode, reverse)
+            own = own if isinstance(own, tuple) else (own,)
+            return [F.pad(t, (0, 0, 0, 0, 0, len(x) - count)) for t in own]
+        none = [torch.zeros_like(t) for t in alone(0, len(x))]
+        parts = [alone(b, int(count)) if count > 0 else none for b, count in enumerate(lengths)]
+        results = [torch.cat(part, 1) for part in zip(*parts)]
+        return results[0] if len(results) == 1 else tuple(results)
+    n, hidden = x.shape[1], weight_hh.shape[0] // {"lstm": 4, "gru": 3}.get(mode, 1)
+    h = x.new_zeros(n, weight_hh.shape[1]) if h0 is None else h0
     c = x.new_zeros(n, hidden) if c0 is None else c0
     results = []
     for t in reversed(range(len(x))) if reverse else range(len(x)):
@@ -209,7 +221,11 @@ def recurrence(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=
         if mode == "lstm":
             i, f, g, o = (a + b).chunk(4, -1)
             gates = torch.cat([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], -1)
-            h, c = torch.lstm_cell(x[t], (h, c), weight_ih, weight_hh, bias_ih, bias_hh)
+            if weight_hr is None:
+                h, c = torch.lstm_cell(x[t], (h, c), weight_ih, weight_hh, bias_ih, bias_hh)
+            else:  # torch has no cell with a projection
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = F.linear(o.sigmoid() * c.tanh(), weight_hr)
             results.append((h, gates, c))
         elif mode == "gru":
             (ar, az, an), (br, bz, bn) = a.chunk(3, -1), b.chunk(3, -1)

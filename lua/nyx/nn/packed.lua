@@ -83,17 +83,6 @@ function PackedSequence:pack(t)
   return self:with(rows_of(t):index_select(rows, 1))
 end
 
---- t (steps, batch, ...) with each sequence from its end to its beginning.
----@param t nyx.Tensor
----@return nyx.Tensor
-function PackedSequence:reversed(t)
-  local step, sequence = grid(t:size(1), t:size(2))
-  local back = self:lengths() + 1 - step
-  local from = nyx.where(back:gt(0), back, step)
-  local rows = ((from - 1) * t:size(2) + sequence):flatten()
-  return rows_of(t):index_select(rows, 1):reshape(t.shape)
-end
-
 --- The last step of each sequence of t (steps, batch, ...): (batch, ...).
 ---@param t nyx.Tensor
 ---@return nyx.Tensor

@@ -29,38 +29,13 @@ local function add_parameters(self, suffix, inputs, options)
 end
 
 -- One direction of one layer over x (length, batch, features): the states of all steps, and of
--- an LSTM the cells.
-local function steps(self, suffix, reverse, x, h0, c0)
+-- an LSTM the cells. `lengths`: of the sequences, where they differ.
+local function steps(self, suffix, reverse, x, h0, c0, lengths)
   local y, _, cells = nyx.recurrence(x, self["weight_ih" .. suffix], self["weight_hh" .. suffix],
     { bias_ih = self["bias_ih" .. suffix], bias_hh = self["bias_hh" .. suffix], h0 = h0, c0 = c0,
-      mode = self.mode, reverse = reverse })
+      weight_hr = self["weight_hr" .. suffix], lengths = lengths, mode = self.mode,
+      reverse = reverse })
   return y, cells
-end
-
--- The same of an LSTM whose states are projected: h = weight_hr m. Steps go from m to m, since
--- weight_hh h = (weight_hh weight_hr) m, and all are projected in one product at the end. Only the
--- first state has no m: with one, the first step takes it as further features.
-local function projected_steps(self, suffix, reverse, x, h0, c0)
-  local ih, hh, hr = self["weight_ih" .. suffix], self["weight_hh" .. suffix],
-    self["weight_hr" .. suffix]
-  local options = { bias_ih = self["bias_ih" .. suffix], bias_hh = self["bias_hh" .. suffix],
-    c0 = c0, mode = self.mode, reverse = reverse }
-  local both, n, parts, cells = hh:matmul(hr), x:size(1), {}, {}
-  if h0 then
-    local first = nyx.cat({ x:narrow(1, reverse and n or 1, 1), h0:unsqueeze(1) }, 3)
-    local y, _, c = nyx.recurrence(first, nyx.cat({ ih, hh }, 2), both, options)
-    parts[1], cells[1] = y, c
-    options.h0, options.c0 = y[1], c[1]:to(y.dtype)
-    x = x:narrow(1, reverse and 1 or 2, n - 1)
-  end
-  if x:size(1) > 0 then
-    local y, _, c = nyx.recurrence(x, ih, both, options)
-    local i = reverse and 1 or #parts + 1
-    table.insert(parts, i, y)
-    table.insert(cells, i, c)
-  end
-  local y = parts[2] and nyx.cat(parts, 1) or parts[1]
-  return y:linear(hr), cells[2] and nyx.cat(cells, 1) or cells[1]
 end
 
 -- Checks the input of a layer (dims 3) or cell (2) and that there may be cells; whether it comes
@@ -135,20 +110,19 @@ function Recurrent:init(input_size, hidden_size, options)
 end
 
 -- One layer, in both directions if there are two; the last states go to the lists h and c.
--- Sequences of `packed` go the other way from their own ends.
 local function run_layer(self, layer, x, h0, c0, h, c, packed)
-  local results, run = {}, self.proj_size and projected_steps or steps
+  local results, lengths = {}, packed and packed:lengths()
   for way = 1, self.bidirectional and 2 or 1 do
     local reverse, i = way == 2, #h + 1
     local suffix = "_l" .. layer .. (reverse and "_reverse" or "")
-    local from = packed and reverse and packed:reversed(x) or x
-    local y, cells = run(self, suffix, reverse and not packed, from, h0 and h0[i], c0 and c0[i])
+    local y, cells = steps(self, suffix, reverse, x, h0 and h0[i], c0 and c0[i], lengths)
     local function last(t)
-      return packed and packed:last(t) or t[reverse and 1 or t:size(1)]
+      if reverse then return t[1] end
+      return packed and packed:last(t) or t[t:size(1)]
     end
     h[i] = last(y)
     c[i] = cells and last(cells):to(y.dtype)
-    results[way] = packed and reverse and packed:reversed(y) or y
+    results[way] = y
   end
   return results[2] and nyx.cat(results, -1) or results[1]
 end
@@ -167,8 +141,8 @@ local function run_layers(self, x, h0, c0, packed)
   return x, nyx.stack(h, 1), c[1] and nyx.stack(c, 1)
 end
 
--- Sequences of different lengths: padded, all of them in one go; what lies behind the ends is
--- computed and not used. First and last states are in the sequences' own order.
+-- Sequences of different lengths: padded, all of them in one go; the op leaves out what lies
+-- behind the ends. First and last states are in the sequences' own order.
 local function run_packed(self, packed, h0, c0)
   check_input("nn." .. self:class_name(), self, packed.data, c0, 2)
   local y, h, c = run_layers(self, packed:padded(), packed:sorted(h0, 2), packed:sorted(c0, 2),

@@ -102,10 +102,38 @@ def lstm_packed():
     return torch.no_grad()(lambda: net(packed)[0].data)
 
 
+@case("lstm_packed_backward")
+def lstm_packed_backward():
+    net, lengths = fill(nn.LSTM(128, 256, bias=False)), list(range(64, 0, -2))
+    x, g = values(1, 64, 32, 128).requires_grad_(True), values(2, 1056, 256)
+
+    def step():
+        net.zero_grad()
+        x.grad = None
+        y = net(nn.utils.rnn.pack_padded_sequence(x, lengths))[0].data
+        y.backward(g)
+        return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, x.grad
+    return step
+
+
 @case("lstm_projected")
 def lstm_projected():
     net, x = fill(nn.LSTM(128, 512, bias=False, proj_size=128)), values(1, 64, 32, 128)
     return torch.no_grad()(lambda: net(x)[0])
+
+
+@case("lstm_projected_backward")
+def lstm_projected_backward():
+    net = fill(nn.LSTM(128, 512, bias=False, proj_size=128))
+    x, g = values(1, 64, 32, 128).requires_grad_(True), values(2, 64, 32, 128)
+
+    def step():
+        net.zero_grad()
+        x.grad = None
+        y = net(x)[0]
+        y.backward(g)
+        return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, net.weight_hr_l0.grad, x.grad
+    return step
 
 
 LAYERS, WIDTH, HEADS, LENGTH, BATCH, VOCABULARY = 6, 384, 6, 256, 8, 65

@@ -93,10 +93,37 @@ case("lstm_packed", { tol = 2e-5 }, function()
   return function() return nyx.no_grad(net.forward, net, packed).data end
 end)
 
-case("lstm_projected", { tol = 2e-5, note = "composed: see nn.LSTM" }, function()
+case("lstm_packed_backward", { tol = 2e-5 }, function()
+  local net, lengths = fill(nn.LSTM(128, 256, { bias = false })), {}
+  for i = 1, 32 do lengths[i] = 66 - 2 * i end
+  local x = values(1, { 64, 32, 128 }):requires_grad_(true)
+  local g = values(2, { 1056, 256 })
+  return function()
+    net:zero_grad()
+    x.grad = nil
+    local y = net(nn.utils.rnn.pack_padded_sequence(x, lengths)).data
+    y:backward(g)
+    return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, x.grad
+  end
+end)
+
+case("lstm_projected", { tol = 2e-5 }, function()
   local net = fill(nn.LSTM(128, 512, { proj_size = 128, bias = false }))
   local x = values(1, { 64, 32, 128 })
   return function() return (nyx.no_grad(net.forward, net, x)) end
+end)
+
+case("lstm_projected_backward", { tol = 2e-5 }, function()
+  local net = fill(nn.LSTM(128, 512, { proj_size = 128, bias = false }))
+  local x = values(1, { 64, 32, 128 }):requires_grad_(true)
+  local g = values(2, { 64, 32, 128 })
+  return function()
+    net:zero_grad()
+    x.grad = nil
+    local y = net(x)
+    y:backward(g)
+    return y, net.weight_ih_l0.grad, net.weight_hh_l0.grad, net.weight_hr_l0.grad, x.grad
+  end
 end)
 
 -- ---------------------------------------------------------------- GPT
