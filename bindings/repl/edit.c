@@ -26,6 +26,7 @@ void nyx__edit_close(void) {}
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -53,6 +54,7 @@ static int read_character(EditLine *e, wchar_t *out) {
   for (;;) {
     nyx__line_event event = nyx__line_wait();
     if (event == NYX__LINE_INTERRUPT) {
+      tcflush(STDIN_FILENO, TCIFLUSH);
       *out = CANCEL_KEY;
       return 1;
     }
@@ -183,6 +185,8 @@ bool nyx__edit_open(lua_State *L) {
   el_set(editor, EL_PROMPT, give_prompt);
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_SIGNAL, 0);
+  /* Ctrl-C does not take away keys that waiting has seen: reading them would block. */
+  el_set(editor, EL_SETTY, "-d", "+noflsh", (void *)NULL);
   el_set(editor, EL_GETCFN, read_character);
   el_set(editor, EL_ADDFN, "nyx-complete", "complete a name", on_tab);
   el_set(editor, EL_ADDFN, "nyx-cancel", "give up the line", on_cancel);
