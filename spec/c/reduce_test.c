@@ -17,8 +17,8 @@ typedef struct sample {
 } sample;
 
 /* The values of v that are reduced together, group after group; returns their number. */
-static int64_t group(const double *v, int ndim, const int64_t *shape, uint32_t dims,
-                     double *grouped) {
+UNTRACED static int64_t group(const double *v, int ndim, const int64_t *shape,
+                              uint32_t dims, double *grouped) {
   static int64_t filled[MAX];
   int64_t n = 1, count = 1;
   for (int d = 0; d < ndim; d++) {
@@ -41,7 +41,7 @@ static int64_t group(const double *v, int ndim, const int64_t *shape, uint32_t d
   return groups;
 }
 
-static double p_norm(const double *v, int64_t n, double p) {
+UNTRACED static double p_norm(const double *v, int64_t n, double p) {
   double r = p == -INFINITY ? INFINITY : 0;
   for (int64_t i = 0; i < n; i++) {
     double size = fabs(v[i]);
@@ -57,7 +57,7 @@ static double p_norm(const double *v, int64_t n, double p) {
   return p == 0 || isinf(p) ? r : pow(r, 1 / p);
 }
 
-static double squares(const double *v, int64_t n, double *mean) {
+UNTRACED static double squares(const double *v, int64_t n, double *mean) {
   double sum = 0, result = 0;
   for (int64_t i = 0; i < n; i++) sum += v[i];
   *mean = sum / (double)n;
@@ -66,7 +66,8 @@ static double squares(const double *v, int64_t n, double *mean) {
 }
 
 /* The result for one group, and the size its error is measured by. */
-static double reference(const sample *s, const double *v, int64_t n, double *size) {
+UNTRACED static double reference(const sample *s, const double *v, int64_t n,
+                                 double *size) {
   double r = 0, most = -INFINITY, least = INFINITY, mean;
   int64_t where_most = 0, where_least = 0;
   *size = 0;
@@ -117,9 +118,9 @@ static void fill_attrs(const sample *s, nyx_value dim, bool keepdim, nyx_value *
                                                           : NYX_F(s->p);
 }
 
-static bool check_groups(const sample *s, nyx_dtype dtype, nyx_tensor *y,
-                         const double *grouped, int64_t groups, int64_t count,
-                         const char *what) {
+UNTRACED static bool check_groups(const sample *s, nyx_dtype dtype, nyx_tensor *y,
+                                  const double *grouped, int64_t groups, int64_t count,
+                                  const char *what) {
   double *got = read(y);
   /* Additions one after the other in a chunk of kernels/cpu/reduce.h. */
   double steps = (double)(count < 4096 ? count : 4096) / 16;
@@ -233,16 +234,16 @@ static void long_sums(void) {
 }
 
 /* Wide enough for columns to be read row by row from end to end, and a rest. */
-static void many_wide_rows(void) {
+UNTRACED static void many_wide_rows(void) {
   enum { OUTER = 2, ROWS = 531, WIDTH = 4099 };
   int64_t shape[3] = {OUTER, ROWS, WIDTH};
   nyx_tensor *x, *sum, *most;
   must(nyx_tensor_empty(ctx, NYX_FLOAT32, 3, shape, &x));
-  const float *v = nyx_tensor_data(x);
-  for (int64_t i = 0; i < x->numel; i++)
-    ((float *)nyx_tensor_data(x))[i] = (float)random_value(NYX_FLOAT32, i % 2);
+  float *v = nyx_tensor_data(x);
+  for (int64_t i = 0; i < x->numel; i++) v[i] = (float)random_value(NYX_FLOAT32, i % 2);
   sum = apply(ID(sum), x, NULL, NULL, ATTRS(LIST(1), NYX_I(0)));
   most = apply(ID(amax), x, NULL, NULL, ATTRS(LIST(1), NYX_I(0)));
+  const float *sums = nyx_tensor_data(sum), *extremes = nyx_tensor_data(most);
   for (int64_t o = 0; o < OUTER; o++)
     for (int64_t c = 0; c < WIDTH; c++) {
       double total = 0, size = 0, greatest = -INFINITY;
@@ -252,9 +253,8 @@ static void many_wide_rows(void) {
         size += fabs(value);
         if (value > greatest) greatest = value;
       }
-      double got = (double)((float *)nyx_tensor_data(sum))[o * WIDTH + c];
-      REQUIRE(CHECK_NEAR(got, total, 64 * 0x1p-24 * size));
-      REQUIRE(CHECK((double)((float *)nyx_tensor_data(most))[o * WIDTH + c] == greatest));
+      REQUIRE(CHECK_NEAR((double)sums[o * WIDTH + c], total, 64 * 0x1p-24 * size));
+      REQUIRE(CHECK((double)extremes[o * WIDTH + c] == greatest));
     }
   nyx_tensor_release(most);
   nyx_tensor_release(sum);
@@ -503,8 +503,8 @@ static void errors(void) {
 
 /* Scans */
 
-static void scan_of(const double *v, const double *factor, int64_t n, bool product,
-                    bool reverse, bool exclusive, double *y) {
+UNTRACED static void scan_of(const double *v, const double *factor, int64_t n,
+                             bool product, bool reverse, bool exclusive, double *y) {
   double run = product;
   for (int64_t k = 0; k < n; k++) {
     int64_t i = reverse ? n - 1 - k : k;
@@ -571,7 +571,8 @@ static void scans(void) {
 /* Products with zeros, where dividing by the element does not give the gradient. Every
  * product is linear in each element: a difference of results is exact. */
 
-static double weighted(nyx__op_id op, const nyx_value *attr, const double *v, int64_t n) {
+UNTRACED static double weighted(nyx__op_id op, const nyx_value *attr, const double *v,
+                                int64_t n) {
   nyx_tensor *x = make(NYX_FLOAT64, 1, &n, v), *y = apply(op, x, NULL, NULL, attr);
   double *values = read(y), sum = 0;
   for (int64_t i = 0; i < y->numel; i++) sum += values[i] * (double)(i + 1);

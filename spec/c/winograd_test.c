@@ -58,7 +58,7 @@ static nyx__conv conv_of(const shape *s, nyx_dtype dtype) {
 }
 
 /* About normal: a sum of four. */
-static double number(void) {
+UNTRACED static double number(void) {
   double sum = 0;
   for (int i = 0; i < 4; i++) sum += (double)(next() & 0xffff) / 65536 - 0.5;
   return sum * 1.7;
@@ -72,13 +72,13 @@ typedef struct data {
   void *in[3], *out;
 } data;
 
-static double *zeros(int64_t n) {
+UNTRACED static double *zeros(int64_t n) {
   double *v = calloc((size_t)n + 1, sizeof *v);
   if (!v) abort();
   return v;
 }
 
-static void *as_dtype(nyx_dtype dtype, double *from, int64_t n) {
+UNTRACED static void *as_dtype(nyx_dtype dtype, double *from, int64_t n) {
   double *wide = zeros(n);
   float *narrow = (float *)wide;
   for (int64_t i = 0; i < n; i++) {
@@ -90,18 +90,18 @@ static void *as_dtype(nyx_dtype dtype, double *from, int64_t n) {
   return wide;
 }
 
-static double *numbers(int64_t n) {
+UNTRACED static double *numbers(int64_t n) {
   double *v = zeros(n);
   for (int64_t i = 0; i < n; i++) v[i] = number();
   return v;
 }
 
-static double value(const data *d, const void *from, int64_t i) {
+UNTRACED static double value(const data *d, const void *from, int64_t i) {
   return d->v.dtype == NYX_FLOAT64 ? ((const double *)from)[i] : ((const float *)from)[i];
 }
 
 /* y = x * weight + bias and the sizes, output by output. */
-static void plain(data *d) {
+UNTRACED static void plain(data *d) {
   const nyx__conv *v = &d->v;
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
@@ -149,7 +149,7 @@ static void drop(data *d) {
 }
 
 /* The largest size in the tile of output i: what its error is relative to. */
-static double tile_size(const data *d, int64_t i) {
+UNTRACED static double tile_size(const data *d, int64_t i) {
   int64_t height = d->v.window[0].out, width = d->v.window[1].out;
   int64_t x = i % width / 4 * 4, y = i / width % height / 4 * 4;
   int64_t plane = i / width / height * height * width;
@@ -165,7 +165,7 @@ static nyx_status run(const data *d, const void *kept, void *y) {
   return nyx__winograd_run(ctx, &d->v, d->in[0], kept, d->in[1], d->in[2], y);
 }
 
-static void against_loops(void) {
+UNTRACED static void against_loops(void) {
   for (int i = 0; i < 2 * SHAPES; i++) {
     data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     plain(&d);
@@ -257,7 +257,7 @@ static void gradient(void) {
 }
 
 /* The gradient of the weight: a sum of y times x for each tap, and the sizes. */
-static void plain_adjoint(data *d, double *weight, double *size) {
+UNTRACED static void plain_adjoint(data *d, double *weight, double *size) {
   const nyx__conv *v = &d->v;
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
@@ -295,7 +295,7 @@ static data adjoint_data(int i, nyx_dtype dtype) {
 enum { ADJOINTS = SHAPES + sizeof adjoints / sizeof *adjoints };
 
 /* Errors are relative to the largest of nine taps' sizes: measured are 10 at most. */
-static void adjoint_against_loops(void) {
+UNTRACED static void adjoint_against_loops(void) {
   for (int i = 0; i < 2 * ADJOINTS; i++) {
     data d = adjoint_data(i / 2, i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     double *expect = zeros(d.n[1]), *size = zeros(d.n[1]), worst = 0;
@@ -414,13 +414,13 @@ static void adjoint_choice(void) {
 }
 
 /* Channels-last: element i of (n, c, h, w) is there at: */
-static int64_t last_index(int64_t i, int64_t channels, int64_t plane) {
+UNTRACED static int64_t last_index(int64_t i, int64_t channels, int64_t plane) {
   int64_t n = i / plane / channels, c = i / plane % channels;
   return (n * plane + i % plane) * channels + c;
 }
 
-static void *as_last(const data *d, const double *from, int64_t n, int64_t channels,
-                     int64_t plane) {
+UNTRACED static void *as_last(const data *d, const double *from, int64_t n,
+                              int64_t channels, int64_t plane) {
   double *turned = zeros(n);
   for (int64_t i = 0; i < n; i++) turned[last_index(i, channels, plane)] = from[i];
   void *result = as_dtype(d->v.dtype, turned, n);
@@ -459,7 +459,7 @@ static nyx__last_sum last_of(data *d) {
                          .w_tap = {3, 1}};
 }
 
-static void last_against_loops(void) {
+UNTRACED static void last_against_loops(void) {
   for (int i = 0; i < 2 * SHAPES; i++) {
     data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     plain(&d);
