@@ -55,7 +55,13 @@ static int on_paths(const char *program, const char *const *names, void (*run)(v
 
 /* The paths that differ in more than products of narrow types. */
 __attribute__((unused)) static int on_every_path(const char *program, void (*run)(void)) {
-  return on_paths(program, (const char *const[]){"base", "avx2", "avx512", NULL}, run);
+#if defined(__SANITIZE_THREAD__)
+  /* What threads share is the same on every path, and base takes longest. */
+  static const char *const names[] = {"avx2", "avx512", NULL};
+#else
+  static const char *const names[] = {"base", "avx2", "avx512", NULL};
+#endif
+  return on_paths(program, names, run);
 }
 
 #endif
