@@ -7,9 +7,8 @@
 #include "../../kernels/cpu/cpu.h"
 #include "../op/ops.h"
 
-#define PIECE 512 /* elements of a residual converted at a time */
-#define TOGETHER                                                                         \
-  2048 /* elements finished at a time, about: they stay in the first cache */
+#define PIECE 512     /* elements of a residual converted at a time */
+#define TOGETHER 2048 /* elements finished at a time, about: of the first cache */
 
 static int compute_in(nyx_dtype dtype) {
   return dtype == NYX_FLOAT64 ? NYX_IN_FLOAT64 : NYX_IN_FLOAT32;

@@ -18,12 +18,12 @@
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
-/* Products of four ranges or more are divided between threads. */
-/* Vectors times matrices are bound by memory: elements worth a thread, rows of which
- * dot products are taken, columns of rows that are summed. */
+/* The same of a vector times a matrix, which is bound by memory; rows of which dot
+ * products are taken in a slab, columns of rows that are summed. */
 #define VECTOR_RANGE ((int64_t)1 << 17)
 #define VECTOR_ROWS 32
 #define VECTOR_COLS 1024
+/* Products of four ranges or more are divided between threads. */
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
  * side again. Longer short sides are shared. */
@@ -332,7 +332,6 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
-  if (is_vector(p) && r->range == RANGE) r->range = VECTOR_RANGE;
   if (count < ENOUGH) divide_slabs(r, p);
   if (count == 1 && nyx_dtype_is_float(r->g->dtype)) divide_depth(r, p);
   if (r->parts > 1) {
@@ -628,7 +627,8 @@ static void set_ranges(gemm_run *r) {
   bool fine = r->way == NYX__GEMM_FINE;
   bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
   r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
-  r->range = fine ? RANGE / 4 : one ? INT64_MAX : RANGE;
+  r->range = is_vector(&r->g->product) ? VECTOR_RANGE : fine ? RANGE / 4 : RANGE;
+  if (one) r->range = INT64_MAX;
 }
 
 /* Whether to multiply by kept panels of B: where packing it takes time, not for one row.

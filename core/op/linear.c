@@ -219,6 +219,7 @@ static nyx_status gradient_activation(nyx_backward *b) {
   nyx_status status = NYX_OK;
   if (b->need[RESIDUAL] && b->grad_out[0])
     b->grad_in[RESIDUAL] = nyx_tensor_retain(b->grad_out[0]);
+  if (!b->need[X] && !b->need[WEIGHT] && !b->need[BIAS]) return NYX_OK;
   if (b->n_out > 1)
     sums = nyx_tensor_retain(b->out[1]);
   else if (b->attr[ACTIVATION].given)

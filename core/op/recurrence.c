@@ -55,8 +55,11 @@ static nyx_status read_mode(nyx_call *c, const nyx_tensor *weight,
                       project ? "features of weight_hr" : "hidden");
   r->hidden = rows / cell->gates;
   r->state = weight->shape[1];
+  if (!project) return NYX_OK;
   const int64_t shape[] = {r->state, r->hidden};
-  return project ? nyx__shape_check(c->ctx, "weight_hr", project, 2, shape) : NYX_OK;
+  NYX_TRY(nyx__shape_check(c->ctx, "weight_hr", project, 2, shape));
+  if (project->numel > 0) return NYX_OK;
+  return nyx__error(c->ctx, RECURRENCE_STATE, NYX__SHAPE(project));
 }
 
 /* Checks that there is a length for each of the sequences, if any. */

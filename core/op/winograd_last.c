@@ -18,14 +18,12 @@
 #define TAPS NYX_WINOGRAD_TAPS
 #define POINTS NYX_WINOGRAD_POINTS
 
-#define TILES 56                       /* of a block, at most */
-#define INPUT_BYTES ((int64_t)1 << 20) /* its transformed inputs, about */
-#define UNITS 8                        /* wanted, for threads to share */
-#define WEIGHT_BYTES                                                                     \
-  ((int64_t)256 << 20)                 /* a transformed weight, four times as large      \
-                                        */
-#define WEIGHT_CHANNELS 32             /* of the weight, transformed together */
-#define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
+#define TILES 56                          /* of a block, at most */
+#define INPUT_BYTES ((int64_t)1 << 20)    /* its transformed inputs, about */
+#define UNITS 8                           /* wanted, for threads to share */
+#define WEIGHT_BYTES ((int64_t)256 << 20) /* a transformed weight, at most */
+#define WEIGHT_CHANNELS 32                /* of the weight, transformed together */
+#define RANGE_WORK ((double)(1 << 19))    /* multiplications worth waking a thread for */
 /* Of what is transformed, in multiplications of a product: a kernel, a tile of a
  * channel. */
 #define KERNEL_COST 1300

@@ -5,7 +5,8 @@
 #define DOT_ROWS 4 /* with two sums each: eight chains of multiply-adds */
 #define SUM_ROWS 8
 #define SUM_COLS ((int64_t)(8192 / sizeof(T))) /* of y: half of a small first cache */
-#define FAR ((int64_t)(1024 / sizeof(T)))      /* elements asked for ahead in a row */
+#define SUM_TERMS 8192 /* of a partial sum: rounding errors grow with its length */
+#define FAR ((int64_t)(1024 / sizeof(T))) /* elements asked for ahead in a row */
 
 typedef T TYPED(quad) __attribute__((vector_size(16)));
 
@@ -50,12 +51,19 @@ static ALWAYS_INLINE void TYPED(dot_rows)(const int rows, const T *a, int64_t rs
   }
 }
 
+/* Of `rows` rows of n < LANES elements, how many have a whole vector's elements from
+ * their beginning to the end of the last row. */
+static int64_t TYPED(readable)(int64_t rs, int64_t rows, int64_t n) {
+  int64_t left = (rows - 1) * rs + n - LANES; /* behind a vector at the first row */
+  return rs > 0 && left >= 0 ? left / rs + 1 : 0;
+}
+
 /* Rows shorter than a vector, LANES of them at a time, turned around in registers: whole
  * vectors are read, what lies behind a row is not used. */
 static int64_t TYPED(short_dots)(const T *a, int64_t rs, int64_t m, int64_t k, const T *x,
                                  T *y, int64_t step, bool add) {
   int64_t i = 0;
-  for (; (i + LANES - 1) * rs + LANES <= (m - 1) * rs + k; i += LANES) {
+  for (int64_t safe = TYPED(readable)(rs, m, k); i + LANES <= safe; i += LANES) {
     V row[LANES], sum = {0};
     UNROLL for (int r = 0; r < LANES; r++) row[r] = (V) * (const VU *)(a + (i + r) * rs);
     TYPED(transpose)(row);
@@ -90,10 +98,11 @@ static ALWAYS_INLINE void TYPED(sum_some)(const int rows, const T *b, int64_t rs
   T w[SUM_ROWS];
   UNROLL for (int r = 0; r < rows; r++) w[r] = x[r * xs];
   for (int64_t j = 0; j < n; j += LANES) {
-    V sum = add ? (V) * (VU *)(y + j) : (V){0};
+    V sum = (V){0}; /* of these rows first: errors of y are an eighth as many */
     UNROLL for (int r = 0; r < rows; r++) {
       sum += w[r] * (V) * (const VU *)(b + r * rs + j);
     }
+    if (add) sum += *(VU *)(y + j);
     *(VU *)(y + j) = sum;
   }
 }
@@ -104,7 +113,7 @@ static void TYPED(sum_last)(const T *b, int64_t rs, int64_t k, int64_t n, const 
                             int64_t xs, T *y, bool add) {
   V sum[4] = {{0}};
   int64_t l = 0;
-  for (; (l + 3) * rs + LANES <= (k - 1) * rs + n; l += 4) {
+  for (int64_t safe = TYPED(readable)(rs, k, n); l + 4 <= safe; l += 4) {
     UNROLL for (int r = 0; r < 4; r++) sum[r] +=
         x[(l + r) * xs] * (V) * (const VU *)(b + (l + r) * rs);
   }
@@ -117,24 +126,36 @@ static void TYPED(sum_last)(const T *b, int64_t rs, int64_t k, int64_t n, const 
   for (int64_t j = 0; j < n; j++) y[j] = add ? y[j] + each[j] : each[j];
 }
 
+/* SUM_TERMS rows and SUM_COLS columns at most. */
+static void TYPED(sum_part)(const T *b, int64_t rs, int64_t k, int64_t n, const T *x,
+                            int64_t xs, T *y, bool add) {
+  int64_t whole = n / LANES * LANES, l = 0;
+  for (; l + SUM_ROWS <= k; l += SUM_ROWS) {
+    TYPED(sum_some)(SUM_ROWS, b + l * rs, rs, whole, x + l * xs, xs, y, add || l > 0);
+  }
+  for (; l < k; l++)
+    TYPED(sum_some)(1, b + l * rs, rs, whole, x + l * xs, xs, y, add || l > 0);
+  if (whole < n) TYPED(sum_last)(b + whole, rs, k, n - whole, x, xs, y + whole, add);
+}
+
 static void TYPED(sum_rows)(const void *b, int64_t rs, int64_t k, int64_t n,
                             const void *x, int64_t xs, void *y, bool add) {
-  int64_t whole = n / LANES * LANES;
-  const T *w = x;
-  for (int64_t j = 0; j < whole; j += SUM_COLS) {
-    const T *from = (const T *)b + j;
+  T part[SUM_COLS] __attribute__((aligned(64)));
+  for (int64_t j = 0; j < n; j += SUM_COLS) {
     T *to = (T *)y + j;
-    int64_t l = 0, cols = whole - j < SUM_COLS ? whole - j : SUM_COLS;
-    for (; l + SUM_ROWS <= k; l += SUM_ROWS) TYPED(sum_some)
-    (SUM_ROWS, from + l * rs, rs, cols, w + l * xs, xs, to, add || l > 0);
-    for (; l < k; l++)
-      TYPED(sum_some)(1, from + l * rs, rs, cols, w + l * xs, xs, to, add || l > 0);
+    int64_t cols = n - j < SUM_COLS ? n - j : SUM_COLS;
+    for (int64_t l = 0; l < k; l += SUM_TERMS) {
+      int64_t rows = k - l < SUM_TERMS ? k - l : SUM_TERMS;
+      TYPED(sum_part)
+      ((const T *)b + l * rs + j, rs, rows, cols, (const T *)x + l * xs, xs,
+       l == 0 ? to : part, l == 0 && add);
+      for (int64_t i = 0; i < cols && l > 0; i++) to[i] += part[i];
+    }
   }
-  if (whole < n)
-    TYPED(sum_last)((const T *)b + whole, rs, k, n - whole, w, xs, (T *)y + whole, add);
 }
 
 #undef DOT_ROWS
 #undef SUM_ROWS
 #undef SUM_COLS
+#undef SUM_TERMS
 #undef FAR

@@ -51,10 +51,9 @@ NYX_FN T nyx__scale(T p, T n) {
   return p * (T)((half + KI(127)) << 23) * (T)((whole - half + KI(127)) << 23);
 #endif
 }
-/* The same for p >= 0 and small results, without arithmetic whose result is subnormal:
- * that takes a CPU a hundred cycles for each vector, where most lanes of a masked row
- * are. The bits of a subnormal are p 2^(n + 149) as an integer, which adding 2^23 rounds
- * to. */
+/* The same for p >= 0 and small results, without arithmetic whose result is subnormal,
+ * which takes a CPU a hundred cycles and more. The bits of a subnormal are p 2^(n + 149)
+ * as an integer, which adding 2^23 rounds to. */
 NYX_FN T nyx__scale_down(T p, T n) {
   T y = nyx__scale(p, nyx__max_or(K(-115), n));
   if (__builtin_expect(nyx__any_lt(n, K(-115)), 0)) {

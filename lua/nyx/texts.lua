@@ -17,10 +17,11 @@ add("nyx.nn", {
   Parameter = "nn.Parameter(tensor): a trainable leaf that shares memory with tensor",
   register = "nn.register(class): lets nyx.load build modules of a class of your own",
   QuantizedLinear = "nn.QuantizedLinear(in_features, out_features, {bias, bits, group, " ..
-    "symmetric, dtype}): x W^T + b with a weight of 4 (or 8) bits, for inference; " ..
+    "symmetric, dtype, activation}): x W^T + b with a weight of 4 (or 8) bits, for inference; " ..
     "QuantizedLinear.from_linear(linear, options) makes one of a trained layer",
-  Linear = "nn.Linear(in_features, out_features, {bias, dtype}): x W^T + b over the last " ..
-    "dimension",
+  Linear = "nn.Linear(in_features, out_features, {bias, dtype, activation}): x W^T + b over the " ..
+    "last dimension, then the elementwise op that activation names; layer(x, residual) adds " ..
+    "residual after it",
   Embedding = "nn.Embedding(num_embeddings, embedding_dim, {padding_idx, dtype}): the rows of " ..
     "a table, for labels from 1; the row padding_idx stays zero",
   Conv2d = "nn.Conv2d(in_channels, out_channels, kernel_size, {stride, padding, dilation, " ..

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "core/linalg/gemm.h"
+#include "kernels/cpu/cpu.h"
 
 static nyx_context *ctx;
 static uint64_t state = 1;
@@ -126,6 +127,56 @@ static void large(void) {
   }
 }
 
+/* A matrix stored upside down: no row lies where a longer one would reach. */
+static void backwards(void) {
+  enum { M = 19, K = 5, GAP = 2 };
+  for (int64_t m = 1; m <= M; m++) {
+    float *end = malloc((size_t)(m * (K + GAP)) * sizeof *end), x[M], y[M];
+    REQUIRE(CHECK(end));
+    for (int64_t i = 0; i < m * (K + GAP); i++) end[i] = (float)number();
+    for (int i = 0; i < M; i++) x[i] = (float)number();
+    const float *top = end + (m - 1) * (K + GAP);
+    for (int turn = 0; turn < 2; turn++) { /* its rows' dot products; their sum */
+      int64_t n = turn ? K : m, terms = turn ? m : K;
+      nyx_gemm g = {.dtype = NYX_FLOAT32};
+      g.product = (nyx_product){.m = n, .n = 1, .k = terms, .a = top, .b = x, .c = y};
+      g.product.a_rs = turn ? 1 : -(K + GAP), g.product.a_cs = turn ? -(K + GAP) : 1;
+      g.product.b_rs = g.product.ldc = 1;
+      CHECK_OK(ctx, nyx__gemm(ctx, &g));
+      for (int64_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (int64_t l = 0; l < terms; l++)
+          sum += (double)top[i * g.product.a_rs + l * g.product.a_cs] * (double)x[l];
+        CHECK_NEAR(y[i], sum, 0);
+      }
+    }
+    free(end);
+  }
+}
+
+/* Long sums of numbers of one sign, where errors add up: some roundings of the result. */
+static void accuracy(void) {
+  enum { TERMS = 100000, COLUMNS = 35 };
+  const nyx_gemm_kernel *kernel = &nyx__cpu_kernels()->gemm->type[0];
+  float *b = malloc((size_t)TERMS * COLUMNS * sizeof *b), *x = malloc(TERMS * sizeof *x);
+  float y[COLUMNS], dot;
+  REQUIRE(CHECK(b && x));
+  for (int64_t i = 0; i < TERMS * COLUMNS; i++) b[i] = (float)(number() + 2) / 3;
+  for (int64_t i = 0; i < TERMS; i++) x[i] = (float)(number() + 2) / 7;
+  kernel->sum_rows(b, COLUMNS, TERMS, COLUMNS, x, 1, y, false);
+  for (int j = 0; j < COLUMNS; j++) {
+    double sum = 0;
+    for (int64_t l = 0; l < TERMS; l++) sum += (double)x[l] * (double)b[l * COLUMNS + j];
+    CHECK_NEAR(y[j], sum, 16 * 0x1p-24 * sum);
+  }
+  double sum = 0;
+  for (int64_t l = 0; l < TERMS; l++) sum += (double)x[l] * (double)b[l];
+  kernel->dots(b, TERMS, 1, TERMS, x, &dot, 1, false);
+  CHECK_NEAR(dot, sum, 16 * 0x1p-24 * sum);
+  free(b);
+  free(x);
+}
+
 /* Sums that are rounded: the same bits whatever the number of threads. */
 static void threads(void) {
   static const int64_t shapes[][2] = {{2000, 517}, {200, 20011}, {3, 300000}};
@@ -156,6 +207,8 @@ int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(lengths);
   RUN(large);
+  RUN(backwards);
+  RUN(accuracy);
   RUN(threads);
   nyx_context_free(ctx);
   return check_done();

@@ -496,6 +496,11 @@ describe("layers", function()
     assert.matches("activation=gelu", tostring(layer))
     local linear = nn.Linear(5, 4, f64)
     close(x:linear(linear.weight, linear.bias) + r, linear(x, r))
+    r.grad, layer.weight.grad = nil, nil -- nothing but the residual is trained
+    layer:requires_grad_(false)
+    layer(x:detach(), r):sum():backward()
+    close(nyx.ones({ 3, 4 }, f64), r.grad)
+    assert.is_nil(layer.weight.grad)
   end)
 
   it("Linear says what an activation can be", function()

@@ -68,6 +68,23 @@ describe("QuantizedLinear", function()
     end
   end)
 
+  it("keeps the layer's activation, and adds a residual after it", function()
+    local linear = nn.Linear(64, 8, { activation = "gelu" })
+    local layer = nn.QuantizedLinear.from_linear(linear, { bits = 8 })
+    local x, r = nyx.randn { 3, 64 }, nyx.randn { 3, 8 }
+    local plain = nyx.linear_quantized(x, layer.packed, layer.scales, layer.zeros, layer.bias)
+    assert.is_true(layer(x):equal(plain:gelu()))
+    assert.is_true(layer(x, r):equal(plain:gelu() + r))
+    assert.is_true((layer(x, r) - linear(x, r)):abs():max():item() < 0.05)
+    assert.matches("activation=gelu", tostring(layer))
+    local path = os.tmpname()
+    nyx.save(path, layer)
+    assert.is_true(nyx.load(path)(x):equal(layer(x)))
+    os.remove(path)
+    assert.matches("'activation' is \"nonsense\", expected", message_of(nn.QuantizedLinear, 32, 8,
+      { activation = "nonsense" }))
+  end)
+
   it("gives gradients to its input and bias, and has no other parameters", function()
     local layer = nn.QuantizedLinear.from_linear(nn.Linear(32, 8)):to "float64"
     assert.equal(1, #layer:parameters())

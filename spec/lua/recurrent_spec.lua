@@ -309,6 +309,11 @@ describe("recurrence", function()
       message(x, nyx.zeros(12, 5), nyx.zeros(12, 2), { mode = "gru", weight_hr = nyx.zeros(2, 4) }))
     assert.matches("'weight_hr' has shape %(2x3%), expected %(2x4%)", message(x, w,
       nyx.zeros(16, 2), { mode = "lstm", weight_hr = nyx.zeros(2, 3) }))
+    for _, size in ipairs { { 0, 4 }, { 2, 0 } } do -- no state, no cells
+      assert.matches(("weight_hr has shape %%(%dx%d%%), .*at least 1"):format(size[1], size[2]),
+        message(x, nyx.zeros(4 * size[2], x:size(3)), nyx.zeros(4 * size[2], size[1]),
+          { mode = "lstm", weight_hr = nyx.zeros(size) }))
+    end
     local function of(list, dtype)
       return { mode = "lstm", lengths = nyx.tensor(list, { dtype = dtype or "int64" }) }
     end

@@ -39,8 +39,10 @@ end
 function Linear:forward(x, residual)
   local activation = self.activation
   if not activation and not residual then return x:linear(self.weight, self.bias) end
-  local y = x:linear_activation(self.weight, self.bias, residual,
-    { activation = activation, keep = activation ~= nil and nyx.is_grad_enabled() })
+  local bias = self.bias
+  local trained = x.requires_grad or self.weight.requires_grad or bias and bias.requires_grad
+  local y = x:linear_activation(self.weight, bias, residual,
+    { activation = activation, keep = trained and nyx.is_grad_enabled() or false })
   return y
 end
 

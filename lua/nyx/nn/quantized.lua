@@ -14,12 +14,20 @@ local QuantizedLinear = class("QuantizedLinear", Module)
 M.QuantizedLinear = QuantizedLinear
 
 --- Options: bias, bits (4; or 8), group (32: as many features share a scale), symmetric (true:
---- no zero points), dtype (of scales and bias).
+--- no zero points), dtype (of scales and bias), activation (as of nn.Linear).
 ---@param in_features integer
 ---@param out_features integer
 ---@param options? table
 function QuantizedLinear:init(in_features, out_features, options)
-  options = check.options("nn.QuantizedLinear", options, "bias bits group symmetric dtype")
+  options = check.options("nn.QuantizedLinear", options,
+    "bias bits group symmetric dtype activation")
+  local activation = options.activation
+  if activation ~= nil and type(nyx[check.type("nn.QuantizedLinear", "activation", activation,
+      "string")]) ~= "function" then
+    check.fail("nn.QuantizedLinear: 'activation' is \"%s\", expected an op's name, as relu or gelu",
+      activation)
+  end
+  self.activation = activation
   self.in_features = check.integer("nn.QuantizedLinear", "in_features", in_features)
   self.out_features = check.integer("nn.QuantizedLinear", "out_features", out_features)
   self.bits = check.integer("nn.QuantizedLinear", "bits", options.bits or 4)
@@ -56,6 +64,7 @@ function QuantizedLinear.from_linear(linear, options)
     own[key] = value
   end
   own.bias = linear.bias ~= nil
+  own.activation = linear.activation
   local layer = QuantizedLinear(linear.in_features, linear.out_features, own)
   layer:pack(linear.weight, own.dtype)
   if linear.bias then
@@ -64,13 +73,19 @@ function QuantizedLinear.from_linear(linear, options)
   return layer
 end
 
-function QuantizedLinear:forward(x)
-  return nyx.linear_quantized(x, self.packed, self.scales, self.zeros, self.bias)
+--- layer(x, residual) adds the residual after the activation, as nn.Linear does.
+---@param x nyx.Tensor
+---@param residual? nyx.Tensor
+function QuantizedLinear:forward(x, residual)
+  local y = nyx.linear_quantized(x, self.packed, self.scales, self.zeros, self.bias)
+  if self.activation then y = nyx[self.activation](y) end
+  return residual and y + residual or y
 end
 
 function QuantizedLinear:extra_repr()
-  return ("in_features=%d, out_features=%d, bits=%d, group=%d, bias=%s"):format(
-    self.in_features, self.out_features, self.bits, self.group, tostring(self.bias ~= nil))
+  return ("in_features=%d, out_features=%d, bits=%d, group=%d, bias=%s%s"):format(
+    self.in_features, self.out_features, self.bits, self.group, tostring(self.bias ~= nil),
+    self.activation and ", activation=" .. self.activation or "")
 end
 
 return M
