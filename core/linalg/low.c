@@ -25,8 +25,9 @@
 #define UNIT_ROWS 256
 #define UNIT_COLS 256
 #define UNITS 16
-#define LONG 512     /* sums, for few elements of C */
-#define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
+#define FARTHEST 4096 /* bytes between rows in place, or their greatest power of two */
+#define LONG 512      /* sums, for few elements of C */
+#define PACK_GRAIN 2  /* groups of panels, about 64 KiB each */
 
 /* What stops all threads, and how much memory there was not. */
 typedef struct low_shared {
@@ -47,6 +48,7 @@ typedef struct low_run {
   char *a, *b, *partial;     /* packed; parts x m x n sums when parts > 1 */
   nyx_storage *keep;         /* where B lies, if panels of all of it are to be kept */
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
+  int64_t in_place;   /* the first panels of A, as the matrix has them */
   bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
   low_shared *shared;
@@ -114,7 +116,8 @@ static int64_t block_terms(const low_run *r, int64_t l) {
 }
 static char *a_panel(const low_run *r, int64_t l, int64_t panel) {
   const nyx_low_kernel *k = r->kernel;
-  int64_t terms = l * r->a_panels + block_terms(r, l) * panel;
+  int64_t packed = r->a_panels - r->in_place;
+  int64_t terms = l * packed + block_terms(r, l) * (panel - r->in_place);
   return r->a + terms * k->tile_rows * k->item;
 }
 static char *b_panel(const low_run *r, int64_t l, int64_t panel) {
@@ -133,7 +136,7 @@ static int64_t group_of(int64_t tile) {
 
 /* How many such groups a block of terms has. */
 static int64_t packs(const low_run *r) {
-  int64_t count = parts_of(r->a_panels, r->a_group);
+  int64_t count = parts_of(r->a_panels - r->in_place, r->a_group);
   return r->pack_b ? count + parts_of(r->b_panels, r->b_group) : count;
 }
 
@@ -154,13 +157,14 @@ static void pack_b(const low_run *r, int64_t l, int64_t j, int64_t cols, char *p
 /* Items are a block of terms and some panels of it, A's before B's. */
 static void pack_panels(void *arg, int64_t begin, int64_t end) {
   const low_run *r = arg;
-  int64_t from_a = parts_of(r->a_panels, r->a_group), count = packs(r);
+  int64_t from_a = parts_of(r->a_panels - r->in_place, r->a_group), count = packs(r);
   int64_t rows = r->a_group * r->kernel->tile_rows;
   int64_t cols = r->b_group * r->kernel->tile_cols;
   for (int64_t item = begin; item < end && going(r); item++) {
     int64_t l = item / count * r->kernel->depth, at = item % count, of_b = at - from_a;
     if (at < from_a) {
-      pack_a(r, l, at * rows, rows, a_panel(r, l, at * r->a_group));
+      int64_t panel = r->in_place + at * r->a_group;
+      pack_a(r, l, panel * r->kernel->tile_rows, rows, a_panel(r, l, panel));
     } else {
       pack_b(r, l, of_b * cols, cols, b_panel(r, l, of_b * r->b_group));
     }
@@ -192,6 +196,30 @@ static int64_t unit_bytes(const low_run *r) {
   return sum_bytes(r) + row_bytes(r) + cols + r->b_panels * kernel->extra;
 }
 
+/* A block of terms, from l on, of the rows from i on: those in place, then packed ones.
+ */
+static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block *all) {
+  const nyx_low_kernel *kernel = r->kernel;
+  int64_t here = r->in_place * kernel->tile_rows - i;
+  here = least(here > 0 ? here : 0, all->rows);
+  nyx_low_block block = *all;
+  if (here) {
+    block.rows = here;
+    block.a = (const char *)r->p.a + (i * r->p.a_rs + l) * r->item;
+    block.a_pitch = r->p.a_rs * r->item;
+    kernel->block(&block);
+  }
+  if (here == all->rows) return;
+  block.rows = all->rows - here;
+  block.a_pitch = 0;
+  block.c = (char *)all->c + here * all->ldc * 4;
+  char *a = r->alone ? (char *)all->c + sum_bytes(r)
+                     : a_panel(r, l, (i + here) / kernel->tile_rows);
+  if (r->alone) pack_a(r, l, i + here, block.rows, a);
+  block.a = a;
+  kernel->block(&block);
+}
+
 /* Rows i and columns j of C, terms first to last, in scratch `c`. */
 static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
                      int64_t first, int64_t last, char *c) {
@@ -202,20 +230,11 @@ static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64
                              rows, r->col + j,   least(cols, r->p.n - j)};
   block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
   for (int64_t l = first; l < last && going(r); l += kernel->depth, block.add = true) {
-    char *a, *b;
     block.terms = block_terms(r, l);
-    if (r->alone) {
-      a = c + sum_bytes(r);
-      b = a + row_bytes(r);
-      pack_a(r, l, i, rows, a);
-      pack_b(r, l, j, cols, b);
-    } else {
-      a = a_panel(r, l, i / kernel->tile_rows);
-      b = b_panel(r, l, j / kernel->tile_cols);
-    }
-    block.a = a;
-    block.b = b;
-    kernel->block(&block);
+    block.b =
+        r->alone ? c + sum_bytes(r) + row_bytes(r) : b_panel(r, l, j / kernel->tile_cols);
+    if (r->alone) pack_b(r, l, j, cols, (char *)block.b);
+    multiply_rows(r, i, l, &block);
   }
   if (!block.add) memset(c, 0, (size_t)rows * line);
 }
@@ -278,6 +297,17 @@ static void sum_parts(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* Panels of A whose rows the kernel takes as they are: whole cache lines, not so far
+ * apart that a unit's rows would share few places of the second cache. */
+static int64_t panels_in_place(const low_run *r) {
+  const nyx_product *p = &r->p;
+  int64_t pitch = p->a_rs * r->item;
+  if (!r->kernel->in_place || (p->a_cs != 1 && p->k > 1)) return 0;
+  if (pitch <= 0 || pitch % 64 || (pitch & -pitch) > FARTHEST) return 0;
+  if (((uintptr_t)p->a & 63) || p->k % r->kernel->step) return 0;
+  return p->m / r->kernel->tile_rows;
+}
+
 /* Units of equal size, as many as are wanted where C has that many tiles; a long sum for
  * few results is cut into parts of whole blocks. */
 static void divide(low_run *r) {
@@ -285,6 +315,7 @@ static void divide(low_run *r) {
   int64_t rows = UNIT_ROWS / kernel->tile_rows, cols = UNIT_COLS / kernel->tile_cols;
   r->a_panels = parts_of(r->p.m, kernel->tile_rows);
   r->b_panels = parts_of(r->p.n, kernel->tile_cols);
+  r->in_place = panels_in_place(r);
   r->a_group = group_of(kernel->tile_rows);
   r->b_group = group_of(kernel->tile_cols);
   bool large = times(times(r->p.m, r->p.n), r->p.k) >= LARGE;
@@ -434,9 +465,10 @@ static void multiply_all(low_run *r) {
   const nyx_low_kernel *kernel = r->kernel;
   const int64_t most = PACKED / kernel->tile_rows * kernel->tile_rows;
   r->p.m = least(all.m, most), r->p.n = least(all.n, PACKED);
-  int64_t a_bytes = packed_bytes(kernel, r->p.m, kernel->tile_rows, all.k, 0);
-  int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
   divide(r);
+  int64_t packed = r->in_place ? kernel->tile_rows : r->p.m;
+  int64_t a_bytes = packed_bytes(kernel, packed, kernel->tile_rows, all.k, 0);
+  int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
   nyx__packed *kept = kept_panels(r, &all);
   if (!r->alone) {
     if (!(r->a = scratch(r, kept ? a_bytes : a_bytes + b_bytes))) {

@@ -13,6 +13,7 @@
 typedef struct nyx_low_block {
   int64_t rows, cols, terms;
   const void *a, *b;
+  int64_t a_pitch; /* not 0: A is rows in place, so many bytes apart */
   void *c;
   int64_t ldc;
   bool add;
@@ -29,6 +30,7 @@ typedef struct nyx_low_kernel {
   int64_t item;        /* bytes of a term in a panel */
   int64_t step, depth; /* terms */
   int64_t extra;       /* bytes */
+  bool in_place;       /* whether it takes rows of A in place, as the matrix has them */
   /* Long sums for fewer elements of C are faster through converted inputs. */
   int64_t least;
   /* From elements at row * rs + col * cs of the narrow type. */

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define CHAINS 12 /* more than latency times ports, fewer than registers */
-#define ROUNDS 5
+static int rounds = 5;
 
 static volatile double sink;
 
@@ -31,7 +31,7 @@ static volatile double sink;
 
 /* Steps of 1000 * CHAINS instructions a second, as billions of operations. */
 static double rate(work fn, int threads, double operations) {
-  return best_rate(fn, threads, 0.04, ROUNDS) * threads * 1000 * CHAINS * operations *
+  return best_rate(fn, threads, 0.04, rounds) * threads * 1000 * CHAINS * operations *
          1e-9;
 }
 
@@ -229,7 +229,8 @@ static double measure(const char *kind, int threads) {
 
 int main(int argc, char **argv) {
   int threads = argc > 2 ? atoi(argv[2]) : 1;
-  if (argc < 2 || threads < 1 || threads > MAX_THREADS) return 1;
+  if (argc > 3) rounds = atoi(argv[3]);
+  if (argc < 2 || threads < 1 || threads > MAX_THREADS || rounds < 1) return 1;
   double peak = measure(argv[1], threads);
   if (peak < 0) return 1;
   printf("%.1f\n", peak);

@@ -1,8 +1,8 @@
-/* What the machine's memory can do at a working-set size: `memory KIND BYTES THREADS`
- * prints GB/s. Kinds: read (a sum), copy (y = x), triad (z = x + s y). BYTES is all
- * arrays together, and each byte counts once, read or written: what a cache fetches
- * before a write does not. The better of ordinary and non-temporal stores counts. Read
- * next: compute.c, limits.py. */
+/* What the machine's memory can do at a working-set size: `memory KIND BYTES THREADS
+ * [ROUNDS]` prints GB/s, the best of 5 rounds. Kinds: read (a sum), copy (y = x), triad
+ * (z = x + s y). BYTES is all arrays together, and each byte counts once, read or
+ * written: what a cache fetches before a write does not. The better of ordinary and
+ * non-temporal stores counts. Read next: compute.c, limits.py. */
 #include "limits.h"
 
 #include <stdio.h>
@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
-#define ROUNDS 5
 
 static float *array[3]; /* x, y, z */
 static size_t
@@ -88,8 +87,9 @@ int main(int argc, char **argv) {
   const char *kind = argv[1];
   double bytes = atof(argv[2]);
   int threads = atoi(argv[3]);
+  int rounds = argc > 4 ? atoi(argv[4]) : 5;
   int arrays = !strcmp(kind, "read") ? 1 : !strcmp(kind, "copy") ? 2 : 3;
-  if (threads < 1 || threads > MAX_THREADS || bytes < 1) return 1;
+  if (threads < 1 || threads > MAX_THREADS || bytes < 1 || rounds < 1) return 1;
   per_thread = (size_t)(bytes / arrays / threads / sizeof(float)) / 64 * 64;
   if (per_thread == 0) per_thread = 64;
   size_t size = per_thread * (size_t)threads * sizeof(float);
@@ -102,7 +102,7 @@ int main(int argc, char **argv) {
   if (arrays == 1) array[1] = array[0];
   double best = 0;
   for (int past = 0; past < (arrays > 1 ? 2 : 1); past++) {
-    double rate = best_rate(loop(kind, past), threads, 0.02, ROUNDS);
+    double rate = best_rate(loop(kind, past), threads, 0.02, rounds);
     if (rate > best) best = rate;
   }
   printf("%.2f\n", best * (double)size * arrays * 1e-9);

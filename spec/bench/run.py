@@ -9,8 +9,8 @@ all are run. Each side is one process that stays alive. Before a case is timed i
 compared with PyTorch's. Then it is timed in rounds, all sides in turn, and the ratio is the
 median of the rounds' ratios of Nyx to PyTorch. A turn begins with one repeat that is not timed,
 unless a repeat takes long, so that caches are warm on all sides, and ends with a pause in which
-threads that wait for work by spinning stop. The fraction of the machine's limit takes the best
-measurement of this run at the case's working-set size. Peers that are not installed leave
+threads that wait for work by spinning stop. The fraction of the machine's limit is the median of
+the rounds' too: the limit takes a turn beside Nyx in each. Peers that are not installed leave
 their column empty. With --instructions Nyx's instructions are counted instead.
 Not a test: nothing here passes or fails. Read next: docs/benchmarks/README.md."""
 import argparse
@@ -80,12 +80,15 @@ def measure(case, nyx, peers, options, machine):
         machine.rate(case["limit"], case["amount"])
     # Fewer rounds of what takes long, so that the whole table takes minutes.
     rounds = max(min(3, options.rounds), min(options.rounds, int(10 / sum(n * took for n, took in turns.values()))))
-    times = {who: [] for who in turns}
+    times, fractions = {who: [] for who in turns}, []
     for _ in range(rounds):
         for who, (n, took) in turns.items():
             seconds, _ = everyone[who].time(case, n, warm=took < LONG)
             times[who].append(float("nan") if seconds is None else seconds)
             everyone[who].settle()
+            rate = machine.now(case["limit"], case["amount"]) if who == "nyx" and case["limit"] else None
+            if rate and seconds:
+                fractions.append(case["amount"] / seconds / 1e9 / rate)
     for who, list_of in times.items():
         row[who] = statistics.median(list_of)
     if "torch" in times:
@@ -93,8 +96,10 @@ def measure(case, nyx, peers, options, machine):
         row["ratio"], row["spread"] = statistics.median(ratios), [min(ratios), max(ratios)]
     if case["limit"]:
         rate = machine.rate(case["limit"], case["amount"])
-        if rate:
-            row.update(limit=case["amount"] / row["nyx"] / 1e9 / rate, limit_kind=case["limit"], limit_rate=rate)
+        if rate and fractions:
+            row.update(limit=statistics.median(fractions), limit_spread=[min(fractions), max(fractions)],
+                       limit_of_best=case["amount"] / row["nyx"] / 1e9 / rate, limit_kind=case["limit"],
+                       limit_rate=rate)
     row["rounds"] = rounds
     for side in everyone.values():
         side.ask("drop")

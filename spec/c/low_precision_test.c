@@ -1,5 +1,7 @@
 /* Products of half types and of bytes on every unit that this CPU has: against float64
  * within a bound, and exactly. Read next: core/linalg/low.c, paths.h. */
+#include <sys/mman.h>
+
 #include "core/base/context.h"
 #include "core/linalg/gemm.h"
 #include "core/tensor/tensor.h"
@@ -156,6 +158,46 @@ static void sizes(void) {
 static void rows_left(void) {
   product(0, 4200, 30, 4100, 0, 0);
   product(2, 4200, 30, 4100, 0, 0);
+}
+
+/* Whole cache lines of a row, some apart, as units read them in place: the last element
+ * lies before memory that must not be touched, what is between rows is not a number. */
+static void in_place(int kind, int64_t m, int64_t n, int64_t k, int64_t gap,
+                     int64_t shift) {
+  matrix from = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, 1), a = from;
+  int64_t item = (int64_t)nyx_dtype_size(a.dtype), page = 1 << 16; /* or less */
+  a.rs = k + gap;
+  int64_t bytes = ((m - 1) * a.rs + k + shift) * item;
+  int64_t room = (bytes + page - 1) / page * page;
+  char *at = mmap(NULL, (size_t)(room + page), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED || mprotect(at + room, (size_t)page, PROT_NONE)) exit(1);
+  memset(at, 0xff, (size_t)room);
+  a.data = at + room - bytes;
+  for (int64_t i = 0; i < m; i++)
+    memcpy((char *)a.data + i * a.rs * item, (char *)from.data + i * k * item,
+           (size_t)(k * item));
+  check_product(&a, &b, kinds[kind].out, NULL);
+  munmap(at, (size_t)(room + page));
+  free(from.data);
+  free(b.data);
+}
+
+static void rows_in_place(void) {
+  for (int kind = 0; kind < KINDS; kind++) {
+    int64_t line = 64 / (int64_t)nyx_dtype_size(kinds[kind].a);
+    for (int64_t m = 31; m <= 65; m += m == 33 ? 30 : 1) {
+      in_place(kind, m, 70, line, 0, 0);
+      in_place(kind, m, 70, 3 * line, line, 0);
+      in_place(kind, m, 70, 3 * line, 0, 1);            /* lines are cut */
+      in_place(kind, m, 70, 3 * line, 1, 0);            /* other lines in each row */
+      in_place(kind, m, 70, 3 * line + 5, line - 5, 0); /* terms that fill no line */
+    }
+    in_place(kind, 290, 310, 18 * line, 3 * line, 0); /* two blocks of terms */
+    in_place(kind, 100, 90, 9 * line, 119 * line, 0); /* 8 KiB apart */
+    in_place(kind, 4150, 40, 2 * line, 0, 0);         /* more than are packed at a time */
+    in_place(kind, 70, 20, 300 * line, 0, 0);         /* parts of the terms */
+  }
 }
 
 /* One row by columns whose terms lie together, with all rests of blocks of terms. */
@@ -390,6 +432,7 @@ static void run(void) {
   RUN(edges);
   RUN(sizes);
   RUN(rows_left);
+  RUN(rows_in_place);
   RUN(one_row);
   RUN(biases);
   RUN(strides);

@@ -61,7 +61,8 @@ static void end(void) {
 #define BLOCK(name, bytes, product)                                                      \
   static inline void tile_##name(const nyx_low_block *k, int64_t steps, const char *a,   \
                                  const char *b, char *c) {                               \
-    const int64_t row_bytes = k->ldc * 4;                                                \
+    const int64_t row_bytes = k->ldc * 4, pitch = k->a_pitch ? k->a_pitch : 64;          \
+    const int64_t a_step = k->a_pitch ? 64 : 64 * TILE_ROWS;                             \
     char *below = c + 16 * row_bytes;                                                    \
     if (k->add) {                                                                        \
       _tile_loadd(0, c, row_bytes);                                                      \
@@ -74,13 +75,13 @@ static void end(void) {
       _tile_zero(2);                                                                     \
       _tile_zero(3);                                                                     \
     }                                                                                    \
-    for (; steps > 0; steps--, a += 64 * TILE_ROWS, b += 64 * TILE_COLS) {               \
-      _tile_loadd(4, a, 64);                                                             \
+    for (; steps > 0; steps--, a += a_step, b += 64 * TILE_COLS) {                       \
+      _tile_loadd(4, a, pitch);                                                          \
       _tile_loadd(6, b, 4 * TILE_COLS);                                                  \
       _tile_loadd(7, b + 64, 4 * TILE_COLS);                                             \
       product(0, 4, 6);                                                                  \
       product(1, 4, 7);                                                                  \
-      _tile_loadd(5, a + 16 * 64, 64);                                                   \
+      _tile_loadd(5, a + 16 * pitch, pitch);                                             \
       product(2, 5, 6);                                                                  \
       product(3, 5, 7);                                                                  \
     }                                                                                    \
@@ -91,10 +92,11 @@ static void end(void) {
   }                                                                                      \
   static void block_##name(const nyx_low_block *k) {                                     \
     int64_t steps = k->terms * bytes / 64, panel = steps * 64 * 32;                      \
+    int64_t below = k->a_pitch ? k->a_pitch * TILE_ROWS : panel;                         \
     __asm__ volatile("" ::: "memory"); /* tile loads do not say that they read memory */ \
     for (int64_t j = 0; j < k->cols; j += TILE_COLS) {                                   \
       for (int64_t i = 0; i < k->rows; i += TILE_ROWS) {                                 \
-        tile_##name(k, steps, (const char *)k->a + i / TILE_ROWS * panel,                \
+        tile_##name(k, steps, (const char *)k->a + i / TILE_ROWS * below,                \
                     (const char *)k->b + j / TILE_COLS * panel,                          \
                     (char *)k->c + (i * k->ldc + j) * 4);                                \
       }                                                                                  \
@@ -109,8 +111,9 @@ BLOCK(u8, 1, _tile_dpbusd)
 #define KERNEL(name, type, bytes)                                                        \
   {                                                                                      \
     .unit = "AMX", .tile_rows = TILE_ROWS, .tile_cols = TILE_COLS, .item = bytes,        \
-    .step = 64 / bytes, .depth = 1024 / bytes, .least = 16, .pack_a = pack_a_##type,     \
-    .pack_b = pack_b_##type, .block = block_##name, .begin = begin, .end = end           \
+    .step = 64 / bytes, .depth = 1024 / bytes, .least = 16, .in_place = true,            \
+    .pack_a = pack_a_##type, .pack_b = pack_b_##type, .block = block_##name,             \
+    .begin = begin, .end = end                                                           \
   }
 const nyx_low_kernel nyx__low_amx[3] = {KERNEL(bf16, bf16, 2), KERNEL(s8, bytes, 1),
                                         KERNEL(u8, bytes, 1)};
