@@ -8,7 +8,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 
-#define RANGE_WORK ((double)(1 << 18)) /* multiplications worth waking a thread for */
+#define RANGE_WORK ((double)(1 << 16)) /* multiplications worth waking a thread for */
 #define MOST_OUTPUTS 4                 /* more are a matrix product's */
 
 typedef struct depthwise_run {

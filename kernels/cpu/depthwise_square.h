@@ -194,38 +194,56 @@ static ALWAYS_INLINE void TYPED(sum_all)(const int k, const int s, TYPED(square)
  * element a adds to u = 2a + t. `odd` is the padding's parity across, a constant: column
  * 2q + f of x is reached by the taps c with c + pad + f even, from y's column
  * q + (f + pad - c) / 2, which is e below plus what the strip adds. */
+static ALWAYS_INLINE void TYPED(mix_strip)(const TYPED(square) * j,
+                                           const TYPED(strip) * p, int64_t row,
+                                           const V *sum) {
+  if ((uint64_t)row >= (uint64_t)j->rows) return;
+  T *to = j->to + row * j->columns + p->to;
+  int64_t live = p->live;
+  TYPED(put)(to, TYPED(mixed)(sum[0], sum[1], 0), live < LANES ? live : LANES, to);
+  if (live <= LANES) return;
+  to += LANES;
+  TYPED(put)(to, TYPED(mixed)(sum[0], sum[1], LANES / 2), live - LANES, to);
+}
+
+/* Rows 2a and 2a + 1 of u: y's row a - i adds to them by the kernel's rows 2i and 2i + 1.
+ */
 static ALWAYS_INLINE void TYPED(spread_strip)(const int k, const int odd,
                                               const bool whole, const TYPED(square) * j,
-                                              const TYPED(strip) * p, int64_t row) {
-  V sum[2] = {{0}, {0}}, y[3];
-  int64_t u = row + j->pad;
-  for (int64_t t = u & 1; t < k; t += 2) {
-    int64_t a = (u - t) / 2;
-    if (u < t || !TYPED(has_row)(j, a)) continue;
-    const T *at = j->from + a * j->width + p->from, *w = j->w + t * k;
-    UNROLL for (int e = 0; e <= k / 2; e++) y[e] =
-        TYPED(read)(whole, j, &p->in[e], at + e);
-    UNROLL for (int c = 0; c < k; c++) {
-      int f = (c + odd) & 1, e = (f + odd - c) / 2 - odd + k / 2;
-      sum[f] += w[c] * y[e];
+                                              const TYPED(strip) * p, const V *w,
+                                              int64_t a) {
+  V sum[2][2] = {{{0}, {0}}, {{0}, {0}}}, y[3];
+  const T *at = j->from + a * j->width + p->from;
+  UNROLL for (int i = 0; i <= k / 2; i++, at -= j->width) {
+    if (!TYPED(has_row)(j, a - i)) continue;
+    UNROLL for (int e = 0; e <= k / 2; e++) {
+      y[e] = TYPED(read)(whole, j, &p->in[e], at + e);
+      HOLD(y[e]);
+    }
+    UNROLL for (int d = 0; d < 2; d++) {
+      const int t = 2 * i + d;
+      if (t >= k) continue;
+      UNROLL for (int c = 0; c < k; c++) {
+        int f = (c + odd) & 1, e = (f + odd - c) / 2 - odd + k / 2;
+        sum[d][f] += w[t * k + c] * y[e];
+      }
     }
   }
-  T *to = j->to + row * j->columns + p->to;
-  TYPED(put)(to, TYPED(mixed)(sum[0], sum[1], 0), p->live < LANES ? p->live : LANES, to);
-  if (p->live <= LANES) return;
-  TYPED(put)
-  (to + LANES, TYPED(mixed)(sum[0], sum[1], LANES / 2), p->live - LANES, to + LANES);
+  TYPED(mix_strip)(j, p, 2 * a - j->pad, sum[0]);
+  TYPED(mix_strip)(j, p, 2 * a - j->pad + 1, sum[1]);
 }
 
 static ALWAYS_INLINE void TYPED(spread_all)(const int k, const int odd, TYPED(square) j) {
   TYPED(strip) p = j.strips[0];
-  for (int64_t row = 0; row < j.rows; row++) {
+  V w[25];
+  UNROLL for (int t = 0; t < k * k; t++) w[t] = j.w[t] - (V){0};
+  for (int64_t a = j.pad / 2; 2 * a < j.rows + j.pad; a++) {
     for (int64_t i = 0; i < j.count; i++) {
       if (j.count > 1) p = j.strips[i];
       if (p.whole)
-        TYPED(spread_strip)(k, odd, true, &j, &p, row);
+        TYPED(spread_strip)(k, odd, true, &j, &p, w, a);
       else
-        TYPED(spread_strip)(k, odd, false, &j, &p, row);
+        TYPED(spread_strip)(k, odd, false, &j, &p, w, a);
     }
   }
 }
