@@ -126,11 +126,13 @@ static ALWAYS_INLINE void TYPED(see)(const int k, const int s, const bool whole,
 
 #if defined(__AVX512F__)
 #define SUM_ROWS 7 /* summed together: what registers hold; usual heights divide by 7 */
-#define DOT_ROWS 4 /* of y */
+#define DOT_ROWS 4 /* of y; and of a plane one vector wide */
+#define DOT_ROWS_NARROW 7
 #define DOT_TAPS 3 /* rows of a 5x5 kernel */
 #else
 #define SUM_ROWS 4
 #define DOT_ROWS 2
+#define DOT_ROWS_NARROW 2
 #define DOT_TAPS 1
 #endif
 
@@ -254,7 +256,7 @@ static ALWAYS_INLINE void TYPED(dot_strip)(const int n, const int k, const int s
                                            const int t0, const int t1, const bool whole,
                                            const TYPED(square) * j,
                                            const TYPED(strip) * p, int64_t row, V *sum) {
-  V g[DOT_ROWS], x[5];
+  V g[DOT_ROWS_NARROW], x[5];
   int64_t first = row * s - j->pad;
   const T *from = j->from + (first + t0) * j->width + p->from;
   const T *y = j->to + row * j->columns + p->to;
@@ -287,22 +289,26 @@ static ALWAYS_INLINE void TYPED(dot_block)(const int n, const int k, const int s
   }
 }
 
-static ALWAYS_INLINE void TYPED(dot_rows)(const int k, const int s, const int t0,
-                                          const int t1, const TYPED(square) * j) {
+static ALWAYS_INLINE void TYPED(dot_rows)(const int n, const int k, const int s,
+                                          const int t0, const int t1,
+                                          const TYPED(square) * j) {
   V sum[15];
   TYPED(strip) p = j->strips[0];
   UNROLL for (int i = 0; i < (t1 - t0) * k; i++) sum[i] = (V){0};
   int64_t row = 0;
-  for (; row + DOT_ROWS <= j->rows; row += DOT_ROWS)
-    TYPED(dot_block)(DOT_ROWS, k, s, t0, t1, j, &p, row, sum);
+  for (; row + n <= j->rows; row += n) TYPED(dot_block)(n, k, s, t0, t1, j, &p, row, sum);
   for (; row < j->rows; row++) TYPED(dot_block)(1, k, s, t0, t1, j, &p, row, sum);
   UNROLL for (int i = 0; i < (t1 - t0) * k; i++) j->w[t0 * k + i] += TYPED(total)(sum[i]);
 }
 
 static ALWAYS_INLINE void TYPED(dot_all)(const int k, const int s, TYPED(square) j) {
-  const int each = k == 3 ? 3 : DOT_TAPS;
-  UNROLL for (int t = 0; t < k; t += each)
-      TYPED(dot_rows)(k, s, t, t + each < k ? t + each : k, &j);
+  if (k == 3 && j.count == 1)
+    TYPED(dot_rows)(DOT_ROWS_NARROW, k, s, 0, 3, &j);
+  else if (k == 3)
+    TYPED(dot_rows)(DOT_ROWS, k, s, 0, 3, &j);
+  else
+    UNROLL for (int t = 0; t < k; t += DOT_TAPS)
+        TYPED(dot_rows)(DOT_ROWS, k, s, t, t + DOT_TAPS < k ? t + DOT_TAPS : k, &j);
 }
 
 /* By mode, side and stride; the adjoint with respect to x has stride 2 here, and the
