@@ -8,7 +8,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 
-#define RANGE_WORK ((double)(1 << 18)) /* multiplications worth waking a thread for */
+#define RANGE_WORK ((double)(1 << 16)) /* multiplications worth waking a thread for */
 #define MOST_OUTPUTS 4                 /* more are a matrix product's */
 
 typedef struct depthwise_run {
@@ -73,9 +73,11 @@ static nyx_depthwise_planes planes_at(const depthwise_run *r, int64_t n, int64_t
 }
 
 static void run_planes(depthwise_run *r, int64_t begin, int64_t end, void *scratch) {
+  int64_t n = begin / r->channels, c = begin % r->channels;
   for (int64_t i = begin; i < end && going(r); i++) {
-    nyx_depthwise_planes p = planes_at(r, i / r->channels, i % r->channels);
+    nyx_depthwise_planes p = planes_at(r, n, c);
     r->kernel->run[r->mode](&p, scratch);
+    if (++c == r->channels) n++, c = 0;
   }
 }
 

@@ -23,16 +23,26 @@ static const nyx_last_kernel *kernel_of(nyx_dtype dtype) {
   return &nyx__cpu_kernels()->last->type[dtype == NYX_FLOAT64];
 }
 
+/* n elements of `item` bytes, 4 or 8, from places so many elements apart. */
+static void move(char *to, int64_t to_step, const char *from, int64_t from_step,
+                 int64_t n, int64_t item) {
+  if (item == 4) {
+    for (int64_t i = 0; i < n; i++)
+      memcpy(to + i * to_step * 4, from + i * from_step * 4, 4);
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      memcpy(to + i * to_step * 8, from + i * from_step * 8, 8);
+  }
+}
+
 /* The weight with the channels of a tap side by side. */
 static void turn_weight(const depthwise_run *r) {
   const nyx__last_sum *s = r->s;
   int64_t across = s->window[1].kernel;
   for (int64_t t = 0; t < r->taps; t++) {
     int64_t at = t / across * s->w_tap[0] + t % across * s->w_tap[1];
-    const char *from = s->weight + at * r->item;
-    char *to = r->weight + t * s->groups * r->item;
-    for (int64_t c = 0; c < s->groups; c++)
-      memcpy(to + c * r->item, from + c * s->w_group * r->item, (size_t)r->item);
+    move(r->weight + t * s->groups * r->item, 1, s->weight + at * r->item, s->w_group,
+         s->groups, r->item);
   }
 }
 
@@ -165,10 +175,9 @@ static void weight_units(void *arg, int64_t begin, int64_t end) {
       if (atomic_load_explicit(&w->status, memory_order_relaxed) != NYX_OK) break;
       add_row(w, row / w->v->window[0].out, row % w->v->window[0].out, c0, count, sum);
     }
-    for (int64_t c = 0; c < count; c++)
-      for (int64_t t = 0; t < w->taps; t++)
-        memcpy(w->weight + ((c0 + c) * w->taps + t) * w->item,
-               sum + (t * count + c) * w->item, (size_t)w->item);
+    for (int64_t t = 0; t < w->taps; t++)
+      move(w->weight + (c0 * w->taps + t) * w->item, w->taps, sum + t * count * w->item,
+           1, count, w->item);
   }
   nyx_memory_free(sum);
 }

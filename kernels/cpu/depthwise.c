@@ -10,7 +10,7 @@
 
 #define BLOCK 4            /* rows of a result that are summed together */
 #define STRIPE_BYTES 24576 /* padded rows at a time: they stay in the first cache */
-#define CHUNK 9            /* sums of a weight's gradient that stay in registers */
+#define TAPS 5             /* of a list, whose sums stay in registers */
 
 /* What is at the beginning of the scratch. Numbers of rows and elements. */
 typedef struct plan {
@@ -25,7 +25,12 @@ typedef struct plan {
   int64_t *tap;                   /* the adjoint: which tap of which output it is */
   int64_t *parts;                 /* the adjoint: where the taps of each phase begin */
   char *weight, *padded, *result; /* result: rows of the adjoint before they mix */
+  int64_t side; /* of a kernel that depthwise_square.h computes, or 0; if so, all but d */
+  const void *square; /* are 0 above, and sizes and strips are here */
 } plan;
+
+#define PLAN_BYTES 256 /* of the scratch */
+_Static_assert(sizeof(plan) <= PLAN_BYTES, "a plan's place");
 
 static int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
@@ -55,6 +60,15 @@ static bool moderate(const nyx_depthwise *d) {
     if (d->kernel[i] > 64 || d->stride[i] > 64) return false;
   }
   return true;
+}
+
+/* The side of a kernel that depthwise_square.h computes, or 0. */
+static int64_t side_of(const nyx_depthwise *d, nyx_depthwise_mode mode) {
+  int64_t side = d->kernel[0], stride = d->stride[0];
+  bool same = d->kernel[1] == side && d->stride[1] == stride;
+  bool dense = d->dilation[0] == 1 && d->dilation[1] == 1;
+  if (!same || !dense || stride > 2 || (side != 3 && side != 5)) return 0;
+  return mode == NYX_DEPTHWISE_INPUT && d->outputs > 1 ? 0 : side;
 }
 
 /* Everything but the addresses. */

@@ -1,7 +1,7 @@
 /* Depthwise convolutions, where every channel has kernels of its own: one plane at a
- * time, in one thread. Rows are copied with zeros around them (pad_type.h), then summed
- * in registers. Read next: depthwise_type.h, core/op/depthwise.c, which shares planes
- * among threads. */
+ * time, in one thread. Square kernels of 3 and 5 read them where they lie
+ * (depthwise_square.h); for others rows are copied with zeros around them (pad_type.h).
+ * Read next: depthwise_type.h, core/op/depthwise.c, which shares planes among threads. */
 #ifndef NYX_KERNELS_CPU_DEPTHWISE_H
 #define NYX_KERNELS_CPU_DEPTHWISE_H
 

@@ -1,13 +1,24 @@
 /* The loops of a depthwise convolution over one element type T; included by depthwise.c,
- * once for each. Kernels of 3x3 and 5x5 are unrolled; others go by a list of taps. */
+ * once for each. Square kernels of 3 and 5 are in depthwise_square.h; here are the
+ * others, by a list of taps. */
 #include "pad_type.h"
+
+static T TYPED(total)(V v) {
+  UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
+    V other;
+    UNROLL for (int l = 0; l < LANES; l++) other[l] = v[l ^ step];
+    v += other;
+  }
+  return v[0];
+}
+
+#include "depthwise_square.h"
 
 /* Weighted sums of shifted rows: what outputs and the adjoint are made of. */
 typedef struct TYPED(sums) {
   const T *from;         /* the first element of tap 0 */
   int64_t row_step;      /* from one row of the result to the next */
-  int64_t pitch, phase;  /* of the padded rows */
-  const int64_t *offset; /* of the taps, where not unrolled */
+  const int64_t *offset; /* of the taps */
   const T *w;
   int64_t taps;
   T bias;
@@ -15,21 +26,6 @@ typedef struct TYPED(sums) {
   int64_t to_step, rows, columns;
   T *end; /* rows narrower than a vector are written whole as far as this */
 } TYPED(sums);
-
-/* Kernels of k x k, stride s, for n rows at `from`. All constants where this is used. */
-static ALWAYS_INLINE void TYPED(sum_square)(const int n, const int k, const int s,
-                                            const TYPED(sums) * j, const V *w,
-                                            const T *from, V *sum) {
-  UNROLL for (int i = 0; i < (n - 1) * s + k; i++) {
-    UNROLL for (int c = 0; c < k; c++) {
-      V x = LOAD(from + i * j->pitch + c % s * j->phase + c / s);
-      UNROLL for (int r = 0; r < n; r++) {
-        int t = i - r * s;
-        if (t >= 0 && t < k) sum[r] += w[t * k + c] * x;
-      }
-    }
-  }
-}
 
 static ALWAYS_INLINE void TYPED(sum_list)(const int n, const TYPED(sums) * j,
                                           const T *from, V *sum) {
@@ -39,77 +35,32 @@ static ALWAYS_INLINE void TYPED(sum_list)(const int n, const TYPED(sums) * j,
   }
 }
 
-/* n rows of the result, from `row` on; k 0: by the list of taps. */
-static ALWAYS_INLINE void TYPED(sum_rows)(const int n, const int k, const int s,
-                                          const TYPED(sums) * j, int64_t row) {
+/* n rows of the result, from `row` on. */
+static ALWAYS_INLINE void TYPED(list_rows)(const int n, const TYPED(sums) * j,
+                                           int64_t row) {
   const T *from = j->from + row * j->row_step;
   T *to = j->to + row * j->to_step;
-  V w[25];
-  UNROLL for (int t = 0; t < k * k; t++) w[t] = j->w[t] + (V){0};
   for (int64_t at = 0; at < j->columns; at += LANES) {
     int64_t live = j->columns < LANES ? j->columns : LANES;
     if (at + live > j->columns) at = j->columns - LANES; /* some once more */
     V sum[BLOCK];
     UNROLL for (int r = 0; r < n; r++) sum[r] = j->bias + (V){0};
-    if (k) {
-      TYPED(sum_square)(n, k, s, j, w, from + at, sum);
-    } else {
-      TYPED(sum_list)(n, j, from + at, sum);
-    }
+    TYPED(sum_list)(n, j, from + at, sum);
     UNROLL for (int r = 0; r < n; r++)
         TYPED(put)(to + r * j->to_step + at, sum[r], live, j->end);
   }
 }
 
 /* All rows, in ascending order; the last ones once more rather than one by one. */
-static ALWAYS_INLINE void TYPED(sum_all)(const int k, const int s,
-                                         const TYPED(sums) * j) {
+static void TYPED(sum)(const TYPED(sums) * j) {
   int64_t row = 0;
   if (j->rows < BLOCK) {
-    for (; row < j->rows; row++) TYPED(sum_rows)(1, k, s, j, row);
+    for (; row < j->rows; row++) TYPED(list_rows)(1, j, row);
     return;
   }
   for (; row < j->rows; row += BLOCK) {
     if (row + BLOCK > j->rows) row = j->rows - BLOCK;
-    TYPED(sum_rows)(BLOCK, k, s, j, row);
-  }
-}
-
-static void TYPED(sum_3_1)(const TYPED(sums) * j) {
-  TYPED(sum_all)(3, 1, j);
-}
-static void TYPED(sum_3_2)(const TYPED(sums) * j) {
-  TYPED(sum_all)(3, 2, j);
-}
-static void TYPED(sum_5_1)(const TYPED(sums) * j) {
-  TYPED(sum_all)(5, 1, j);
-}
-static void TYPED(sum_5_2)(const TYPED(sums) * j) {
-  TYPED(sum_all)(5, 2, j);
-}
-static void TYPED(sum_any)(const TYPED(sums) * j) {
-  TYPED(sum_all)(0, 1, j);
-}
-
-/* The kernel's side when it is square, dense, and moves alike in both directions. */
-static int64_t TYPED(square)(const nyx_depthwise *d, int64_t *stride) {
-  bool same = d->kernel[0] == d->kernel[1] && d->stride[0] == d->stride[1];
-  *stride = d->stride[0];
-  return same && d->dilation[0] == 1 && d->dilation[1] == 1 ? d->kernel[0] : 0;
-}
-
-static void TYPED(sum)(const nyx_depthwise *d, const TYPED(sums) * j) {
-  int64_t stride, k = TYPED(square)(d, &stride);
-  if (k == 3 && stride == 1) {
-    TYPED(sum_3_1)(j);
-  } else if (k == 3 && stride == 2) {
-    TYPED(sum_3_2)(j);
-  } else if (k == 5 && stride == 1) {
-    TYPED(sum_5_1)(j);
-  } else if (k == 5 && stride == 2) {
-    TYPED(sum_5_2)(j);
-  } else {
-    TYPED(sum_any)(j);
+    TYPED(list_rows)(BLOCK, j, row);
   }
 }
 
@@ -131,6 +82,10 @@ static void TYPED(pad_stripe)(const plan *p, const nyx_depthwise_planes *planes,
 static void TYPED(forward)(const nyx_depthwise_planes *planes, void *scratch) {
   const plan *p = scratch;
   const nyx_depthwise *d = p->d;
+  if (p->side) {
+    TYPED(square_from_x)(p, planes, NYX_DEPTHWISE_FORWARD);
+    return;
+  }
   int64_t plane = d->out[0] * d->out[1];
   for (int64_t row = 0; row < d->out[0]; row += p->stripe) {
     int64_t rows = d->out[0] - row < p->stripe ? d->out[0] - row : p->stripe;
@@ -140,8 +95,6 @@ static void TYPED(forward)(const nyx_depthwise_planes *planes, void *scratch) {
       TYPED(sums)
       j = {.from = (T *)(void *)p->padded,
            .row_step = d->stride[0] * p->pitch,
-           .pitch = p->pitch,
-           .phase = p->phase,
            .offset = p->offset,
            .w = (T *)planes->weight + o * p->taps,
            .taps = p->taps,
@@ -151,7 +104,7 @@ static void TYPED(forward)(const nyx_depthwise_planes *planes, void *scratch) {
            .rows = rows,
            .columns = d->out[1],
            .end = y + plane};
-      TYPED(sum)(d, &j);
+      TYPED(sum)(&j);
     }
   }
 }
@@ -198,7 +151,7 @@ static void TYPED(mix_rows)(const plan *p, const T *from, int64_t i, int64_t b,
          .rows = rows,
          .columns = columns,
          .end = result + (BLOCK * step * p->pitch + LANES)};
-    TYPED(sum_any)(&j);
+    TYPED(sum)(&j);
   }
   for (int64_t r = 0; r < rows; r++) {
     TYPED(mix)
@@ -228,8 +181,6 @@ static void TYPED(input_rows)(const plan *p, int64_t row, int64_t rows, T *x) {
   TYPED(sums)
   j = {.from = (T *)(void *)p->padded,
        .row_step = p->pitch,
-       .pitch = p->pitch,
-       .phase = p->phase,
        .offset = p->offset,
        .w = (T *)(void *)p->weight,
        .taps = p->taps,
@@ -238,25 +189,22 @@ static void TYPED(input_rows)(const plan *p, int64_t row, int64_t rows, T *x) {
        .rows = rows,
        .columns = d->in[1],
        .end = x + d->in[0] * d->in[1]};
-  if (d->outputs == 1) {
-    TYPED(sum)(d, &j);
-  } else {
-    TYPED(sum_any)(&j);
-  }
+  TYPED(sum)(&j);
 }
 
-/* The weights in the order of the list, or turned round for the unrolled loops. */
+/* The weights in the order of the list. */
 static void TYPED(order_weights)(const plan *p, const T *weight) {
-  int64_t stride, k = TYPED(square)(p->d, &stride);
-  bool turned = p->d->outputs == 1 && stride == 1 && (k == 3 || k == 5);
   T *w = (T *)(void *)p->weight;
-  for (int64_t t = 0; t < p->taps; t++)
-    w[t] = weight[turned ? p->taps - 1 - t : p->tap[t]];
+  for (int64_t t = 0; t < p->taps; t++) w[t] = weight[p->tap[t]];
 }
 
 static void TYPED(input)(const nyx_depthwise_planes *planes, void *scratch) {
   const plan *p = scratch;
   const nyx_depthwise *d = p->d;
+  if (p->side) {
+    TYPED(square_input)(p, planes);
+    return;
+  }
   int64_t first = d->pad[0] / d->stride[0];
   int64_t all = (d->pad[0] + d->in[0] - 1) / d->stride[0] - first + 1;
   nyx_row_padding g = {d->out[1], 1, p->across, 1, p->phase};
@@ -280,20 +228,10 @@ static void TYPED(input)(const nyx_depthwise_planes *planes, void *scratch) {
 /* The adjoint with respect to the weight: sums over all positions, of some taps at once.
  */
 
-static T TYPED(total)(V v) {
-  UNROLL for (int step = LANES / 2; step > 0; step /= 2) {
-    V other;
-    UNROLL for (int l = 0; l < LANES; l++) other[l] = v[l ^ step];
-    v += other;
-  }
-  return v[0];
-}
-
 /* Rows of y and where output (0, 0) of them begins in the padded rows. */
 typedef struct TYPED(dots) {
   const T *y, *y_limit, *x;
   int64_t y_step, x_step, rows, columns;
-  int64_t pitch, phase;
   const int64_t *offset;
 } TYPED(dots);
 
@@ -305,54 +243,42 @@ static ALWAYS_INLINE V TYPED(last_of)(const TYPED(dots) * j, const T *at, int64_
   return g;
 }
 
-/* sum[i] += y * x at tap i; k: a k x k kernel with stride s, else n taps of the list. */
-static ALWAYS_INLINE void TYPED(dot)(const int n, const int k, const int s,
-                                     const TYPED(dots) * j, const T *x, V g,
+/* sum[i] += y * x at tap i, of n taps of the list. */
+static ALWAYS_INLINE void TYPED(dot)(const int n, const TYPED(dots) * j, const T *x, V g,
                                      const bool last, TYPED(lanes) mask, V *sum) {
   UNROLL for (int i = 0; i < n; i++) {
-    const T *at = k ? x + (i / (k ? k : 1)) * j->pitch + i % (k ? k : 1) % s * j->phase +
-                          i % (k ? k : 1) / s
-                    : x + j->offset[i];
-    V right = LOAD(at);
+    V right = LOAD(x + j->offset[i]);
     if (last) right = TYPED(keep)(right, mask);
     sum[i] += g * right;
   }
 }
 
-static ALWAYS_INLINE void TYPED(dot_rows)(const int n, const int k, const int s,
-                                          const TYPED(dots) * j, T *weight) {
-  V sum[CHUNK];
+static ALWAYS_INLINE void TYPED(dot_taps)(const int n, const TYPED(dots) * j, T *weight) {
+  V sum[TAPS];
   UNROLL for (int i = 0; i < n; i++) sum[i] = (V){0};
   int64_t whole = j->columns / LANES * LANES, rest = j->columns - whole;
   TYPED(lanes) mask = TYPED(mask)(rest);
   for (int64_t r = 0; r < j->rows; r++) {
     const T *y = j->y + r * j->y_step, *x = j->x + r * j->x_step;
     for (int64_t q = 0; q < whole; q += LANES)
-      TYPED(dot)(n, k, s, j, x + q, LOAD(y + q), false, mask, sum);
+      TYPED(dot)(n, j, x + q, LOAD(y + q), false, mask, sum);
     if (rest > 0) {
       V g = TYPED(last_of)(j, y + whole, rest);
-      TYPED(dot)(n, k, s, j, x + whole, g, true, mask, sum);
+      TYPED(dot)(n, j, x + whole, g, true, mask, sum);
     }
   }
   UNROLL for (int i = 0; i < n; i++) weight[i] += TYPED(total)(sum[i]);
 }
 
-static void TYPED(dot_3_1)(const TYPED(dots) * j, T *w) {
-  TYPED(dot_rows)(9, 3, 1, j, w);
-}
-static void TYPED(dot_3_2)(const TYPED(dots) * j, T *w) {
-  TYPED(dot_rows)(9, 3, 2, j, w);
-}
-
 static void TYPED(dot_list)(const TYPED(dots) * all, int64_t taps, T *weight) {
   TYPED(dots) j = *all;
-  for (; taps > 0; taps -= 5, j.offset += 5, weight += 5) {
+  for (; taps > 0; taps -= TAPS, j.offset += TAPS, weight += TAPS) {
     switch (taps) {
-      case 1: TYPED(dot_rows)(1, 0, 1, &j, weight); break;
-      case 2: TYPED(dot_rows)(2, 0, 1, &j, weight); break;
-      case 3: TYPED(dot_rows)(3, 0, 1, &j, weight); break;
-      case 4: TYPED(dot_rows)(4, 0, 1, &j, weight); break;
-      default: TYPED(dot_rows)(5, 0, 1, &j, weight); break;
+      case 1: TYPED(dot_taps)(1, &j, weight); break;
+      case 2: TYPED(dot_taps)(2, &j, weight); break;
+      case 3: TYPED(dot_taps)(3, &j, weight); break;
+      case 4: TYPED(dot_taps)(4, &j, weight); break;
+      default: TYPED(dot_taps)(TAPS, &j, weight); break;
     }
   }
 }
@@ -360,7 +286,10 @@ static void TYPED(dot_list)(const TYPED(dots) * all, int64_t taps, T *weight) {
 static void TYPED(weight)(const nyx_depthwise_planes *planes, void *scratch) {
   const plan *p = scratch;
   const nyx_depthwise *d = p->d;
-  int64_t stride, k = TYPED(square)(d, &stride);
+  if (p->side) {
+    TYPED(square_from_x)(p, planes, NYX_DEPTHWISE_WEIGHT);
+    return;
+  }
   for (int64_t row = 0; row < d->out[0]; row += p->stripe) {
     int64_t rows = d->out[0] - row < p->stripe ? d->out[0] - row : p->stripe;
     TYPED(pad_stripe)(p, planes, row, rows);
@@ -374,27 +303,33 @@ static void TYPED(weight)(const nyx_depthwise_planes *planes, void *scratch) {
            .x_step = d->stride[0] * p->pitch,
            .rows = rows,
            .columns = d->out[1],
-           .pitch = p->pitch,
-           .phase = p->phase,
            .offset = p->offset};
-      if (k == 3 && stride == 1) {
-        TYPED(dot_3_1)(&j, weight);
-      } else if (k == 3 && stride == 2) {
-        TYPED(dot_3_2)(&j, weight);
-      } else {
-        TYPED(dot_list)(&j, p->taps, weight);
-      }
+      TYPED(dot_list)(&j, p->taps, weight);
     }
   }
 }
 
 static size_t TYPED(scratch)(const nyx_depthwise *d, nyx_depthwise_mode mode) {
-  return scratch_for(d, mode, sizeof(T));
+  if (!side_of(d, mode)) return scratch_for(d, mode, sizeof(T));
+  size_t strips = (size_t)TYPED(strip_count)(d, mode), each = sizeof(TYPED(strip));
+  size_t size = 2 * PLAN_BYTES + strips * each;
+  return moderate(d) && size <= NYX_DEPTHWISE_SCRATCH ? size : 0;
 }
 
+/* The plan, sizes, strips: each aligned as vectors are. */
 static void TYPED(prepare)(const nyx_depthwise *d, nyx_depthwise_mode mode,
                            void *scratch) {
-  prepare_for(d, mode, sizeof(T), scratch);
+  int64_t side = side_of(d, mode);
+  if (!side) {
+    prepare_for(d, mode, sizeof(T), scratch);
+    return;
+  }
+  char *at = scratch;
+  TYPED(square) *square = (TYPED(square) *)(void *)(at + PLAN_BYTES);
+  TYPED(strip) *strips = (TYPED(strip) *)(void *)(at + 2 * PLAN_BYTES);
+  *square = TYPED(square_of)(d, mode, strips);
+  for (int64_t i = 0; i < square->count; i++) strips[i] = TYPED(strip_at)(d, mode, i);
+  *(plan *)scratch = (plan){.d = d, .side = side, .square = square};
 }
 
 #undef V

@@ -203,6 +203,12 @@ static const shape large[] = {
     {2, 5, 5, 5, {150, 40}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
     {1, 3, 6, 3, {150, 70}, {5, 5}, {2, 2}, {2, 2}, {1, 1}},
     {1, 2, 2, 2, {90, 60}, {4, 3}, {3, 2}, {5, 1}, {3, 2}},
+    {2, 3, 3, 3, {20, 80}, {5, 5}, {1, 1}, {2, 2}, {1, 1}}, /* wider than vectors: */
+    {2, 3, 3, 3, {23, 128}, {5, 5}, {2, 2}, {2, 2}, {1, 1}},
+    {1, 3, 3, 3, {22, 121}, {5, 5}, {2, 2}, {1, 1}, {1, 1}},
+    {1, 3, 3, 3, {16, 128}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+    {1, 3, 3, 3, {15, 120}, {3, 3}, {2, 2}, {2, 2}, {1, 1}},
+    {1, 3, 6, 3, {11, 90}, {3, 3}, {2, 2}, {0, 0}, {1, 1}},
     {1, 2, 2, 2, {3000, 3}, {3, 3}, {1, 2}, {1, 1}, {1, 1}},
     {1, 2, 2, 2, {3, 3000}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
     {1, 2, 2, 2, {30, 300}, {3, 3}, {1, 1}, {90, 90}, {99, 99}},
@@ -210,6 +216,8 @@ static const shape large[] = {
     {1, 33, 40, 1, {20, 30}, {3, 2}, {1, 1}, {1, 1}, {1, 1}},
     {5, 40, 64, 1, {7, 7}, {2, 3}, {1, 1}, {1, 1}, {1, 1}},
     {3, 64, 33, 1, {14, 14}, {3, 3}, {2, 2}, {1, 1}, {1, 1}},
+    {5, 40, 64, 1, {7, 7}, {1, 1}, {1, 1}, {0, 0}, {1, 1}},
+    {9, 33, 70, 1, {11, 9}, {1, 1}, {1, 1}, {0, 0}, {1, 1}},
     {3, 64, 48, 1, {14, 14}, {1, 1}, {1, 1}, {0, 0}, {1, 1}},
     {2, 48, 64, 1, {15, 13}, {1, 1}, {2, 2}, {0, 0}, {1, 1}},
     {2, 64, 64, 2, {12, 11}, {3, 3}, {1, 1}, {2, 2}, {2, 2}},
@@ -341,6 +349,28 @@ static void infinities(void) {
   }
 }
 
+/* Elements that no output sees change nothing: strides leave out the last row and column.
+ */
+static void unseen(void) {
+  static const int64_t widths[] = {6, 8, 16, 18, 32, 34, 66, 132};
+  for (int i = 0; i < 16; i++) {
+    int64_t kernel = 3 + i / 8 * 2, width = widths[i % 8];
+    shape s = {2, 2, 2, 2, {14, width}, {kernel, kernel}, {2, 2}, {0, 0}, {1, 1}};
+    nyx_tensor *t[KINDS], *got;
+    inputs_of(&s, t);
+    float *x = nyx_tensor_data(t[X]);
+    for (int64_t j = 0; j < count_of(&s, X); j++)
+      if (j % width == width - 1 || j / width % 14 == 13) x[j] = NAN;
+    for (int k = W; k <= Y; k++) {
+      CHECK_OK(ctx, call(&s, k, t, &got));
+      const float *v = nyx_tensor_data(got);
+      for (int64_t j = 0; j < count_of(&s, k); j++) CHECK(isfinite(v[j]));
+      nyx_tensor_release(got);
+    }
+    for (int k = 0; k < KINDS; k++) nyx_tensor_release(t[k]);
+  }
+}
+
 /* No images, no outputs, images that are all padding: empty results, or zeros. */
 static void empty(void) {
   for (int64_t groups = 1; groups <= 16; groups += 15) {
@@ -368,6 +398,7 @@ int main(void) {
   RUN(without_memory);
   RUN(interrupted);
   RUN(infinities);
+  RUN(unseen);
   RUN(empty);
   nyx_context_free(ctx);
   return check_done();
