@@ -206,7 +206,10 @@ static nyx_status gradient_through(nyx_backward *b, const nyx_op *op, nyx_tensor
   inner.grad_in = grad_in;
   nyx_status status = nyx__row_gradient(&inner);
   nyx_tensor_release(value);
-  *through = grad_in[0];
+  if (status == NYX_OK)
+    *through = grad_in[0];
+  else
+    nyx_tensor_release(grad_in[0]);
   b->grad_in[OTHER] = grad_in[1];
   return status;
 }
