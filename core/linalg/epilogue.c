@@ -7,7 +7,7 @@
 #include "../../kernels/cpu/cpu.h"
 #include "../op/ops.h"
 
-#define PIECE 512     /* elements of a residual converted at a time */
+#define PIECE 512     /* elements of halves converted at a time */
 #define TOGETHER 2048 /* elements finished at a time, about: of the first cache */
 
 static int compute_in(nyx_dtype dtype) {
@@ -24,8 +24,9 @@ static void add(nyx_dtype dtype, int64_t n, const void *x, const void *y, void *
   fn(n, in, to, none);
 }
 
-static void activate(const nyx_epilogue *e, int64_t n, const void *x, void *to) {
-  const void *in[] = {x, x, x, x, x};
+static void activate(const nyx_epilogue *e, int64_t n, const void *x, const void *y,
+                     void *to) {
+  const void *in[] = {x, y, x, x, x};
   e->activation(n, in, to, e->attr);
 }
 
@@ -46,7 +47,8 @@ static void finish(const nyx_epilogue *e, nyx_dtype dtype, void *c, size_t at,
     from = (char *)e->sums + at;
     memcpy(from, c, (size_t)n * nyx_dtype_size(dtype));
   }
-  if (e->activation) activate(e, n, from, c);
+  const char *other = e->other;
+  if (e->activation) activate(e, n, from, other ? other + at : from, c);
   if (e->residual) add(dtype, n, c, (const char *)e->residual + at, c);
 }
 
@@ -73,13 +75,20 @@ void nyx__epilogue_store(const nyx_epilogue *e, nyx_dtype out, float *sums, int6
   }
   size_t item = nyx_dtype_size(out), at = (size_t)(row * e->n + col) * item;
   if (e->sums) store(cols, sums, (char *)e->sums + at, 1);
-  if (e->activation) activate(e, cols, sums, sums);
-  for (int64_t j = 0; j < cols && e->residual; j += PIECE) {
+  nyx_gather_fn load = kernels->gather[out][NYX_IN_FLOAT32];
+  if (e->activation && !e->other) activate(e, cols, sums, sums, sums);
+  for (int64_t j = 0; j < cols && (e->other || e->residual); j += PIECE) {
     float wide[PIECE];
     int64_t n = cols - j < PIECE ? cols - j : PIECE;
-    const char *from = (const char *)e->residual + at + (size_t)j * item;
-    kernels->gather[out][NYX_IN_FLOAT32](n, from, 1, wide);
-    add(NYX_FLOAT32, n, sums + j, wide, sums + j);
+    size_t from = at + (size_t)j * item;
+    if (e->other) {
+      load(n, (const char *)e->other + from, 1, wide);
+      activate(e, n, sums + j, wide, sums + j);
+    }
+    if (e->residual) {
+      load(n, (const char *)e->residual + from, 1, wide);
+      add(NYX_FLOAT32, n, sums + j, wide, sums + j);
+    }
   }
   store(cols, sums, to, 1);
 }

@@ -1,6 +1,7 @@
 /* What happens to the result of a product where it has just been summed, while it is
- * still in the cache of whoever summed it: a bias, an activation, something added. Read
- * next: epilogue.c; gemm.c and low.c, which call it for what they have finished. */
+ * still in the cache of whoever summed it: a bias, an activation or a gate, something
+ * added. Read next: epilogue.c; gemm.c and low.c, which call it for what they have
+ * finished. */
 #ifndef NYX_LINALG_EPILOGUE_H
 #define NYX_LINALG_EPILOGUE_H
 
@@ -15,7 +16,8 @@ typedef struct nyx_epilogue {
   void *sums;       /* room for all results as they are then, in the dtype of C */
   nyx_elementwise_fn activation; /* a row of the dtype that is summed in */
   double attr[2];                /* its attributes */
-  const void *residual;          /* as many elements as results, of the dtype of C */
+  const void *other;    /* the second input of a row that has two: as `residual` */
+  const void *residual; /* as many elements as results, of the dtype of C */
 } nyx_epilogue;
 
 /* rows x cols elements of C, from (row, col) on, where `c` points; `ldc` elements from

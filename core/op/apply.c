@@ -225,6 +225,17 @@ static void drop_outputs(nyx_call *c) {
   for (int i = 0; i < c->n_out; i++) nyx_tensor_release(c->out[i]);
 }
 
+/* Whether the target is memory as the op's own would be: of its dtype, without gaps,
+ * nothing that it reads. */
+static bool stands_apart(const application *a) {
+  const nyx_call *c = &a->c;
+  const nyx_tensor *t = a->target;
+  if (t->dtype != c->spec[0].dtype || !nyx__is_contiguous(t)) return false;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && c->in[i]->storage == t->storage) return false;
+  return t->storage->device == c->device;
+}
+
 /* Whether the kernel may write the target itself, rather than a new tensor to copy from.
  */
 static bool writes_target(const application *a) {
@@ -234,6 +245,7 @@ static bool writes_target(const application *a) {
       if (clashes(a->target, c->in[i])) return false;
     return true;
   }
+  if (c->op->overwrites) return stands_apart(a);
   return c->op->updates && a->target == c->in[0];
 }
 

@@ -22,6 +22,7 @@
 #define PACKED (64 << 20) /* bytes of packed copies at once, unless one head has more */
 #define MANY_HEADS 24     /* tasks enough, so that each can have a head */
 #define CACHED (1 << 20)  /* if its copies stay in the cache */
+#define EACH 4 /* so many for every thread are enough forward, if none is left */
 
 /* ------------------------------------------------------------------ shared parts */
 
@@ -253,6 +254,9 @@ static nyx_status forward_many(nyx__attention *a) {
   m.blocks = (a->lk + m.block - 1) / m.block;
   m.parts = (a->lq + TILES * a->tile - 1) / (TILES * a->tile);
   int64_t one = a->lk * (a->d + a->dv), heads = nyx__attention_heads(a, one);
+  int64_t threads = nyx_parallel_threads(); /* only who packs depends on it, not what */
+  bool even = a->key_heads >= EACH * threads && a->key_heads % threads == 0;
+  if (even && one * a->item <= CACHED) heads = 1;
   if (heads == 1 && a->key_heads > 1) {
     nyx_parallel_for(a->key_heads, TASK_WORK / (one * a->group * a->lq + 1) + 1,
                      run_heads, &m);

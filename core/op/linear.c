@@ -1,5 +1,5 @@
-/* linear, and linear with what comes after it in the same pass: an activation, something
- * added. Read next: matmul.h, core/linalg/epilogue.h. */
+/* linear, and linear with what comes after it in the same pass: an activation or a gate,
+ * something added. Read next: matmul.h, core/linalg/epilogue.h. */
 #include <string.h>
 
 #include "../tensor/tensor.h"
@@ -117,6 +117,7 @@ const nyx_op nyx__op_linear = {
     .min_in = 2,
     .max_in = 3,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_linear,
     .cpu = cpu_linear,
     .gradient = gradient_linear,
@@ -132,36 +133,41 @@ const nyx_op nyx__op_linear = {
 
 /* linear_activation */
 
-enum { X, WEIGHT, BIAS, RESIDUAL, INPUTS };
+enum { X, WEIGHT, BIAS, RESIDUAL, OTHER, INPUTS };
 enum { ACTIVATION, KEEP, ATTRS };
 
-/* NULL: there is none. */
-static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr,
+/* NULL: there is none. Of two inputs where there is another one. */
+static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool other,
                                   const nyx_op **op) {
   *op = NULL;
+  if (!attr[ACTIVATION].given && other)
+    return nyx__error(ctx, ATTR_MISSING, "activation",
+                      "what combines the sums with 'other': mul, swiglu and the like");
   if (!attr[ACTIVATION].given) return NYX_OK;
   int id = 0;
   while (id < NYX_ROW_COUNT && strcmp(nyx__op((nyx__op_id)id)->name, attr[ACTIVATION].s))
     id++;
   bool row = id < NYX_ROW_COUNT;
   if (row) *op = nyx__op((nyx__op_id)id);
-  row = row && (*op)->max_in == 1 && (*op)->gradient &&
+  row = row && (*op)->max_in == 1 + other && (*op)->gradient &&
         ((*op)->dtypes & NYX_DTYPES_FLOAT) == NYX_DTYPES_FLOAT;
   for (int i = 0; row && i < (*op)->n_attrs; i++) row = (*op)->attrs[i].preset.given;
   if (row) return NYX_OK;
   return nyx__error(ctx, ATTR_CHOICE, "activation", attr[ACTIVATION].s,
-                    "an op of one float input and no required attribute: relu, gelu, "
-                    "gelu_tanh, silu, sigmoid, tanh and the like");
+                    other ? "an op of two float inputs, as there is 'other', and no "
+                            "required attribute: mul, gate, swiglu, geglu and the like"
+                          : "an op of one float input and no required attribute: relu, "
+                            "gelu, gelu_tanh, silu, sigmoid, tanh and the like");
 }
 
 static nyx_status infer_activation(nyx_call *c) {
   const nyx_op *op;
-  NYX_TRY(find_activation(c->ctx, c->attr, &op));
+  NYX_TRY(find_activation(c->ctx, c->attr, c->in[OTHER] != NULL, &op));
   NYX_TRY(infer_linear(c));
-  const nyx_tensor *residual = c->in[RESIDUAL];
-  if (residual)
-    NYX_TRY(nyx__shape_check(c->ctx, "residual", residual, c->spec[0].ndim,
-                             c->spec[0].shape));
+  for (int i = RESIDUAL; i <= OTHER; i++)
+    if (c->in[i])
+      NYX_TRY(nyx__shape_check(c->ctx, i == RESIDUAL ? "residual" : "other", c->in[i],
+                               c->spec[0].ndim, c->spec[0].shape));
   c->spec[1] = c->spec[0];
   c->n_out = op && c->attr[KEEP].i ? 2 : 1;
   return NYX_OK;
@@ -169,12 +175,42 @@ static nyx_status infer_activation(nyx_call *c) {
 
 static nyx_status cpu_activation(nyx_call *c) {
   nyx_tensor *turned;
-  nyx__finish finish = {.bias = c->in[BIAS], .residual = c->in[RESIDUAL]};
+  nyx__finish finish = {
+      .bias = c->in[BIAS], .other = c->in[OTHER], .residual = c->in[RESIDUAL]};
   if (c->n_out > 1) finish.sums = c->out[1];
-  NYX_TRY(find_activation(c->ctx, c->attr, &finish.activation));
+  NYX_TRY(find_activation(c->ctx, c->attr, finish.other != NULL, &finish.activation));
   NYX_TRY(right_factor(c, &turned));
   nyx_status status = nyx__product(c->ctx, c->in[X], turned, &finish, c->out[0]);
   nyx_tensor_release(turned);
+  return status;
+}
+
+/* What comes through the activation, for the sums and for its other input. */
+static nyx_status gradient_through(nyx_backward *b, const nyx_op *op, nyx_tensor *sums,
+                                   nyx_tensor **through) {
+  nyx_value attr[2];
+  nyx_tensor *in[NYX_MAX_INPUTS] = {sums, b->in[OTHER]}, *value = NULL;
+  nyx_tensor *grad_in[2] = {NULL, NULL};
+  const nyx_spec spec[2] = {b->out_spec[0], b->in_spec[OTHER]};
+  bool need[2] = {b->need[X] || b->need[WEIGHT] || b->need[BIAS], b->need[OTHER]};
+  nyx_backward inner = {
+      .ctx = b->ctx, .op = op, .attr = attr, .n_in = op->max_in, .n_out = 1};
+  for (int i = 0; i < op->n_attrs; i++) attr[i] = op->attrs[i].preset;
+  if (op->save_out) NYX_TRY(nyx_apply(b->ctx, op, in, op->max_in, attr, &value));
+  inner.in = in;
+  inner.out = &value;
+  inner.in_spec = spec;
+  inner.out_spec = b->out_spec;
+  inner.grad_out = b->grad_out;
+  inner.need = need;
+  inner.grad_in = grad_in;
+  nyx_status status = nyx__row_gradient(&inner);
+  nyx_tensor_release(value);
+  if (status == NYX_OK)
+    *through = grad_in[0];
+  else
+    nyx_tensor_release(grad_in[0]);
+  b->grad_in[OTHER] = grad_in[1];
   return status;
 }
 
@@ -183,27 +219,11 @@ static nyx_status cpu_activation(nyx_call *c) {
 static nyx_status gradient_of_sums(nyx_backward *b, nyx_tensor *sums, nyx_tensor **out) {
   nyx_tensor *through = NULL, *direct = b->n_out > 1 ? b->grad_out[1] : NULL;
   const nyx_op *op;
-  nyx_value attr[2];
-  bool need = true;
-  nyx_tensor *in[NYX_MAX_INPUTS] = {sums};
-  NYX_TRY(find_activation(b->ctx, b->attr, &op));
-  if (b->grad_out[0] && !op) {
+  NYX_TRY(find_activation(b->ctx, b->attr, b->in[OTHER] != NULL, &op));
+  if (b->grad_out[0] && !op)
     through = nyx_tensor_retain(b->grad_out[0]);
-  } else if (b->grad_out[0]) {
-    nyx_backward inner = {.ctx = b->ctx, .op = op, .attr = attr, .n_in = 1, .n_out = 1};
-    nyx_tensor *value = NULL;
-    for (int i = 0; i < op->n_attrs; i++) attr[i] = op->attrs[i].preset;
-    if (op->save_out) NYX_TRY(nyx_apply(b->ctx, op, &sums, 1, attr, &value));
-    inner.in = in;
-    inner.out = &value;
-    inner.in_spec = inner.out_spec = b->out_spec;
-    inner.grad_out = b->grad_out;
-    inner.need = &need;
-    inner.grad_in = &through;
-    nyx_status status = nyx__row_gradient(&inner);
-    nyx_tensor_release(value);
-    NYX_TRY(status);
-  }
+  else if (b->grad_out[0])
+    NYX_TRY(gradient_through(b, op, sums, &through));
   if (!through || !direct) {
     *out = through ? through : nyx_tensor_retain(direct);
     return NYX_OK;
@@ -219,7 +239,7 @@ static nyx_status gradient_activation(nyx_backward *b) {
   nyx_status status = NYX_OK;
   if (b->need[RESIDUAL] && b->grad_out[0])
     b->grad_in[RESIDUAL] = nyx_tensor_retain(b->grad_out[0]);
-  if (!b->need[X] && !b->need[WEIGHT] && !b->need[BIAS]) return NYX_OK;
+  if (!b->need[X] && !b->need[WEIGHT] && !b->need[BIAS] && !b->need[OTHER]) return NYX_OK;
   if (b->n_out > 1)
     sums = nyx_tensor_retain(b->out[1]);
   else if (b->attr[ACTIVATION].given)
@@ -231,12 +251,26 @@ static nyx_status gradient_activation(nyx_backward *b) {
   return status;
 }
 
+/* One weight and bias for all entries: these are further rows of the same product. */
+static nyx_status batch_activation(nyx_batch *b) {
+  if (b->batched[WEIGHT] || (b->in[BIAS] && b->batched[BIAS])) return nyx__batch_each(b);
+  nyx_tensor *in[INPUTS] = {[WEIGHT] = nyx_tensor_retain(b->in[WEIGHT]),
+                            [BIAS] = nyx_tensor_retain(b->in[BIAS])};
+  nyx_status status = NYX_OK;
+  for (int i = 0; status == NYX_OK && i < INPUTS; i++)
+    if (b->in[i] && i != WEIGHT && i != BIAS) status = nyx__batch_full(b, i, &in[i]);
+  if (status == NYX_OK) status = nyx__batch_apply(b, in, b->attr);
+  for (int i = 0; i < INPUTS; i++) nyx_tensor_release(in[i]);
+  return status;
+}
+
 static const nyx_attr activation_attrs[ATTRS] = {
     {.name = "activation",
      .type = NYX_ATTR_STRING,
      .doc =
          "an elementwise op of one input: \"relu\", \"gelu\", \"gelu_tanh\", \"silu\", "
-         "\"tanh\", ...; none when left out"},
+         "\"tanh\", ...; with other, of two: \"swiglu\", \"geglu\", \"gate\", \"mul\", "
+         "...; none when left out"},
     {.name = "keep",
      .type = NYX_ATTR_BOOL,
      .preset = {.i = 1, .given = true},
@@ -252,12 +286,13 @@ const nyx_op nyx__op_linear_activation = {
         "where "
         "there is an activation, the sums before it; weight is (outputs, features), bias "
         "(outputs), "
-        "residual of the result's shape",
+        "residual of the result's shape; with other, of that shape too, "
+        "activation(x @ weight^T + bias, other) + residual, as the gates of SwiGLU",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
     .autocast = NYX_AUTOCAST_LOW,
     .dtypes = NYX_DTYPES_FLOAT,
-    .inputs = "x weight bias residual",
+    .inputs = "x weight bias residual other",
     .min_in = 2,
     .max_in = INPUTS,
     .attrs = activation_attrs,
@@ -266,13 +301,17 @@ const nyx_op nyx__op_linear_activation = {
     .infer = infer_activation,
     .cpu = cpu_activation,
     .gradient = gradient_activation,
-    .save_in = NYX_SAVE(X) | NYX_SAVE(WEIGHT) | NYX_SAVE(BIAS),
+    .save_in = NYX_SAVE(X) | NYX_SAVE(WEIGHT) | NYX_SAVE(BIAS) | NYX_SAVE(OTHER),
     .save_out = NYX_SAVE(1),
+    .batch = batch_activation,
     .cases =
         "x(3,4) weight(2,4) bias(2); activation=gelu\n"
         "x(2,3,4) weight(5,4) bias(5) residual(2,3,5); activation=silu\n"
         "x(4) weight(2,4); activation=tanh keep=false\n"
         "x(3,4) weight(2,4) bias(2) residual(3,2); activation=sigmoid keep=false\n"
         "x(3,4) weight(2,4) bias(2) residual(3,2)\n"
+        "x(2,3,4) weight(5,4) bias(5) residual(2,3,5) other(2,3,5); activation=swiglu\n"
+        "x(3,4) weight(2,4) bias(2) residual(3,2) other(3,2); activation=geglu "
+        "keep=false\n"
         "x(0,4) weight(5,4) bias(5); activation=relu",
 };

@@ -96,12 +96,13 @@ static nyx_dtype compute_dtype(nyx_dtype dtype) {
 /* What comes after a product, in the types it is computed in. */
 typedef struct finishing {
   nyx_epilogue e;
-  nyx_tensor *bias, *sums, *residual; /* what e points into */
+  nyx_tensor *bias, *sums, *other, *residual; /* what e points into */
 } finishing;
 
 static void close_finish(finishing *f) {
   nyx_tensor_release(f->bias);
   nyx_tensor_release(f->sums);
+  nyx_tensor_release(f->other);
   nyx_tensor_release(f->residual);
 }
 
@@ -113,6 +114,8 @@ static nyx_status open_finish(nyx_context *ctx, const nyx__finish *from,
   *f = (finishing){.e = {.n = out->ndim > 0 ? out->shape[out->ndim - 1] : 1}};
   nyx_status status = NYX_OK;
   if (from->bias) status = nyx__contiguous_as(ctx, from->bias, dtype, &f->bias);
+  if (status == NYX_OK && from->other)
+    status = nyx__contiguous_as(ctx, from->other, out->dtype, &f->other);
   if (status == NYX_OK && from->residual)
     status = nyx__contiguous_as(ctx, from->residual, out->dtype, &f->residual);
   if (from->sums && from->sums->dtype == out->dtype)
@@ -120,6 +123,7 @@ static nyx_status open_finish(nyx_context *ctx, const nyx__finish *from,
   else if (status == NYX_OK && from->sums)
     status = nyx_tensor_empty(ctx, out->dtype, out->ndim, out->shape, &f->sums);
   if (f->bias) f->e.bias = nyx__data(f->bias);
+  if (f->other) f->e.other = nyx__data(f->other);
   if (f->residual) f->e.residual = nyx__data(f->residual);
   if (f->sums) f->e.sums = nyx__data(f->sums);
   if (from->activation) {
@@ -338,6 +342,7 @@ const nyx_op nyx__op_matmul = {
     .min_in = 2,
     .max_in = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_matmul,
     .cpu = cpu_matmul,
     .gradient = gradient_matmul,
@@ -388,6 +393,7 @@ const nyx_op nyx__op_int_mm = {
     .min_in = 2,
     .max_in = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_int_mm,
     .cpu = cpu_int_mm,
     .cases =

@@ -9,14 +9,16 @@
  * shifted by 0. */
 NYX_FN void soften_columns(S *x, int64_t rows, int64_t width, S *most, S *sum,
                            S *factor) {
-  T old = nyx__load(most), a = old, b = old;
+  T old = nyx__load(most), a = old, b = old, c = old, d = old;
   int64_t r = 0;
-  for (; r + 2 <= rows; r += 2) {
+  for (; r + 4 <= rows; r += 4) { /* a maximum takes as long as four loads */
     a = nyx__max_or(nyx__load(x + r * width), a);
     b = nyx__max_or(nyx__load(x + (r + 1) * width), b);
+    c = nyx__max_or(nyx__load(x + (r + 2) * width), c);
+    d = nyx__max_or(nyx__load(x + (r + 3) * width), d);
   }
-  if (r < rows) a = nyx__max_or(nyx__load(x + r * width), a);
-  a = nyx__max_or(a, b);
+  for (; r < rows; r++) a = nyx__max_or(nyx__load(x + r * width), a);
+  a = nyx__max_or(nyx__max_or(a, b), nyx__max_or(c, d));
   T shift = nyx_select(nyx_eq(a, NYX_LOWEST), K(0), a);
   T s = K(0), t = K(0);
   for (r = 0; r + 2 <= rows; r += 2) {
@@ -104,6 +106,14 @@ static void mask(const nyx_attention_block *b, const nyx_attention_mask *m) {
 }
 
 static void causal(const nyx_attention_block *b, int64_t ahead) {
+  if (b->query == 1) { /* of a row of keys the first queries, ever more of them */
+    for (int64_t k = ahead + 1 > 0 ? ahead + 1 : 0; k < b->keys; k++) {
+      S *x = (S *)b->scores + k * b->key;
+      int64_t n = k - ahead < b->queries ? k - ahead : b->queries;
+      for (int64_t q = 0; q < n; q++) x[q] = (S)-INFINITY;
+    }
+    return;
+  }
   for (int64_t q = 0; q < b->queries; q++) {
     S *x = (S *)b->scores + q * b->query;
     int64_t first = q + ahead + 1;

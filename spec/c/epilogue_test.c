@@ -1,6 +1,6 @@
 /* What comes after a product, in every way a product can go: a bias, the sums kept, an
- * activation, a residual, alone and together, in numbers whose sums are exact in any
- * order. Products divided into slabs, shared, with kept panels, in parts along their
+ * activation, a gate, a residual, alone and together, in numbers whose sums are exact in
+ * any order. Products divided into slabs, shared, with kept panels, in parts along their
  * terms, of a batch, in half types. */
 #include <nyx/nyx.h>
 #include <stdlib.h>
@@ -19,14 +19,14 @@ UNTRACED static double number(void) {
   return (double)(int)(state >> 60) / 4 - 2;
 }
 
-enum { BIAS = 1, SUMS = 2, ACTIVATION = 4, RESIDUAL = 8, ALL = 15 };
+enum { BIAS = 1, SUMS = 2, ACTIVATION = 4, RESIDUAL = 8, GATE = 16, ALL = 31 };
 
 typedef struct problem {
   nyx_dtype dtype, out;
   int64_t count, m, n, k;
   int what;
-  double *values[3]; /* A of all entries, B, residual */
-  void *data[3], *bias, *sums, *c;
+  double *values[4]; /* A of all entries, B, residual, what sums are multiplied by */
+  void *data[4], *bias, *sums, *c;
 } problem;
 
 UNTRACED static double get(nyx_dtype dtype, const void *from, int64_t i) {
@@ -50,14 +50,14 @@ static void prepare(problem *p) {
   nyx_dtype sum = p->dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
   fill(p->dtype, rows * p->k, &p->data[0], &p->values[0]);
   fill(p->dtype, p->k * p->n, &p->data[1], &p->values[1]);
-  fill(p->out, rows * p->n, &p->data[2], &p->values[2]);
+  for (int i = 2; i < 4; i++) fill(p->out, rows * p->n, &p->data[i], &p->values[i]);
   fill(sum, p->n, &p->bias, NULL);
   fill(p->out, rows * p->n, &p->sums, NULL);
   fill(p->out, rows * p->n, &p->c, NULL);
 }
 
 static void release(problem *p) {
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     free(p->values[i]);
     free(p->data[i]);
   }
@@ -79,9 +79,10 @@ static void describe(problem *p, nyx_gemm *g, nyx_epilogue *e) {
   if (p->what & BIAS) e->bias = p->bias;
   if (p->what & SUMS) e->sums = p->sums;
   if (p->what & RESIDUAL) e->residual = p->data[2];
-  if (p->what & ACTIVATION)
-    e->activation =
-        nyx__cpu_kernels()->elementwise->rows[in][nyx__row(NYX__OP_relu)->id][0];
+  nyx__op_id row = p->what & GATE ? NYX__OP_mul : NYX__OP_relu;
+  if (p->what & GATE) e->other = p->data[3];
+  if (p->what & (ACTIVATION | GATE))
+    e->activation = nyx__cpu_kernels()->elementwise->rows[in][nyx__row(row)->id][0];
 }
 
 /* How many results, or kept sums, are not what they have to be. */
@@ -94,7 +95,10 @@ UNTRACED static int64_t wrong(const problem *p) {
       for (int64_t l = 0; l < p->k; l++)
         sum += p->values[0][i * p->k + l] * p->values[1][l * p->n + j];
       if (p->what & SUMS) count += get(p->out, p->sums, i * p->n + j) != sum;
-      if (p->what & ACTIVATION && sum < 0) sum = 0;
+      if (p->what & GATE)
+        sum *= p->values[3][i * p->n + j];
+      else if (p->what & ACTIVATION && sum < 0)
+        sum = 0;
       if (p->what & RESIDUAL) sum += p->values[2][i * p->n + j];
       count += get(p->out, p->c, i * p->n + j) != sum;
     }

@@ -99,6 +99,17 @@ describe("attention", function()
     end
   end)
 
+  it("finds a great score wherever it stands", function()
+    for _, n in ipairs { 1, 2, 3, 5, 127, 130, 131 } do
+      local q, v = nyx.ones(33, 1), nyx.arange(1, n + 1):unsqueeze(2):float()
+      for p = 1, n do
+        local k = nyx.zeros(n, 1)
+        k[p]:fill_(200) -- e^200 is no float32, and beside it e^0 is nothing
+        assert.equal(0, differ(sdpa(q, k, v, { scale = 1 }), nyx.full({ 33, 1 }, p)))
+      end
+    end
+  end)
+
   it("takes memory that grows with the length", function()
     local size = { 1, 12, 4096, 64 }
     local q, k, v = nyx.randn(size), nyx.randn(size), nyx.randn(size)
@@ -116,7 +127,7 @@ describe("attention", function()
     local results = {}
     local threads = nyx.get_num_threads()
     local shapes = { { 1, 2, 1, 300, 400, 16, 16 }, { 2, 4, 2, 2, 3000, 32, 32 },
-      { 6, 6, 6, 70, 70, 8, 8 } }
+      { 6, 6, 6, 70, 70, 8, 8 }, { 2, 6, 6, 300, 200, 16, 16 } }
     local inputs = {}
     for i, s in ipairs(shapes) do
       inputs[i] = { leaves("float32", (table.unpack or unpack)(s)) } -- luacheck: ignore

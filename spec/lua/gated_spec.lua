@@ -1,7 +1,8 @@
 -- glu beyond what spec/op and spec/peers call it with: rows longer than its pieces, half types,
--- views, threads; nn.SwiGLU and nn.GEGLU.
+-- views, threads; the same gates in a product's own pass; nn.SwiGLU and nn.GEGLU.
 local nyx = require "nyx"
 local nn = nyx.nn
+local unpack = table.unpack or unpack
 
 local function differ(a, b)
   local most = (a:detach():double() - b:detach():double()):abs():max():item()
@@ -56,6 +57,73 @@ describe("glu", function()
       select(2, pcall(nyx.glu, nyx.zeros(2, 3))))
     assert.matches("'activation' is \"relu\", expected sigmoid, silu or gelu",
       select(2, pcall(nyx.glu, nyx.zeros(4), { activation = "relu" })))
+  end)
+end)
+
+describe("linear_activation with a gate", function()
+  local f64 = { dtype = "float64" }
+
+  it("is the row of the sums and the other input, with all gradients", function()
+    nyx.manual_seed(8)
+    for _, name in ipairs { "swiglu", "geglu", "gate", "mul" } do
+      local x, w = nyx.randn({ 2, 70, 40 }, f64), nyx.randn({ 33, 40 }, f64)
+      local b = nyx.randn({ 33 }, f64)
+      local r, y = nyx.randn({ 2, 70, 33 }, f64), nyx.randn({ 2, 70, 33 }, f64)
+      local leaves = { x, w, b, r, y }
+      for _, leaf in ipairs(leaves) do leaf:requires_grad_() end
+      local g = nyx.randn({ 2, 70, 33 }, f64)
+      local want, slopes = nyx[name](x:linear(w, b), y) + r, {}
+      want:backward(g)
+      for i, leaf in ipairs(leaves) do slopes[i], leaf.grad = leaf.grad, nil end
+      for _, keep in ipairs { true, false } do
+        local got, sums = x:linear_activation(w, b, r, y, { activation = name, keep = keep })
+        assert.equal(0, differ(got, want), name)
+        assert.equal(keep and 0 or nil, sums and differ(sums, x:linear(w, b)))
+        got:backward(g)
+        for i, leaf in ipairs(leaves) do
+          assert(differ(leaf.grad, slopes[i]) < 1e-12, name .. i)
+          leaf.grad = nil
+        end
+      end
+      y:requires_grad_(false) -- the gate alone, and what it multiplies alone
+      x:linear_activation(w, b, nil, y, { activation = name }):backward(g)
+      assert(differ(x.grad, slopes[1]) < 1e-12)
+      assert.is_nil(y.grad)
+      for _, leaf in ipairs(leaves) do leaf:requires_grad_(false) end
+      y:requires_grad_()
+      x:linear_activation(w, b, nil, y, { activation = name, keep = false }):backward(g)
+      assert(differ(y.grad, slopes[5]) < 1e-12)
+    end
+  end)
+
+  it("maps over a batch, whichever inputs have one", function()
+    local sizes = { { 3, 4 }, { 5, 4 }, { 5 }, { 3, 5 }, { 3, 5 } }
+    local options = { activation = "swiglu", keep = false }
+    for set = 1, 31 do
+      local in_dims, values = {}, {}
+      for i, size in ipairs(sizes) do
+        in_dims[i] = math.floor(set / 2 ^ (i - 1)) % 2 == 1 and 1 or false
+        values[i] = nyx.randn(in_dims[i] and { 2, unpack(size) } or size, f64)
+      end
+      local function fused(x, w, b, r, y) return (x:linear_activation(w, b, r, y, options)) end
+      local got = nyx.func.vmap(fused, { in_dims = in_dims })(unpack(values))
+      for e = 1, 2 do
+        local own = {}
+        for i, v in ipairs(values) do own[i] = in_dims[i] and v[e] or v end
+        assert(differ(got[e], fused(unpack(own))) < 1e-14, set)
+      end
+    end
+  end)
+
+  it("refuses what does not fit", function()
+    local x, w, y = nyx.zeros(2, 3), nyx.zeros(4, 3), nyx.zeros(2, 4)
+    local function message(...)
+      return select(2, pcall(nyx.linear_activation, x, w, nil, nil, ...))
+    end
+    assert.matches("'activation'.*missing", message(y))
+    assert.matches("\"relu\".*op of two float inputs.*swiglu", message(y, { activation = "relu" }))
+    assert.matches("\"swiglu\".*op of one float input", message({ activation = "swiglu" }))
+    assert.matches("'other' has shape %(4%)", message(nyx.zeros(4), { activation = "mul" }))
   end)
 end)
 

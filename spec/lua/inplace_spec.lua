@@ -116,6 +116,42 @@ describe("changes through views", function()
     assert.is_true(turned.requires_grad)
   end)
 
+  it("of products with `out` need no memory beside it, unless it is read", function()
+    nyx.manual_seed(3)
+    local x, w, b = nyx.randn(300, 40), nyx.randn(500, 40), nyx.randn(500)
+    local turned = w:t()
+    local function check(out, apply, want, beside)
+      collectgarbage()
+      nyx.memory_reset_peak()
+      local before = nyx.memory().live
+      assert.are.equal(out, apply(out))
+      assert.are.equal(beside, nyx.memory().peak - before >= 300 * 500 * 4)
+      assert.is_true(out:equal(want:to(out.dtype)))
+    end
+    local product, linear = x:matmul(turned), x:linear(w, b)
+    for _ = 1, 2 do -- the first time, packed copies of w may be made as well
+      for _, target in ipairs { nyx.ones(300, 500), nyx.ones(2, 300, 500)[2] } do
+        check(target, function(out) return x:matmul(turned, { out = out }) end, product, false)
+        check(target, function(out) return x:linear(w, b, { out = out }) end, linear, false)
+      end
+    end
+    check(nyx.ones(300, 1000):narrow(2, 1, 500), function(out)
+      return x:linear(w, b, { out = out })
+    end, linear, true)
+    check(nyx.ones({ 300, 500 }, { dtype = "float64" }), function(out)
+      return x:linear(w, b, { out = out })
+    end, linear, true)
+    local square = nyx.randn(70, 70)
+    local copy, all = square:clone(), nyx.randn(3, 70, 70)
+    assert.is_true(square:matmul(square, { out = square }):equal(copy:matmul(copy)))
+    copy = all:clone()
+    assert.is_true(all[1]:matmul(all[2], { out = all[2] }):equal(copy[1]:matmul(copy[2])))
+    assert.is_true(all[1]:linear(all[3], all[1][1], { out = all[1] }):equal(
+      copy[1]:linear(copy[3], copy[1][1])))
+    local none = nyx.ones(4, 0):matmul(nyx.ones(0, 3), { out = nyx.ones(4, 3) })
+    assert.is_true(none:equal(nyx.zeros(4, 3)))
+  end)
+
   it("with `out` are not recorded silently", function()
     local y = leaf { 1, 2 } * 1
     fails("existing tensor", function() nyx.add(f64 { 1, 2 }, f64 { 1, 2 }, { out = y }) end)

@@ -516,8 +516,10 @@ def linear_activation(r, dtype):
     attrs = {"keep": r.chance(0.5)}
     if r.chance(0.8):
         attrs["activation"] = r.choice(["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"])
-    residual = r.tensor([*x.shape[:-1], len(weight)], dtype) if r.chance(0.5) else None
-    return Case([x, weight, bias[0] if bias else None, residual], attrs)
+    residual, other = (r.tensor([*x.shape[:-1], len(weight)], dtype) if r.chance(0.5) else None for _ in range(2))
+    if other is not None:
+        attrs["activation"] = r.choice(["swiglu", "geglu", "gate", "mul"])
+    return Case([x, weight, bias[0] if bias else None, residual, other], attrs)
 
 
 def quantized(r, dtype, features, outputs, int4):

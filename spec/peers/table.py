@@ -106,9 +106,10 @@ ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, 
                "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": F.softplus, "elu": F.elu}
 
 
-def linear_activation(x, weight, bias=None, residual=None, activation=None, keep=True):
+def linear_activation(x, weight, bias=None, residual=None, other=None, activation=None, keep=True):
     sums = F.linear(x, weight, bias)
-    y = ACTIVATIONS[activation](sums) if activation else sums
+    y = sums if activation is None else ACTIVATIONS[activation](sums) if other is None else \
+        PEERS.get(activation, torch.mul)(sums, other)
     y = y if residual is None else y + residual
     return (y, sums) if activation and keep else y
 
