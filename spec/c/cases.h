@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
+
 #define CASES_INPUTS 12
 
 /* One call. `attr` points into the sample itself: do not copy one. */
@@ -30,9 +32,9 @@ typedef struct cases_options {
 
 /* A tensor of values in lo..hi, or, with below > 0, int64 positions under it, or, with
  * below < 0, a mask. NULL when there is no memory. */
-static nyx_tensor *cases_filled(nyx_context *ctx, nyx_dtype dtype, int ndim,
-                                const int64_t *shape, int64_t below, double lo,
-                                double hi) {
+UNTRACED static nyx_tensor *cases_filled(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                                         const int64_t *shape, int64_t below, double lo,
+                                         double hi) {
   nyx_tensor *wide = NULL, *t = NULL;
   nyx_dtype made = below > 0 ? NYX_INT64 : below < 0 ? NYX_BOOL : NYX_FLOAT64;
   if (nyx_tensor_empty(ctx, made, ndim, shape, &wide) != NYX_OK) return NULL;

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Before a function that computes what is expected: the thread sanitizer need not follow
- * its every access, which took most of its time. */
-#define UNTRACED __attribute__((no_sanitize("thread")))
+/* Before a function that computes what is expected: sanitizers, which look for errors of
+ * the library, need not follow its every access, which took most of their time. */
+#define UNTRACED __attribute__((no_sanitize("thread", "address", "undefined")))
+/* The same before one that calls the library or reads what it gave: addresses count. */
+#define UNTRACED_CHECK __attribute__((no_sanitize("thread")))
 
 static int check_tests, check_failed_tests;
 static bool check_running;        /* inside RUN */

@@ -53,8 +53,8 @@ UNTRACED static double converted(double v, nyx_dtype compute, nyx_dtype dtype) {
 /* A tensor of some shape, laid out in one of these ways over storage of its own. */
 enum { PLAIN, TRANSPOSED, STEPPED, BROADCAST, SCALAR, LAYOUTS };
 
-UNTRACED static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *shape,
-                                     int layout) {
+UNTRACED_CHECK static nyx_tensor *laid_out(nyx_dtype dtype, int ndim,
+                                           const int64_t *shape, int layout) {
   int64_t stride[NYX_MAX_DIMS] = {0}, total = layout == STEPPED ? 2 : 1;
   int order[NYX_MAX_DIMS];
   for (int d = 0; d < ndim; d++) order[d] = d;
@@ -90,7 +90,7 @@ UNTRACED static nyx_tensor *laid_out(nyx_dtype dtype, int ndim, const int64_t *s
 }
 
 /* The element of t that broadcasts to position `at` of an ndim-dimensional shape. */
-UNTRACED static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
+UNTRACED_CHECK static double element(const nyx_tensor *t, int ndim, const int64_t *at) {
   int64_t offset = 0;
   for (int d = 0; d < t->ndim; d++)
     if (t->shape[d] != 1) offset += at[ndim - t->ndim + d] * t->stride[d];
@@ -113,8 +113,9 @@ static nyx_dtype any_compute(void) {
   return computes[below(4)];
 }
 
-UNTRACED static void compare(int id, nyx_dtype compute, int ndim, const int64_t *shape,
-                             const nyx_dtype *dtype, const int *layout) {
+UNTRACED_CHECK static void compare(int id, nyx_dtype compute, int ndim,
+                                   const int64_t *shape, const nyx_dtype *dtype,
+                                   const int *layout) {
   const nyx_row *row = nyx__row((nyx__op_id)id);
   nyx_elementwise job = {.row = row, .compute = compute};
   for (int k = 0; k < row->arity; k++)
@@ -319,7 +320,7 @@ UNTRACED static bool same(double a, double b) {
   return a == b || (isnan(a) && isnan(b));
 }
 
-UNTRACED static void conversions_on(const nyx_cpu_kernels *k) {
+UNTRACED_CHECK static void conversions_on(const nyx_cpu_kernels *k) {
   for (int c = 0; c < NYX_IN_COUNT; c++)
     for (int d = 0; d < NYX_DTYPE_COUNT; d++)
       for (int64_t stride = 0; stride < 4; stride++) {
@@ -361,7 +362,7 @@ UNTRACED static void conversions_on(const nyx_cpu_kernels *k) {
       }
 }
 /* All 65536 halves to float and back. */
-UNTRACED static void halves_on(const nyx_cpu_kernels *k) {
+UNTRACED_CHECK static void halves_on(const nyx_cpu_kernels *k) {
   static uint16_t in[65536], out[65536];
   static float wide[65536];
   for (int d = NYX_FLOAT16; d <= NYX_BFLOAT16; d++) {

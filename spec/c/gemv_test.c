@@ -57,8 +57,8 @@ static void multiply(const problem *p, const void *matrix, const void *x, void *
 }
 
 /* The greatest difference from the plain loop. */
-UNTRACED static double off_by(const problem *p, const void *matrix, const void *x,
-                              const void *y) {
+UNTRACED_CHECK static double off_by(const problem *p, const void *matrix, const void *x,
+                                    const void *y) {
   double worst = 0;
   for (int64_t i = 0; i < p->m; i++) {
     double sum = p->add ? (double)i : 0;

@@ -17,7 +17,7 @@ static nyx_tensor *in_last(nyx_tensor *t) {
 
 /* Whether both have the same elements, up to `bound` times the largest, or times 1, which
  * is what inputs are about: sums of them may cancel. Releases b. */
-UNTRACED static bool near_to(nyx_tensor *a, nyx_tensor *b, double bound) {
+UNTRACED_CHECK static bool near_to(nyx_tensor *a, nyx_tensor *b, double bound) {
   double most = 1, off = 0;
   const double *x = read(a), *y = read(b);
   int64_t n = nyx_tensor_numel(a);

@@ -9,7 +9,8 @@
 enum { PLAIN, TURNED, SPACED, REPEATED, LAYOUTS };
 
 /* A float in -2..2, where `near_one` close to 1 or -1. */
-__attribute__((unused)) static double random_value(nyx_dtype dtype, bool near_one) {
+UNTRACED __attribute__((unused)) static double random_value(nyx_dtype dtype,
+                                                            bool near_one) {
   double u = (double)next() / 0x1p24;
   if (nyx_dtype_is_float(dtype))
     return near_one ? (next() % 2 ? 0.999 + 0.002 * u : -1.001 + 0.002 * u) : 4 * u - 2;
@@ -18,9 +19,10 @@ __attribute__((unused)) static double random_value(nyx_dtype dtype, bool near_on
   return dtype == NYX_UINT8 || dtype == NYX_BOOL ? whole : whole - 10;
 }
 
-__attribute__((unused)) static nyx_tensor *random_tensor(nyx_dtype dtype, int ndim,
-                                                         const int64_t *shape,
-                                                         bool near_one) {
+UNTRACED __attribute__((unused)) static nyx_tensor *random_tensor(nyx_dtype dtype,
+                                                                  int ndim,
+                                                                  const int64_t *shape,
+                                                                  bool near_one) {
   __attribute__((unused)) static double values[2 * MAX];
   int64_t n = 1;
   for (int d = 0; d < ndim; d++) n *= shape[d];

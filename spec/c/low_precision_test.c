@@ -86,24 +86,41 @@ static nyx_gemm describe(const matrix *a, const matrix *b, void *c) {
 }
 
 /* Sums of k products in float32, in any order, are off by no more than k roundings. */
-UNTRACED static bool right(const matrix *a, const matrix *b, const float *bias,
-                           const void *c, int64_t i, int64_t j) {
-  double sum = bias ? (double)bias[j] : 0, size = fabs(sum);
-  for (int64_t l = 0; l < a->cols; l++) {
-    double term = get(a, i, l) * get(b, l, j);
+UNTRACED static bool right(nyx_dtype dtype, int64_t k, const double *row,
+                           const double *column, double sum, const void *c, int64_t at) {
+  double size = fabs(sum);
+  for (int64_t l = 0; l < k; l++) {
+    double term = row[l] * column[l];
     sum += term;
     size += fabs(term);
   }
-  int64_t at = i * b->cols + j;
-  if (nyx_dtype_is_float(a->dtype)) {
+  if (nyx_dtype_is_float(dtype)) {
     double got = (double)((const float *)c)[at];
-    return fabs(got - sum) <= (double)(a->cols + 1) * 0x1p-24 * size;
+    return fabs(got - sum) <= (double)(k + 1) * 0x1p-24 * size;
   }
   return ((const int32_t *)c)[at] == (int32_t)(uint32_t)(int64_t)sum;
 }
 
-UNTRACED static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
-                                   const float *bias) {
+/* How many elements of c, of every step-th row, are not right. */
+UNTRACED static int64_t count_wrong(const matrix *a, const matrix *b, const float *bias,
+                                    const void *c, int64_t step) {
+  int64_t k = a->cols, n = b->cols, wrong = 0;
+  double *row = malloc((size_t)(k * (n + 1) + 1) * sizeof *row), *columns = row + k;
+  if (!row) exit(1);
+  for (int64_t l = 0; l < k; l++)
+    for (int64_t j = 0; j < n; j++) columns[j * k + l] = get(b, l, j);
+  for (int64_t i = 0; i < a->rows; i += step) {
+    for (int64_t l = 0; l < k; l++) row[l] = get(a, i, l);
+    for (int64_t j = 0; j < n; j++)
+      wrong += !right(a->dtype, k, row, columns + j * k, bias ? (double)bias[j] : 0, c,
+                      i * n + j);
+  }
+  free(row);
+  return wrong;
+}
+
+UNTRACED_CHECK static void check_product(const matrix *a, const matrix *b, nyx_dtype out,
+                                         const float *bias) {
   if (!has_kernel(a->dtype)) return;
   int32_t *c = malloc((size_t)(a->rows * b->cols) * 4 + 4);
   if (!c) exit(1);
@@ -112,10 +129,8 @@ UNTRACED static void check_product(const matrix *a, const matrix *b, nyx_dtype o
   const nyx_epilogue after = {.n = b->cols, .bias = bias};
   g.after = &after;
   CHECK_OK(ctx, nyx__gemm_low(ctx, &g, out));
-  int64_t wrong = 0, step = a->rows * b->cols * a->cols > 100000000 ? 13 : 1;
-  for (int64_t i = 0; i < a->rows; i += step) {
-    for (int64_t j = 0; j < b->cols; j++) wrong += !right(a, b, bias, c, i, j);
-  }
+  int64_t step = a->rows * b->cols * a->cols > 100000000 ? 13 : 1;
+  int64_t wrong = count_wrong(a, b, bias, c, step);
   CHECK_AT(wrong == 0, nyx_dtype_name(a->dtype), " %lldx%lldx%lld: %lld wrong",
            (long long)a->rows, (long long)b->cols, (long long)a->cols, (long long)wrong);
   CHECK_INT(c[a->rows * b->cols], 77);

@@ -73,9 +73,9 @@ static double *doubles(nyx_tensor *t) {
 
 /* Compares out with the product of two plain matrices, with `bias` added to each row
  * unless that is NULL. */
-UNTRACED static void compare(const nyx_tensor *out_, const double *a, const double *b,
-                             const double *bias, int64_t m, int64_t n, int64_t k,
-                             double tolerance) {
+UNTRACED_CHECK static void compare(const nyx_tensor *out_, const double *a,
+                                   const double *b, const double *bias, int64_t m,
+                                   int64_t n, int64_t k, double tolerance) {
   double *got = doubles((nyx_tensor *)out_);
   double worst = 0;
   for (int64_t i = 0; i < m; i++) {
@@ -107,7 +107,7 @@ static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tol
 
 /* A product too large to be followed number by number: several spans of terms and blocks
  * of columns. Held to exact sums of its rows and of its columns, each with a weight. */
-UNTRACED static void spans(nyx_dtype dtype) {
+UNTRACED_CHECK static void spans(nyx_dtype dtype) {
   enum { M = 49, N = 4100, K = 2500 };
   nyx_tensor *a = filled(dtype, 2, (int64_t[]){M, K});
   nyx_tensor *w = filled(dtype, 2, (int64_t[]){N, K}), *b = transposed(w, 0, 1);

@@ -34,7 +34,7 @@ static bool equal(const nyx_tensor *a, const nyx_tensor *b) {
 }
 
 /* Products of k terms in float32 or float64, each off by no more than k roundings. */
-UNTRACED static bool near(nyx_tensor *a, nyx_tensor *b, int64_t k) {
+UNTRACED_CHECK static bool near(nyx_tensor *a, nyx_tensor *b, int64_t k) {
   if (!a || !b) return false;
   double unit = nyx_tensor_dtype(a) == NYX_FLOAT64 ? 0x1p-53 : 0x1p-24;
   for (int64_t i = 0; i < nyx_tensor_numel(a); i++) {

@@ -118,9 +118,9 @@ static void fill_attrs(const sample *s, nyx_value dim, bool keepdim, nyx_value *
                                                           : NYX_F(s->p);
 }
 
-UNTRACED static bool check_groups(const sample *s, nyx_dtype dtype, nyx_tensor *y,
-                                  const double *grouped, int64_t groups, int64_t count,
-                                  const char *what) {
+UNTRACED_CHECK static bool check_groups(const sample *s, nyx_dtype dtype, nyx_tensor *y,
+                                        const double *grouped, int64_t groups,
+                                        int64_t count, const char *what) {
   double *got = read(y);
   /* Additions one after the other in a chunk of kernels/cpu/reduce.h. */
   double steps = (double)(count < 4096 ? count : 4096) / 16;
@@ -234,7 +234,7 @@ static void long_sums(void) {
 }
 
 /* Wide enough for columns to be read row by row from end to end, and a rest. */
-UNTRACED static void many_wide_rows(void) {
+UNTRACED_CHECK static void many_wide_rows(void) {
   enum { OUTER = 2, ROWS = 531, WIDTH = 4099 };
   int64_t shape[3] = {OUTER, ROWS, WIDTH};
   nyx_tensor *x, *sum, *most;

@@ -7,11 +7,11 @@
 
 #include "core/tensor/tensor.h"
 
-UNTRACED static char *at(const nyx_tensor *t, int64_t i) {
+UNTRACED_CHECK static char *at(const nyx_tensor *t, int64_t i) {
   return (char *)nyx__data(t) + (size_t)i * nyx_dtype_size(t->dtype);
 }
 
-UNTRACED static double element(const nyx_tensor *t, int64_t i) {
+UNTRACED_CHECK static double element(const nyx_tensor *t, int64_t i) {
   return nyx__load_double(t->dtype, at(t, i));
 }
 
@@ -81,8 +81,8 @@ UNTRACED static void add(const sample *s, double *want, double alpha, double v) 
   }
 }
 
-UNTRACED static bool as_wanted(const sample *s, const nyx_tensor *got,
-                               const double *want) {
+UNTRACED_CHECK static bool as_wanted(const sample *s, const nyx_tensor *got,
+                                     const double *want) {
   char wanted[8];
   for (int64_t i = 0; i < got->numel; i++) {
     nyx__store_double(s->dtype, wanted, want[i]);
@@ -95,9 +95,9 @@ UNTRACED static bool as_wanted(const sample *s, const nyx_tensor *got,
 }
 
 /* The rows of `source` added or written into what x holds; alpha NAN: written. */
-UNTRACED static double *moved(const sample *s, const nyx_tensor *x,
-                              const nyx_tensor *index, const nyx_tensor *source,
-                              double alpha) {
+UNTRACED_CHECK static double *moved(const sample *s, const nyx_tensor *x,
+                                    const nyx_tensor *index, const nyx_tensor *source,
+                                    double alpha) {
   double *want = malloc(((size_t)x->numel + 1) * sizeof *want);
   for (int64_t i = 0; i < x->numel; i++) want[i] = element(x, i);
   const int64_t *p = nyx__data(index);
@@ -242,8 +242,8 @@ static void embedding_gradients(void) {
 }
 
 /* out[o][k][i] is x[o][index[k]][i]. */
-UNTRACED static bool picked(const sample *s, const nyx_tensor *x, const nyx_tensor *index,
-                            const nyx_tensor *out) {
+UNTRACED_CHECK static bool picked(const sample *s, const nyx_tensor *x,
+                                  const nyx_tensor *index, const nyx_tensor *out) {
   const int64_t *p = nyx__data(index);
   size_t bytes = (size_t)s->inner * nyx_dtype_size(s->dtype);
   for (int64_t o = 0; o < s->outer; o++)

@@ -46,7 +46,7 @@ __attribute__((unused)) static nyx_tensor *make(nyx_dtype dtype, int ndim,
 }
 
 static uint32_t state = 1;
-__attribute__((unused)) static uint32_t next(void) {
+UNTRACED __attribute__((unused)) static uint32_t next(void) {
   state = state * 1664525u + 1013904223u;
   return state >> 8;
 }

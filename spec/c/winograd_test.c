@@ -165,7 +165,7 @@ static nyx_status run(const data *d, const void *kept, void *y) {
   return nyx__winograd_run(ctx, &d->v, d->in[0], kept, d->in[1], d->in[2], y);
 }
 
-UNTRACED static void against_loops(void) {
+UNTRACED_CHECK static void against_loops(void) {
   for (int i = 0; i < 2 * SHAPES; i++) {
     data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     plain(&d);
@@ -295,7 +295,7 @@ static data adjoint_data(int i, nyx_dtype dtype) {
 enum { ADJOINTS = SHAPES + sizeof adjoints / sizeof *adjoints };
 
 /* Errors are relative to the largest of nine taps' sizes: measured are 10 at most. */
-UNTRACED static void adjoint_against_loops(void) {
+UNTRACED_CHECK static void adjoint_against_loops(void) {
   for (int i = 0; i < 2 * ADJOINTS; i++) {
     data d = adjoint_data(i / 2, i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     double *expect = zeros(d.n[1]), *size = zeros(d.n[1]), worst = 0;
@@ -459,7 +459,7 @@ static nyx__last_sum last_of(data *d) {
                          .w_tap = {3, 1}};
 }
 
-UNTRACED static void last_against_loops(void) {
+UNTRACED_CHECK static void last_against_loops(void) {
   for (int i = 0; i < 2 * SHAPES; i++) {
     data d = make_data(&shapes[i / 2], i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     plain(&d);
