@@ -136,6 +136,12 @@ const nyx_op nyx__op_linear = {
 enum { X, WEIGHT, BIAS, RESIDUAL, OTHER, INPUTS };
 enum { ACTIVATION, KEEP, ATTRS };
 
+/* Most names differ in the first letter: a call for each took longer than a small
+ * product. */
+static bool is_named(const nyx_op *op, const char *name) {
+  return op->name[0] == name[0] && strcmp(op->name, name) == 0;
+}
+
 /* NULL: there is none. Of two inputs where there is another one. */
 static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool other,
                                   const nyx_op **op) {
@@ -145,7 +151,7 @@ static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool 
                       "what combines the sums with 'other': mul, swiglu and the like");
   if (!attr[ACTIVATION].given) return NYX_OK;
   int id = 0;
-  while (id < NYX_ROW_COUNT && strcmp(nyx__op((nyx__op_id)id)->name, attr[ACTIVATION].s))
+  while (id < NYX_ROW_COUNT && !is_named(nyx__op((nyx__op_id)id), attr[ACTIVATION].s))
     id++;
   bool row = id < NYX_ROW_COUNT;
   if (row) *op = nyx__op((nyx__op_id)id);
