@@ -1,7 +1,5 @@
 /* linear, and linear with what comes after it in the same pass: an activation or a gate,
  * something added. Read next: matmul.h, core/linalg/epilogue.h. */
-#include <string.h>
-
 #include "../tensor/tensor.h"
 #include "index.h"
 #include "matmul.h"
@@ -136,12 +134,6 @@ const nyx_op nyx__op_linear = {
 enum { X, WEIGHT, BIAS, RESIDUAL, OTHER, INPUTS };
 enum { ACTIVATION, KEEP, ATTRS };
 
-/* Most names differ in the first letter: a call for each took longer than a small
- * product. */
-static bool is_named(const nyx_op *op, const char *name) {
-  return op->name[0] == name[0] && strcmp(op->name, name) == 0;
-}
-
 /* NULL: there is none. Of two inputs where there is another one. */
 static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool other,
                                   const nyx_op **op) {
@@ -150,11 +142,8 @@ static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool 
     return nyx__error(ctx, ATTR_MISSING, "activation",
                       "what combines the sums with 'other': mul, swiglu and the like");
   if (!attr[ACTIVATION].given) return NYX_OK;
-  int id = 0;
-  while (id < NYX_ROW_COUNT && !is_named(nyx__op((nyx__op_id)id), attr[ACTIVATION].s))
-    id++;
-  bool row = id < NYX_ROW_COUNT;
-  if (row) *op = nyx__op((nyx__op_id)id);
+  *op = nyx_op_find(attr[ACTIVATION].s);
+  bool row = *op && (*op)->kind == NYX_OP_ELEMENTWISE;
   row = row && (*op)->max_in == 1 + other && (*op)->gradient &&
         ((*op)->dtypes & NYX_DTYPES_FLOAT) == NYX_DTYPES_FLOAT;
   for (int i = 0; row && i < (*op)->n_attrs; i++) row = (*op)->attrs[i].preset.given;

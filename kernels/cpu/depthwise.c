@@ -25,8 +25,10 @@ typedef struct plan {
   int64_t *tap;                   /* the adjoint: which tap of which output it is */
   int64_t *parts;                 /* the adjoint: where the taps of each phase begin */
   char *weight, *padded, *result; /* result: rows of the adjoint before they mix */
-  int64_t side; /* of a kernel that depthwise_square.h computes, or 0; if so, all but d */
-  const void *square; /* are 0 above, and sizes and strips are here */
+  /* Of a kernel that depthwise_square.h computes its side, else 0; its sizes and strips.
+   * Then nothing of the above is used but d. */
+  int64_t side;
+  const void *square;
 } plan;
 
 #define PLAN_BYTES 256 /* of the scratch */

@@ -4,43 +4,15 @@
  * that nothing is copied and borders cost no more than the rest. Rows outside the image
  * are left out. */
 
-/* Some lanes of a vector. */
-#if defined(__AVX512F__)
-typedef uint32_t TYPED(some);
-#else
-typedef TYPED(lanes) TYPED(some);
-#endif
-
-/* Lanes lo..hi-1, of those there are. */
-static inline TYPED(some) TYPED(between)(int64_t lo, int64_t hi) {
-  if (hi > LANES) hi = LANES;
-  if (lo < 0) lo = 0;
-  if (hi < lo) lo = hi = 0;
-#if defined(__AVX512F__)
-  return ((1u << hi) - 1) & ~((1u << lo) - 1);
-#else
-  return TYPED(mask)(hi) & ~TYPED(mask)(lo);
-#endif
-}
-
 /* What is at these lanes, zeros elsewhere. Memory from `begin` to `limit` may be read. */
-static ALWAYS_INLINE V TYPED(load_some)(const T *at, const TYPED(some) * lanes,
+static ALWAYS_INLINE V TYPED(load_some)(const T *at, const TYPED(part) * part,
                                         const T *begin, const T *limit) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   (void)begin, (void)limit;
-  if (sizeof(T) == 4) return (V)_mm512_maskz_loadu_ps((__mmask16)*lanes, at);
-  return (V)_mm512_maskz_loadu_pd((__mmask8)*lanes, at);
-#elif defined(__AVX2__)
-  (void)begin, (void)limit;
-  if (sizeof(T) == 4) return (V)_mm256_maskload_ps((const float *)at, (__m256i)*lanes);
-  return (V)_mm256_maskload_pd((const double *)at, (__m256i)*lanes);
-#else
-  if (at >= begin && limit - at >= LANES) return TYPED(keep)(LOAD(at), *lanes);
-  V v = {0};
-  for (int l = 0; l < LANES; l++)
-    if ((*lanes)[l]) v[l] = at[l];
-  return v;
+#else /* one by one only where it must be */
+  if (at >= begin && limit - at >= LANES) return TYPED(keep)(LOAD(at), *part);
 #endif
+  return TYPED(load_part)(at, *part);
 }
 
 /* Lanes 1, 3, 5... of two vectors. */
@@ -74,7 +46,7 @@ static ALWAYS_INLINE V TYPED(mixed)(V a, V b, const int first) {
  * across, and which lanes are in the image at each. Stride 2 reads two vectors for each
  * pair of taps. Its adjoint has lanes of y, two columns of x for each. */
 typedef struct TYPED(strip) {
-  TYPED(some) in[6], lanes; /* lanes: of y */
+  TYPED(part) in[6], lanes; /* lanes: of y */
   int64_t from, to, live;
   bool whole; /* all lanes are inside, everywhere */
 } TYPED(strip);
@@ -92,7 +64,7 @@ typedef struct TYPED(square) {
 } TYPED(square);
 
 static ALWAYS_INLINE V TYPED(read)(const bool whole, const TYPED(square) * j,
-                                   const TYPED(some) * in, const T *at) {
+                                   const TYPED(part) * in, const T *at) {
   return whole ? LOAD(at)
                : TYPED(load_some)(at, in, j->from, j->from + j->height * j->width);
 }
@@ -353,8 +325,8 @@ static int64_t TYPED(strip_count)(const nyx_depthwise *d, nyx_depthwise_mode mod
 }
 
 /* Lanes of the columns from `from` on that are in a row of `width`. */
-static TYPED(some) TYPED(in_row)(int64_t from, int64_t width, int64_t live) {
-  return TYPED(between)(-from, width - from < live ? width - from : live);
+static TYPED(part) TYPED(in_row)(int64_t from, int64_t width, int64_t live) {
+  return TYPED(part_of)(-from, width - from < live ? width - from : live);
 }
 
 /* Strip i of what has `columns` columns, of a row of `width` with zeros before it. */
@@ -362,7 +334,7 @@ static TYPED(strip) TYPED(sum_strip_at)(int64_t k, int64_t s, int64_t columns,
                                         int64_t width, int64_t pad, int64_t i) {
   int64_t to = i * LANES, live = columns - to < LANES ? columns - to : LANES;
   TYPED(strip)
-  p = {.lanes = TYPED(between)(0, live), .from = to * s - pad, .to = to, .live = live};
+  p = {.lanes = TYPED(part_of)(0, live), .from = to * s - pad, .to = to, .live = live};
   for (int64_t c = 0; c < k; c += s) {
     p.in[c] = TYPED(in_row)(p.from + c, width, s * live);
     if (s == 2) p.in[c + 1] = TYPED(in_row)(p.from + c + LANES, width, 2 * live - LANES);

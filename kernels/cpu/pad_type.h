@@ -4,16 +4,7 @@
  * neighbouring outputs lies side by side. Included where T, TINT and TYPED are defined;
  * needs vector_bytes.h and patches.h. */
 
-typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
-typedef TINT TYPED(lanes) __attribute__((vector_size(VECTOR_BYTES)));
-/* The same, at any address. */
-typedef T TYPED(vecu)
-    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-
-#define V TYPED(vec)
-#define LANES ((int)(VECTOR_BYTES / sizeof(T)))
-#define LOAD(p) ((V) * (const TYPED(vecu) *)(p))
-#define STORE(p, v) (*(TYPED(vecu) *)(p) = (v))
+#include "part_type.h"
 
 /* All ones in the first `live` lanes. */
 static inline TYPED(lanes) TYPED(mask)(int64_t live) {
