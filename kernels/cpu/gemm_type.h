@@ -16,6 +16,7 @@ typedef T TYPED(vecu)
 #define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
+#include "tile_type.h"
 #include "transpose_type.h"
 
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
@@ -96,6 +97,16 @@ typedef struct TYPED(tile_job) {
   bool add;
 } TYPED(tile_job);
 
+/* A tile that is not wholly stored. Not inlined: once for all heights, it is long. */
+static __attribute__((noinline)) void TYPED(store_edge)(const TYPED(tile_job) * job,
+                                                        int64_t rows, const T *edge) {
+  for (int64_t i = 0; i < rows; i++) {
+    T *to = job->c + i * job->ldc;
+    const T *from = edge + i * TILE_COLS + job->skip;
+    for (int64_t j = 0; j < job->cols; j++) to[j] = job->add ? to[j] + from[j] : from[j];
+  }
+}
+
 /* c = a b or c + a b for `rows` rows of `vectors` vectors, constants wherever this is
  * used: their sums stay in registers. */
 static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
@@ -118,9 +129,8 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     }
     __builtin_prefetch(a + AHEAD * rows);
     __builtin_prefetch(next, 0, 2);
-    UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
-    }
+    UNROLL for (int i = 0; i < rows; i++)
+        TYPED(tile_row)(i, vectors, sum[i], a + i, right);
   }
   if (job->cols == vectors * LANES) {
     UNROLL for (int i = 0; i < rows; i++) {
@@ -138,11 +148,7 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
       *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
     }
   }
-  for (int64_t i = 0; i < rows; i++) {
-    T *to = job->c + i * ldc;
-    const T *from = edge + i * TILE_COLS + job->skip;
-    for (int64_t j = 0; j < job->cols; j++) to[j] = job->add ? to[j] + from[j] : from[j];
-  }
+  TYPED(store_edge)(job, rows, edge);
 }
 
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {

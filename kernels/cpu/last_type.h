@@ -13,7 +13,22 @@ typedef T TYPED(vecu)
 #define STORE(p, v) (*(TYPED(vecu) *)(p) = (v))
 #define TILE_COLS (TILE_VECTORS * LANES)
 
+#include "tile_type.h"
+
 /* Products */
+
+/* Columns j.. of places i.., fewer than a tile has. Not inlined: once for all heights, it
+ * is long. */
+static __attribute__((noinline)) void TYPED(store_edge)(int rows,
+                                                        const nyx_last_product *p,
+                                                        int64_t i, int64_t j,
+                                                        const T *edge) {
+  for (int r = 0; r < rows; r++) {
+    T *to = (T *)p->c[i + r] + j;
+    const T *from = edge + r * TILE_COLS;
+    for (int64_t q = 0; q < p->n - j; q++) to[q] = p->add ? to[q] + from[q] : from[q];
+  }
+}
 
 /* Places i.. and one panel of B, whose columns j.. are stored. rows and vectors are
  * constants wherever this is used. */
@@ -36,9 +51,8 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
         right[v] = LOAD(b + v * LANES);
         __builtin_prefetch(b + AHEAD * TILE_COLS + v * LANES);
       }
-      UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) sum[r][v] += a[r][q] * right[v];
-      }
+      UNROLL for (int r = 0; r < rows; r++)
+          TYPED(tile_row)(r, vectors, sum[r], a[r] + q, right);
     }
   }
   if (cols >= vectors * LANES) {
@@ -57,11 +71,7 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
       *(V *)(edge + r * TILE_COLS + v * LANES) = sum[r][v];
     }
   }
-  for (int r = 0; r < rows; r++) {
-    T *to = (T *)p->c[i + r] + j;
-    const T *from = edge + r * TILE_COLS;
-    for (int64_t q = 0; q < cols; q++) to[q] = p->add ? to[q] + from[q] : from[q];
-  }
+  TYPED(store_edge)(rows, p, i, j, edge);
 }
 
 static void TYPED(tile)(int64_t rows, const nyx_last_product *p, int64_t i, int64_t j,
