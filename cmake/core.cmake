@@ -27,7 +27,8 @@ function(nyx_kernels path)
   target_compile_definitions(nyx_kernels_${path} PRIVATE NYX_CPU_PATH=${path})
   target_compile_options(nyx_kernels_${path} PRIVATE
     $<IF:$<CONFIG:Debug>,-O1,-O3> -fno-trapping-math -fno-math-errno
-    -ffp-contract=fast -fwrapv -Wno-psabi ${ARGN})
+    -ffp-contract=fast -fwrapv -Wno-psabi
+    $<$<NOT:$<CONFIG:Debug>>:-fno-asynchronous-unwind-tables> ${ARGN})
   target_link_libraries(nyx_kernels_${path} PRIVATE nyx_internal)
   list(APPEND nyx_objects $<TARGET_OBJECTS:nyx_kernels_${path}>)
   set(nyx_objects ${nyx_objects} PARENT_SCOPE)

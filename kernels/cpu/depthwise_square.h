@@ -96,6 +96,15 @@ static ALWAYS_INLINE void TYPED(see)(const int k, const int s, const bool whole,
   }
 }
 
+/* Whether parts of vectors cost no more than whole ones, so that strips that are wholly
+ * inside need no loops of their own: as good as 10 % less time with stride 2, 3 to 10
+ * more with stride 1. */
+#if defined(__AVX512F__)
+#define PARTS_ARE_FREE(stride) ((stride) == 2)
+#else
+#define PARTS_ARE_FREE(stride) false
+#endif
+
 #if defined(__AVX512F__)
 #define SUM_ROWS 7 /* summed together: what registers hold; usual heights divide by 7 */
 #define DOT_ROWS 4 /* of y; and of a plane one vector wide */
@@ -140,7 +149,7 @@ static ALWAYS_INLINE void TYPED(sum_block)(const int n, const int k, const int s
                                            const V *w, int64_t row) {
   for (int64_t i = 0; i < j->count; i++) {
     if (j->count > 1) *p = j->strips[i];
-    if (p->whole)
+    if (p->whole && !PARTS_ARE_FREE(s))
       TYPED(sum_strip)(n, k, s, true, j, p, w, row);
     else
       TYPED(sum_strip)(n, k, s, false, j, p, w, row);
@@ -214,7 +223,7 @@ static ALWAYS_INLINE void TYPED(spread_all)(const int k, const int odd, TYPED(sq
   for (int64_t a = j.pad / 2; 2 * a < j.rows + j.pad; a++) {
     for (int64_t i = 0; i < j.count; i++) {
       if (j.count > 1) p = j.strips[i];
-      if (p.whole)
+      if (p.whole && !PARTS_ARE_FREE(2))
         TYPED(spread_strip)(k, odd, true, &j, &p, w, a);
       else
         TYPED(spread_strip)(k, odd, false, &j, &p, w, a);
@@ -254,7 +263,7 @@ static ALWAYS_INLINE void TYPED(dot_block)(const int n, const int k, const int s
                                            int64_t row, V *sum) {
   for (int64_t i = 0; i < j->count; i++) {
     if (j->count > 1) *p = j->strips[i];
-    if (p->whole)
+    if (p->whole && !PARTS_ARE_FREE(s))
       TYPED(dot_strip)(n, k, s, t0, t1, true, j, p, row, sum);
     else
       TYPED(dot_strip)(n, k, s, t0, t1, false, j, p, row, sum);

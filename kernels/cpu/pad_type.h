@@ -35,11 +35,10 @@ static ALWAYS_INLINE void TYPED(put)(T *to, V v, int64_t live, const T *end) {
     _mm256_maskstore_pd((double *)to, (__m256i)TYPED(mask)(live), (__m256d)v);
   }
 #else
-  if (live == LANES || end - to >= LANES) {
+  if (live == LANES || end - to >= LANES)
     STORE(to, v);
-  } else {
-    for (int64_t l = 0; l < live; l++) to[l] = v[l];
-  }
+  else
+    TYPED(store_part)(to, v, TYPED(mask)(live));
 #endif
 }
 

@@ -34,7 +34,7 @@ static inline TYPED(part) TYPED(part_of)(int64_t lo, int64_t hi) {
 }
 
 /* Zeros in the other lanes, whose memory is not touched. */
-static ALWAYS_INLINE V TYPED(load_part)(const T *from, TYPED(part) part) {
+static PART_INLINE V TYPED(load_part)(const T *from, TYPED(part) part) {
 #if defined(__AVX512F__)
   return sizeof(T) == 4 ? (V)_mm512_maskz_loadu_ps((__mmask16)part, from)
                         : (V)_mm512_maskz_loadu_pd((__mmask8)part, from);
@@ -50,7 +50,7 @@ static ALWAYS_INLINE V TYPED(load_part)(const T *from, TYPED(part) part) {
 #endif
 }
 
-static ALWAYS_INLINE void TYPED(store_part)(T *to, V v, TYPED(part) part) {
+static PART_INLINE void TYPED(store_part)(T *to, V v, TYPED(part) part) {
 #if defined(__AVX512F__)
   if (sizeof(T) == 4)
     _mm512_mask_storeu_ps(to, (__mmask16)part, (__m512)v);

@@ -24,5 +24,12 @@
 #endif
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+/* What reads or writes a part of a vector: an instruction, or else many that are rarely
+ * needed. */
+#if defined(__AVX2__)
+#define PART_INLINE ALWAYS_INLINE
+#else
+#define PART_INLINE __attribute__((noinline, unused))
+#endif
 
 #endif
