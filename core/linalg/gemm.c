@@ -440,10 +440,11 @@ static bool skinny(const nyx_gemm *g) {
          strcmp(nyx__cpu_kernels()->width, "avx512") == 0;
 }
 
-/* Half of the second cache, as of 1 MiB out of 2 where it was measured. */
+/* Four fifths of the second cache: 640 x 640 floats, of 2 MiB, took 2 to 12 % less time
+ * unpacked, 768 x 768 as much. */
 int64_t nyx__gemm_in_place_bytes(void) {
   int64_t l2 = (int64_t)nyx__cpu_info()->l2;
-  return l2 >= 1 << 18 && l2 <= 1 << 24 ? l2 / 2 : 1 << 20;
+  return l2 >= 1 << 18 && l2 <= 1 << 24 ? l2 * 4 / 5 : 1 << 20;
 }
 
 /* Packing B pays when its panels are read often enough and would not stay in the second
