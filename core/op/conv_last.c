@@ -432,10 +432,13 @@ static void flatten(nyx__last_sum *s) {
     if (w->kernel != 1 || w->stride != 1 || w->pad != 0 || w->in != w->out) return;
   }
   int64_t all = s->images * wy->in * wx->in;
-  if (s->y_row != s->y_pixel * wx->out || all > LARGEST) return;
+  bool whole = s->y_row == s->y_pixel * wx->out && s->y_image == s->y_row * wy->out;
+  if (!whole || all > LARGEST) return;
   *wy = (nyx__window){.in = 1, .out = 1, .kernel = 1, .stride = 1, .dilation = 1};
   wx->in = wx->out = all;
   s->images = 1;
+  s->x_row = s->x_image = s->x_pixel * all;
+  s->y_row = s->y_image = s->y_pixel * all;
 }
 
 nyx_status nyx__conv_last(nyx_context *ctx, const nyx__conv *v, const void *x,
