@@ -113,6 +113,24 @@ describe("conv2d_activation", function()
     end)
   end)
 
+  it("is what it is where ways are measured", function()
+    local file, before = os.tmpname(), nyx.tune()
+    os.remove(file)
+    assert(nyx.tune(true, { file = file }))
+    nyx.manual_seed(6)
+    for _, format in ipairs { "contiguous", "channels_last" } do
+      local x, w = nyx.randn(2, 32, 14, 14):contiguous(format), nyx.randn(32, 32, 3, 3) * 0.1
+      local r, options = nyx.randn(2, 32, 14, 14), { padding = 1 }
+      local y, sums = x:conv2d_activation(w, nil, r, with(options, { activation = "relu" }))
+      local want = x:conv2d(w, nil, options) + r
+      assert(same(sums, want) and same(y, want:relu()), format)
+    end
+    local known = nyx.tune().known
+    assert(nyx.tune(before.mode, { file = "" }))
+    os.remove(file)
+    assert(known > 0)
+  end)
+
   it("has the gradients of the ops, of whatever is asked for", function()
     each("float64", function(name, x, w, b, r, options)
       if x:numel() > 12000 then return end
