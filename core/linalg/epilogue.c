@@ -8,7 +8,7 @@
 #include "../op/ops.h"
 
 #define PIECE 512     /* elements of halves converted at a time */
-#define TOGETHER 2048 /* elements finished at a time, about: of the first cache */
+#define TOGETHER 2048 /* elements finished at a time: of the first cache */
 
 static int compute_in(nyx_dtype dtype) {
   return dtype == NYX_FLOAT64 ? NYX_IN_FLOAT64 : NYX_IN_FLOAT32;
@@ -54,16 +54,18 @@ static void finish(const nyx_epilogue *e, nyx_dtype dtype, void *c, size_t at,
 }
 
 /* Rows of a region, the first `at` bytes from the beginning, then n elements further
- * each. Those without a gap between them are finished some at a time. */
+ * each; those without a gap between them are one row. */
 static void finish_rows(const nyx_epilogue *e, nyx_dtype dtype, const nyx_region *r,
                         size_t at, int64_t n) {
+  int64_t rows = r->rows, cols = r->cols;
   size_t item = nyx_dtype_size(dtype);
-  bool whole = r->cols == n && r->ldc == n;
-  int64_t some = whole && r->cols < TOGETHER ? TOGETHER / r->cols : 1;
-  for (int64_t i = 0; i < r->rows; i += some) {
-    int64_t rows = r->rows - i < some ? r->rows - i : some;
-    finish(e, dtype, (char *)r->c + (size_t)(i * r->ldc) * item,
-           at + (size_t)(i * n) * item, rows * r->cols);
+  if (cols == n && r->ldc == n) cols *= rows, rows = rows > 0;
+  for (int64_t i = 0; i < rows; i++) {
+    char *c = (char *)r->c + (size_t)(i * r->ldc) * item;
+    size_t from = at + (size_t)(i * n) * item;
+    for (int64_t j = 0; j < cols; j += TOGETHER)
+      finish(e, dtype, c + (size_t)j * item, from + (size_t)j * item,
+             cols - j < TOGETHER ? cols - j : TOGETHER);
   }
 }
 
@@ -79,7 +81,7 @@ void nyx__epilogue_end(const nyx_epilogue *e, nyx_dtype dtype, const nyx_region 
 
 void nyx__epilogue_there(const nyx_epilogue *e, nyx_dtype dtype, void *c, int64_t rows,
                          int64_t cols, int64_t ld) {
-  if (is_over(e) || cols < 1) return;
+  if (is_over(e)) return;
   const nyx_region r = {.c = c, .ldc = ld, .rows = rows, .cols = cols};
   finish_rows(e, dtype, &r, (size_t)((char *)c - (const char *)e->results), ld);
 }
