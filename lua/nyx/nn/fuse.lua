@@ -30,14 +30,10 @@ local function folds(layer, module)
     and module.num_features == outputs_of(layer) and not layer.activation
 end
 
--- Replaces a parameter by one of other values, as trainable, in the same layout.
+-- Replaces a parameter by one of other values, of the dtype of `like`, as trainable.
 local function replace(layer, name, value, like)
   local old = layer[name]
-  value = value:to(like.dtype)
-  if value:dim() == 4 and not like:is_contiguous() and like:is_contiguous("channels_last") then
-    value = value:contiguous("channels_last")
-  end
-  layer:register_parameter(name, Module.Parameter(value))
+  layer:register_parameter(name, Module.Parameter(value:to(like.dtype)))
   if not (old or like).requires_grad then layer[name]:requires_grad_(false) end
 end
 
