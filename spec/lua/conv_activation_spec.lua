@@ -28,6 +28,7 @@ local ways = {
   { "patches of whole images", { 2, 16, 33, 32 }, { 16, 16, 3, 2 }, { stride = 2, dilation = 2 } },
   { "patches, groups", { 3, 32, 12, 12 }, { 32, 16, 3, 3 }, { groups = 2, stride = 2 } },
   { "few places", { 1, 96, 4, 4 }, { 160, 96, 3, 3 }, { padding = 1, stride = 2 } },
+  { "divided outputs", { 1, 80, 17, 18 }, { 300, 80, 3, 3 }, { padding = 1, stride = 2 } },
   { "winograd", { 2, 32, 29, 27 }, { 40, 32, 3, 3 }, { padding = 1 } },
   { "winograd, few tiles", { 1, 128, 14, 14 }, { 128, 128, 3, 3 }, { padding = 1 } },
   { "winograd, many blocks", { 3, 64, 56, 56 }, { 64, 64, 3, 3 }, { padding = 1 } },
