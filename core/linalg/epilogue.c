@@ -8,7 +8,7 @@
 #include "../op/ops.h"
 
 #define PIECE 512     /* elements of halves converted at a time */
-#define TOGETHER 2048 /* elements finished at a time, about: of the first cache */
+#define TOGETHER 2048 /* elements finished at a time: of the first cache */
 
 static int compute_in(nyx_dtype dtype) {
   return dtype == NYX_FLOAT64 ? NYX_IN_FLOAT64 : NYX_IN_FLOAT32;
@@ -43,6 +43,7 @@ bool nyx__epilogue_begin(const nyx_epilogue *e, nyx_dtype dtype, const nyx_regio
 static void finish(const nyx_epilogue *e, nyx_dtype dtype, void *c, size_t at,
                    int64_t n) {
   void *from = c;
+  if (e->before) add(dtype, n, c, (const char *)e->before + at, c);
   if (e->sums) {
     from = (char *)e->sums + at;
     memcpy(from, c, (size_t)n * nyx_dtype_size(dtype));
@@ -52,16 +53,48 @@ static void finish(const nyx_epilogue *e, nyx_dtype dtype, void *c, size_t at,
   if (e->residual) add(dtype, n, c, (const char *)e->residual + at, c);
 }
 
-void nyx__epilogue_end(const nyx_epilogue *e, nyx_dtype dtype, const nyx_region *r) {
-  if (!e || (!e->sums && !e->activation && !e->residual)) return;
+/* Rows of a region, the first `at` bytes from the beginning, then n elements further
+ * each; those without a gap between them are one row. */
+static void finish_rows(const nyx_epilogue *e, nyx_dtype dtype, const nyx_region *r,
+                        size_t at, int64_t n) {
+  int64_t rows = r->rows, cols = r->cols;
   size_t item = nyx_dtype_size(dtype);
-  /* Rows without a gap between them are finished some at a time. */
-  bool whole = r->cols == e->n && r->ldc == e->n;
-  int64_t some = whole && r->cols < TOGETHER ? TOGETHER / r->cols : 1;
-  for (int64_t i = 0; i < r->rows; i += some) {
-    int64_t rows = r->rows - i < some ? r->rows - i : some;
-    finish(e, dtype, (char *)r->c + (size_t)(i * r->ldc) * item,
-           (size_t)((r->row + i) * e->n + r->col) * item, rows * r->cols);
+  if (cols == n && r->ldc == n) cols *= rows, rows = rows > 0;
+  for (int64_t i = 0; i < rows; i++) {
+    char *c = (char *)r->c + (size_t)(i * r->ldc) * item;
+    size_t from = at + (size_t)(i * n) * item;
+    for (int64_t j = 0; j < cols; j += TOGETHER)
+      finish(e, dtype, c + (size_t)j * item, from + (size_t)j * item,
+             cols - j < TOGETHER ? cols - j : TOGETHER);
+  }
+}
+
+static bool is_over(const nyx_epilogue *e) {
+  return !e || (!e->before && !e->sums && !e->activation && !e->residual);
+}
+
+void nyx__epilogue_end(const nyx_epilogue *e, nyx_dtype dtype, const nyx_region *r) {
+  if (is_over(e)) return;
+  size_t at = (size_t)(r->row * e->n + r->col) * nyx_dtype_size(dtype);
+  finish_rows(e, dtype, r, at, e->n);
+}
+
+void nyx__epilogue_there(const nyx_epilogue *e, nyx_dtype dtype, void *c, int64_t rows,
+                         int64_t cols, int64_t ld) {
+  if (is_over(e)) return;
+  const nyx_region r = {.c = c, .ldc = ld, .rows = rows, .cols = cols};
+  finish_rows(e, dtype, &r, (size_t)((char *)c - (const char *)e->results), ld);
+}
+
+/* sums += n elements of `out` at `from` */
+static void add_wide(nyx_dtype out, int64_t n, const void *from, float *sums) {
+  nyx_gather_fn load = nyx__cpu_kernels()->elementwise->gather[out][NYX_IN_FLOAT32];
+  size_t item = nyx_dtype_size(out);
+  for (int64_t j = 0; j < n; j += PIECE) {
+    float wide[PIECE];
+    int64_t count = n - j < PIECE ? n - j : PIECE;
+    load(count, (const char *)from + (size_t)j * item, 1, wide);
+    add(NYX_FLOAT32, count, sums + j, wide, sums + j);
   }
 }
 
@@ -74,21 +107,16 @@ void nyx__epilogue_store(const nyx_epilogue *e, nyx_dtype out, float *sums, int6
     return;
   }
   size_t item = nyx_dtype_size(out), at = (size_t)(row * e->n + col) * item;
+  if (e->before) add_wide(out, cols, (const char *)e->before + at, sums);
   if (e->sums) store(cols, sums, (char *)e->sums + at, 1);
   nyx_gather_fn load = kernels->gather[out][NYX_IN_FLOAT32];
   if (e->activation && !e->other) activate(e, cols, sums, sums, sums);
-  for (int64_t j = 0; j < cols && (e->other || e->residual); j += PIECE) {
+  for (int64_t j = 0; j < cols && e->other; j += PIECE) {
     float wide[PIECE];
     int64_t n = cols - j < PIECE ? cols - j : PIECE;
-    size_t from = at + (size_t)j * item;
-    if (e->other) {
-      load(n, (const char *)e->other + from, 1, wide);
-      activate(e, n, sums + j, wide, sums + j);
-    }
-    if (e->residual) {
-      load(n, (const char *)e->residual + from, 1, wide);
-      add(NYX_FLOAT32, n, sums + j, wide, sums + j);
-    }
+    load(n, (const char *)e->other + at + (size_t)j * item, 1, wide);
+    activate(e, n, sums + j, wide, sums + j);
   }
+  if (e->residual) add_wide(out, cols, (const char *)e->residual + at, sums);
   store(cols, sums, to, 1);
 }

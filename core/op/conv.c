@@ -8,27 +8,8 @@
 #include "../transform/batch.h"
 #include "conv_last.h"
 
-static const int64_t ones[] = {1}, zeros[] = {0};
-
-/* The attributes all three end with, in this order. */
-#define CONV_ATTRS                                                                       \
-  {.name = "stride",                                                                     \
-   .type = NYX_ATTR_INTS,                                                                \
-   .preset = {.list = ones, .n = 1, .given = true},                                      \
-   .doc = "step of the kernel, one number or {height, width}"},                          \
-      {.name = "padding",                                                                \
-       .type = NYX_ATTR_INTS,                                                            \
-       .preset = {.list = zeros, .n = 1, .given = true},                                 \
-       .doc = "zeros around the input, one number or {height, width}"},                  \
-      {.name = "dilation",                                                               \
-       .type = NYX_ATTR_INTS,                                                            \
-       .preset = {.list = ones, .n = 1, .given = true},                                  \
-       .doc = "distance between the kernel's taps, one number or {height, width}"},      \
-  {                                                                                      \
-    .name = "groups", .type = NYX_ATTR_INT, .preset = {.i = 1, .given = true},           \
-    .doc = "channels are split into this many independent convolutions"                  \
-  }
-enum { STRIDE, PADDING, DILATION, GROUPS, CONV_ATTR_COUNT };
+const int64_t nyx__conv_one[] = {1}, nyx__conv_zero[] = {0};
+enum { STRIDE, PADDING, DILATION, GROUPS };
 
 /* Reads stride, padding, dilation and groups. */
 static nyx_status read_attrs(nyx_context *ctx, const nyx_value *attr, nyx__conv *v) {
@@ -157,13 +138,36 @@ static nyx_status last_result(nyx_call *c, nyx_dtype dtype, nyx_tensor **out) {
   return nyx__tensor_of(c->ctx, c->device, &spec, out);
 }
 
-static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
+/* fn on data, and what comes after in results that have rows of n elements. */
+typedef struct conv_job {
+  const conv_fn *fn;
+  const nyx__finish *finish; /* NULL: nothing */
+} conv_job;
+
+static nyx_status run(nyx_context *ctx, nyx__conv *v, const conv_job *job,
+                      nyx_tensor *const in[3], nyx_tensor *out, bool last) {
+  void *data[3] = {NULL}, *to = nyx__data(out);
+  nyx__finishing f;
+  nyx_status status;
+  if (job->finish) {
+    NYX_TRY(nyx__finish_open(ctx, job->finish, out, &f));
+    f.e.n = last ? v->out_channels : v->window[0].out * v->window[1].out;
+    v->after = &f.e;
+  }
+  for (int i = 0; i < 3; i++) data[i] = in[i] ? nyx__data(in[i]) : NULL;
+  status = last ? job->fn->last(ctx, v, in, to) : job->fn->plain(ctx, v, data, to);
+  v->after = NULL;
+  return job->finish ? nyx__finish_close(ctx, job->finish, &f, status) : status;
+}
+
+static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_job *job) {
+  const conv_fn *fn = job->fn;
   nyx_context *ctx = c->ctx;
   nyx_tensor *in[3] = {NULL}, *out = NULL;
   nyx_status status = NYX_OK;
   v->dtype = last_dtype(c, v);
   if (c->out[0]->numel == 0) return NYX_OK;
-  for (int i = 0; status == NYX_OK && i < c->n_in; i++) {
+  for (int i = 0; status == NYX_OK && i < c->n_in && i < 3; i++) {
     nyx_tensor *t = c->in[i];
     if (!t) continue;
     if (i == 2)
@@ -175,7 +179,7 @@ static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
   }
   nyx_dtype result = fn->weight < 0 ? compute_dtype(c->dtype) : v->dtype;
   if (status == NYX_OK) status = last_result(c, result, &out);
-  if (status == NYX_OK) status = fn->last(ctx, v, in, nyx__data(out));
+  if (status == NYX_OK) status = run(ctx, v, job, in, out, true);
   if (status == NYX_OK && out != c->out[0]) status = nyx__copy_into(ctx, out, c->out[0]);
   for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
   nyx_tensor_release(out);
@@ -188,26 +192,22 @@ static nyx__last_weight weight_of(const nyx_tensor *t) {
   return w;
 }
 
-static nyx_status compute(nyx_call *c, nyx__conv *v, const conv_fn *fn) {
+static nyx_status compute(nyx_call *c, nyx__conv *v, const conv_job *job) {
   nyx_context *ctx = c->ctx;
   bool last = lies_last(c->out[0]);
   if (c->in[0]->ndim == 4 && v->images > 0) last |= nyx__conv_low_takes(c->dtype, v);
-  if (last && nyx__conv_last_takes(v)) return compute_last(c, v, fn);
+  if (last && nyx__conv_last_takes(v)) return compute_last(c, v, job);
   v->dtype = compute_dtype(c->dtype);
   nyx_tensor *in[3] = {NULL}, *out = NULL;
-  void *data[3] = {NULL};
   nyx_status status = NYX_OK;
-  for (int i = 0; status == NYX_OK && i < c->n_in; i++) {
-    if (!c->in[i]) continue;
-    status = nyx__contiguous_as(ctx, c->in[i], v->dtype, &in[i]);
-    if (status == NYX_OK) data[i] = nyx__data(in[i]);
-  }
+  for (int i = 0; status == NYX_OK && i < c->n_in && i < 3; i++)
+    if (c->in[i]) status = nyx__contiguous_as(ctx, c->in[i], v->dtype, &in[i]);
   if (status == NYX_OK && v->dtype == c->dtype && nyx__is_contiguous(c->out[0])) {
     out = nyx_tensor_retain(c->out[0]);
   } else if (status == NYX_OK) {
     status = nyx_tensor_empty(ctx, v->dtype, c->out[0]->ndim, c->out[0]->shape, &out);
   }
-  if (status == NYX_OK) status = fn->plain(ctx, v, data, nyx__data(out));
+  if (status == NYX_OK) status = run(ctx, v, job, in, out, false);
   if (status == NYX_OK && out != c->out[0]) {
     status = nyx__copy_into(ctx, out, c->out[0]);
   }
@@ -236,7 +236,7 @@ static nyx_status read_conv2d(nyx_call *c, nyx__conv *v) {
   return nyx__windows_out(ctx, v->window, false);
 }
 
-static nyx_status infer_conv2d(nyx_call *c) {
+nyx_status nyx__conv_infer(nyx_call *c) {
   nyx__conv v = {0};
   NYX_TRY(read_conv2d(c, &v));
   const nyx_tensor *bias = c->in[2];
@@ -260,28 +260,32 @@ static nyx_status forward_last(nyx_context *ctx, const nyx__conv *v,
                         in[2] ? nyx__data(in[2]) : NULL, out);
 }
 
-static nyx_status cpu_conv2d(nyx_call *c) {
+nyx_status nyx__conv_cpu(nyx_call *c, const nyx__finish *finish) {
   static const conv_fn fn = {forward, forward_last, 1};
   nyx__conv v = {0};
   NYX_TRY(read_conv2d(c, &v));
   const nyx_tensor *weight = c->in[1]; /* forms of a copy would be lost with it */
   bool as_it_is = weight->dtype == compute_dtype(c->dtype) && nyx__is_contiguous(weight);
   if (as_it_is && nyx__keeps_packed(weight->storage)) v.keep = weight->storage;
-  return compute(c, &v, &fn);
+  return compute(c, &v, &(conv_job){&fn, finish});
+}
+
+static nyx_status cpu_conv2d(nyx_call *c) {
+  return nyx__conv_cpu(c, NULL);
 }
 
 /* x's gradient from y's and the weight, with the attributes stride... and a size. */
 static nyx_status apply_input(nyx_backward *b, const nyx_value *attr, nyx_tensor *y,
                               nyx_tensor *weight, const nyx_spec *x, nyx_tensor **out) {
-  nyx_value attrs[CONV_ATTR_COUNT + 1] = {NYX_LIST(x->shape + (x->ndim - 2), 2)};
-  for (int i = 0; i < CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
+  nyx_value attrs[NYX__CONV_ATTR_COUNT + 1] = {NYX_LIST(x->shape + (x->ndim - 2), 2)};
+  for (int i = 0; i < NYX__CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
   return nyx__apply2(b->ctx, NYX__OP_conv2d_input, y, weight, attrs, out);
 }
 
 static nyx_status apply_weight(nyx_backward *b, const nyx_value *attr, nyx_tensor *y,
                                nyx_tensor *x, const nyx_spec *weight, nyx_tensor **out) {
-  nyx_value attrs[CONV_ATTR_COUNT + 1] = {NYX_LIST(weight->shape + 2, 2)};
-  for (int i = 0; i < CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
+  nyx_value attrs[NYX__CONV_ATTR_COUNT + 1] = {NYX_LIST(weight->shape + 2, 2)};
+  for (int i = 0; i < NYX__CONV_ATTR_COUNT; i++) attrs[i + 1] = attr[i];
   return nyx__apply2(b->ctx, NYX__OP_conv2d_weight, y, x, attrs, out);
 }
 
@@ -291,21 +295,21 @@ static nyx_status apply_conv(nyx_backward *b, const nyx_value *attr, nyx_tensor 
 }
 
 /* The sum of g over everything but channels. */
-static nyx_status bias_gradient(nyx_backward *b) {
+static nyx_status bias_gradient(nyx_backward *b, nyx_tensor *g) {
   nyx_spec channels = b->in_spec[2], planes = channels;
   planes.ndim = 3;
   planes.shape[1] = planes.shape[2] = 1;
   nyx_tensor *sum;
-  NYX_TRY(nyx__sum_to(b->ctx, b->grad_out[0], &planes, &sum));
+  NYX_TRY(nyx__sum_to(b->ctx, g, &planes, &sum));
   const nyx_value shape = NYX_LIST(channels.shape, 1);
   nyx_status status = nyx__apply1(b->ctx, NYX__OP_reshape, sum, &shape, &b->grad_in[2]);
   nyx_tensor_release(sum);
   return status;
 }
 
-static nyx_status gradient_conv2d(nyx_backward *b) {
+nyx_status nyx__conv_gradient(nyx_backward *b, nyx_tensor *grad) {
   nyx_tensor *g, *made = NULL; /* a gradient lies as what it is the gradient of */
-  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
+  NYX_TRY(nyx__layout_of(b->ctx, grad, &b->out_spec[0], &g));
   nyx_status status = NYX_OK;
   if (b->need[0])
     status = apply_input(b, b->attr, g, b->in[1], &b->in_spec[0], &b->grad_in[0]);
@@ -316,7 +320,11 @@ static nyx_status gradient_conv2d(nyx_backward *b) {
   nyx_tensor_release(made);
   nyx_tensor_release(g);
   if (status != NYX_OK) return status;
-  return b->n_in > 2 && b->need[2] ? bias_gradient(b) : NYX_OK;
+  return b->n_in > 2 && b->need[2] ? bias_gradient(b, grad) : NYX_OK;
+}
+
+static nyx_status gradient_conv2d(nyx_backward *b) {
+  return nyx__conv_gradient(b, b->grad_out[0]);
 }
 
 /* Batching. Entries with one weight are more images; entries with weights of their own
@@ -396,7 +404,7 @@ static nyx_status batch_conv2d_weight(nyx_batch *b) {
   return as_groups(b, (bool[]){true, true, false});
 }
 
-static const nyx_attr conv2d_attrs[] = {CONV_ATTRS};
+static const nyx_attr conv2d_attrs[] = {NYX__CONV_ATTRS};
 
 const nyx_op nyx__op_conv2d = {
     .name = "conv2d",
@@ -413,9 +421,9 @@ const nyx_op nyx__op_conv2d = {
     .min_in = 2,
     .max_in = 3,
     .attrs = conv2d_attrs,
-    .n_attrs = CONV_ATTR_COUNT,
+    .n_attrs = NYX__CONV_ATTR_COUNT,
     .n_out = 1,
-    .infer = infer_conv2d,
+    .infer = nyx__conv_infer,
     .cpu = cpu_conv2d,
     .gradient = gradient_conv2d,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
@@ -471,7 +479,7 @@ static nyx_status cpu_input(nyx_call *c) {
   static const conv_fn fn = {input, input_last, 1};
   nyx__conv v = {0};
   NYX_TRY(read_input(c, &v));
-  return compute(c, &v, &fn);
+  return compute(c, &v, &(conv_job){&fn, NULL});
 }
 
 static nyx_status gradient_input(nyx_backward *b) {
@@ -487,7 +495,7 @@ static const nyx_attr input_attrs[] = {{.name = "size",
                                         .type = NYX_ATTR_INTS,
                                         .required = true,
                                         .doc = "height and width of the input"},
-                                       CONV_ATTRS};
+                                       NYX__CONV_ATTRS};
 
 const nyx_op nyx__op_conv2d_input = {
     .name = "conv2d_input",
@@ -500,7 +508,7 @@ const nyx_op nyx__op_conv2d_input = {
     .min_in = 2,
     .max_in = 2,
     .attrs = input_attrs,
-    .n_attrs = CONV_ATTR_COUNT + 1,
+    .n_attrs = NYX__CONV_ATTR_COUNT + 1,
     .n_out = 1,
     .infer = infer_input,
     .cpu = cpu_input,
@@ -561,7 +569,7 @@ static nyx_status cpu_weight(nyx_call *c) {
   static const conv_fn fn = {weight, weight_last, -1};
   nyx__conv v = {0};
   NYX_TRY(read_weight_gradient(c, &v));
-  return compute(c, &v, &fn);
+  return compute(c, &v, &(conv_job){&fn, NULL});
 }
 
 static nyx_status gradient_weight(nyx_backward *b) {
@@ -577,7 +585,7 @@ static const nyx_attr weight_attrs[] = {{.name = "kernel_size",
                                          .type = NYX_ATTR_INTS,
                                          .required = true,
                                          .doc = "height and width of the weight"},
-                                        CONV_ATTRS};
+                                        NYX__CONV_ATTRS};
 
 const nyx_op nyx__op_conv2d_weight = {
     .name = "conv2d_weight",
@@ -590,7 +598,7 @@ const nyx_op nyx__op_conv2d_weight = {
     .min_in = 2,
     .max_in = 2,
     .attrs = weight_attrs,
-    .n_attrs = CONV_ATTR_COUNT + 1,
+    .n_attrs = NYX__CONV_ATTR_COUNT + 1,
     .n_out = 1,
     .infer = infer_weight,
     .cpu = cpu_weight,

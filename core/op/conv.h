@@ -4,6 +4,7 @@
 #define NYX_OP_CONV_H
 
 #include "../tensor/tensor.h"
+#include "finish.h"
 #include "window.h"
 
 typedef struct nyx__conv {
@@ -14,7 +15,36 @@ typedef struct nyx__conv {
   int64_t groups;
   nyx__window window[2]; /* height, width */
   nyx_storage *keep; /* of the weight, if packed forms of it are to be kept; else NULL */
+  const nyx_epilogue *after; /* for y, by whoever has written it; NULL: nothing */
 } nyx__conv;
+
+/* The op conv2d, for one that begins with its inputs and attributes (conv_activation.c):
+ * the shape of out[0]; its arithmetic, with what comes after (NULL: nothing); the
+ * gradients of x, weight and bias from that of their convolution. */
+nyx_status nyx__conv_infer(nyx_call *c) NYX_MUST_CHECK;
+nyx_status nyx__conv_cpu(nyx_call *c, const nyx__finish *finish) NYX_MUST_CHECK;
+nyx_status nyx__conv_gradient(nyx_backward *b, nyx_tensor *grad) NYX_MUST_CHECK;
+
+/* Stride, padding, dilation and groups, in this order. */
+#define NYX__CONV_ATTRS                                                                  \
+  {.name = "stride",                                                                     \
+   .type = NYX_ATTR_INTS,                                                                \
+   .preset = {.list = nyx__conv_one, .n = 1, .given = true},                             \
+   .doc = "step of the kernel, one number or {height, width}"},                          \
+      {.name = "padding",                                                                \
+       .type = NYX_ATTR_INTS,                                                            \
+       .preset = {.list = nyx__conv_zero, .n = 1, .given = true},                        \
+       .doc = "zeros around the input, one number or {height, width}"},                  \
+      {.name = "dilation",                                                               \
+       .type = NYX_ATTR_INTS,                                                            \
+       .preset = {.list = nyx__conv_one, .n = 1, .given = true},                         \
+       .doc = "distance between the kernel's taps, one number or {height, width}"},      \
+  {                                                                                      \
+    .name = "groups", .type = NYX_ATTR_INT, .preset = {.i = 1, .given = true},           \
+    .doc = "channels are split into this many independent convolutions"                  \
+  }
+#define NYX__CONV_ATTR_COUNT 4
+extern const int64_t nyx__conv_one[1], nyx__conv_zero[1];
 
 /* Contiguous data: x (n, c, h, w), weight (o, c / groups, kh, kw), y (n, o, oh, ow). */
 /* y = x * weight + bias; bias may be NULL. */

@@ -235,6 +235,10 @@ static void forward_tile(conv_run *r, const tile *t, int64_t group) {
   }
   nyx__gemm_here(r->v->dtype, &p);
   if (!one) move_y(r, t, group, p.c, true);
+  for (int64_t n = t->n0; n < t->n1; n++)
+    nyx__epilogue_there(r->v->after, r->v->dtype,
+                        y_plane(r, n, group * r->out_group) + t->p0 * r->item,
+                        r->out_group, t->p1 - t->p0, r->positions);
   nyx_memory_free(block);
 }
 
@@ -356,6 +360,7 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
 static nyx_status of_one_image(const conv_run *r, nyx_product p, int64_t a_group,
                                int64_t b_group) {
   const nyx_gemm g = {.dtype = r->v->dtype,
+                      .after = r->v->after,
                       .keep_a = r->v->groups == 1 ? r->v->keep : NULL,
                       .product = p,
                       .batch_ndim = 1,

@@ -279,6 +279,15 @@ static void find_offsets(const last_run *r, int64_t *run) {
   }
 }
 
+/* What comes after, for results that have been written. */
+static void end_unit(const last_run *r, const unit *u) {
+  const nyx__last_sum *s = r->s;
+  int64_t places = u->x1 - u->x0;
+  int64_t cols = least(u->panel1 * r->tile, s->out) - u->panel0 * r->tile;
+  for (int64_t q = 0; q < u->places; q += places)
+    nyx__epilogue_there(s->after, s->dtype, u->c[q], places, cols, s->y_pixel);
+}
+
 static void run_unit(const last_run *r, unit *u) {
   find_places(r, u);
   int64_t *run = u->run + r->runs; /* of a block */
@@ -305,6 +314,7 @@ static void run_unit(const last_run *r, unit *u) {
     int64_t back = (u->panel1 - u->panel0 - 1) * r->tile * r->item;
     for (int64_t q = 0; q < u->places; q++) u->c[q] -= back;
   }
+  if (r->s->after) end_unit(r, u);
 }
 
 /* Unit i: (rows, span, group, division of the panels). */
@@ -432,10 +442,13 @@ static void flatten(nyx__last_sum *s) {
     if (w->kernel != 1 || w->stride != 1 || w->pad != 0 || w->in != w->out) return;
   }
   int64_t all = s->images * wy->in * wx->in;
-  if (s->y_row != s->y_pixel * wx->out || all > LARGEST) return;
+  bool whole = s->y_row == s->y_pixel * wx->out && s->y_image == s->y_row * wy->out;
+  if (!whole || all > LARGEST) return;
   *wy = (nyx__window){.in = 1, .out = 1, .kernel = 1, .stride = 1, .dilation = 1};
   wx->in = wx->out = all;
   s->images = 1;
+  s->x_row = s->x_image = s->x_pixel * all;
+  s->y_row = s->y_image = s->y_pixel * all;
 }
 
 nyx_status nyx__conv_last(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -444,6 +457,7 @@ nyx_status nyx__conv_last(nyx_context *ctx, const nyx__conv *v, const void *x,
   s.x = x;
   s.bias = bias;
   s.y = y;
+  s.after = v->after;
   flatten(&s);
   return run_sum(&s);
 }

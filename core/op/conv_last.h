@@ -35,6 +35,7 @@ typedef struct nyx__last_sum {
   char *y;
   int64_t x_pixel, x_row, x_image, y_pixel, y_row, y_image;
   int64_t w_group, w_out, w_in, w_tap[2];
+  const nyx_epilogue *after; /* as in nyx__conv */
 } nyx__last_sum;
 
 /* What both files end with: the error that a status among threads stands for, `bytes`

@@ -152,24 +152,35 @@ static void spread(const low_run *r, int64_t row0, int64_t rows, const char *fro
   }
 }
 
+/* What comes after, for results that begin `at` elements after the first one, in rows of
+ * `pitch`; more than a bias, where these lie evenly. */
+static nyx_epilogue after_at(const low_run *r, int64_t at, int64_t pitch) {
+  const nyx__last_sum *s = r->s;
+  nyx_epilogue e = s->after ? *s->after : (nyx_epilogue){.n = 0};
+  at *= r->item;
+  e.n = pitch;
+  if (s->bias) e.bias = s->bias + r->group * s->out * (int64_t)sizeof(float);
+  if (e.before) e.before = (const char *)e.before + at;
+  if (e.sums) e.sums = (char *)e.sums + at;
+  return e;
+}
+
 static nyx_status run_group(low_run *r, bool even, char *weight, char *result) {
   const nyx__last_sum *s = r->s;
   int64_t all = s->images * s->window[0].out, width = s->window[1].out;
-  const nyx_epilogue after = {
-      .n = s->out,
-      .bias = s->bias ? s->bias + r->group * s->out * (int64_t)sizeof(float) : NULL};
   nyx_product b = {
       .n = s->out, .k = r->terms, .a_cs = 1, .ldc = even ? s->y_pixel : s->out};
   find_weight(r, weight, &b);
   for (int64_t row = 0; row < all; row += r->rows) {
     int64_t rows = least(r->rows, all - row), step;
     const char *a = find_patches(r, row, rows, &step);
-    char *to = s->y + (row * width * s->y_pixel + r->group * s->out) * r->item;
+    int64_t at = row * width * s->y_pixel + r->group * s->out;
+    const nyx_epilogue after = after_at(r, at, b.ldc);
     nyx_gemm g = {.dtype = s->dtype, .product = b, .after = &after};
     g.product.m = rows * width;
     g.product.a = a;
     g.product.a_rs = step;
-    g.product.c = even ? to : result;
+    g.product.c = even ? s->y + at * r->item : result;
     NYX_TRY(nyx__gemm_low(s->ctx, &g, s->dtype));
     if (!even) spread(r, row, rows, result);
   }

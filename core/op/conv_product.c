@@ -369,6 +369,14 @@ static char *y_at(const product_run *r, int64_t n, int64_t channel) {
   return r->y + (n * r->v->out_channels + channel) * r->positions * r->item;
 }
 
+/* What comes after, for columns q.. of one image, which have been written. */
+static void end_columns(const product_run *r, const unit *u, int64_t q, int64_t columns) {
+  int64_t n = q / r->positions, channel = u->group * r->out_group + u->o0;
+  nyx__epilogue_there(r->v->after, r->v->dtype,
+                      y_at(r, n, channel) + (q - n * r->positions) * r->item,
+                      u->o1 - u->o0, columns, r->positions);
+}
+
 /* A unit's result to the images it is of. */
 static void spread(const product_run *r, const unit *u) {
   int64_t columns = u->q1 - u->q0, next;
@@ -380,6 +388,7 @@ static void spread(const product_run *r, const unit *u) {
              u->result + ((o - u->o0) * columns + q - u->q0) * r->item,
              (size_t)((next - q) * r->item));
     }
+    end_columns(r, u, q, next - q);
   }
 }
 
@@ -418,7 +427,10 @@ static void run_unit(product_run *r, unit *u) {
       multiply(r, u, term, depth, c, ldc);
   }
   if (r->bias) add_bias(r, u, c, ldc);
-  if (!r->per_image) spread(r, u);
+  if (r->per_image)
+    end_columns(r, u, u->q0, u->q1 - u->q0);
+  else
+    spread(r, u);
 }
 
 /* Unit i: (column block, group, division of the rows). */

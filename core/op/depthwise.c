@@ -16,6 +16,8 @@ typedef struct depthwise_run {
   const nyx_depthwise_kernel *kernel;
   nyx_depthwise d;
   nyx_depthwise_mode mode;
+  nyx_dtype dtype;
+  const nyx_epilogue *after;
   int64_t item, images, channels;
   char *x, *weight, *y;
   const char *bias;
@@ -74,9 +76,11 @@ static nyx_depthwise_planes planes_at(const depthwise_run *r, int64_t n, int64_t
 
 static void run_planes(depthwise_run *r, int64_t begin, int64_t end, void *scratch) {
   int64_t n = begin / r->channels, c = begin % r->channels;
+  int64_t plane = r->d.outputs * r->d.out[0] * r->d.out[1];
   for (int64_t i = begin; i < end && going(r); i++) {
     nyx_depthwise_planes p = planes_at(r, n, c);
     r->kernel->run[r->mode](&p, scratch);
+    nyx__epilogue_there(r->after, r->dtype, p.y, 1, plane, plane);
     if (++c == r->channels) n++, c = 0;
   }
 }
@@ -116,6 +120,8 @@ static nyx_status run(nyx_context *ctx, const nyx__conv *v, nyx_depthwise_mode m
                      .kernel = kernel_of(v->dtype),
                      .d = sizes(v),
                      .mode = mode,
+                     .dtype = v->dtype,
+                     .after = v->after,
                      .item = (int64_t)nyx_dtype_size(v->dtype),
                      .images = v->images,
                      .channels = v->in_channels,

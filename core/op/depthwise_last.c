@@ -106,6 +106,9 @@ static void run_rows(void *arg, int64_t begin, int64_t end) {
       }
       run_places(r, n, y, x, next, j, list, list + r->taps);
     }
+    nyx__epilogue_there(s->after, s->dtype,
+                        s->y + (n * s->y_image + y * s->y_row) * r->item, wx->out,
+                        s->groups, s->y_pixel);
   }
   nyx_memory_free(list);
 }

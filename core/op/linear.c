@@ -134,30 +134,9 @@ const nyx_op nyx__op_linear = {
 enum { X, WEIGHT, BIAS, RESIDUAL, OTHER, INPUTS };
 enum { ACTIVATION, KEEP, ATTRS };
 
-/* NULL: there is none. Of two inputs where there is another one. */
-static nyx_status find_activation(nyx_context *ctx, const nyx_value *attr, bool other,
-                                  const nyx_op **op) {
-  *op = NULL;
-  if (!attr[ACTIVATION].given && other)
-    return nyx__error(ctx, ATTR_MISSING, "activation",
-                      "what combines the sums with 'other': mul, swiglu and the like");
-  if (!attr[ACTIVATION].given) return NYX_OK;
-  *op = nyx_op_find(attr[ACTIVATION].s);
-  bool row = *op && (*op)->kind == NYX_OP_ELEMENTWISE;
-  row = row && (*op)->max_in == 1 + other && (*op)->gradient &&
-        ((*op)->dtypes & NYX_DTYPES_FLOAT) == NYX_DTYPES_FLOAT;
-  for (int i = 0; row && i < (*op)->n_attrs; i++) row = (*op)->attrs[i].preset.given;
-  if (row) return NYX_OK;
-  return nyx__error(ctx, ATTR_CHOICE, "activation", attr[ACTIVATION].s,
-                    other ? "an op of two float inputs, as there is 'other', and no "
-                            "required attribute: mul, gate, swiglu, geglu and the like"
-                          : "an op of one float input and no required attribute: relu, "
-                            "gelu, gelu_tanh, silu, sigmoid, tanh and the like");
-}
-
 static nyx_status infer_activation(nyx_call *c) {
   const nyx_op *op;
-  NYX_TRY(find_activation(c->ctx, c->attr, c->in[OTHER] != NULL, &op));
+  NYX_TRY(nyx__find_activation(c->ctx, &c->attr[ACTIVATION], c->in[OTHER] != NULL, &op));
   NYX_TRY(infer_linear(c));
   for (int i = RESIDUAL; i <= OTHER; i++)
     if (c->in[i])
@@ -173,58 +152,11 @@ static nyx_status cpu_activation(nyx_call *c) {
   nyx__finish finish = {
       .bias = c->in[BIAS], .other = c->in[OTHER], .residual = c->in[RESIDUAL]};
   if (c->n_out > 1) finish.sums = c->out[1];
-  NYX_TRY(find_activation(c->ctx, c->attr, finish.other != NULL, &finish.activation));
+  NYX_TRY(nyx__find_activation(c->ctx, &c->attr[ACTIVATION], finish.other != NULL,
+                               &finish.activation));
   NYX_TRY(right_factor(c, &turned));
   nyx_status status = nyx__product(c->ctx, c->in[X], turned, &finish, c->out[0]);
   nyx_tensor_release(turned);
-  return status;
-}
-
-/* What comes through the activation, for the sums and for its other input. */
-static nyx_status gradient_through(nyx_backward *b, const nyx_op *op, nyx_tensor *sums,
-                                   nyx_tensor **through) {
-  nyx_value attr[2];
-  nyx_tensor *in[NYX_MAX_INPUTS] = {sums, b->in[OTHER]}, *value = NULL;
-  nyx_tensor *grad_in[2] = {NULL, NULL};
-  const nyx_spec spec[2] = {b->out_spec[0], b->in_spec[OTHER]};
-  bool need[2] = {b->need[X] || b->need[WEIGHT] || b->need[BIAS], b->need[OTHER]};
-  nyx_backward inner = {
-      .ctx = b->ctx, .op = op, .attr = attr, .n_in = op->max_in, .n_out = 1};
-  for (int i = 0; i < op->n_attrs; i++) attr[i] = op->attrs[i].preset;
-  if (op->save_out) NYX_TRY(nyx_apply(b->ctx, op, in, op->max_in, attr, &value));
-  inner.in = in;
-  inner.out = &value;
-  inner.in_spec = spec;
-  inner.out_spec = b->out_spec;
-  inner.grad_out = b->grad_out;
-  inner.need = need;
-  inner.grad_in = grad_in;
-  nyx_status status = nyx__row_gradient(&inner);
-  nyx_tensor_release(value);
-  if (status == NYX_OK)
-    *through = grad_in[0];
-  else
-    nyx_tensor_release(grad_in[0]);
-  b->grad_in[OTHER] = grad_in[1];
-  return status;
-}
-
-/* The gradient of what was activated: through the activation, and of the sums
- * themselves, which are results too. */
-static nyx_status gradient_of_sums(nyx_backward *b, nyx_tensor *sums, nyx_tensor **out) {
-  nyx_tensor *through = NULL, *direct = b->n_out > 1 ? b->grad_out[1] : NULL;
-  const nyx_op *op;
-  NYX_TRY(find_activation(b->ctx, b->attr, b->in[OTHER] != NULL, &op));
-  if (b->grad_out[0] && !op)
-    through = nyx_tensor_retain(b->grad_out[0]);
-  else if (b->grad_out[0])
-    NYX_TRY(gradient_through(b, op, sums, &through));
-  if (!through || !direct) {
-    *out = through ? through : nyx_tensor_retain(direct);
-    return NYX_OK;
-  }
-  nyx_status status = nyx__apply2(b->ctx, NYX__OP_add, through, direct, NULL, out);
-  nyx_tensor_release(through);
   return status;
 }
 
@@ -239,7 +171,8 @@ static nyx_status gradient_activation(nyx_backward *b) {
     sums = nyx_tensor_retain(b->out[1]);
   else if (b->attr[ACTIVATION].given)
     status = nyx__applyn(b->ctx, NYX__OP_linear, b->in, 3, NULL, &sums);
-  if (status == NYX_OK) status = gradient_of_sums(b, sums, &g);
+  if (status == NYX_OK)
+    status = nyx__gradient_of_sums(b, &b->attr[ACTIVATION], OTHER, sums, &g);
   if (status == NYX_OK && g) status = gradient_of(b, g);
   nyx_tensor_release(sums);
   nyx_tensor_release(g);
@@ -269,9 +202,7 @@ static const nyx_attr activation_attrs[ATTRS] = {
     {.name = "keep",
      .type = NYX_ATTR_BOOL,
      .preset = {.i = 1, .given = true},
-     .doc =
-         "whether to give the sums as well, which the gradient needs; it computes them "
-         "again where they were not kept"}};
+     .doc = NYX__KEEP_DOC}};
 
 const nyx_op nyx__op_linear_activation = {
     .name = "linear_activation",

@@ -93,63 +93,17 @@ static nyx_dtype compute_dtype(nyx_dtype dtype) {
   return dtype == NYX_FLOAT16 || dtype == NYX_BFLOAT16 ? NYX_FLOAT32 : dtype;
 }
 
-/* What comes after a product, in the types it is computed in. */
-typedef struct finishing {
-  nyx_epilogue e;
-  nyx_tensor *bias, *sums, *other, *residual; /* what e points into */
-} finishing;
-
-static void close_finish(finishing *f) {
-  nyx_tensor_release(f->bias);
-  nyx_tensor_release(f->sums);
-  nyx_tensor_release(f->other);
-  nyx_tensor_release(f->residual);
-}
-
-/* For results of `out`: a tensor of what products store. */
-static nyx_status open_finish(nyx_context *ctx, const nyx__finish *from,
-                              const nyx_tensor *out, finishing *f) {
-  nyx_dtype dtype = compute_dtype(out->dtype);
-  int in = dtype == NYX_FLOAT64 ? NYX_IN_FLOAT64 : NYX_IN_FLOAT32;
-  *f = (finishing){.e = {.n = out->ndim > 0 ? out->shape[out->ndim - 1] : 1}};
-  nyx_status status = NYX_OK;
-  if (from->bias) status = nyx__contiguous_as(ctx, from->bias, dtype, &f->bias);
-  if (status == NYX_OK && from->other)
-    status = nyx__contiguous_as(ctx, from->other, out->dtype, &f->other);
-  if (status == NYX_OK && from->residual)
-    status = nyx__contiguous_as(ctx, from->residual, out->dtype, &f->residual);
-  if (from->sums && from->sums->dtype == out->dtype)
-    f->sums = nyx_tensor_retain(from->sums);
-  else if (status == NYX_OK && from->sums)
-    status = nyx_tensor_empty(ctx, out->dtype, out->ndim, out->shape, &f->sums);
-  if (f->bias) f->e.bias = nyx__data(f->bias);
-  if (f->other) f->e.other = nyx__data(f->other);
-  if (f->residual) f->e.residual = nyx__data(f->residual);
-  if (f->sums) f->e.sums = nyx__data(f->sums);
-  if (from->activation) {
-    const nyx_op *op = from->activation;
-    f->e.activation =
-        nyx__cpu_kernels()->elementwise->rows[in][((const nyx_row *)op->row)->id][0];
-    for (int i = 0; i < op->n_attrs && i < 2; i++) f->e.attr[i] = op->attrs[i].preset.f;
-  }
-  if (status != NYX_OK) close_finish(f);
-  return status;
-}
-
 /* left @ right and what comes after, stored as they are: floats, whose results and sums
  * are of their type or, `low`, half types. */
 static nyx_status multiply(nyx_context *ctx, const nyx_gemm *plain,
                            const nyx__finish *finish, nyx_tensor *out, bool low) {
   nyx_gemm g = *plain;
-  finishing f;
+  nyx__finishing f;
   if (!finish) return low ? nyx__gemm_low(ctx, &g, out->dtype) : nyx__gemm(ctx, &g);
-  NYX_TRY(open_finish(ctx, finish, out, &f));
+  NYX_TRY(nyx__finish_open(ctx, finish, out, &f));
   g.after = &f.e;
   nyx_status status = low ? nyx__gemm_low(ctx, &g, out->dtype) : nyx__gemm(ctx, &g);
-  if (status == NYX_OK && finish->sums && f.sums != finish->sums)
-    status = nyx__copy_into(ctx, f.sums, finish->sums);
-  close_finish(&f);
-  return status;
+  return nyx__finish_close(ctx, finish, &f, status);
 }
 
 /* By float32 copies of half types. */

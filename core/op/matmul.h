@@ -3,17 +3,8 @@
 #define NYX_OP_MATMUL_H
 
 #include "../transform/batch.h"
+#include "finish.h"
 #include "ops.h"
-
-/* What a product of floats becomes where it is summed, in this order; whatever is NULL is
- * left out. */
-typedef struct nyx__finish {
-  nyx_tensor *bias;         /* as many elements as a row of results */
-  nyx_tensor *sums;         /* of the results' shape and dtype: what they are then */
-  const nyx_op *activation; /* a row of float inputs, with its presets */
-  nyx_tensor *other;        /* its second input, if it has one: of the results' shape */
-  nyx_tensor *residual;     /* of the results' shape, added */
-} nyx__finish;
 
 /* out = left @ right and what comes after (NULL: nothing), on the CPU. All are of one
  * dtype; half types are summed in float32. */

@@ -307,6 +307,30 @@ static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) 
   }
 }
 
+/* What comes after, for `rows` output channels from `channel` on, which have been
+ * written: strips that fill whole lines one after the other are one piece of a plane. */
+static void end_rows(const winograd_run *r, const unit *u, int64_t channel,
+                     int64_t rows) {
+  int64_t width = r->v->window[1].out;
+  for (int64_t i = 0, next; i < u->block.strips; i = next) {
+    const nyx_winograd_strip *s = &u->strip[i];
+    char *y = r->y + (channel * r->positions + s->y) * r->item;
+    int64_t count = s->rows * s->columns;
+    next = i + 1;
+    if (s->columns < width) {
+      for (int64_t o = 0; o < rows; o++, y += r->positions * r->item)
+        nyx__epilogue_there(r->v->after, r->v->dtype, y, s->rows, s->columns, width);
+      continue;
+    }
+    for (; next < u->block.strips; next++) {
+      const nyx_winograd_strip *t = &u->strip[next];
+      if (t->columns < width || t->y != s->y + count) break;
+      count += t->rows * t->columns;
+    }
+    nyx__epilogue_there(r->v->after, r->v->dtype, y, rows, count, r->positions);
+  }
+}
+
 static void run_rows(winograd_run *r, const unit *u, int64_t row) {
   int64_t rows = least(r->rows, r->out_group - row);
   multiply(r, u, row, rows);
@@ -316,6 +340,7 @@ static void run_rows(winograd_run *r, const unit *u, int64_t row) {
     r->kernel->output(&u->block, u->products + o * r->block * r->item, r->product_step,
                       bias, r->y + channel * r->positions * r->item, o + 1 < rows);
   }
+  if (r->v->after) end_rows(r, u, u->group * r->out_group + row, rows);
   for (int64_t i = 0; i < u->block.strips; i++) {
     int64_t image = (u->t0 + u->strip[i].first) / r->tiles;
     if (u->strip[i].infinite)

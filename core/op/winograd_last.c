@@ -228,6 +228,23 @@ static void give_outputs(const last_run *r, const unit *u, int64_t panel) {
   }
 }
 
+/* What comes after, for some panels of output channels, which have been written. */
+static void end_outputs(const last_run *r, const unit *u, int64_t first, int64_t last) {
+  const nyx__last_sum *s = r->s;
+  int64_t cols = least(last * r->tile, s->out) - first * r->tile;
+  for (int64_t t = u->t0; t < u->t1; t++) {
+    int64_t at[3];
+    find_tile(r, t, at);
+    const int64_t rows = least(SIDE, s->window[0].out - at[1]);
+    char *to = s->y + (at[0] * s->y_image + at[1] * s->y_row + at[2] * s->y_pixel +
+                       u->group * s->out + first * r->tile) *
+                          r->item;
+    for (int64_t i = 0; i < rows; i++, to += s->y_row * r->item)
+      nyx__epilogue_there(s->after, s->dtype, to, least(SIDE, s->window[1].out - at[2]),
+                          cols, s->y_pixel);
+  }
+}
+
 /* The scratch of a range of units; false: no memory. Its block is u->inputs. */
 static bool take_scratch(last_run *r, unit *u) {
   size_t inputs = (size_t)(POINTS * r->input_step * r->item);
@@ -251,14 +268,16 @@ static void block_range(void *arg, int64_t begin, int64_t end) {
   if (!take_scratch(r, &u)) return;
   for (int64_t i = begin; i < end && going(r); i++) {
     int64_t block = i / r->splits / r->s->groups, first = i % r->splits * r->split;
+    int64_t last = least(first + r->split, r->panels);
     u.group = i / r->splits % r->s->groups;
     u.t0 = block * r->block;
     u.t1 = least(u.t0 + r->block, r->all);
     transform_inputs(r, &u);
-    for (int64_t p = first; p < least(first + r->split, r->panels) && going(r); p++) {
+    for (int64_t p = first; p < last && going(r); p++) {
       multiply(r, &u, p);
       give_outputs(r, &u, p);
     }
+    if (r->s->after) end_outputs(r, &u, first, last);
   }
   nyx_memory_free(u.inputs);
 }

@@ -36,6 +36,15 @@ describe("channels-last", function()
     assert.is_true(nyx.randn(4, 1, 1, 1):is_contiguous("channels_last"))
   end)
 
+  it("has the gradient of a column in steps of two, of several images", function()
+    local rows, w = nyx.randn(3, 4, 5, 1):requires_grad_(), nyx.randn(6, 4, 1, 1)
+    local turned = rows:detach():contiguous("channels_last"):requires_grad_()
+    local g = nyx.randn(3, 6, 3, 1)
+    rows:conv2d(w, nil, { stride = 2 }):backward(g)
+    turned:conv2d(w, nil, { stride = 2 }):backward(g:contiguous("channels_last"))
+    assert.is_true(turned.grad:allclose(rows.grad, 1e-5, 1e-6))
+  end)
+
   it("says what is wrong", function()
     local x = nyx.randn(2, 3)
     assert.error_matches(function() x:contiguous("channels_last") end,

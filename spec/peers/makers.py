@@ -576,6 +576,19 @@ def conv2d(r, dtype):
     return Case(inputs, attrs)
 
 
+def conv2d_activation(r, dtype):
+    x, weight, *bias = (case := conv2d(r, dtype)).inputs
+    attrs = {**case.attrs, "keep": r.chance(0.5)}
+    if r.chance(0.8):
+        attrs["activation"] = r.choice(["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"])
+    stride, padding, dilation = (attrs.get(n, p) for n, p in
+                                 (("stride", [1, 1]), ("padding", [0, 0]), ("dilation", [1, 1])))
+    out = [(s + 2 * p - d * (k - 1) - 1) // t + 1
+           for s, p, d, k, t in zip(x.shape[-2:], padding, dilation, weight.shape[2:], stride)]
+    residual = r.tensor([*x.shape[:-3], len(weight), *out], dtype) if r.chance(0.5) else None
+    return Case([x, weight, bias[0] if bias else None, residual], attrs)
+
+
 def conv2d_backward(of):
     def make(r, dtype):
         groups, cin, cout, kernel, size, attrs = conv_parts(r)
@@ -823,6 +836,7 @@ MAKERS = {
     "arange": arange, "linspace": linspace,
     "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear, "linear_activation": linear_activation,
     "linear_quantized": linear_quantized, "dequantize_weight": dequantize_weight, "conv2d": conv2d,
+    "conv2d_activation": conv2d_activation,
     "conv2d_input": conv2d_backward("input"), "conv2d_weight": conv2d_backward("weight"),
     "max_pool2d": pool, "max_pool2d_with_indices": pool,
     "avg_pool2d": lambda r, d: pool(r, d, True), "adaptive_avg_pool2d": adaptive,

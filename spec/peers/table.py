@@ -162,6 +162,13 @@ def conv2d(x, weight, bias=None, **attrs):
     return F.conv2d(plain(x), plain(weight), plain(bias), **attrs)
 
 
+def conv2d_activation(x, weight, bias=None, residual=None, activation=None, keep=True, **attrs):
+    sums = conv2d(x, weight, bias, **attrs)
+    sums = sums if residual is None else sums + residual
+    y = ACTIVATIONS[activation](sums) if activation else sums
+    return (y, sums) if activation and keep else y
+
+
 def batch_norm(x, weight=None, bias=None, mean=None, var=None, training=False, momentum=0.1, eps=1e-5):
     if weight is None:  # torch's has no second gradient then
         weight = torch.ones(x.shape[1], dtype=x.dtype)
@@ -375,6 +382,7 @@ PEERS = {
     # linear algebra, networks
     "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "linear_quantized": linear_quantized,
     "dequantize_weight": dequantize_weight, "conv2d": conv2d,
+    "conv2d_activation": conv2d_activation,
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(
         (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), plain(weight), plain(grad), **attrs),

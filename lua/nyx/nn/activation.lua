@@ -17,8 +17,8 @@ local rows = {
   { "Tanh", "tanh" },
   { "Hardtanh", "hardtanh", { "min_val", -1 }, { "max_val", 1 } },
   { "Hardswish", "hardswish" },
-  { "Softmax", "softmax", { "dim", -1 } },
-  { "LogSoftmax", "log_softmax", { "dim", -1 } },
+  { "Softmax", "softmax", { "dim", -1 }, rows = true },
+  { "LogSoftmax", "log_softmax", { "dim", -1 }, rows = true },
 }
 
 local M = {}
@@ -43,6 +43,17 @@ for _, row in ipairs(rows) do
 
   function Activation:forward(x)
     return x[op](x, self.options)
+  end
+
+  --- What nn.Linear and nn.Conv2d call it as their `activation`; nil: it has none, as an op of
+  --- whole rows, or with options of its own.
+  ---@return string?
+  function Activation:op_name()
+    if row.rows then return nil end
+    for i = 3, #row do
+      if self.options[row[i][1]] ~= row[i][2] then return nil end
+    end
+    return op
   end
 
   function Activation:extra_repr()
@@ -70,6 +81,12 @@ end
 
 function GELU:extra_repr()
   return "approximate=" .. self.approximate
+end
+
+--- As of the others.
+---@return string
+function GELU:op_name()
+  return self.approximate == "tanh" and "gelu_tanh" or "gelu"
 end
 
 return M

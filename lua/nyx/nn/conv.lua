@@ -22,8 +22,8 @@ local function pair_text(value)
   return value[1] == value[2] and tostring(value[1]) or ("{%d, %d}"):format(value[1], value[2])
 end
 
---- Convolution with weights of shape (out, in / groups, height, width). Sizes are numbers
---- or {height, width}.
+--- Convolution with weights of shape (out, in / groups, height, width), and then, in the same
+--- pass, an activation. Sizes are numbers or {height, width}.
 ---@class nyx.nn.Conv2d: nyx.nn.Module
 local Conv2d = class("Conv2d", Module)
 M.Conv2d = Conv2d
@@ -31,10 +31,14 @@ M.Conv2d = Conv2d
 ---@param in_channels integer
 ---@param out_channels integer
 ---@param kernel_size integer|integer[]
----@param options? table stride, padding, dilation, groups, bias, dtype
+---@param options? table stride, padding, dilation, groups, bias, dtype; activation: the name of
+---  an elementwise op, as "relu" or "silu"; none when left out
 function Conv2d:init(in_channels, out_channels, kernel_size, options)
   local where = "nn.Conv2d"
-  options = check.options(where, options, "stride padding dilation groups bias dtype")
+  options = check.options(where, options, "stride padding dilation groups bias dtype activation")
+  if options.activation ~= nil then
+    self.activation = check.type(where, "activation", options.activation, "string")
+  end
   self.in_channels = check.integer(where, "in_channels", in_channels)
   self.out_channels = check.integer(where, "out_channels", out_channels)
   self.kernel_size = pair(where, "kernel_size", kernel_size)
@@ -62,8 +66,17 @@ function Conv2d:init(in_channels, out_channels, kernel_size, options)
   end
 end
 
-function Conv2d:forward(x)
-  return x:conv2d(self.weight, self.bias, self.options)
+--- layer(x, residual) adds the residual, of the result's shape, before the activation.
+---@param x nyx.Tensor
+---@param residual? nyx.Tensor
+function Conv2d:forward(x, residual)
+  local activation, weight, bias, options = self.activation, self.weight, self.bias, self.options
+  if not activation and not residual then return x:conv2d(weight, bias, options) end
+  local trained = x.requires_grad or weight.requires_grad or bias and bias.requires_grad
+    or residual and residual.requires_grad
+  local y = x:conv2d_activation(weight, bias, residual, options.stride, options.padding,
+    options.dilation, options.groups, activation, trained and nyx.is_grad_enabled() or false)
+  return y
 end
 
 function Conv2d:extra_repr()
@@ -76,7 +89,8 @@ function Conv2d:extra_repr()
     end
   end
   if self.groups ~= 1 then text = ("%s, groups=%d"):format(text, self.groups) end
-  return text .. (self.bias == nil and ", bias=false" or "")
+  if self.bias == nil then text = text .. ", bias=false" end
+  return text .. (self.activation and ", activation=" .. self.activation or "")
 end
 
 -- A pooling layer named `name` that calls the method `method`; `known` are its options.

@@ -1,10 +1,10 @@
 -- nn.utils: what is done to the gradients and parameters of a whole model; nn.utils.rnn is
--- packed.lua.
+-- packed.lua, nn.utils.fuse is fuse.lua.
 local check = require "nyx.check"
 local Module = require "nyx.nn.module"
 local nyx = require "nyx"
 
-local M = { rnn = require "nyx.nn.packed" }
+local M = { rnn = require "nyx.nn.packed", fuse = require "nyx.nn.fuse" }
 
 -- Parameters as a list: of a tensor, a list of tensors, or a module.
 local function list_of(where, parameters)

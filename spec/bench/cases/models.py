@@ -200,7 +200,25 @@ class Bottleneck(nn.Module):
         return F.relu(y + (self.shortcut(x) if self.shortcut else x))
 
 
-def resnet50(memory_format):
+def fold(conv, norm):
+    return torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+
+
+def fused(features):
+    """Batch norms in the convolutions before them."""
+    features[0], features[1] = fold(features[0], features[1]), nn.Identity()
+    for block in features:
+        if not isinstance(block, Bottleneck):
+            continue
+        for i in "123":
+            setattr(block, "conv" + i, fold(getattr(block, "conv" + i), getattr(block, "norm" + i)))
+            setattr(block, "norm" + i, nn.Identity())
+        if block.shortcut:
+            block.shortcut = fold(*block.shortcut)
+    return features
+
+
+def resnet50(memory_format, fuse=lambda features: features):
     layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
     for stage, blocks in enumerate((3, 4, 6, 3)):
@@ -209,7 +227,7 @@ def resnet50(memory_format):
             layers.append(Bottleneck(inputs, planes, 2 if stage > 0 and i == 0 else 1))
             inputs = 4 * planes
     features, classify = fill(nn.Sequential(*layers)).eval(), fill(nn.Linear(2048, 1000))
-    features.to(memory_format=memory_format)
+    features = fuse(features).to(memory_format=memory_format)
     x = values(1, 1, 3, 224, 224).contiguous(memory_format=memory_format)
 
     @torch.no_grad()
@@ -222,6 +240,11 @@ def resnet50(memory_format):
 @case("resnet50_prepacked")
 def rows():
     return resnet50(torch.contiguous_format)
+
+
+@case("resnet50_fused")
+def folded():
+    return resnet50(torch.contiguous_format, fused)
 
 
 @case("resnet50_last_inference")

@@ -200,6 +200,19 @@ function Bottleneck:forward(x)
   return (y + (self.shortcut and self.shortcut(x) or x)):relu()
 end
 
+-- Batch norms, activations and the sum of a block in its convolutions' own passes.
+local function fused(net)
+  nn.utils.fuse(net, { { "conv1", "norm1" }, { "conv2", "norm2" }, { "conv3", "norm3" } })
+  for _, block in ipairs(net:children()) do
+    if block.conv3 then
+      for i = 1, 3 do block["conv" .. i].activation = "relu" end
+      function block:forward(x)
+        return self.conv3(self.conv2(self.conv1(x)), self.shortcut and self.shortcut(x) or x)
+      end
+    end
+  end
+end
+
 local function resnet50()
   local net = nn.Sequential(nn.Conv2d(3, 64, 7, { stride = 2, padding = 3, bias = false }),
     nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, { stride = 2, padding = 1 }))
@@ -218,11 +231,13 @@ for _, how in ipairs {
   { "resnet50_inference", format = "contiguous" },
   { "resnet50_last_inference", format = "channels_last" },
   { "resnet50_prepacked", format = "contiguous", prepacked = true },
+  { "resnet50_fused", format = "contiguous", prepacked = true, fused = true },
 } do
   case(how[1], { limit = { "fma32", 2 * 4.089e9 } }, function()
     local features, classify = resnet50()
     fill(features):eval():to { memory_format = how.format }
     fill(classify)
+    if how.fused then fused(features) end
     if how.prepacked then
       features:prepack()
       classify:prepack()
