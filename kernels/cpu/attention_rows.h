@@ -136,7 +136,9 @@ NYX_FN T widen(const void *p, const nyx_attention_kind kind) {
 #if NYX_BYTES == 64
   __m256i v = _mm256_loadu_si256(p);
   if (kind == NYX_KEYS_FLOAT16) return (T)_mm512_cvtph_ps(v);
-  return (T)_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16);
+  /* One instruction: word i goes to the upper half of lane i. */
+  const __m512i to = (__m512i)((I){NYX_LANE_NUMBERS} << 16);
+  return (T)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, to, _mm512_castsi256_si512(v));
 #else
   __m128i v = _mm_loadu_si128(p);
   if (kind == NYX_KEYS_FLOAT16) return (T)_mm256_cvtph_ps(v);
@@ -162,32 +164,80 @@ NYX_FN T load_keys(const char *p, int64_t part, const nyx_attention_kind kind) {
   return widen(room, kind);
 }
 
-/* The lanes of each of four vectors added up. */
-NYX_FN void totals(const T v[4], S out[4]) {
-#if NYX_LANES >= 4
-  const I lane = {NYX_LANE_NUMBERS};
-  T pair[2], all;
-  for (int i = 0; i < 2; i++) {
-    T a = v[2 * i] + NYX_SWAPPED(v[2 * i], 1);
-    T b = v[2 * i + 1] + NYX_SWAPPED(v[2 * i + 1], 1);
-    pair[i] = nyx_select((M)((lane & 1) == 0), a, b); /* of neighbours, alternating */
-    pair[i] += NYX_SWAPPED(pair[i], 2);
+/* Lane l of x: that of a, or of b where bit d of l is set, and beside it the one that is
+ * d apart, so that half as many vectors hold half sums of all. */
+#define CROSSED(l, d) (((l) ^ (d)) + ((l) & (d) ? NYX_LANES : 0))
+#if NYX_LANES == 16
+#define CROSS(a, b, d)                                                                   \
+  __builtin_shufflevector(a, b, CROSSED(0, d), CROSSED(1, d), CROSSED(2, d),             \
+                          CROSSED(3, d), CROSSED(4, d), CROSSED(5, d), CROSSED(6, d),    \
+                          CROSSED(7, d), CROSSED(8, d), CROSSED(9, d), CROSSED(10, d),   \
+                          CROSSED(11, d), CROSSED(12, d), CROSSED(13, d),                \
+                          CROSSED(14, d), CROSSED(15, d))
+#elif NYX_LANES == 8
+#define CROSS(a, b, d)                                                                   \
+  __builtin_shufflevector(a, b, CROSSED(0, d), CROSSED(1, d), CROSSED(2, d),             \
+                          CROSSED(3, d), CROSSED(4, d), CROSSED(5, d), CROSSED(6, d),    \
+                          CROSSED(7, d))
+#elif NYX_LANES == 4
+#define CROSS(a, b, d)                                                                   \
+  __builtin_shufflevector(a, b, CROSSED(0, d), CROSSED(1, d), CROSSED(2, d),             \
+                          CROSSED(3, d))
+#else
+#define CROSS(a, b, d) __builtin_shufflevector(a, b, CROSSED(0, d), CROSSED(1, d))
+#endif
+#define HALVE(v, n, d)                                                                   \
+  if (NYX_LANES > (d)) {                                                                 \
+    if ((n) > (d)) {                                                                     \
+      for (int i = 0; i < (n); i += 2 * (d))                                             \
+        v[i] = nyx_select((M)(((I){NYX_LANE_NUMBERS} & (d)) == 0), v[i], v[i + (d)]) +   \
+               CROSS(v[i], v[i + (d)], d);                                               \
+    } else {                                                                             \
+      v[0] += NYX_SWAPPED(v[0], d);                                                      \
+    }                                                                                    \
   }
-  all = nyx_select((M)((lane & 2) == 0), pair[0], pair[1]);
+
+/* The lanes of each of n vectors added up, times scale; n is 4, 8 or 16. */
+NYX_FN void totals(T *v, const int n, S scale, S *out) {
+  for (int from = 0; from < n; from += NYX_LANES, v += NYX_LANES) {
+    const int some = n < NYX_LANES ? n : NYX_LANES;
+    HALVE(v, some, 1)
+#if NYX_LANES >= 4
+    HALVE(v, some, 2)
+#endif
 #if NYX_LANES >= 8
-  all += NYX_SWAPPED(all, 4);
+    HALVE(v, some, 4)
 #endif
 #if NYX_LANES >= 16
-  all += NYX_SWAPPED(all, 8);
+    HALVE(v, some, 8)
 #endif
-  for (int i = 0; i < 4; i++) out[i] = all[i];
-#else
-  for (int i = 0; i < 4; i++) out[i] = total(v[i]);
-#endif
+    v[0] *= nyx__splat(scale);
+    if (some == NYX_LANES) {
+      nyx__store(out + from, v[0]);
+    } else {
+      for (int i = 0; i < some; i++) out[i] = v[0][i];
+    }
+  }
 }
 
-/* For each of `keys` keys and each query a sum is under way. What lies as many rows
- * further on is asked for: it comes next. */
+/* Vector j of keys times that of queries. What comes next of keys is asked for. */
+NYX_FN void add_products(const void *const *q, const int queries, const char **row,
+                         const int keys, const nyx_attention_kind kind, int64_t j,
+                         int64_t part, int64_t next, T *a) {
+  const int64_t item = ITEM(kind);
+  T x[MOST];
+  for (int k = 0; k < keys; k++) {
+    __builtin_prefetch(row[k] + j * item + next);
+    x[k] = load_keys(row[k] + j * item, part, kind);
+  }
+  for (int r = 0; r < queries; r++) {
+    T y = load_lanes((const S *)q[r] + j, part); /* 0 behind the end */
+    for (int k = 0; k < keys; k++) a[r * keys + k] = nyx_fma(x[k], y, a[r * keys + k]);
+  }
+}
+
+/* For each of `keys` keys and each query a sum is under way; the next `n` rows come after
+ * these. */
 NYX_FN void dots_of(const void *const *q, const int queries, const int keys,
                     const char *from, const nyx_attention_kind kind, int64_t rs,
                     int64_t n, int64_t d, S scale, S *scores, int64_t step) {
@@ -198,22 +248,18 @@ NYX_FN void dots_of(const void *const *q, const int queries, const int keys,
     S sum[MOST * MOST];
     for (int k = 0; k < keys; k++) row[k] = from + (i + k < n ? i + k : i) * rs * item;
     for (int k = 0; k < keys * queries; k++) a[k] = K(0);
-    EACH_VECTOR(j, part, 0, d) {
-      T x[MOST];
-      for (int k = 0; k < keys; k++) {
-        __builtin_prefetch(row[k] + j * item + next);
-        x[k] = load_keys(row[k] + j * item, part, kind);
+    int64_t j = 0;
+    for (; j + NYX_LANES <= d; j += NYX_LANES)
+      add_products(q, queries, row, keys, kind, j, NYX_LANES, next, a);
+    if (j < d) add_products(q, queries, row, keys, kind, j, d - j, next, a);
+    totals(a, keys * queries, scale, sum);
+    for (int r = 0; r < queries; r++) {
+      if (i + keys <= n) {
+        memcpy(scores + r * step + i, sum + r * keys, (size_t)keys * sizeof(S));
+        continue;
       }
-      for (int r = 0; r < queries; r++) {
-        T y = load_lanes((const S *)q[r] + j, part); /* 0 behind the end */
-        for (int k = 0; k < keys; k++)
-          a[r * keys + k] = nyx_fma(x[k], y, a[r * keys + k]);
-      }
+      for (int k = 0; i + k < n; k++) scores[r * step + i + k] = sum[r * keys + k];
     }
-    for (int k = 0; k < keys * queries; k += 4) totals(a + k, sum + k);
-    for (int r = 0; r < queries; r++)
-      for (int k = 0; k < keys && i + k < n; k++)
-        scores[r * step + i + k] = sum[r * keys + k] * scale;
   }
 }
 
