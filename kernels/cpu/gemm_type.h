@@ -19,13 +19,46 @@ typedef T TYPED(vecu)
 #include "tile_type.h"
 #include "transpose_type.h"
 
+/* Rows whose elements are neighbours, LANES of them and of their terms at a time, turned.
+ * Lanes from `rows` on become zeros. Gives the terms that are done. */
+static inline int64_t TYPED(pack_along)(const T *from, int64_t rs, int64_t rows,
+                                        int64_t width, int64_t depth, T *to) {
+  const T *end = to + width * depth;
+  int64_t done = 0;
+  /* Whole vectors are stored where what lies behind them is written later: the first
+   * lanes come last. */
+  for (int64_t first = (width - 1) / LANES * LANES; first >= 0; first -= LANES) {
+    const T *row[LANES];
+    TYPED(lanes) live;
+    for (int r = 0; r < LANES; r++) {
+      row[r] = from + (first + r < rows ? first + r : rows - 1) * rs;
+      live[r] = -(first + r < rows);
+    }
+    size_t bytes = sizeof(T) * (size_t)(width - first < LANES ? width - first : LANES);
+    T *at = to + first;
+    for (done = 0; done + LANES <= depth; done += LANES) {
+      V v[LANES];
+      UNROLL for (int r = 0; r < LANES; r++) v[r] = *(const VU *)(row[r] + done);
+      TYPED(transpose)(v);
+      if (rows < width)
+        UNROLL for (int p = 0; p < LANES; p++) v[p] = (V)((TYPED(lanes))v[p] & live);
+      if (end - at >= (LANES - 1) * width + LANES) {
+        UNROLL for (int p = 0; p < LANES; p++, at += width) * (VU *)at = v[p];
+        continue;
+      }
+      for (int p = 0; p < LANES; p++, at += width)
+        memcpy(at, &v[p], end - at >= LANES ? sizeof(V) : bytes);
+    }
+  }
+  return done;
+}
+
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
  * depth, filled up with zeros. Whole vectors are read where they end before the last
  * element, and stored where what lies behind them in the panel is written later. */
-static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
-                                     int64_t width, int64_t depth, T *to) {
+static void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
+                              int64_t width, int64_t depth, T *to) {
   const T *end = to + width * depth;
-  int64_t done = 0;
   if (rs == 1 && rows == width && cs >= width) {
     const T *last = from + (depth - 1) * cs + width;
     for (int64_t p = 0; p < depth; p++, from += cs, to += width) {
@@ -40,22 +73,7 @@ static inline void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int6
     }
     return;
   }
-  for (; cs == 1 && done + LANES <= depth; done += LANES) {
-    for (int64_t first = (width - 1) / LANES * LANES; first >= 0; first -= LANES) {
-      int64_t live = width - first < LANES ? width - first : LANES;
-      V row[LANES];
-      UNROLL for (int r = 0; r < LANES; r++) row[r] =
-          first + r < rows ? (V) * (const VU *)(from + (first + r) * rs + done) : (V){0};
-      TYPED(transpose)(row);
-      T *at = to + done * width + first;
-      UNROLL for (int p = 0; p < LANES; p++, at += width) {
-        if (at + LANES <= end)
-          *(VU *)at = row[p];
-        else
-          memcpy(at, &row[p], (size_t)live * sizeof(T));
-      }
-    }
-  }
+  int64_t done = cs == 1 ? TYPED(pack_along)(from, rs, rows, width, depth, to) : 0;
   for (int64_t p = done; p < depth; p++) {
     for (int64_t r = 0; r < rows; r++) to[p * width + r] = from[r * rs + p * cs];
     for (int64_t r = rows; r < width; r++) to[p * width + r] = 0;
@@ -69,10 +87,7 @@ static void TYPED(pack_a)(const void *a, int64_t rs, int64_t cs, int64_t rows,
     const T *from = (const T *)a + i * rs;
     T *to = (T *)panels + i * depth;
     int64_t live = rows - i < width ? rows - i : width;
-    if (live == TILE_ROWS)
-      TYPED(pack_panel)(from, rs, cs, TILE_ROWS, TILE_ROWS, depth, to);
-    else
-      TYPED(pack_panel)(from, rs, cs, live, live, depth, to);
+    TYPED(pack_panel)(from, rs, cs, live, live, depth, to);
   }
 }
 
