@@ -100,7 +100,7 @@ static inline words zip_pieces(__m512i pieces, int e) {
 static inline void PACK(widen)(const S *from, piece16 to[2]) {
   piece8 x, sign = {0};
   memcpy(&x, from, sizeof x);
-  if ((S)-1 < 0) sign = x > 127;
+  if ((S)-1 < 0) sign = (piece8)(x > 127);
   to[0] = (piece16)ZIP8(x, sign, 0);
   to[1] = (piece16)ZIP8(x, sign, 8);
 }
