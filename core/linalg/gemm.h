@@ -1,6 +1,6 @@
 /* Matrix products, split over the threads by size. Read next: gemm.c (float32, float64,
- * integers), gemm_ways.c (measuring how), low.c (half types, bytes into int32);
- * core/op/matmul.c, the ops. */
+ * integers), gemm_ways.c and low_ways.c (measuring how), low.c (half types, bytes into
+ * int32); core/op/matmul.c, the ops. */
 #ifndef NYX_LINALG_GEMM_H
 #define NYX_LINALG_GEMM_H
 
@@ -55,6 +55,24 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g,
  * Does not add to C. */
 nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g,
                          nyx_dtype out) NYX_MUST_CHECK;
+
+/* The ways to do that, of which the first is the rule: all within the accuracy of the op,
+ * equal bits of bytes. They differ in one thing each. */
+typedef enum nyx__low_way {
+  NYX__LOW_SHARED,  /* by all threads, A in place where it can be */
+  NYX__LOW_ONE,     /* in this thread */
+  NYX__LOW_SHALLOW, /* in blocks of half as many terms */
+  NYX__LOW_DEEP,    /* of twice as many */
+  NYX__LOW_SMALL,   /* in units of C of half as many rows and columns */
+  NYX__LOW_LARGE,   /* of twice as many */
+  NYX__LOW_PACKED,  /* A packed, where it could be read in place */
+  NYX__LOW_WAYS
+} nyx__low_way;
+
+uint32_t nyx__gemm_low_usable(const nyx_gemm *g); /* bit i: way i can compute it */
+nyx_status nyx__gemm_low_by(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
+                            nyx__low_way way) NYX_MUST_CHECK;
+
 /* Whether there are kernels for a half type, and they are faster than converting the
  * inputs: they waste what is left of a tile. */
 bool nyx__gemm_low_takes(const nyx_gemm *g);

@@ -3,8 +3,8 @@
  * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
  * packs for itself, a block of terms at a time; one row of a half type is a dot product
  * with each column, where their terms lie together. All is decided by size: results do
- * not depend on the number of threads. Read next: kernels/cpu/low.h; gemm.c, the same for
- * wide types. */
+ * not depend on the number of threads. Read next: kernels/cpu/low.h; low_ways.c
+ * (measuring how); gemm.c, the same for wide types. */
 #include <limits.h>
 #include <nyx/parallel.h>
 #include <string.h>
@@ -22,8 +22,7 @@
  */
 #define PACKED 4096
 /* Units: the most rows and columns (scratch of 256 KiB), how many are wanted. */
-#define UNIT_ROWS 256
-#define UNIT_COLS 256
+#define UNIT 256
 #define UNITS 16
 #define FARTHEST 4096 /* bytes between rows in place, or their greatest power of two */
 #define LONG 512      /* sums, for few elements of C */
@@ -48,7 +47,9 @@ typedef struct low_run {
   char *a, *b, *partial;     /* packed; parts x m x n sums when parts > 1 */
   nyx_storage *keep;         /* where B lies, if panels of all of it are to be kept */
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
-  int64_t in_place;   /* the first panels of A, as the matrix has them */
+  int64_t in_place; /* the first panels of A, as the matrix has them */
+  nyx__low_way way;
+  int64_t depth;      /* terms of a block, by the way */
   bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
   low_shared *shared;
@@ -97,6 +98,20 @@ bool nyx__gemm_low_tiles(nyx_dtype dtype) {
   return kernel && kernel->begin; /* which sets them up */
 }
 
+/* Terms of a block; the most rows and columns of a unit. */
+static int64_t depth_of(const nyx_low_kernel *kernel, nyx__low_way way) {
+  return way == NYX__LOW_SHALLOW ? kernel->depth / 2
+         : way == NYX__LOW_DEEP  ? kernel->depth * 2
+                                 : kernel->depth;
+}
+static int64_t unit_of(nyx__low_way way) {
+  return way == NYX__LOW_SMALL ? UNIT / 2 : way == NYX__LOW_LARGE ? UNIT * 2 : UNIT;
+}
+
+static void share(low_run *r, int64_t n, int64_t grain, nyx_range_fn fn) {
+  nyx_parallel_for(n, r->way == NYX__LOW_ONE && n > grain ? n : grain, fn, r);
+}
+
 static bool going(const low_run *r) {
   if (nyx__interrupted(r->ctx)) atomic_store(&r->shared->status, NYX_ERR_INTERRUPTED);
   return atomic_load_explicit(&r->shared->status, memory_order_relaxed) == NYX_OK;
@@ -112,7 +127,7 @@ static char *scratch(const low_run *r, int64_t bytes) {
 
 /* Where panels lie: all those of the first block of terms, then the next block's. */
 static int64_t block_terms(const low_run *r, int64_t l) {
-  return round_up(least(r->kernel->depth, r->p.k - l), r->kernel->step);
+  return round_up(least(r->depth, r->p.k - l), r->kernel->step);
 }
 static char *a_panel(const low_run *r, int64_t l, int64_t panel) {
   const nyx_low_kernel *k = r->kernel;
@@ -123,7 +138,7 @@ static char *a_panel(const low_run *r, int64_t l, int64_t panel) {
 static char *b_panel(const low_run *r, int64_t l, int64_t panel) {
   const nyx_low_kernel *k = r->kernel;
   int64_t terms = l * r->b_panels + block_terms(r, l) * panel;
-  int64_t before = l / k->depth * r->b_panels + panel;
+  int64_t before = l / r->depth * r->b_panels + panel;
   return r->b + terms * k->tile_cols * k->item + before * k->extra;
 }
 
@@ -143,13 +158,13 @@ static int64_t packs(const low_run *r) {
 /* Terms from l on of rows from i on, or of columns from j on. */
 static void pack_a(const low_run *r, int64_t l, int64_t i, int64_t rows, char *panels) {
   const nyx_product *p = &r->p;
-  int64_t terms = least(r->kernel->depth, p->k - l), at = i * p->a_rs + l * p->a_cs;
+  int64_t terms = least(r->depth, p->k - l), at = i * p->a_rs + l * p->a_cs;
   r->kernel->pack_a((const char *)p->a + at * r->item, p->a_rs, p->a_cs,
                     least(rows, p->m - i), terms, panels);
 }
 static void pack_b(const low_run *r, int64_t l, int64_t j, int64_t cols, char *panels) {
   const nyx_product *p = &r->p;
-  int64_t terms = least(r->kernel->depth, p->k - l), at = l * p->b_rs + j * p->b_cs;
+  int64_t terms = least(r->depth, p->k - l), at = l * p->b_rs + j * p->b_cs;
   r->kernel->pack_b((const char *)p->b + at * r->item, p->b_rs, p->b_cs, terms,
                     least(cols, p->n - j), panels);
 }
@@ -161,7 +176,7 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
   int64_t rows = r->a_group * r->kernel->tile_rows;
   int64_t cols = r->b_group * r->kernel->tile_cols;
   for (int64_t item = begin; item < end && going(r); item++) {
-    int64_t l = item / count * r->kernel->depth, at = item % count, of_b = at - from_a;
+    int64_t l = item / count * r->depth, at = item % count, of_b = at - from_a;
     if (at < from_a) {
       int64_t panel = r->in_place + at * r->a_group;
       pack_a(r, l, panel * r->kernel->tile_rows, rows, a_panel(r, l, panel));
@@ -229,7 +244,7 @@ static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64
   const nyx_region region = {c,    r->unit_cols, 0,
                              rows, r->col + j,   least(cols, r->p.n - j)};
   block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
-  for (int64_t l = first; l < last && going(r); l += kernel->depth, block.add = true) {
+  for (int64_t l = first; l < last && going(r); l += r->depth, block.add = true) {
     block.terms = block_terms(r, l);
     block.b =
         r->alone ? c + sum_bytes(r) + row_bytes(r) : b_panel(r, l, j / kernel->tile_cols);
@@ -302,7 +317,8 @@ static void sum_parts(void *arg, int64_t begin, int64_t end) {
 static int64_t panels_in_place(const low_run *r) {
   const nyx_product *p = &r->p;
   int64_t pitch = p->a_rs * r->item;
-  if (!r->kernel->in_place || (p->a_cs != 1 && p->k > 1)) return 0;
+  if (!r->kernel->in_place || r->way == NYX__LOW_PACKED) return 0;
+  if (p->a_cs != 1 && p->k > 1) return 0;
   if (pitch <= 0 || pitch % 64 || (pitch & -pitch) > FARTHEST) return 0;
   if (((uintptr_t)p->a & 63) || p->k % r->kernel->step) return 0;
   return p->m / r->kernel->tile_rows;
@@ -312,7 +328,8 @@ static int64_t panels_in_place(const low_run *r) {
  * few results is cut into parts of whole blocks. */
 static void divide(low_run *r) {
   const nyx_low_kernel *kernel = r->kernel;
-  int64_t rows = UNIT_ROWS / kernel->tile_rows, cols = UNIT_COLS / kernel->tile_cols;
+  const int64_t unit = unit_of(r->way);
+  int64_t rows = unit / kernel->tile_rows, cols = unit / kernel->tile_cols;
   r->a_panels = parts_of(r->p.m, kernel->tile_rows);
   r->b_panels = parts_of(r->p.n, kernel->tile_cols);
   r->in_place = panels_in_place(r);
@@ -334,9 +351,9 @@ static void divide(low_run *r) {
   r->unit_cols = parts_of(r->b_panels, r->col_units) * kernel->tile_cols;
   r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
   r->alone = r->units == 1;
-  int64_t blocks = parts_of(r->p.k, kernel->depth), parts = large ? UNITS / r->units : 1;
+  int64_t blocks = parts_of(r->p.k, r->depth), parts = large ? UNITS / r->units : 1;
   if (parts > blocks / 2) parts = blocks / 2;
-  r->part_terms = parts > 1 ? parts_of(blocks, parts) * kernel->depth : r->p.k;
+  r->part_terms = parts > 1 ? parts_of(blocks, parts) * r->depth : r->p.k;
   r->parts = parts > 1 ? parts_of(r->p.k, r->part_terms) : 1;
 }
 
@@ -345,24 +362,22 @@ static void multiply(low_run *r, bool pack_b) {
   r->pack_b = pack_b;
   r->partial = NULL;
   if (r->parts > 1 && !(r->partial = scratch(r, r->parts * r->p.m * r->p.n * 4))) return;
-  if (!r->alone)
-    nyx_parallel_for(parts_of(r->p.k, r->kernel->depth) * packs(r), PACK_GRAIN,
-                     pack_panels, r);
+  if (!r->alone) share(r, parts_of(r->p.k, r->depth) * packs(r), PACK_GRAIN, pack_panels);
   int64_t work = times(times(r->unit_rows, r->unit_cols), r->part_terms);
-  nyx_parallel_for(r->units * r->parts, grain_of(work), multiply_units, r);
+  share(r, r->units * r->parts, grain_of(work), multiply_units);
   if (r->parts > 1 && going(r)) {
     int64_t row = r->p.n * (r->parts + 1);
-    nyx_parallel_for(r->p.m, parts_of(RANGE / 16, row), sum_parts, r);
+    share(r, r->p.m, parts_of(RANGE / 16, row), sum_parts);
   }
   nyx_memory_free(r->partial);
 }
 
 /* Bytes of all panels of `lanes` rows or columns, a multiple of 64. */
-static int64_t packed_bytes(const nyx_low_kernel *kernel, int64_t lanes, int64_t tile,
-                            int64_t k, int64_t extra) {
-  int64_t panels = parts_of(lanes, tile), steps = parts_of(k, kernel->step);
-  int64_t bytes = times(times(steps, kernel->step * kernel->item), panels * tile);
-  int64_t more = times(parts_of(k, kernel->depth) * panels, extra);
+static int64_t packed_bytes(const low_run *r, int64_t lanes, int64_t tile,
+                            int64_t extra) {
+  int64_t panels = parts_of(lanes, tile), steps = parts_of(r->p.k, r->kernel->step);
+  int64_t bytes = times(times(steps, r->kernel->step * r->kernel->item), panels * tile);
+  int64_t more = times(parts_of(r->p.k, r->depth) * panels, extra);
   if (bytes > INT64_MAX / 8 || more > INT64_MAX / 8) return INT64_MAX / 4;
   return round_up(bytes + more, 64);
 }
@@ -375,7 +390,7 @@ typedef struct whole_b {
 } whole_b;
 
 static int64_t block_bytes(const low_run *r, int64_t n) {
-  return packed_bytes(r->kernel, n, r->kernel->tile_cols, r->p.k, r->kernel->extra);
+  return packed_bytes(r, n, r->kernel->tile_cols, r->kernel->extra);
 }
 
 /* Items are a block of terms and some panels. Not to be interrupted: it is kept. */
@@ -384,7 +399,7 @@ static void pack_kept(void *arg, int64_t begin, int64_t end) {
   int64_t count = parts_of(r->b_panels, r->b_group);
   int64_t cols = r->b_group * r->kernel->tile_cols;
   for (int64_t item = begin; item < end; item++) {
-    int64_t l = item / count * r->kernel->depth, at = item % count;
+    int64_t l = item / count * r->depth, at = item % count;
     pack_b(r, l, at * cols, cols, b_panel(r, l, at * r->b_group));
   }
 }
@@ -398,8 +413,7 @@ static bool make_whole(void *arg, void *data) {
     r->p.b = from + j * r->p.b_cs * r->item;
     r->b = (char *)data + j / PACKED * block_bytes(r, PACKED);
     r->b_panels = parts_of(r->p.n, r->kernel->tile_cols);
-    int64_t count =
-        parts_of(r->p.k, r->kernel->depth) * parts_of(r->b_panels, r->b_group);
+    int64_t count = parts_of(r->p.k, r->depth) * parts_of(r->b_panels, r->b_group);
     nyx_parallel_for(count, PACK_GRAIN, pack_kept, r);
   }
   return true;
@@ -467,8 +481,8 @@ static void multiply_all(low_run *r) {
   r->p.m = least(all.m, most), r->p.n = least(all.n, PACKED);
   divide(r);
   int64_t packed = r->in_place ? kernel->tile_rows : r->p.m;
-  int64_t a_bytes = packed_bytes(kernel, packed, kernel->tile_rows, all.k, 0);
-  int64_t b_bytes = packed_bytes(kernel, r->p.n, kernel->tile_cols, all.k, kernel->extra);
+  int64_t a_bytes = packed_bytes(r, packed, kernel->tile_rows, 0);
+  int64_t b_bytes = block_bytes(r, r->p.n);
   nyx__packed *kept = kept_panels(r, &all);
   if (!r->alone) {
     if (!(r->a = scratch(r, kept ? a_bytes : a_bytes + b_bytes))) {
@@ -518,15 +532,34 @@ static void multiply_entries(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out) {
+uint32_t nyx__gemm_low_usable(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  const low_run r = {
+      .kernel = kernel_of(g->dtype), .p = *p, .item = (int64_t)nyx_dtype_size(g->dtype)};
+  uint32_t usable = 1u << NYX__LOW_SHARED;
+  if (p->m == 1) return usable;
+  usable |= 1u << NYX__LOW_ONE;
+  if (p->k > r.kernel->depth / 2) usable |= 1u << NYX__LOW_SHALLOW;
+  if (p->k > r.kernel->depth) usable |= 1u << NYX__LOW_DEEP;
+  if (p->m > UNIT / 2 || p->n > UNIT / 2) usable |= 1u << NYX__LOW_SMALL;
+  if (times(p->m, p->n) > UNITS * UNIT * UNIT) usable |= 1u << NYX__LOW_LARGE;
+  if (panels_in_place(&r)) usable |= 1u << NYX__LOW_PACKED;
+  return usable;
+}
+
+nyx_status nyx__gemm_low_by(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out,
+                            nyx__low_way way) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
   low_shared shared;
   atomic_init(&shared.status, NYX_OK);
   atomic_init(&shared.bytes, 0);
+  const nyx_low_kernel *kernel = kernel_of(g->dtype);
   const low_run run = {.ctx = ctx,
-                       .kernel = kernel_of(g->dtype),
+                       .kernel = kernel,
+                       .way = way,
+                       .depth = depth_of(kernel, way),
                        .p = g->product,
                        .item = (int64_t)nyx_dtype_size(g->dtype),
                        .out_item = (int64_t)nyx_dtype_size(out),
@@ -538,7 +571,8 @@ nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g, nyx_dtype out) {
   /* Many products: one for each thread. Few large ones: all threads for each. */
   int64_t work = times(times(g->product.m, g->product.n), g->product.k);
   if (count >= UNITS || work < LARGE) {
-    nyx_parallel_for(count, grain_of(work), multiply_entries, &b);
+    nyx_parallel_for(count, way == NYX__LOW_ONE ? count : grain_of(work),
+                     multiply_entries, &b);
   } else {
     multiply_entries(&b, 0, count);
   }

@@ -1,4 +1,5 @@
-/* Products with a weight of few bits. Read next: quantized.c; core/op/quantized.c. */
+/* Products with a weight of few bits. Read next: quantized.c, quantized_low.c;
+ * core/op/quantized.c. */
 #ifndef NYX_LINALG_QUANTIZED_H
 #define NYX_LINALG_QUANTIZED_H
 
@@ -22,6 +23,12 @@ typedef struct nyx_quantized {
 nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,
                                   const float *x, int64_t rows, const float *bias,
                                   float *y) NYX_MUST_CHECK;
+
+/* quantized_low.c: the same for x, and y, of bfloat16, where the CPU has a unit for them:
+ * without zero points, with groups of whole steps of it and scales in float32. */
+bool nyx__quantized_low_takes(const nyx_quantized *w, int64_t rows);
+nyx_status nyx__quantized_low(nyx_context *ctx, const nyx_quantized *w, const void *x,
+                              int64_t rows, const float *bias, void *y) NYX_MUST_CHECK;
 
 /* The weight itself, contiguous, as any float dtype. */
 nyx_status nyx__dequantize(nyx_context *ctx, const nyx_quantized *w, nyx_dtype dtype,

@@ -276,16 +276,22 @@ static nyx_status cpu_linear(nyx_call *c) {
   /* Scales are converted where they are used, or once for many rows. */
   bool convert = dtype == NYX_FLOAT32 && rows > NYX_QUANTIZED_FEW;
   nyx_status status = open_parts(ctx, c->in + 1, convert, dtype, &p);
-  if (status == NYX_OK) status = nyx__contiguous_as(ctx, c->in[0], dtype, &x);
+  /* In bfloat16 where rows go to the CPU's unit as they are. */
+  bool low = status == NYX_OK && c->dtype == NYX_BFLOAT16 &&
+             nyx__quantized_low_takes(&p.w, rows);
+  nyx_dtype io = low ? NYX_BFLOAT16 : dtype;
+  if (status == NYX_OK) status = nyx__contiguous_as(ctx, c->in[0], io, &x);
   if (status == NYX_OK && c->in[4])
     status = nyx__contiguous_as(ctx, c->in[4], dtype, &bias);
-  if (status == NYX_OK && dtype == c->dtype) {
+  if (status == NYX_OK && io == c->dtype) {
     y = nyx_tensor_retain(c->out[0]);
   } else if (status == NYX_OK) {
     status = nyx_tensor_empty(ctx, dtype, c->out[0]->ndim, c->out[0]->shape, &y);
   }
   const void *add = bias ? nyx__data(bias) : NULL;
-  if (status == NYX_OK && dtype == NYX_FLOAT64) {
+  if (status == NYX_OK && low) {
+    status = nyx__quantized_low(ctx, &p.w, nyx__data(x), rows, add, nyx__data(y));
+  } else if (status == NYX_OK && dtype == NYX_FLOAT64) {
     status = product_double(ctx, &p.w, x, rows, add, nyx__data(y));
   } else if (status == NYX_OK) {
     status = nyx__quantized_product(ctx, &p.w, nyx__data(x), rows, add, nyx__data(y));

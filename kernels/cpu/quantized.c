@@ -171,6 +171,25 @@ static void unpack_int4(const nyx_quantized_row *w, int64_t first, int64_t count
   }
 }
 
+static void integers_int4(const void *q, int64_t count, uint16_t *to) {
+  typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+  const uint8_t *from = q;
+  const vec values = values_of(8);
+  int64_t t = 0;
+  for (; t + BLOCK4 <= count; t += BLOCK4) {
+    ints bytes = unsigned_bytes(from + t / 2);
+    words even = (words)even_terms(bytes, values), odd = (words)odd_terms(bytes, values);
+    words both = even >> 16 | (odd & 0xffff0000u);
+    memcpy(to + t, &both, sizeof both);
+  }
+  for (; t < count; t++) {
+    float value = (float)(from[t / 2] >> (t % 2 * 4) & 15) - 8;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    to[t] = (uint16_t)(bits >> 16);
+  }
+}
+
 /* int8 */
 
 static void arrange_int8(const float *x, int64_t groups, int64_t group, float *to) {
@@ -247,6 +266,26 @@ static void unpack_int8(const nyx_quantized_row *w, int64_t first, int64_t count
   }
 }
 
+static void integers_int8(const void *q, int64_t count, uint16_t *to) {
+  const int8_t *from = q;
+  for (int64_t t = 0; t < count; t++) {
+    float value = from[t];
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    to[t] = (uint16_t)(bits >> 16);
+  }
+}
+
+static void add_scaled(int64_t rows, int64_t cols, const float *sums, int64_t sums_apart,
+                       const float *scale, float *to, int64_t apart) {
+  for (int64_t i = 0; i < rows; i++, sums += sums_apart, to += apart) {
+    int64_t j = 0;
+    for (; j + LANES <= cols; j += LANES)
+      *(vecu *)(to + j) += *(const vecu *)(sums + j) * *(const vecu *)(scale + j);
+    for (; j < cols; j++) to[j] += sums[j] * scale[j];
+  }
+}
+
 #define DOT(name)                                                                        \
   static void dot_##name(const nyx_quantized_row *w, int64_t rows, const float *x,       \
                          int64_t x_step, float *y, int64_t y_step) {                     \
@@ -263,9 +302,9 @@ DOT(int8)
 #define KERNEL(name, terms)                                                              \
   {                                                                                      \
     .block = terms, .arrange = arrange_##name, .dot = dot_##name,                        \
-    .unpack = unpack_##name                                                              \
+    .unpack = unpack_##name, .integers = integers_##name                                 \
   }
 
 extern const nyx_quantized_kernels NYX_PATH(quantized);
-const nyx_quantized_kernels NYX_PATH(quantized) = {.int4 = KERNEL(int4, BLOCK4),
-                                                   .int8 = KERNEL(int8, BLOCK8)};
+const nyx_quantized_kernels NYX_PATH(quantized) = {
+    .int4 = KERNEL(int4, BLOCK4), .int8 = KERNEL(int8, BLOCK8), .add_scaled = add_scaled};

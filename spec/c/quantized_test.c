@@ -2,6 +2,8 @@
  * few and many rows, groups of any size, every dtype of scales. Read next:
  * core/linalg/quantized.c, paths.h. */
 #include "core/linalg/quantized.h"
+#include "core/tensor/tensor.h"
+#include "kernels/cpu/low.h"
 #include "paths.h"
 
 #include <nyx/parallel.h>
@@ -137,6 +139,114 @@ static void large(void) {
   }
 }
 
+/* bfloat16 by the CPU's unit. The bias takes the sums of the first row off again, so that
+ * rounding the result hides nothing of the error of the sums. */
+static void low_product(bool int4, int64_t rows, int64_t outputs, int64_t groups,
+                        int64_t group, bool with_bias) {
+  weight w = fill(int4, outputs, groups, group, NYX_FLOAT32, false);
+  int64_t terms = w.q.terms, wrong = 0;
+  uint16_t *x = malloc((size_t)(rows * terms) * 2),
+           *y = malloc((size_t)(rows * outputs + 1) * 2);
+  float *bias = malloc((size_t)outputs * 4);
+  if (!x || !y || !bias) exit(1);
+  for (int64_t i = 0; i < rows * terms; i++)
+    x[i] = nyx__float_to_bfloat((float)random_number());
+  for (int64_t n = 0; n < outputs; n++) {
+    double sum = 0;
+    for (int64_t t = 0; t < terms; t++)
+      sum += (double)nyx__bfloat_to_float(x[t]) * w.value[n * terms + t];
+    bias[n] = (float)-sum;
+  }
+  for (int64_t i = 0; i <= rows * outputs; i++) y[i] = 0x7fc1;
+  REQUIRE(CHECK(nyx__quantized_low_takes(&w.q, rows)));
+  CHECK_OK(ctx, nyx__quantized_low(ctx, &w.q, x, rows, with_bias ? bias : NULL, y));
+  for (int64_t i = 0; i < rows; i++) {
+    for (int64_t n = 0; n < outputs; n++) {
+      double sum = with_bias ? (double)bias[n] : 0, size = fabs(sum);
+      for (int64_t t = 0; t < terms; t++) {
+        double term =
+            (double)nyx__bfloat_to_float(x[i * terms + t]) * w.value[n * terms + t];
+        sum += term;
+        size += fabs(term);
+      }
+      double off = fabs((double)nyx__bfloat_to_float(y[i * outputs + n]) - sum);
+      double bound = (double)(terms + 4) * 0x1p-24 * size;
+      wrong += !(off <= bound + 0x1p-8 * (fabs(sum) + bound));
+    }
+  }
+  CHECK_AT(wrong == 0, int4 ? "int4" : "int8",
+           " %lld rows, %lld outputs, %lld groups of %lld: %lld wrong", (long long)rows,
+           (long long)outputs, (long long)groups, (long long)group, (long long)wrong);
+  CHECK_INT(y[rows * outputs], 0x7fc1);
+  free(x);
+  free(y);
+  free(bias);
+  empty(&w);
+}
+
+/* Whether this path has a unit that takes such a weight. */
+static bool has_unit(void) {
+  const nyx_low_kernel *kernel = nyx__low_kernels()->bf16;
+  return kernel && kernel->item == 2;
+}
+
+static void by_unit(void) {
+  static const int64_t group[][2] = {{1, 32}, {3, 64}, {4, 128}, {1, 1056}, {2, 544}};
+  static const int64_t rows[] = {9, 16, 33, 290}, outputs[] = {1, 31, 70, 290};
+  weight w = fill(true, 4, 2, 32, NYX_FLOAT32, true),
+         odd = fill(false, 4, 2, 33, NYX_FLOAT32, false);
+  CHECK(!nyx__quantized_low_takes(&w.q, 100)); /* zero points */
+  CHECK(!nyx__quantized_low_takes(&odd.q, 100));
+  w.q.zero = NULL;
+  CHECK(!nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_FEW));
+  CHECK(nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_FEW + 1) == has_unit());
+  empty(&w);
+  empty(&odd);
+  for (int i = 0; i < 5 * 4 * 2 && has_unit(); i++)
+    low_product(i % 2, rows[i / 2 % 4], outputs[(i / 2 + i / 8) % 4], group[i / 8][0],
+                group[i / 8][1], i % 3 != 0);
+}
+
+/* The op takes that way, with the same bits on any number of threads. */
+static void op_by_unit(void) {
+  enum { ROWS = 40, OUTPUTS = 700, TERMS = 256 };
+  if (!has_unit()) return;
+  weight w = fill(true, OUTPUTS, 2, TERMS / 2, NYX_FLOAT32, false);
+  nyx_tensor *x = fresh(NYX_BFLOAT16, SHAPE(2, ROWS / 2, TERMS)), *packed = NULL;
+  nyx_tensor *scales = NULL, *bias = fresh(NYX_BFLOAT16, SHAPE(OUTPUTS)),
+             *out[2] = {NULL};
+  must(nyx_tensor_from_data(ctx, NYX_UINT8, SHAPE(OUTPUTS, TERMS / 2), w.bytes, &packed));
+  must(nyx_tensor_from_data(ctx, NYX_FLOAT32, SHAPE(OUTPUTS, 2), w.scale, &scales));
+  for (int i = 0; i < ROWS * TERMS; i++)
+    ((uint16_t *)nyx_tensor_data(x))[i] = nyx__float_to_bfloat((float)random_number());
+  float add[OUTPUTS];
+  for (int i = 0; i < OUTPUTS; i++)
+    add[i] = (float)(i % 50),
+    ((uint16_t *)nyx_tensor_data(bias))[i] = nyx__float_to_bfloat(add[i]);
+  static uint16_t expected[ROWS * OUTPUTS];
+  CHECK_OK(ctx, nyx__quantized_low(ctx, &w.q, nyx_tensor_data(x), ROWS, add, expected));
+  for (int i = 0; i < 2; i++) {
+    nyx_tensor *in[] = {x, packed, scales, NULL, bias};
+    must(nyx_parallel_set_threads(i ? 3 : 1));
+    CHECK_OK(ctx, nyx__applyn(ctx, ID(linear_quantized), in, 5, NULL, &out[i]));
+    CHECK(memcmp(nyx_tensor_data(out[i]), expected, sizeof expected) == 0);
+  }
+  must(nyx_parallel_set_threads(0));
+  nyx_context_interrupt(ctx);
+  CHECK_STATUS(nyx__quantized_low(ctx, &w.q, nyx_tensor_data(x), ROWS, NULL, expected),
+               NYX_ERR_INTERRUPTED);
+  for (int n = 0; n < 2; n++) { /* x in panels, a unit */
+    nyx_memory_fail_after(n);
+    nyx_status status =
+        nyx__quantized_low(ctx, &w.q, nyx_tensor_data(x), ROWS, NULL, expected);
+    nyx_memory_fail_after(-1);
+    CHECK_STATUS(status, NYX_ERR_MEMORY);
+  }
+  nyx_tensor *all[] = {x, packed, scales, bias, out[0], out[1]};
+  for (int i = 0; i < 6; i++) nyx_tensor_release(all[i]);
+  empty(&w);
+}
+
 /* The weight as floats of every dtype: one rounding each for the difference, the product
  * and the dtype. */
 static void weights(void) {
@@ -219,10 +329,18 @@ static void run(void) {
   RUN(large);
   RUN(weights);
   RUN(threads);
+  RUN(by_unit);
+  RUN(op_by_unit);
   RUN(refusals);
 }
 
 int main(int argc, char **argv) {
   (void)argc;
-  return on_every_path(argv[0], run);
+#if defined(__SANITIZE_THREAD__)
+  static const char *const names[] = {"avx2", "amx", NULL};
+#else
+  static const char *const names[] = {"base",       "avx2", "avx512",
+                                      "avx512bf16", "amx",  NULL};
+#endif
+  return on_paths(argv[0], names, run);
 }

@@ -1,6 +1,7 @@
-/* Measured choices: every way of a product and of a convolution computes the same, the
- * fastest way is taken and kept, files that are not as they were written are left alone,
- * and nothing is measured where it must not be. Read next: core/base/tune.h. */
+/* Measured choices: every way of a product, a convolution and a reduction computes the
+ * same, the fastest way is taken and kept, files that are not as they were written are
+ * left alone, and nothing is measured where it must not be. Read next: core/base/tune.h.
+ */
 #include <math.h>
 #include <nyx/nyx.h>
 #include <pthread.h>
@@ -15,7 +16,9 @@
 #include "core/linalg/blas.h"
 #include "core/linalg/gemm.h"
 #include "core/op/conv.h"
+#include "core/tensor/tensor.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/low.h"
 
 static nyx_context *ctx;
 static double (*real_clock)(void); /* tests with ways of their own have another */
@@ -78,6 +81,72 @@ static void every_way_of_a_product(void) {
   }
   product_ways(50, 70, 300, 3, false);
   product_ways(20, 130, 64, 19, true);
+}
+
+/* ---- products of narrow types, whose results are compared as bits */
+
+static int low_ways_seen[NYX__LOW_WAYS];
+
+static void *narrow(nyx_dtype dtype, int64_t n) {
+  char *out = nyx_memory_alloc((size_t)n * nyx_dtype_size(dtype));
+  for (int64_t i = 0; out && i < n; i++) {
+    float value = (float)(next() % 16) / 8 - 1;
+    if (dtype == NYX_BFLOAT16) ((uint16_t *)(void *)out)[i] = nyx__float_to_bfloat(value);
+    if (dtype == NYX_FLOAT16) ((uint16_t *)(void *)out)[i] = nyx__float_to_half(value);
+    if (nyx_dtype_size(dtype) == 1) out[i] = (char)next();
+  }
+  return out;
+}
+
+static void narrow_product_ways(nyx_dtype dtype, int64_t m, int64_t n, int64_t k,
+                                int64_t batch, bool turned) {
+  bool bytes = nyx_dtype_size(dtype) == 1;
+  nyx_dtype out = bytes ? NYX_INT32 : NYX_FLOAT32;
+  void *a = narrow(dtype, batch * m * k), *b = narrow(bytes ? NYX_INT8 : dtype, k * n);
+  size_t size = (size_t)(batch * m * n) * 4;
+  void *c = nyx_memory_alloc(size), *expected = nyx_memory_alloc(size);
+  nyx_gemm g = {.dtype = dtype,
+                .product = {.m = m, .n = n, .k = k, .a = a, .b = b, .ldc = n},
+                .batch_ndim = batch > 1,
+                .batch_shape = {batch},
+                .a_batch = {m * k}};
+  g.product.a_rs = turned ? 1 : k, g.product.a_cs = turned ? m : 1;
+  g.product.b_rs = turned ? 1 : n, g.product.b_cs = turned ? k : 1;
+  uint32_t usable = nyx__gemm_low_usable(&g);
+  CHECK(usable & 1);
+  for (int way = 0; way < NYX__LOW_WAYS; way++) {
+    if (!(usable >> way & 1)) continue;
+    low_ways_seen[way]++;
+    g.product.c = way ? c : expected;
+    memset(g.product.c, 0xff, size);
+    CHECK_OK(ctx, nyx__gemm_low_by(ctx, &g, out, (nyx__low_way)way));
+    CHECK_AT(memcmp(g.product.c, expected, size) == 0, nyx_dtype_name(dtype),
+             " %lldx%lldx%lld: way %d differs", (long long)m, (long long)n, (long long)k,
+             way);
+  }
+  void *all[] = {a, b, c, expected};
+  for (int i = 0; i < 4; i++) nyx_memory_free(all[i]);
+}
+
+static void every_way_of_a_narrow_product(void) {
+  static const nyx_dtype dtypes[] = {NYX_BFLOAT16, NYX_FLOAT16, NYX_INT8, NYX_UINT8};
+  static const int64_t size[][3] = {{1, 300, 1100},   {33, 17, 64},   {131, 140, 300},
+                                    {300, 290, 1088}, {20, 30, 9000}, {40, 600, 2112},
+                                    {1040, 1030, 64}};
+  memset(low_ways_seen, 0, sizeof low_ways_seen);
+  const nyx_low_kernels *kernels = nyx__low_kernels();
+  for (int d = 0; d < 4; d++) {
+    if (d < 2 && !(d ? kernels->f16 : kernels->bf16)) continue;
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+      narrow_product_ways(dtypes[d], size[i][0], size[i][1], size[i][2], 1, false);
+      narrow_product_ways(dtypes[d], size[i][0], size[i][1], size[i][2], 1, true);
+    }
+    narrow_product_ways(dtypes[d], 50, 70, 320, 3, false);
+    narrow_product_ways(dtypes[d], 20, 130, 64, 19, true);
+  }
+  for (int way = 0; way < NYX__LOW_WAYS; way++)
+    CHECK_AT(low_ways_seen[way] > 0 || (way == NYX__LOW_PACKED && !kernels->s8->in_place),
+             "a way was used", ": %d", way);
 }
 
 static int64_t out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad,
@@ -555,38 +624,90 @@ static nyx_tensor *tensor(int ndim, const int64_t *shape) {
   return t;
 }
 
-/* An elementwise op cut in every way, by a file that says so: the same bits. */
+/* Measures `op` on x, then has it go every way by files that say so, and compares. */
+static void follow_files(const char *choice_name, const char *const *way, int n_ways,
+                         const char *op, nyx_tensor *x, const nyx_value *attrs) {
+  nyx_tensor *first[2] = {NULL}, *out[2] = {NULL};
+  begin(NYX_TUNE_MEASURE);
+  nyx__tune_clock = real_clock;
+  CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), &x, 1, attrs, first));
+  static char text[1 << 16];
+  char label[40];
+  strcpy(text, contents());
+  snprintf(label, sizeof label, "\n%s ", choice_name);
+  char *line = strstr(text, label);
+  REQUIRE(CHECK(line));
+  char *at = strchr(line + strlen(label), ' ') + 1, *rest = strchr(at, ' ');
+  const char *rule = strchr(rest + 1, ' ') + 1;
+  int64_t changed = info().changed;
+  int others = 0;
+  for (int i = 0; i < n_ways; i++) {
+    size_t n = strlen(way[i]);
+    others += strncmp(rule, way[i], n) != 0 || rule[n] != ' ';
+    FILE *file_out = fopen(file, "wb");
+    REQUIRE(CHECK(file_out));
+    fprintf(file_out, "%.*s%s%s", (int)(at - text), text, way[i], rest);
+    fclose(file_out);
+    CHECK_OK(ctx, nyx_tune_set(ctx, NYX_TUNE_USE, file));
+    out[0] = out[1] = NULL;
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), &x, 1, attrs, out));
+    for (int o = 0; o < 2 && out[o]; o++) {
+      size_t bytes =
+          (size_t)nyx_tensor_numel(out[o]) * nyx_dtype_size(nyx_tensor_dtype(out[o]));
+      CHECK_AT(memcmp(nyx_tensor_data(out[o]), nyx_tensor_data(first[o]), bytes) == 0, op,
+               " by %s: output %d differs", way[i], o);
+      nyx_tensor_release(out[o]);
+    }
+  }
+  CHECK_INT(others, n_ways - 1);
+  CHECK_INT(info().changed, changed + others);
+  for (int o = 0; o < 2; o++) nyx_tensor_release(first[o]);
+}
+
+/* An elementwise op cut in every way: the same bits. */
 static void every_grain_of_a_row(void) {
   static const char *const grains[] = {"grain_128k", "grain_16k", "grain_32k",
                                        "grain_512k", "one_thread"};
   int64_t n = 300007;
-  nyx_tensor *x = tensor(1, &n), *out[5] = {NULL};
+  nyx_tensor *x = tensor(1, &n);
   CHECK_STATUS(nyx_parallel_set_threads(3), NYX_OK);
-  begin(NYX_TUNE_MEASURE);
-  nyx__tune_clock = real_clock;
-  CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("tanh"), &x, 1, NULL, &out[0]));
-  static char text[1 << 16];
-  strcpy(text, contents());
-  char *line = strstr(text, "\nelementwise ");
-  REQUIRE(CHECK(line));
-  char *way = strchr(line + 13, ' ') + 1;
-  char *rest = strchr(way, ' ');
-  nyx_tensor_release(out[0]);
-  int64_t changed = info().changed;
-  for (int i = 0; i < 5; i++) {
-    FILE *file_out = fopen(file, "wb");
-    REQUIRE(CHECK(file_out));
-    fprintf(file_out, "%.*s%s%s", (int)(way - text), text, grains[i], rest);
-    fclose(file_out);
-    CHECK_OK(ctx, nyx_tune_set(ctx, NYX_TUNE_USE, file));
-    out[i] = NULL;
-    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("tanh"), &x, 1, NULL, &out[i]));
-    if (i) compare(nyx_tensor_data(out[i]), nyx_tensor_data(out[0]), n, grains[i], i, 0);
-  }
-  CHECK_INT(info().changed, changed + 4);
-  for (int i = 0; i < 5; i++) nyx_tensor_release(out[i]);
+  follow_files("elementwise", grains, 5, "tanh", x, NULL);
   nyx_tensor_release(x);
   CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
+}
+
+/* Reductions of numbers whose sums are exact, over the last dimension, the first, those
+ * around one that is kept, and one between. */
+static void every_way_of_a_reduction(void) {
+  static const char *const ways_of[] = {
+      "rows",    "rows_8k",    "rows_256k",    "rows_one_thread",
+      "columns", "columns_8k", "columns_256k", "columns_one_thread"};
+  static const int64_t around[] = {0, 2}, first[] = {0}, last[] = {2}, middle[] = {1};
+  const nyx_value dims[] = {NYX_LIST(around, 2), NYX_LIST(first, 1), NYX_LIST(last, 1),
+                            NYX_LIST(middle, 1)};
+  nyx_tensor *wide = tensor(3, (int64_t[]){130, 9, 150});
+  nyx_tensor *narrow_one = tensor(3, (int64_t[]){3000, 7, 5});
+  CHECK_STATUS(nyx_parallel_set_threads(3), NYX_OK);
+  for (int d = 0; d < 4; d++) {
+    const nyx_value attrs[] = {dims[d], NYX_I(0)};
+    follow_files("reduction", ways_of, 8, "sum", wide, attrs);
+    follow_files("reduction", ways_of, 8, "sum", narrow_one, attrs);
+    if (d == 0) continue;
+    const nyx_value one[] = {NYX_I(d == 1 ? 0 : d == 2 ? 2 : 1), NYX_I(0)};
+    follow_files("reduction", ways_of, 8, "max", wide, one);
+    follow_files("reduction", ways_of, 8, "argmin", narrow_one, one);
+  }
+  nyx_tensor_release(wide);
+  nyx_tensor_release(narrow_one);
+  CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
+}
+
+static nyx_tensor *make_bytes(int64_t n) {
+  int8_t *values = narrow(NYX_INT8, n * n);
+  nyx_tensor *t = NULL;
+  CHECK_OK(ctx, nyx_tensor_from_data(ctx, NYX_INT8, 2, (int64_t[]){n, n}, values, &t));
+  nyx_memory_free(values);
+  return t;
 }
 
 static void ops_are_measured(void) {
@@ -595,21 +716,30 @@ static void ops_are_measured(void) {
   nyx_tensor *a = tensor(2, (int64_t[]){40, 50}), *b = tensor(2, (int64_t[]){50, 60});
   nyx_tensor *x = tensor(4, (int64_t[]){1, 12, 16, 16});
   nyx_tensor *w = tensor(4, (int64_t[]){12, 12, 3, 3});
-  nyx_tensor *out[2][2] = {{NULL}};
+  nyx_tensor *rows = tensor(2, (int64_t[]){200, 100});
+  nyx_tensor *bytes = make_bytes(60), *out[2][4] = {{NULL}};
   for (int tuned = 0; tuned < 2; tuned++) {
     CHECK_OK(ctx, nyx_tune_set(ctx, tuned ? NYX_TUNE_MEASURE : NYX_TUNE_OFF, NULL));
     CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("matmul"), (nyx_tensor *[]){a, b}, 2, NULL,
                             &out[tuned][0]));
     CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("conv2d"), (nyx_tensor *[]){x, w, NULL}, 3,
                             NULL, &out[tuned][1]));
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("int_mm"), (nyx_tensor *[]){bytes, bytes}, 2,
+                            NULL, &out[tuned][2]));
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("sum"), &rows, 1, NULL, &out[tuned][3]));
   }
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 4; i++) {
     int64_t n = nyx_tensor_numel(out[0][i]);
-    compare(nyx_tensor_data(out[1][i]), nyx_tensor_data(out[0][i]), n, "an op", i, 0);
+    CHECK_AT(memcmp(nyx_tensor_data(out[1][i]), nyx_tensor_data(out[0][i]),
+                    (size_t)n * 4) == 0,
+             "an op", ": %d", i);
     nyx_tensor_release(out[0][i]);
     nyx_tensor_release(out[1][i]);
   }
   CHECK(strstr(contents(), "\nproduct ") && strstr(contents(), "\nconv_forward "));
+  CHECK(strstr(contents(), "\nnarrow_product ") && strstr(contents(), "\nreduction "));
+  nyx_tensor_release(bytes);
+  nyx_tensor_release(rows);
   nyx_tensor_release(a);
   nyx_tensor_release(b);
   nyx_tensor_release(x);
@@ -624,6 +754,7 @@ int main(void) {
   real_clock = nyx__tune_clock;
   RUN(processes_add_to_one_file);
   RUN(every_way_of_a_product);
+  RUN(every_way_of_a_narrow_product);
   RUN(every_way_of_a_convolution);
   RUN(sizes_are_put_together);
   RUN(the_fastest_is_taken_and_kept);
@@ -638,6 +769,7 @@ int main(void) {
   RUN(not_while_others_use_the_pool);
   RUN(several_threads);
   RUN(every_grain_of_a_row);
+  RUN(every_way_of_a_reduction);
   RUN(ops_are_measured);
   unlink(file);
   CHECK(rmdir(folder) == 0);

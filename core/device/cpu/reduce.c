@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../base/tune.h"
 #include "../../op/reduce.h"
 #include "cpu.h"
 #include "kernels/cpu/reduce.h"
@@ -25,6 +26,7 @@
 #define MIN_RUN 128         /* the same where a row is in several runs: they are copied */
 #define FOLD_WIDTH 256      /* narrow contiguous columns are folded to at least this */
 #define TASK_ELEMENTS 32768 /* elements below which a task is not worth a thread */
+#define TUNED_FROM 16384    /* elements; of fewer a choice costs more than it wins */
 
 typedef struct plan {
   const nyx_reduction *job;
@@ -42,7 +44,10 @@ typedef struct plan {
   int64_t *index;      /* positions, likewise, or NULL */
   int64_t fold, count; /* of columns, see fold_columns; elements that are reduced */
   int64_t width;       /* of a task's columns */
+  int64_t task;        /* elements that are worth a thread */
   bool ready;          /* columns: rows need no buffer */
+  char *out;           /* where results go, or NULL */
+  int64_t *positions;  /* likewise */
 } plan;
 
 static int compute_index(nyx_dtype compute) {
@@ -79,8 +84,8 @@ static void merge_parts(const plan *p, char *parts, int64_t n, int64_t apart,
                        parts + (size_t)i * bytes, p->job->attr[0]);
 }
 
-static int64_t task_grain(int64_t elements_per_task) {
-  int64_t grain = TASK_ELEMENTS / (elements_per_task > 0 ? elements_per_task : 1);
+static int64_t task_grain(const plan *p, int64_t elements_per_task) {
+  int64_t grain = p->task / (elements_per_task > 0 ? elements_per_task : 1);
   return grain < 1 ? 1 : grain;
 }
 
@@ -124,7 +129,7 @@ static void merge_positions(plan *p, int64_t row) {
 
 static void reduce_rows(plan *p) {
   int64_t run = inner_size(&p->reduced);
-  nyx_parallel_for(p->kept.count * p->chunks, task_grain(run < CHUNK ? run : CHUNK),
+  nyx_parallel_for(p->kept.count * p->chunks, task_grain(p, run < CHUNK ? run : CHUNK),
                    row_tasks, p);
   for (int64_t row = 0; p->chunks > 1 && row < p->kept.count; row++) {
     if (p->index) {
@@ -219,26 +224,28 @@ static nyx_status reduce_columns(nyx_context *ctx, plan *p) {
   int64_t blocks = (inner + p->width - 1) / p->width;
   int64_t width = inner < p->width ? inner : p->width;
   nyx_parallel_for(p->kept.count / inner * blocks * p->chunks,
-                   task_grain(width * COLUMN_ROWS), column_tasks, p);
+                   task_grain(p, width * COLUMN_ROWS), column_tasks, p);
   if (p->index) return p->chunks > 1 ? choose_parts(ctx, p) : NYX_OK;
   if (p->chunks > 1)
-    nyx_parallel_for(p->kept.count, task_grain(p->chunks), merge_tasks, p);
+    nyx_parallel_for(p->kept.count, task_grain(p, p->chunks), merge_tasks, p);
   return NYX_OK;
 }
 
 /* A narrow contiguous matrix is seen as one with 2^k of its rows in each: as wide as the
- * kernels like it. What does not fill such a row is combined at the end. */
-static bool fold_columns(plan *p) {
+ * kernels like it. What does not fill such a row is combined at the end. 1: not so. */
+static int64_t fold_of(const plan *p) {
   int64_t width = inner_size(&p->kept), fold = 1;
   bool narrow = p->kept.n == 1 && p->kept.stride[0] == 1 && p->reduced.n == 1 &&
                 p->reduced.stride[0] == width && !p->job->index;
   while (fold * width < FOLD_WIDTH) fold *= 2;
-  if (!narrow || fold == 1 || p->reduced.count < 4 * fold) return false;
-  p->fold = fold;
-  p->kept.shape[0] = p->kept.count = fold * width;
-  p->reduced.stride[0] = fold * width;
-  p->reduced.shape[0] = p->reduced.count = p->count / fold;
-  return true;
+  return narrow && p->reduced.count >= 4 * fold ? fold : 1;
+}
+
+static void fold_columns(plan *p) {
+  p->fold = fold_of(p);
+  if (p->fold == 1) return;
+  p->reduced.stride[0] = p->kept.shape[0] = p->kept.count = p->fold * p->kept.count;
+  p->reduced.shape[0] = p->reduced.count = p->count / p->fold;
 }
 
 static void unfold_columns(plan *p) {
@@ -255,17 +262,16 @@ static void unfold_columns(plan *p) {
 
 static void value_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
-  const nyx_tensor *out = p->job->out;
-  char *to = (char *)nyx__data(out) + (size_t)begin * nyx_dtype_size(out->dtype);
+  nyx_dtype out = p->job->out->dtype;
+  char *to = p->out + (size_t)begin * nyx_dtype_size(out);
   p->kernel->finish(end - begin, acc_at(p, begin), (double)p->count, p->job->attr[0]);
   if (acc_at(p, begin) != to)
-    p->path->elementwise->scatter[p->in][out->dtype](end - begin, acc_at(p, begin), to,
-                                                     1);
+    p->path->elementwise->scatter[p->in][out](end - begin, acc_at(p, begin), to, 1);
 }
 
 static void write_positions(nyx_context *ctx, const plan *p) {
-  int64_t *out = nyx__data(p->job->index);
-  for (int64_t i = 0; i < p->kept.count; i++) out[i] = p->index[i] + ctx->index_base;
+  for (int64_t i = 0; i < p->kept.count; i++)
+    p->positions[i] = p->index[i] + ctx->index_base;
 }
 
 static nyx_status compute(nyx_context *ctx, plan *p, bool columns) {
@@ -274,7 +280,7 @@ static nyx_status compute(nyx_context *ctx, plan *p, bool columns) {
   else
     reduce_rows(p);
   if (p->fold > 1) unfold_columns(p);
-  if (p->job->out) nyx_parallel_for(p->kept.count, TASK_ELEMENTS, value_tasks, p);
+  if (p->job->out) nyx_parallel_for(p->kept.count, p->task, value_tasks, p);
   if (p->index) write_positions(ctx, p);
   return NYX_OK;
 }
@@ -291,7 +297,7 @@ static nyx_status run(nyx_context *ctx, plan *p, bool columns) {
   size_t count = (size_t)(p->kept.count * p->chunks);
   const nyx_tensor *out = p->job->out;
   bool direct = out && out->dtype == p->job->compute && p->chunks == 1 && p->fold == 1;
-  p->acc = direct ? nyx__data(out) : nyx_memory_alloc(count * p->item);
+  p->acc = direct ? p->out : nyx_memory_alloc(count * p->item);
   if (!p->acc) return nyx__no_memory(ctx, count * p->item);
   nyx_status status = NYX_OK;
   if (p->job->index) {
@@ -312,9 +318,90 @@ static bool choose_columns(const plan *p) {
   return kept != 0 && llabs(kept) < llabs(inner_stride(&p->reduced));
 }
 
+/* Ways to do it, which may be measured: how the input is seen, and how many elements are
+ * worth a thread. All are within the bound above. */
+static const struct {
+  bool columns;
+  int64_t task;
+} ways[] = {{false, TASK_ELEMENTS},     {true, TASK_ELEMENTS},
+            {false, TASK_ELEMENTS / 4}, {true, TASK_ELEMENTS / 4},
+            {false, TASK_ELEMENTS * 8}, {true, TASK_ELEMENTS * 8},
+            {false, (int64_t)1 << 40},  {true, (int64_t)1 << 40}};
+enum { WAYS = sizeof ways / sizeof *ways };
+static const char *const way_names[] = {
+    "rows",      "columns",      "rows_8k",         "columns_8k",
+    "rows_256k", "columns_256k", "rows_one_thread", "columns_one_thread"};
+static const char *const way_sizes[] = {
+    "dtype",    "from",      "row",         "positions", "kept",
+    "kept_run", "kept_step", "reduced_run", "reduced",   "reduced_step"};
+static const nyx__choice way_choice = {.name = "reduction",
+                                       .ways = way_names,
+                                       .sizes = way_sizes,
+                                       .n_ways = WAYS,
+                                       .n_sizes = sizeof way_sizes / sizeof(char *)};
+
+static nyx_status reduce_by(nyx_context *ctx, const plan *from, int way) {
+  plan p = *from;
+  nyx_tensor *x = p.job->in, *copy = NULL;
+  p.task = ways[way].task;
+  if (ways[way].columns) {
+    fold_columns(&p);
+  } else if (p.reduced.n > 1 && inner_size(&p.reduced) < MIN_RUN) {
+    uint32_t dims = p.job->dims;
+    NYX_TRY(nyx__reduce_rows(ctx, x, dims, &copy));
+    uint32_t last = (uint32_t)((1u << x->ndim) - 1) ^
+                    (uint32_t)((1u << (x->ndim - __builtin_popcount(dims))) - 1);
+    p.kept = side_of(copy, last, false, false);
+    p.reduced = side_of(copy, last, true, false);
+    p.x = nyx__data(copy);
+  }
+  nyx_status status = run(ctx, &p, ways[way].columns);
+  nyx_tensor_release(copy);
+  return status;
+}
+
+typedef struct trial {
+  nyx_context *ctx;
+  const plan *p;
+} trial;
+
+/* Bytes of the results, whole cache lines; behind them are their positions. */
+static size_t out_bytes(const plan *p) {
+  size_t item = p->out ? nyx_dtype_size(p->job->out->dtype) : 0;
+  return ((size_t)p->kept.count * item + 63) / 64 * 64;
+}
+
+static nyx_status try_way(void *arg, int way, void *result) {
+  const trial *t = arg;
+  plan p = *t->p;
+  if (p.positions) p.positions = (int64_t *)(void *)((char *)result + out_bytes(&p));
+  if (p.out) p.out = result;
+  return reduce_by(t->ctx, &p, way);
+}
+
+/* Elements next to one another, the same one, or others. */
+static int64_t step_of(const side *s) {
+  int64_t step = inner_stride(s);
+  return step == 0 || step == 1 ? step : 2;
+}
+
+static nyx_status measured_way(nyx_context *ctx, const plan *p, int *way) {
+  trial t = {ctx, p};
+  const nyx__tune_key key = {
+      .choice = &way_choice,
+      .size = {p->job->compute, p->job->in->dtype, p->job->row->id, p->positions != NULL,
+               nyx__tune_class(p->kept.count), nyx__tune_class(inner_size(&p->kept)),
+               step_of(&p->kept), nyx__tune_class(inner_size(&p->reduced)),
+               nyx__tune_class(p->count), step_of(&p->reduced)},
+      .usable = (1u << WAYS) - 1,
+      .rule = *way};
+  size_t bytes = out_bytes(p) + (size_t)p->kept.count * sizeof(int64_t);
+  return nyx__tune(&key, bytes, try_way, &t, way);
+}
+
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reduction *job) {
   (void)dev;
-  nyx_tensor *x = job->in, *copy = NULL;
+  const nyx_tensor *x = job->in;
   plan p = {
       .job = job,
       .path = nyx__cpu_kernels(),
@@ -329,21 +416,14 @@ nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reductio
   p.kept = side_of(x, job->dims, false, false);
   p.reduced = side_of(x, job->dims, true, !job->index);
   p.count = p.reduced.count;
-  bool columns = fold_columns(&p) || choose_columns(&p);
-  if (!columns && p.reduced.n > 1 && inner_size(&p.reduced) < MIN_RUN) {
-    NYX_TRY(nyx__reduce_rows(ctx, x, job->dims, &copy));
-    uint32_t last = (uint32_t)((1u << x->ndim) - 1) ^
-                    (uint32_t)((1u << (x->ndim - __builtin_popcount(job->dims))) - 1);
-    x = copy;
-    p.kept = side_of(x, last, false, false);
-    p.reduced = side_of(x, last, true, false);
-  }
   p.x = nyx__data(x);
   p.item_in = nyx_dtype_size(x->dtype);
   p.item = nyx_dtype_size(job->compute);
   p.convert = x->dtype != job->compute;
   p.gather = p.path->elementwise->gather[x->dtype][p.in];
-  nyx_status status = run(ctx, &p, columns);
-  nyx_tensor_release(copy);
-  return status;
+  if (job->out) p.out = nyx__data(job->out);
+  if (job->index) p.positions = nyx__data(job->index);
+  int way = fold_of(&p) > 1 || choose_columns(&p);
+  if (x->numel >= TUNED_FROM && nyx__tuned()) NYX_TRY(measured_way(ctx, &p, &way));
+  return reduce_by(ctx, &p, way);
 }

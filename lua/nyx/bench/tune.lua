@@ -6,7 +6,7 @@ local progress = require "nyx.train.progress"
 
 local M = {}
 
-local common = { "product", "conv" } -- groups that are tuned when none is named
+local common = { "product", "conv", "reduce" } -- groups that are tuned when none is named
 
 local function line(row)
   print(("%-11s %8.4g us, %3.0f %% of %s's  %s"):format(row.choice, row.seconds * 1e6,
