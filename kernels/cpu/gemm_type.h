@@ -144,8 +144,7 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     }
     __builtin_prefetch(a + AHEAD * rows);
     __builtin_prefetch(next, 0, 2);
-    UNROLL for (int i = 0; i < rows; i++)
-        TYPED(tile_row)(i, vectors, sum[i], a + i, right);
+    UNROLL for (int i = 0; i < rows; i++) TILE_ROW(i, vectors, sum[i], a + i, right);
   }
   if (job->cols == vectors * LANES) {
     UNROLL for (int i = 0; i < rows; i++) {
@@ -276,3 +275,4 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef TILE_COLS
 #undef BLOCK_COLS
 #undef LINE
+#undef TILE_ROW

@@ -51,8 +51,7 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
         right[v] = LOAD(b + v * LANES);
         __builtin_prefetch(b + AHEAD * TILE_COLS + v * LANES);
       }
-      UNROLL for (int r = 0; r < rows; r++)
-          TYPED(tile_row)(r, vectors, sum[r], a[r] + q, right);
+      UNROLL for (int r = 0; r < rows; r++) TILE_ROW(r, vectors, sum[r], a[r] + q, right);
     }
   }
   if (cols >= vectors * LANES) {
@@ -425,6 +424,7 @@ static void TYPED(backward)(const void *g_, const void *x_, int64_t rows,
 #undef LOAD
 #undef STORE
 #undef TILE_COLS
+#undef TILE_ROW
 #undef CHUNK
 #undef WIDE
 #undef EACH

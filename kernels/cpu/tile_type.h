@@ -1,14 +1,15 @@
 /* What the tiles of products do for one row and one term. Included where T, TYPED and
- * vectors V of them are defined; needs vector_bytes.h. */
-
-/* sum[v] += *a right[v] for all `vectors` of row `row` of a tile, both constants. With
- * AVX-512 a product may read its left factor from memory into all lanes: an instruction
- * less for two loads instead of one. In three rows of four that gives 3 instructions a
- * cycle instead of 4, which is what a core has left for one of two busy threads: 6 to 12
- * % less time there, the same in a core of one's own. A compiler would load once. */
+ * vectors V of them are defined; needs vector_bytes.h.
+ *
+ * TILE_ROW(row, vectors, sum, a, right): sum[v] += *a right[v] for all `vectors` of row
+ * `row` of a tile, both constants. With AVX-512 a product may read its left factor from
+ * memory into all lanes: an instruction less for two loads instead of one. In three rows
+ * of four that gives 3 instructions a cycle instead of 4, which is what a core has left
+ * for one of two busy threads: 6 to 12 % less time there, the same in a core of one's
+ * own. A compiler would load once. */
+#if VECTOR_BYTES == 64 && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static ALWAYS_INLINE void TYPED(tile_row)(const int row, const int vectors, V *sum,
                                           const T *a, const V *right) {
-#if VECTOR_BYTES == 64 && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   if (vectors == 1 || row % 4 > 0) {
     UNROLL for (int v = 0; v < vectors; v++) {
       if (sizeof(T) == 4)
@@ -37,8 +38,9 @@ static ALWAYS_INLINE void TYPED(tile_row)(const int row, const int vectors, V *s
                          : "v"(left), "v"(right[v]));
     }
   }
-#else
-  (void)row;
-  UNROLL for (int v = 0; v < vectors; v++) sum[v] += *a * right[v];
-#endif
 }
+#define TILE_ROW(row, vectors, sum, a, right) TYPED(tile_row)(row, vectors, sum, a, right)
+#else /* no function: the thread sanitizer would look at every access to the sums */
+#define TILE_ROW(row, vectors, sum, a, right)                                            \
+  UNROLL for (int v = 0; v < (vectors); v++)(sum)[v] += *(a) * (right)[v]
+#endif

@@ -25,6 +25,7 @@ enum {
   CL_DEVICE_GLOBAL_MEM_SIZE = 0x101F,
   CL_DEVICE_NAME = 0x102B,
   CL_DEVICE_EXTENSIONS = 0x1030,
+  CL_MEM_SIZE = 0x1102,
   CL_PROGRAM_BUILD_LOG = 0x1183,
   CL_DEVICE_NOT_FOUND = -1,
   CL_MEM_OBJECT_ALLOCATION_FAILURE = -4,
@@ -47,6 +48,7 @@ enum {
   CL_FUNCTION(cl_queue, CreateCommandQueue, (cl_context, cl_device, uint64_t, cl_int *)) \
   CL_FUNCTION(cl_mem, CreateBuffer, (cl_context, uint64_t, size_t, void *, cl_int *))    \
   CL_FUNCTION(cl_int, ReleaseMemObject, (cl_mem))                                        \
+  CL_FUNCTION(cl_int, GetMemObjectInfo, (cl_mem, uint32_t, size_t, void *, size_t *))    \
   CL_FUNCTION(cl_program, CreateProgramWithSource,                                       \
               (cl_context, uint32_t, const char **, const size_t *, cl_int *))           \
   CL_FUNCTION(cl_int, BuildProgram,                                                      \

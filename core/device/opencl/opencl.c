@@ -13,6 +13,7 @@
 
 #define MAX_DEVICES 16
 #define KEY_SIZE 128
+#define SPARES 64
 
 typedef struct kernel_entry {
   char key[KEY_SIZE];
@@ -20,6 +21,12 @@ typedef struct kernel_entry {
   bool started;
   struct kernel_entry *next;
 } kernel_entry;
+
+/* A buffer that nobody uses. */
+typedef struct spare {
+  cl_mem buffer;
+  size_t bytes;
+} spare;
 
 typedef struct opencl_device {
   nyx_device base; /* first: a nyx_device is one of these */
@@ -30,6 +37,10 @@ typedef struct opencl_device {
   bool has_double;
   pthread_mutex_t lock;
   kernel_entry *kernels;
+  pthread_mutex_t spare_lock;
+  spare spares[SPARES]; /* the newest last */
+  int n_spares;
+  size_t spare_bytes, most_spare_bytes;
 } opencl_device;
 
 static cl_library cl;
@@ -100,17 +111,70 @@ static nyx_status find_device(nyx_context *ctx, int number, cl_device *out) {
 
 /* Memory */
 
+/* Buffers are kept for the next result of their size: a new one costs a driver as much as
+ * hundreds of megabytes of arithmetic. The queue runs commands in order, so what still
+ * uses a buffer comes before whatever its next owner starts. */
+
+static size_t rounded(size_t bytes) {
+  size_t part = bytes < 4096 ? 256 : 4096;
+  return bytes ? (bytes + part - 1) / part * part : part;
+}
+
+static void remove_spare(opencl_device *d, int i) {
+  d->spare_bytes -= d->spares[i].bytes;
+  d->n_spares--;
+  memmove(d->spares + i, d->spares + i + 1, (size_t)(d->n_spares - i) * sizeof(spare));
+}
+
+static cl_mem take_spare(opencl_device *d, size_t bytes) {
+  cl_mem found = NULL;
+  pthread_mutex_lock(&d->spare_lock);
+  for (int i = d->n_spares - 1; i >= 0 && !found; i--) {
+    if (d->spares[i].bytes != bytes) continue;
+    found = d->spares[i].buffer;
+    remove_spare(d, i);
+  }
+  pthread_mutex_unlock(&d->spare_lock);
+  return found;
+}
+
+/* Releases the oldest until there are at most so many of so many bytes. */
+static void drop_spares(opencl_device *d, int most, size_t most_bytes) {
+  while (d->n_spares > most || d->spare_bytes > most_bytes) {
+    cl.ReleaseMemObject(d->spares[0].buffer); /* commands that use it keep it alive */
+    remove_spare(d, 0);
+  }
+}
+
 static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
                                void **data) {
+  opencl_device *d = self(dev);
   cl_int code = CL_SUCCESS;
-  *data = cl.CreateBuffer(self(dev)->context, CL_MEM_READ_WRITE, bytes ? bytes : 1, NULL,
-                          &code);
+  size_t room = rounded(bytes);
+  if ((*data = take_spare(d, room))) return NYX_OK;
+  *data = cl.CreateBuffer(d->context, CL_MEM_READ_WRITE, room, NULL, &code);
+  if (code != CL_SUCCESS) {
+    pthread_mutex_lock(&d->spare_lock);
+    drop_spares(d, 0, 0);
+    pthread_mutex_unlock(&d->spare_lock);
+    *data = cl.CreateBuffer(d->context, CL_MEM_READ_WRITE, room, NULL, &code);
+  }
   return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clCreateBuffer", code);
 }
 
 static void opencl_free(nyx_device *dev, void *data) {
-  (void)dev;
-  cl.ReleaseMemObject(data); /* commands that still use it keep it alive */
+  opencl_device *d = self(dev);
+  size_t bytes = 0;
+  cl_int code = cl.GetMemObjectInfo(data, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+  if (code != CL_SUCCESS || bytes > d->most_spare_bytes) {
+    cl.ReleaseMemObject(data);
+    return;
+  }
+  pthread_mutex_lock(&d->spare_lock);
+  drop_spares(d, SPARES - 1, d->most_spare_bytes - bytes);
+  d->spares[d->n_spares++] = (spare){data, bytes};
+  d->spare_bytes += bytes;
+  pthread_mutex_unlock(&d->spare_lock);
 }
 
 static nyx_status opencl_copy_in(nyx_context *ctx, nyx_device *dev, void *data,
@@ -418,6 +482,7 @@ static nyx_status open_device(nyx_context *ctx, int number, opencl_device *d) {
   cl.GetDeviceInfo(d->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
   cl.GetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, sizeof extensions - 1, extensions, NULL);
   d->has_double = strstr(extensions, "cl_khr_fp64") != NULL;
+  d->most_spare_bytes = (size_t)memory / 8;
   snprintf(d->base.describe, sizeof d->base.describe, "%s, %.1f GiB", name,
            (double)memory / (1024.0 * 1024 * 1024));
   return NYX_OK;
@@ -442,6 +507,7 @@ nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
       d->base.reduce = opencl_reduce;
       d->base.structural = opencl_structural;
       pthread_mutex_init(&d->lock, NULL);
+      pthread_mutex_init(&d->spare_lock, NULL);
       devices[number] = d;
     } else {
       nyx_memory_free(d);

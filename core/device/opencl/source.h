@@ -15,8 +15,8 @@ typedef struct nyx_cl_geometry {
 } nyx_cl_geometry;
 
 /* Work-items in a group of a reduction, and groups of its first pass at most. */
-#define NYX_CL_GROUP 64
-#define NYX_CL_GROUPS 256
+#define NYX_CL_GROUP 256
+#define NYX_CL_GROUPS 1024
 
 /* The dialect as text: kernels/dialect/gpu.h, embedded by the build. */
 extern const char nyx__gpu_dialect[];
