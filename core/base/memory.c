@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../device/device.h"
 #include "numa.h"
 
 #ifndef __has_feature
@@ -278,28 +279,7 @@ static header *large_take(int class) {
   return h;
 }
 
-/* Gives back the oldest large blocks until no more than the cap is cached; everything,
- * where the small ones alone are more. */
-static void shrink(void) {
-  long long in_use = atomic_load(&live);
-  long long cached = atomic_load(&held) - in_use;
-  long long cap = CACHE_CAP + (in_use > 0 ? in_use : 0);
-  if (cached <= cap) return;
-  header *give = NULL;
-  lock(&large.lock);
-  while (cached > cap && large.oldest) {
-    header *h = large.oldest;
-    large_remove(h);
-    cached -= (long long)(h->bytes + ALIGN);
-    h->next = give;
-    give = h;
-  }
-  unlock(&large.lock);
-  give_list(give);
-  if (cached > cap) nyx_memory_trim();
-}
-
-void nyx_memory_trim(void) {
+static void give_cached(void) {
   for (int i = 0, n = used_shards(); i < n; i++) {
     header *lists[SMALL_CLASSES];
     lock(&shards[i].lock);
@@ -320,9 +300,35 @@ void nyx_memory_trim(void) {
   }
 }
 
+/* Gives back the oldest large blocks until no more than the cap is cached; everything,
+ * where the small ones alone are more. */
+static void shrink(void) {
+  long long in_use = atomic_load(&live);
+  long long cached = atomic_load(&held) - in_use;
+  long long cap = CACHE_CAP + (in_use > 0 ? in_use : 0);
+  if (cached <= cap) return;
+  header *give = NULL;
+  lock(&large.lock);
+  while (cached > cap && large.oldest) {
+    header *h = large.oldest;
+    large_remove(h);
+    cached -= (long long)(h->bytes + ALIGN);
+    h->next = give;
+    give = h;
+  }
+  unlock(&large.lock);
+  give_list(give);
+  if (cached > cap) give_cached();
+}
+
+void nyx_memory_trim(void) {
+  give_cached();
+  nyx__opencl_trim();
+}
+
 /* A host that unloads the library gets its memory back. */
 static __attribute__((destructor)) void trim_at_unload(void) {
-  nyx_memory_trim();
+  give_cached();
 }
 
 /* Allocation */
@@ -367,7 +373,7 @@ static __attribute__((noinline)) header *alloc_slow(shard *s, size_t bytes, int 
     size_t size = CACHED ? class_bytes(class) : bytes;
     h = take_from_system(size, class);
     if (!h && CACHED) { /* what waits in other classes may be what is missing */
-      nyx_memory_trim();
+      give_cached();
       h = take_from_system(size, class);
     }
     if (!h) return NULL;
@@ -472,7 +478,7 @@ void nyx_memory_reset_peak(void) {
 void nyx_memory_set_limit(size_t bytes) {
   long long most = bytes > (size_t)INT64_MAX ? INT64_MAX : (long long)bytes;
   atomic_store(&limit, most);
-  if (most > 0 && atomic_load(&held) > most) nyx_memory_trim();
+  if (most > 0 && atomic_load(&held) > most) give_cached();
 }
 
 void nyx_memory_fail_after(int64_t n) {

@@ -66,5 +66,7 @@ static inline bool nyx__on_cpu(const nyx_tensor *t) {
 nyx_status nyx__opencl(nyx_context *ctx, int i, nyx_device **out);
 /* Waits for everything that was started there; nothing when OpenCL was never opened. */
 void nyx__opencl_finish(void);
+/* Releases the buffers that are kept for the next result. */
+void nyx__opencl_trim(void);
 
 #endif

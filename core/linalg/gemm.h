@@ -1,5 +1,5 @@
 /* Matrix products, split over the threads by size. Read next: gemm.c (float32, float64,
- * integers), gemm_ways.c and low_ways.c (measuring how), low.c (half types, bytes into
+ * integers), gemm_ways.c (measuring how), low.c (half types, bytes into
  * int32); core/op/matmul.c, the ops. */
 #ifndef NYX_LINALG_GEMM_H
 #define NYX_LINALG_GEMM_H

@@ -3,7 +3,7 @@
  * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
  * packs for itself, a block of terms at a time; one row of a half type is a dot product
  * with each column, where their terms lie together. All is decided by size: results do
- * not depend on the number of threads. Read next: kernels/cpu/low.h; low_ways.c
+ * not depend on the number of threads. Read next: kernels/cpu/low.h; gemm_ways.c
  * (measuring how); gemm.c, the same for wide types. */
 #include <limits.h>
 #include <nyx/parallel.h>

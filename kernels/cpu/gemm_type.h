@@ -2,16 +2,9 @@
  * Goto and van de Geijn ("Anatomy of high-performance matrix multiplication", 2008):
  * blocks of A and B are copied into tile order, tiles of C are summed in registers. */
 
-typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
-/* Numbers of lanes. */
-typedef TINT TYPED(lanes) __attribute__((vector_size(VECTOR_BYTES)));
-/* The same, at any address of a T. */
-typedef T TYPED(vecu)
-    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+#include "part_type.h"
 
-#define V TYPED(vec)
 #define VU TYPED(vecu)
-#define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define TILE_COLS (TILE_VECTORS * LANES)
 #define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
@@ -272,6 +265,8 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef V
 #undef VU
 #undef LANES
+#undef LOAD
+#undef STORE
 #undef TILE_COLS
 #undef BLOCK_COLS
 #undef LINE

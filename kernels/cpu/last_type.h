@@ -2,15 +2,8 @@
  * each. Plain loops over channels are left to the compiler, which makes vectors of them.
  */
 
-typedef T TYPED(vec) __attribute__((vector_size(VECTOR_BYTES)));
-/* The same, at any address. */
-typedef T TYPED(vecu)
-    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+#include "part_type.h"
 
-#define V TYPED(vec)
-#define LANES ((int)(VECTOR_BYTES / sizeof(T)))
-#define LOAD(p) ((V) * (const TYPED(vecu) *)(p))
-#define STORE(p, v) (*(TYPED(vecu) *)(p) = (v))
 #define TILE_COLS (TILE_VECTORS * LANES)
 
 #include "tile_type.h"

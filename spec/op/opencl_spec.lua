@@ -166,6 +166,23 @@ describe("OpenCL", function()
     assert.equal("cpu", w.grad.device)
   end)
 
+  check("buffers that are used again hold what they should", function()
+    local x, sum = nyx.arange(1, 5000, { dtype = "float32" }), nil
+    local there, held = x:to "opencl", {}
+    for i = 1, 30 do
+      local y = there[{ { 1, 100 * i } }] * 2 + i -- of another size, then of one that was freed
+      held[i % 3 + 1] = y * 3
+      y, sum = nil, there + i -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+      if i == 15 then nyx.memory_trim() end
+      for k = i, math.max(1, i - 2), -1 do
+        compare(held[k % 3 + 1], (x[{ { 1, 100 * k } }] * 2 + k) * 3, 0, "held " .. k)
+      end
+      compare(sum, x + i, 0, "sum " .. i)
+    end
+  end)
+
   check("a process may end while work is under way", function()
     for n = 100, 103 do -- new sizes: the driver compiles each in a thread of its own
       local script = ([[local nyx = require 'nyx'

@@ -146,6 +146,17 @@ static void drop_spares(opencl_device *d, int most, size_t most_bytes) {
   }
 }
 
+static void drop_all_spares(opencl_device *d) {
+  pthread_mutex_lock(&d->spare_lock);
+  drop_spares(d, 0, 0);
+  pthread_mutex_unlock(&d->spare_lock);
+}
+
+void nyx__opencl_trim(void) {
+  for (int i = 0; i < MAX_DEVICES; i++)
+    if (devices[i]) drop_all_spares(devices[i]);
+}
+
 static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
                                void **data) {
   opencl_device *d = self(dev);
@@ -154,9 +165,7 @@ static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
   if ((*data = take_spare(d, room))) return NYX_OK;
   *data = cl.CreateBuffer(d->context, CL_MEM_READ_WRITE, room, NULL, &code);
   if (code != CL_SUCCESS) {
-    pthread_mutex_lock(&d->spare_lock);
-    drop_spares(d, 0, 0);
-    pthread_mutex_unlock(&d->spare_lock);
+    drop_all_spares(d);
     *data = cl.CreateBuffer(d->context, CL_MEM_READ_WRITE, room, NULL, &code);
   }
   return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clCreateBuffer", code);
