@@ -167,12 +167,11 @@ describe("OpenCL", function()
   end)
 
   check("buffers that are used again hold what they should", function()
-    local x, sum = nyx.arange(1, 5000, { dtype = "float32" }), nil
+    local x = nyx.arange(1, 5000, { dtype = "float32" })
     local there, held = x:to "opencl", {}
     for i = 1, 30 do
-      local y = there[{ { 1, 100 * i } }] * 2 + i -- of another size, then of one that was freed
-      held[i % 3 + 1] = y * 3
-      y, sum = nil, there + i -- luacheck: ignore
+      held[i % 3 + 1] = (there[{ { 1, 100 * i } }] * 2 + i) * 3 -- of another size each time
+      local sum = there + i -- of the same
       collectgarbage()
       collectgarbage()
       if i == 15 then nyx.memory_trim() end
