@@ -34,13 +34,16 @@
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
 /* Products that the threads share: from how many multiplications and what side on;
- * columns of B packed at a time, and bytes; terms of a block, at most; with so few rows
- * B is not packed. */
+ * columns of B packed at a time, and bytes; multiplications of a block that is worth a
+ * span of its own; units of a thread; terms of a block, at most; with so few rows B is
+ * not packed. */
 #define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
 #define SHARED_LEAST_ROWS 8
 #define SHARED_COLS 4096
 #define SPAN_BYTES (32 << 20)
+#define SPAN_WORK (1 << 26)
+#define UNITS 16
 #define DEEPEST 1024
 #define IN_PLACE_ROWS 160
 
@@ -353,8 +356,10 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
 }
 
 /* One large product of the built-in kind: the threads pack B together, or leave it where
- * it is; then each packs some panels of A for itself and multiplies them with some
- * columns of B. Within a span of terms they meet once. */
+ * it is; then each packs some panels of A for itself and multiplies them with the columns
+ * of B, some at a time. Who finds no more rows helps with what is left of the others'
+ * columns: a core may have a neighbour that makes it a third slower than the next. Within
+ * a span of terms they meet once. */
 typedef struct shared_run {
   gemm_run *r;
   const nyx_gemm_kernel *kernel;
@@ -364,8 +369,9 @@ typedef struct shared_run {
   char *b;          /* panels, block by block, or NULL */
   const char *kept; /* panels of all of A, block by block; NULL: units pack */
   int64_t panels, row_units, unit_cols, col_units;
-  int64_t row, col; /* where p begins in all results */
-  bool first, last; /* the span holds the first, the last terms */
+  int64_t row, col;                    /* where p begins in all results */
+  bool first, last;                    /* the span holds the first, the last terms */
+  _Atomic int64_t next_row, *next_col; /* not begun: rows, and of each unit columns */
 } shared_run;
 
 static int64_t padded(const shared_run *s, int64_t cols) {
@@ -383,10 +389,11 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* One unit: its rows of A times its columns of B, block by block. */
-static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
-  int64_t row = unit / s->col_units, j = unit % s->col_units * s->unit_cols;
-  int64_t i = s->panels * row / s->row_units * s->width;
+/* Columns `col` of unit `row`, block by block. `held`: its rows of A, of one block, lie
+ * in `a` already. */
+static void multiply_unit(const shared_run *s, int64_t row, int64_t col, char *a,
+                          bool *held) {
+  int64_t i = s->panels * row / s->row_units * s->width, j = col * s->unit_cols;
   int64_t rows = s->panels * (row + 1) / s->row_units * s->width - i;
   nyx_product all = s->p;
   narrow(&all, s->r->item, i, rows, j, s->unit_cols, 0, all.k);
@@ -397,26 +404,58 @@ static void multiply_unit(const shared_run *s, int64_t unit, char *a) {
     nyx_product p = s->p;
     narrow(&p, s->r->item, i, rows, j, s->unit_cols, l, s->depth);
     p.add = s->p.add || add || l > 0;
-    const char *b = s->b;
-    if (b) b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
-    const char *panels = a;
+    const char *b = s->b, *panels = a;
+    if (b) {
+      b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
+      p.next = l + s->depth < s->p.k ? NULL
+               : j + p.n < s->p.n    ? b + p.n * p.k * s->r->item
+                                     : s->b;
+    }
     if (s->kept)
       panels = s->kept + (l * s->p.m + i * p.k) * s->r->item;
-    else
+    else if (!*held)
       s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
+    *held = s->p.k <= s->depth;
     s->kernel->block(&p, s->width, panels, b);
   }
   if (s->last) nyx__epilogue_end(s->r->g->after, dtype, &region);
 }
 
-static void multiply_units(void *arg, int64_t begin, int64_t end) {
-  const shared_run *s = arg;
-  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
+/* What nobody has begun of a unit of rows. */
+static void multiply_row(shared_run *s, int64_t row, char *a) {
+  bool held = false;
+  int64_t col;
+  while (going(s->r) && (col = s->next_col[row]++) < s->col_units)
+    multiply_unit(s, row, col, a, &held);
+}
+
+/* Of one thread. First the rows that nobody has begun, then the columns, from those of
+ * the unit behind the last of its own on, so that helpers spread. */
+static void multiply_rows(void *arg, int64_t begin, int64_t end) {
+  (void)end;
+  shared_run *s = arg;
+  int64_t rows = parts_of(s->panels, s->row_units) * s->width, last = begin, row;
   char *a = NULL;
   if (!s->kept && !(a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item))))
     atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  for (int64_t unit = begin; unit < end && going(s->r); unit++) multiply_unit(s, unit, a);
+  for (; going(s->r) && (row = s->next_row++) < s->row_units; last = row)
+    multiply_row(s, row, a);
+  for (row = last + 1; row <= last + s->row_units; row++)
+    multiply_row(s, row % s->row_units, a);
   nyx_memory_free(a);
+}
+
+static void multiply_shared(shared_run *s) {
+  int64_t threads = nyx_parallel_threads(), units = s->row_units * s->col_units;
+  s->next_col = nyx_memory_alloc((size_t)s->row_units * sizeof *s->next_col);
+  if (!s->next_col) {
+    atomic_store(&s->r->status, NYX_ERR_MEMORY);
+    return;
+  }
+  s->next_row = 0;
+  for (int64_t row = 0; row < s->row_units; row++) s->next_col[row] = 0;
+  nyx_parallel_for(units < threads ? units : threads, 1, multiply_rows, s);
+  nyx_memory_free(s->next_col);
 }
 
 /* Whether it is large in both directions, so that the tiles of the built-in product are
@@ -513,7 +552,7 @@ static void by_sharing_in_place(shared_run *s) {
   s->col_units = parts_of(n, s->unit_cols);
   nyx__packed *kept = kept_rows(s);
   s->kept = kept ? kept->data : NULL;
-  nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
+  multiply_shared(s);
   nyx__packed_release(kept);
 }
 
@@ -532,9 +571,11 @@ static void divide_rows(shared_run *s, int64_t most) {
   if (s->row_units > s->panels) s->row_units = s->panels;
 }
 
-/* Units of the columns at hand: all, unless the rows alone are too few units. */
+/* Some columns at hand at a time, so many that all threads end soon after each other; not
+ * of several blocks, as each of A would be packed again for each of them. */
 static void divide_columns(shared_run *s) {
-  int64_t units = parts_of(2 * nyx_parallel_threads(), s->row_units);
+  int64_t each = s->p.k > s->depth ? 2 : UNITS;
+  int64_t units = parts_of(each * nyx_parallel_threads(), s->row_units);
   int64_t cols = parts_of(s->p.n, s->kernel->tile_cols), most = parts_of(cols, 4);
   s->unit_cols = parts_of(cols, units < most ? units : most) * s->kernel->tile_cols;
   s->col_units = parts_of(s->p.n, s->unit_cols);
@@ -571,7 +612,7 @@ static void multiply_span(shared_run *s, const nyx_product *all, int64_t l, int6
     s->last = l + span >= all->k;
     divide_columns(s);
     nyx_parallel_for(parts_of(s->p.n, s->kernel->tile_cols), 2, pack_panels, s);
-    nyx_parallel_for(s->row_units * s->col_units, 1, multiply_units, s);
+    multiply_shared(s);
   }
 }
 
@@ -590,6 +631,7 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
   s.depth = depth_of(&s, true, all->k);
   int64_t cols = padded(&s, all->n < SHARED_COLS ? all->n : SHARED_COLS);
   int64_t blocks = SPAN_BYTES / (cols * s.depth * r->item);
+  if (work_of(all->m, cols, s.depth) >= SPAN_WORK) blocks = 1;
   int64_t span = s.depth * (blocks > 1 ? blocks : 1),
           k = parts_of(all->k, s.depth) * s.depth;
   size_t bytes = (size_t)(cols * (span < k ? span : k) * r->item);

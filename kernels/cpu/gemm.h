@@ -17,6 +17,8 @@ typedef struct nyx_product {
   void *c;
   int64_t ldc;
   bool add;
+  const void
+      *next; /* the panel of B that comes after these, or NULL: asked for in time */
 } nyx_product;
 
 /* For each of float32 and float64. m, n, k >= 1. */

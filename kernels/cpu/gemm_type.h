@@ -224,8 +224,9 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
   }
   /* The next panel of B, spread over these tiles: it may lie in the last cache. */
   int64_t tiles = (p->m + width - 1) / width;
-  if (b && j + TILE_COLS < p->n) job.ask = (TILE_COLS + tiles - 1) / tiles;
-  job.next = job.b + (job.ask ? p->k * TILE_COLS : 0);
+  bool more = j + TILE_COLS < p->n;
+  if (b && (more || p->next)) job.ask = (TILE_COLS + tiles - 1) / tiles;
+  job.next = !job.ask ? job.b : more ? job.b + p->k * TILE_COLS : p->next;
   for (int64_t i = 0; i < p->m; i += width, job.next += job.ask * p->k) {
     job.a = a + i * p->k;
     job.c = (T *)p->c + i * p->ldc + j;
