@@ -11,8 +11,8 @@
 typedef struct nyx_reduce_kernel {
   /* acc[0..n-1] = the accumulator of nothing */
   void (*init)(int64_t n, void *acc, double p);
-  /* *acc = the reduction of x[0..n-1]; several vectors side by side, so that the error of
-   * a float sum grows with n / (4 * lanes) */
+  /* *acc = the reduction of x[0..n-1]; several vectors side by side, sixteen times each
+   * and then merged: n numbers are summed in at most 32 + n / (64 * lanes) steps */
   void (*row)(int64_t n, const void *x, void *acc, double p);
   /* acc[i] = combine(acc[i], x[i]), and so on with the next of `rows`, `stride` elements
    * further each */

@@ -19,6 +19,7 @@
 #endif
 
 #define WIDTH 4    /* vectors side by side */
+#define STEPS 16   /* of them one after the other, merged then: sums of sums err less */
 #define TOGETHER 4 /* rows combined by columns before the accumulators are stored */
 
 /* Lanes merged with those 8, 4, 2 and 1 away: all of them in every lane. */
@@ -62,6 +63,14 @@
     T p = nyx__attr(attr), zero = (init_), sum[WIDTH];                                   \
     int64_t i = 0;                                                                       \
     for (int k = 0; k < WIDTH; k++) sum[k] = zero;                                       \
+    while (NYX_T_FLOAT && i + STEPS * WIDTH * NYX_LANES <= count) {                      \
+      T part[WIDTH];                                                                     \
+      for (int k = 0; k < WIDTH; k++) part[k] = zero;                                    \
+      for (int s = 0; s < STEPS; s++, i += WIDTH * NYX_LANES)                            \
+        for (int k = 0; k < WIDTH; k++)                                                  \
+          part[k] = name##_combine1(part[k], nyx__load(at + i + k * NYX_LANES), p);      \
+      for (int k = 0; k < WIDTH; k++) sum[k] = name##_merge1(sum[k], part[k], p);        \
+    }                                                                                    \
     for (; i + WIDTH * NYX_LANES <= count; i += WIDTH * NYX_LANES)                       \
       for (int k = 0; k < WIDTH; k++)                                                    \
         sum[k] = name##_combine1(sum[k], nyx__load(at + i + k * NYX_LANES), p);          \

@@ -122,8 +122,8 @@ UNTRACED_CHECK static bool check_groups(const sample *s, nyx_dtype dtype, nyx_te
                                         const double *grouped, int64_t groups,
                                         int64_t count, const char *what) {
   double *got = read(y);
-  /* Additions one after the other in a chunk of kernels/cpu/reduce.h. */
-  double steps = (double)(count < 4096 ? count : 4096) / 16;
+  /* Additions one after the other, see core/device/cpu/reduce.c. */
+  double steps = (double)(count < 1024 ? count : 1024) / 16;
   for (int64_t i = 0; i < groups; i++) {
     double size, want = reference(s, grouped + i * count, count, &size);
     double base = s->op == ID(argmin) || s->op == ID(argmax) ? ctx->index_base : 0;
@@ -196,6 +196,24 @@ static void every_reduction(void) {
       compare(&samples[i], (nyx_dtype)dtype, 1, (int64_t[]){9001}, PLAIN);
       compare(&samples[i], (nyx_dtype)dtype, 1, (int64_t[]){777}, SPACED);
     }
+}
+
+/* Rounding equal numbers errs to one side, so that errors add up with the length of what
+ * is summed one after the other. */
+static void equal_numbers(void) {
+  static const int64_t lengths[] = {1000, 4096, 100000};
+  for (int i = 0; i < 3; i++) {
+    int64_t n = lengths[i];
+    double value, want = (double)n * (double)0.1f;
+    nyx_tensor *x, *y;
+    must(nyx_tensor_empty(ctx, NYX_FLOAT32, 1, &n, &x));
+    for (int64_t k = 0; k < n; k++) ((float *)nyx_tensor_data(x))[k] = 0.1f;
+    y = apply(ID(sum), x, NULL, NULL, NULL);
+    must(nyx_tensor_item(ctx, y, &value));
+    CHECK_NEAR(value, want, 3 * 0x1p-23 * want);
+    nyx_tensor_release(y);
+    nyx_tensor_release(x);
+  }
 }
 
 /* Long sums: a running float32 sum of 1e7 values near 0.5 would be wrong in the third
@@ -637,6 +655,7 @@ static void ties(void) {
 
 static void run(void) {
   RUN(every_reduction);
+  RUN(equal_numbers);
   RUN(long_sums);
   RUN(many_wide_rows);
   RUN(same_for_any_threads);

@@ -3,7 +3,7 @@
  * columns (a kept dimension's elements side by side, combined row after row). Where the
  * elements are not contiguous, or of another dtype, a chunk is gathered first. Chunks
  * depend on sizes only and are merged pairwise, so results do not depend on the number of
- * threads, and a sum of n floats is within (270 + log2(n)) u sum|x| of the exact one, u
+ * threads, and a sum of n floats is within (70 + log2(n)) u sum|x| of the exact one, u
  * half the distance from 1 to the next float; paths with wider vectors do better.
  * Read next: kernels/cpu/reduce.h, core/op/reduce.c (who asks). */
 #include <nyx/parallel.h>
