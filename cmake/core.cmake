@@ -19,6 +19,22 @@ target_link_libraries(nyx_internal INTERFACE nyx_flags)
 
 add_library(nyx_core OBJECT ${core_sources})
 target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
+
+# -O3 where loops over elements are left to the compiler and on every call's way, -O2 with
+# its vectors where neither is, or what matters is unrolled by hand: 8 % less code.
+set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
+set(core_loops base/memory base/random device/cpu/elementwise device/cpu/reduce
+    grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
+    op/position op/put op/remap op/sort op/variance)
+list(TRANSFORM core_loops REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/core/\\1.c")
+set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
+  "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")
+target_compile_options(nyx_core PRIVATE ${vectors}
+  $<$<CONFIG:Release>:-O2;-fno-align-functions;-fno-align-loops;-fno-align-jumps>)
+set(kernels_unrolled convert gemm int8 patches winograd)
+list(TRANSFORM kernels_unrolled REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/cpu/\\1.c")
+set_source_files_properties(${kernels_unrolled} PROPERTIES
+  COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O2>;${vectors}")
 set(nyx_objects $<TARGET_OBJECTS:nyx_core>)
 
 # One object library per instruction set: nyx_kernels(<path> <flags>...).
