@@ -91,6 +91,20 @@ foreach(kind shared static)
 endforeach()
 set_target_properties(nyx_shared PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME nyx)
+# The tables of ops and kernels are pointers: packed, what places them is a twentieth of the
+# size. The loader of glibc 2.36 is the first to know, so where the C library is older, the
+# linker too, or this is no glibc, it stays as it is.
+include(CheckCSourceCompiles)
+include(CheckLinkerFlag)
+check_c_source_compiles("#include <features.h>
+#if !__GLIBC_PREREQ(2, 36)
+#error too old
+#endif
+int main(void) { return 0; }" NYX_LOADER_PACKS)
+check_linker_flag(C "LINKER:-z,pack-relative-relocs,--fatal-warnings" NYX_LINKER_PACKS)
+if(NYX_LOADER_PACKS AND NYX_LINKER_PACKS)
+  target_link_options(nyx_shared PRIVATE LINKER:-z,pack-relative-relocs)
+endif()
 target_link_libraries(nyx_shared PRIVATE $<BUILD_INTERFACE:nyx_flags> Threads::Threads m
                                          ${CMAKE_DL_LIBS})
 # Users of the static library link what it needs themselves.
