@@ -19,6 +19,22 @@ target_link_libraries(nyx_internal INTERFACE nyx_flags)
 
 add_library(nyx_core OBJECT ${core_sources})
 target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
+
+# -O3 where loops over elements are left to the compiler and on every call's way, -O2 with
+# its vectors where neither is, or what matters is unrolled by hand: 8 % less code.
+set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
+set(core_loops base/memory base/random device/cpu/elementwise device/cpu/reduce
+    grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
+    op/position op/put op/remap op/sort op/variance)
+list(TRANSFORM core_loops REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/core/\\1.c")
+set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
+  "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")
+target_compile_options(nyx_core PRIVATE ${vectors}
+  $<$<CONFIG:Release>:-O2;-fno-align-functions;-fno-align-loops;-fno-align-jumps>)
+set(kernels_unrolled convert gemm int8 patches winograd)
+list(TRANSFORM kernels_unrolled REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/cpu/\\1.c")
+set_source_files_properties(${kernels_unrolled} PROPERTIES
+  COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O2>;${vectors}")
 set(nyx_objects $<TARGET_OBJECTS:nyx_core>)
 
 # One object library per instruction set: nyx_kernels(<path> <flags>...).
@@ -75,6 +91,20 @@ foreach(kind shared static)
 endforeach()
 set_target_properties(nyx_shared PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME nyx)
+# The tables of ops and kernels are pointers: packed, what places them is a twentieth of the
+# size. The loader of glibc 2.36 is the first to know, so where the C library is older, the
+# linker too, or this is no glibc, it stays as it is.
+include(CheckCSourceCompiles)
+include(CheckLinkerFlag)
+check_c_source_compiles("#include <features.h>
+#if !__GLIBC_PREREQ(2, 36)
+#error too old
+#endif
+int main(void) { return 0; }" NYX_LOADER_PACKS)
+check_linker_flag(C "LINKER:-z,pack-relative-relocs,--fatal-warnings" NYX_LINKER_PACKS)
+if(NYX_LOADER_PACKS AND NYX_LINKER_PACKS)
+  target_link_options(nyx_shared PRIVATE LINKER:-z,pack-relative-relocs)
+endif()
 target_link_libraries(nyx_shared PRIVATE $<BUILD_INTERFACE:nyx_flags> Threads::Threads m
                                          ${CMAKE_DL_LIBS})
 # Users of the static library link what it needs themselves.

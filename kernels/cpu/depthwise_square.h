@@ -98,7 +98,7 @@ static ALWAYS_INLINE void TYPED(see)(const int k, const int s, const bool whole,
 
 /* Whether parts of vectors cost no more than whole ones, so that strips that are wholly
  * inside need no loops of their own: as good as 10 % less time with stride 2, 3 to 10
- * more with stride 1. */
+ * more with stride 1. Nor do they where rows are left over or planes are narrow. */
 #if defined(__AVX512F__)
 #define PARTS_ARE_FREE(stride) ((stride) == 2)
 #else
@@ -149,7 +149,7 @@ static ALWAYS_INLINE void TYPED(sum_block)(const int n, const int k, const int s
                                            const V *w, int64_t row) {
   for (int64_t i = 0; i < j->count; i++) {
     if (j->count > 1) *p = j->strips[i];
-    if (p->whole && !PARTS_ARE_FREE(s))
+    if (p->whole && n > 1 && !PARTS_ARE_FREE(s))
       TYPED(sum_strip)(n, k, s, true, j, p, w, row);
     else
       TYPED(sum_strip)(n, k, s, false, j, p, w, row);
@@ -231,65 +231,68 @@ static ALWAYS_INLINE void TYPED(spread_all)(const int k, const int odd, TYPED(sq
   }
 }
 
-/* The adjoint with respect to the weight: kernel rows t0..t1-1, n rows of y. Lanes that
- * are not in both y and the image count as zeros in both: there may be infinities. */
+/* The adjoint with respect to the weight: `taps` rows of the kernel from t0 on, n rows of
+ * y. Lanes that are not in both y and the image count as zeros in both: there may be
+ * infinities. */
 static ALWAYS_INLINE void TYPED(dot_strip)(const int n, const int k, const int s,
-                                           const int t0, const int t1, const bool whole,
+                                           const int taps, int64_t t0, const bool whole,
                                            const TYPED(square) * j,
                                            const TYPED(strip) * p, int64_t row, V *sum) {
   V g[DOT_ROWS_NARROW], x[5];
-  int64_t first = row * s - j->pad;
-  const T *from = j->from + (first + t0) * j->width + p->from;
+  int64_t first = row * s - j->pad + t0;
+  const T *from = j->from + first * j->width + p->from;
   const T *y = j->to + row * j->columns + p->to;
   UNROLL for (int r = 0; r < n; r++) {
     const T *at = y + r * j->columns;
     g[r] = whole ? LOAD(at)
                  : TYPED(load_some)(at, &p->lanes, j->to, j->to + j->rows * j->columns);
   }
-  UNROLL for (int i = t0; i < (n - 1) * s + t1; i++, from += j->width) {
+  UNROLL for (int i = 0; i < (n - 1) * s + taps; i++, from += j->width) {
     if (!TYPED(has_row)(j, first + i)) continue;
     TYPED(see)(k, s, whole, j, p, from, x);
     UNROLL for (int r = 0; r < n; r++) {
       int t = i - r * s;
-      if (t < t0 || t >= t1) continue;
-      UNROLL for (int c = 0; c < k; c++) sum[(t - t0) * k + c] += g[r] * x[c];
+      if (t < 0 || t >= taps) continue;
+      UNROLL for (int c = 0; c < k; c++) sum[t * k + c] += g[r] * x[c];
     }
   }
 }
 
 static ALWAYS_INLINE void TYPED(dot_block)(const int n, const int k, const int s,
-                                           const int t0, const int t1,
+                                           const int taps, int64_t t0,
                                            const TYPED(square) * j, TYPED(strip) * p,
                                            int64_t row, V *sum) {
   for (int64_t i = 0; i < j->count; i++) {
     if (j->count > 1) *p = j->strips[i];
-    if (p->whole && !PARTS_ARE_FREE(s))
-      TYPED(dot_strip)(n, k, s, t0, t1, true, j, p, row, sum);
+    if (p->whole && n == DOT_ROWS && !PARTS_ARE_FREE(s))
+      TYPED(dot_strip)(n, k, s, taps, t0, true, j, p, row, sum);
     else
-      TYPED(dot_strip)(n, k, s, t0, t1, false, j, p, row, sum);
+      TYPED(dot_strip)(n, k, s, taps, t0, false, j, p, row, sum);
   }
 }
 
 static ALWAYS_INLINE void TYPED(dot_rows)(const int n, const int k, const int s,
-                                          const int t0, const int t1,
+                                          const int taps, int64_t t0,
                                           const TYPED(square) * j) {
   V sum[15];
   TYPED(strip) p = j->strips[0];
-  UNROLL for (int i = 0; i < (t1 - t0) * k; i++) sum[i] = (V){0};
+  UNROLL for (int i = 0; i < taps * k; i++) sum[i] = (V){0};
   int64_t row = 0;
-  for (; row + n <= j->rows; row += n) TYPED(dot_block)(n, k, s, t0, t1, j, &p, row, sum);
-  for (; row < j->rows; row++) TYPED(dot_block)(1, k, s, t0, t1, j, &p, row, sum);
-  UNROLL for (int i = 0; i < (t1 - t0) * k; i++) j->w[t0 * k + i] += TYPED(total)(sum[i]);
+  for (; row + n <= j->rows; row += n)
+    TYPED(dot_block)(n, k, s, taps, t0, j, &p, row, sum);
+  for (; row < j->rows; row++) TYPED(dot_block)(1, k, s, taps, t0, j, &p, row, sum);
+  UNROLL for (int i = 0; i < taps * k; i++) j->w[t0 * k + i] += TYPED(total)(sum[i]);
 }
 
 static ALWAYS_INLINE void TYPED(dot_all)(const int k, const int s, TYPED(square) j) {
-  if (k == 3 && j.count == 1)
-    TYPED(dot_rows)(DOT_ROWS_NARROW, k, s, 0, 3, &j);
-  else if (k == 3)
-    TYPED(dot_rows)(DOT_ROWS, k, s, 0, 3, &j);
-  else
-    UNROLL for (int t = 0; t < k; t += DOT_TAPS)
-        TYPED(dot_rows)(DOT_ROWS, k, s, t, t + DOT_TAPS < k ? t + DOT_TAPS : k, &j);
+  if (k == 3 && j.count == 1 && DOT_ROWS_NARROW > DOT_ROWS) {
+    TYPED(dot_rows)(DOT_ROWS_NARROW, k, s, 3, 0, &j);
+    return;
+  }
+  const int taps = k == 3 ? 3 : DOT_TAPS;
+  int64_t t = 0;
+  for (; t + taps <= k; t += taps) TYPED(dot_rows)(DOT_ROWS, k, s, taps, t, &j);
+  if (k % taps > 0) TYPED(dot_rows)(DOT_ROWS, k, s, k % taps, t, &j);
 }
 
 /* By mode, side and stride; the adjoint with respect to x has stride 2 here, and the
@@ -333,8 +336,10 @@ static int64_t TYPED(strip_count)(const nyx_depthwise *d, nyx_depthwise_mode mod
   return (d->in[1] + columns - 1) / columns;
 }
 
-/* Lanes of the columns from `from` on that are in a row of `width`. */
-static TYPED(part) TYPED(in_row)(int64_t from, int64_t width, int64_t live) {
+/* Lanes of the columns from `from` on that are in a row of `width`. Strips are made once
+ * for all planes: not inlined for each tap. */
+static __attribute__((noinline)) TYPED(part)
+    TYPED(in_row)(int64_t from, int64_t width, int64_t live) {
   return TYPED(part_of)(-from, width - from < live ? width - from : live);
 }
 
