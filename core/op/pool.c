@@ -335,6 +335,7 @@ const nyx_op nyx__op_max_pool2d = {
     .cases =
         "x(2,3,4,5); kernel_size={2}\n"
         "x(2,3,5,5); kernel_size={2} ceil_mode=true\n"
+        "x(2,3,5); kernel_size={4} ceil_mode=true\n"
         "x(1,2,6,6); kernel_size={3} stride={2} padding={1}\n"
         "x(2,5,6); kernel_size={2,3} stride={1,2} dilation={2,1}\n"
         "x(2,4,4); kernel_size={2} return_indices=true",
@@ -546,6 +547,7 @@ const nyx_op nyx__op_avg_pool2d = {
     .cases =
         "x(2,3,4,5); kernel_size={2}\n"
         "x(2,5,5); kernel_size={2} ceil_mode=true\n"
+        "x(2,3,5); kernel_size={4} ceil_mode=true\n"
         "x(1,2,6,5); kernel_size={3,2} stride={2,1} padding={1}\n"
         "x(1,2,6,5); kernel_size={3} padding={1} count_include_pad=false\n"
         "x(1,2,4,4); kernel_size={2} divisor_override=3",

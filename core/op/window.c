@@ -29,7 +29,8 @@ nyx_status nyx__windows_out(nyx_context *ctx, nyx__window *w, bool ceil_mode) {
     }
     span[i]++;
     if (__builtin_add_overflow(w[i].in, 2 * w[i].pad, &padded[i])) padded[i] = INT64_MAX;
-    if (span[i] > padded[i]) fits = false;
+    int64_t over = ceil_mode ? w[i].stride - 1 : 0; /* what a window may stand out */
+    if (span[i] > padded[i] && span[i] - padded[i] > over) fits = false;
   }
   if (!fits) {
     return nyx__error(ctx, WINDOW_SPAN, (long long)span[0], (long long)span[1],
@@ -37,8 +38,8 @@ nyx_status nyx__windows_out(nyx_context *ctx, nyx__window *w, bool ceil_mode) {
   }
   for (int i = 0; i < 2; i++) {
     int64_t room = padded[i] - span[i];
-    w[i].out = room / w[i].stride + 1;
-    bool more = ceil_mode && room % w[i].stride != 0;
+    w[i].out = room < 0 ? 1 : room / w[i].stride + 1;
+    bool more = ceil_mode && room > 0 && room % w[i].stride != 0;
     if (more && w[i].out * w[i].stride < w[i].in + w[i].pad) w[i].out++;
   }
   return NYX_OK;

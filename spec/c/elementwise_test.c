@@ -18,12 +18,13 @@ static const struct {
     {"floor", 0},     {"ceil", 0},           {"round", 0},       {"trunc", 0},
     {"fmod", 0},      {"hypot", 0.6},        {"pow", 0.6},       {"maximum", 0},
     {"minimum", 0},   {"exp", 1.2},          {"exp2", 1.2},      {"expm1", 1.7},
-    {"log", 1},       {"log1p", 1.6},        {"log2", 2.1},      {"log10", 2},
+    {"log", 1},       {"log1p", 1.6},        {"log2", 2.1},      {"log10", 2.1},
     {"sin", 2.1},     {"cos", 2.1},          {"tan", 3.2},       {"asin", 1.7},
     {"acos", 1.2},    {"atan", 1.5},         {"atan2", 1.8},     {"sinh", 1.8},
-    {"cosh", 1.6},    {"tanh", 2.6},         {"asinh", 1.8},     {"acosh", 1.9},
-    {"atanh", 2.3},   {"erf", 1.3},          {"erfc", 6},        {"ndtr", 90},
-    {"sigmoid", 2.5}, {"floor_divide", 0.6}, {"remainder", 0.5},
+    {"cosh", 1.6},    {"tanh", 2.6},         {"asinh", 1.8},     {"acosh", 2},
+    {"atanh", 2.3},   {"erf", 1.3},          {"erfc", 6},        {"ndtr", 95},
+    {"sigmoid", 2.5}, {"floor_divide", 0.6}, {"remainder", 0.5}, {"silu", 3.1},
+    {"gelu", 95},
 };
 
 /* The distance between neighbours at `want`. */
@@ -52,6 +53,7 @@ static float random_float(int how) {
   if (how == 1) f = (float)random_between(-10, 10);
   if (how == 2) f = (float)random_between(-120, 120);
   if (how == 3) f = rintf((float)random_between(-10, 10));
+  if (how == 4) f = (float)random_between(-7, -4);
   return f;
 }
 static const float special[] = {
@@ -61,6 +63,22 @@ static const float special[] = {
     -150,    1e5f,    1e10f,    8388609,   16777216, 0.99999994f, -0.99999994f};
 enum { SPECIAL = sizeof special / sizeof *special };
 
+/* Where the base path and avx512 have bounds of their own. */
+static const struct {
+  const char *name;
+  double base, wide;
+} apart[] = {{"tanh", 2.6, 1.9}, {"ndtr", 114, 64}, {"gelu", 114, 64}};
+
+static double bound(size_t b, int path, double x) {
+  bool ndtr = strcmp(bounds[b].name, "ndtr") == 0; /* the lower tail loses digits */
+  if (ndtr && x >= -1) return path == 2 ? 1.6 : 3.1;
+  if (strcmp(bounds[b].name, "silu") == 0 && x < -87) return INFINITY; /* no bound */
+  for (size_t i = 0; i < sizeof apart / sizeof *apart && path != 1; i++)
+    if (strcmp(apart[i].name, bounds[b].name) == 0)
+      return path == 0 ? apart[i].base : apart[i].wide;
+  return bounds[b].ulp;
+}
+
 static void functions(void) {
   for (size_t b = 0; b < sizeof bounds / sizeof *bounds; b++) {
     trial t = {.part = 0, .n = MOST};
@@ -68,12 +86,14 @@ static void functions(void) {
       if (strcmp(op_of(id)->name, bounds[b].name) == 0) t.row = op_of(id)->row;
     REQUIRE(CHECK_AT(t.row != NULL, "row", "no row %s", bounds[b].name));
     bool unary = t.row->arity == 1;
-    for (int round = 0; round < 1500; round++) {
+    bool tail = bounds[b].ulp > 10; /* many more of where they err most */
+    for (int round = 0; round < (tail ? 6000 : 1500); round++) {
+      int how = round < 1500 ? round & 3 : 4;
       for (int64_t i = 0; i < t.n; i++) {
         int64_t s = round * t.n + i; /* first all special values, or pairs of them */
         bool listed = s < (unary ? SPECIAL : SPECIAL * SPECIAL);
-        t.value[1][i] = listed ? special[s % SPECIAL] : random_float(round & 3);
-        t.value[2][i] = listed ? special[s / SPECIAL % SPECIAL] : random_float(round & 3);
+        t.value[1][i] = listed ? special[s % SPECIAL] : random_float(how);
+        t.value[2][i] = listed ? special[s / SPECIAL % SPECIAL] : random_float(how);
       }
       for (int path = 0; path < 3; path++) {
         const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
@@ -82,9 +102,8 @@ static void functions(void) {
         run_float32(&t, k->elementwise->rows[NYX_IN_FLOAT32][t.row->id][0], false, out);
         for (int64_t i = 0; i < t.n; i++) {
           double want = expected(&t, i), off = ulps(out[i], want, true);
-          bool upper = t.row->id == NYX_KERNEL_ndtr && t.value[1][i] >= -1;
           bool zero = want == 0 && out[i] == 0;
-          double most = upper ? 3.1 : bounds[b].ulp; /* the lower tail loses digits */
+          double most = bound(b, path, t.value[1][i]);
           CHECK_AT(!zero || !signbit(out[i]) == !signbit(want), bounds[b].name,
                    " on %s: the sign of zero, from (%.9g, %.9g)", paths[path],
                    t.value[1][i], t.value[2][i]);
