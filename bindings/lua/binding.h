@@ -90,7 +90,8 @@ void nyx__lua_drop(nyx__lua *s, nyx__box *box);
 void nyx__lua_link(nyx__box *box, nyx__box **list);
 /* The tensor at a stack index; raises an error naming `function` and the argument. */
 nyx_tensor *nyx__lua_check(lua_State *L, nyx__lua *s, int index, const char *function);
-extern const luaL_Reg nyx__lua_tensor_functions[]; /* nyx.* */
+extern const luaL_Reg nyx__lua_tensor_functions[];   /* nyx.* */
+extern const luaL_Reg nyx__lua_released_functions[]; /* nyx.system */
 extern const luaL_Reg nyx__lua_tensor_methods[];
 extern const luaL_Reg nyx__lua_tensor_events[]; /* metamethods */
 /* __index and __newindex; the tables at the top of the stack: methods, module. */
@@ -108,6 +109,12 @@ _Noreturn void nyx__lua_fail(lua_State *L, const char *format, ...) NYX_PRINTF(2
 _Noreturn void nyx__lua_raise(lua_State *L, nyx__lua *s);
 static inline void nyx__lua_try(lua_State *L, nyx__lua *s, nyx_status status) {
   if (status != NYX_OK) nyx__lua_raise(L, s);
+}
+/* The same after calls that are no ops, whose messages name no function. */
+_Noreturn void nyx__lua_raise_in(lua_State *L, nyx__lua *s, const char *function);
+static inline void nyx__lua_try_in(lua_State *L, nyx__lua *s, nyx_status status,
+                                   const char *function) {
+  if (status != NYX_OK) nyx__lua_raise_in(L, s, function);
 }
 /* "string 'abc'", "number 3", "tensor of shape (2x3)": a value in words. The text lives
  * as long as the string this leaves on the stack. */
@@ -251,3 +258,5 @@ nyx_dtype nyx__lua_dtype(lua_State *L, nyx__lua *s, int index, const char *funct
 nyx_device *nyx__lua_device(lua_State *L, nyx__lua *s, int index, const char *function);
 
 #endif
+/* The names of all dtypes, appended to an empty text of 160 bytes. */
+const char *nyx__lua_dtypes(char *text);

@@ -31,16 +31,9 @@ local docs = {} -- name -> {group, text}; read by help.lua
 
 -- ---------------------------------------------------------------- arguments
 
-local function tensor_argument(where, name, value)
-  if not nyx.is_tensor(value) then
-    check.fail("%s: '%s' is %s, expected a tensor", where, name, check.describe(value))
-  end
-  return value
-end
-
 -- A dimension of x, from 1.
 local function dim_argument(where, x, dim)
-  local n = x.ndim
+  local n = check.tensor(where, "x", x).ndim
   if type(dim) ~= "number" or dim % 1 ~= 0 then
     check.fail("%s: 'dim' is %s, expected a dimension", where, check.describe(dim))
   end
@@ -121,10 +114,32 @@ docs.slice = { "view", "x:slice(dim, first, last, step): the positions first to 
 ---@return nyx.Tensor view
 function Tensor:slice(dim, first, last, step)
   dim = dim_argument("slice", self, dim)
-  local key = {}
-  for d = 1, dim - 1 do key[d] = {} end
-  key[dim] = { first, last or -1, step or 1 }
-  return self[key]
+  local size = self:size(dim)
+  step = step or 1
+  if type(step) ~= "number" or step % 1 ~= 0 or step < 1 then
+    check.fail("slice: 'step' is %s, expected an integer of at least 1; flip reverses",
+      check.describe(step))
+  end
+  -- From 1. An empty range may begin behind the end, or end before the beginning.
+  local function position(name, value, low, high)
+    if type(value) ~= "number" or value % 1 ~= 0 then
+      check.fail("slice: '%s' is %s, expected a position, from 1, or from the end with -1", name,
+        check.describe(value))
+    end
+    local p = value >= 0 and value or value + size + 1
+    if p < low or p > high then
+      check.fail("slice: '%s' is %.0f, which is out of range for dimension %d of size %d; "
+        .. "positions count from 1", name, value, dim, size)
+    end
+    return p
+  end
+  first = position("first", first, 1, size + 1)
+  last = position("last", last or -1, 0, size)
+  if last < first - 1 then
+    check.fail("slice: 'last' is %d, before 'first', %d; both are included, and flip reverses",
+      last, first)
+  end
+  return self:narrow(dim, first, math.floor((last - first) / step) + 1, step)
 end
 
 -- ---------------------------------------------------------------- shapes
@@ -144,21 +159,21 @@ docs.view_as = { "view", "x:view_as(y): x in the shape of y; a view" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor view
 function Tensor:view_as(other)
-  return self:view(tensor_argument("view_as", "other", other).shape)
+  return self:view(check.tensor("view_as", "other", other).shape)
 end
 
 docs.reshape_as = { "view", "x:reshape_as(y): x in the shape of y" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor
 function Tensor:reshape_as(other)
-  return self:reshape(tensor_argument("reshape_as", "other", other).shape)
+  return self:reshape(check.tensor("reshape_as", "other", other).shape)
 end
 
 docs.expand_as = { "view", "x:expand_as(y): x expanded to the shape of y; a view" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor view
 function Tensor:expand_as(other)
-  return self:expand(tensor_argument("expand_as", "other", other).shape)
+  return self:expand(check.tensor("expand_as", "other", other).shape)
 end
 
 docs.unflatten = { "view", "x:unflatten(dim, sizes): dim made into several of the given sizes" }
@@ -218,7 +233,7 @@ docs.type_as = { "conversion", "x:type_as(y): x in the dtype of y" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor
 function Tensor:type_as(other)
-  return self:to(tensor_argument("type_as", "other", other).dtype)
+  return self:to(check.tensor("type_as", "other", other).dtype)
 end
 
 docs.cpu = { "conversion", "x:cpu(): x in the computer's memory" }
@@ -231,7 +246,7 @@ docs.is_same_size = { "comparison", "x:is_same_size(y): whether the shapes are e
 ---@param other nyx.Tensor
 ---@return boolean
 function Tensor:is_same_size(other)
-  local a, b = self.shape, tensor_argument("is_same_size", "other", other).shape
+  local a, b = self.shape, check.tensor("is_same_size", "other", other).shape
   if #a ~= #b then return false end
   for d = 1, #a do
     if a[d] ~= b[d] then return false end
@@ -264,7 +279,7 @@ end
 -- A tensor like x, of its dtype, device and memory format unless said otherwise, from
 -- make(shape, options). What is in it does not depend on how it lies in memory.
 local function like(where, x, options, make)
-  tensor_argument(where, "x", x)
+  check.tensor(where, "x", x)
   options = check.options(where, options, "dtype device memory_format requires_grad")
   local last = x.ndim == 4 and not x:is_contiguous() and x:is_contiguous("channels_last")
   local y = make(x.shape, { dtype = options.dtype or x.dtype,
@@ -308,7 +323,7 @@ docs.quantize_weight = { "neural", "nyx.quantize_weight(w, options): a weight (o
 ---@return nyx.Tensor? zeros the same
 function nyx.quantize_weight(w, options)
   local where = "quantize_weight"
-  tensor_argument(where, "w", w)
+  check.tensor(where, "w", w)
   options = check.options(where, options, "bits group symmetric dtype")
   local bits = check.integer(where, "bits", options.bits or 4)
   if bits ~= 4 and bits ~= 8 then check.fail("%s: 'bits' is %d, expected 4 or 8", where, bits) end
