@@ -177,6 +177,9 @@ extern const luaL_Reg nyx__lua_convert_methods[];
 /* Pushes a tensor made from the value at index, borrowed. dtype < 0: by the value. */
 nyx_tensor *nyx__lua_to_tensor(lua_State *L, nyx__lua *s, int index, int dtype,
                                const char *function);
+/* Makes sure that `dtype`, if it holds integers, holds the number at index. */
+void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype,
+                           const char *function);
 /* Pushes one value of `dtype` at p. */
 void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p);
 
@@ -256,7 +259,7 @@ extern const luaL_Reg nyx__lua_ffi_methods[];
 nyx_dtype nyx__lua_dtype(lua_State *L, nyx__lua *s, int index, const char *function,
                          const char *name);
 nyx_device *nyx__lua_device(lua_State *L, nyx__lua *s, int index, const char *function);
-
-#endif
 /* The names of all dtypes, appended to an empty text of 160 bytes. */
 const char *nyx__lua_dtypes(char *text);
+
+#endif

@@ -54,9 +54,12 @@ static void measure(nest *n, bool *is_bool) {
 
 static _Noreturn void does_not_fit(nest *n, const char *got) {
   char text[PATH_SIZE];
-  nyx__lua_fail(n->L, "%s: the value at %s is %s, which %s does not hold", n->function,
-                n->ndim ? path(n, n->ndim, text, sizeof text) : "top level", got,
-                nyx_dtype_name(n->dtype));
+  const char *dtype = nyx_dtype_name(n->dtype), *at = n->ndim ? " at " : "";
+  nyx__lua_fail(
+      n->L,
+      "%s: the value%s%s is %s, which %s does not hold; choose another dtype, or "
+      "convert with nyx.tensor(value):to(\"%s\")",
+      n->function, at, path(n, n->ndim, text, sizeof text), got, dtype, dtype);
 }
 
 /* The limits of integer dtypes. */
@@ -76,6 +79,15 @@ static void store_integer(nyx_dtype dtype, char *p, int64_t v) {
     case NYX_INT32: *(int32_t *)p = (int32_t)v; break;
     default: *(int64_t *)p = v;
   }
+}
+
+void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype,
+                           const char *function) {
+  nest n = {.L = L, .function = function, .dtype = dtype};
+  int64_t i;
+  if (nyx_dtype_kind_of(dtype) == NYX_KIND_INT &&
+      !(nyx__lua_integer(L, index, &i) && fits(dtype, i)))
+    does_not_fit(&n, nyx__lua_describe(L, s, index));
 }
 
 /* Stores the value at the top of the stack. The half types pass through float64. */

@@ -398,8 +398,14 @@ local function is_mask(key)
   return key.dtype == "bool"
 end
 
--- A mask as positions: one tensor for each dimension of the mask.
-local function positions(mask)
+-- A mask over the dimensions of x from `dim` on as positions: one tensor for each.
+local function positions(x, mask, dim)
+  local own, shape, covered = x.shape, mask.shape, {}
+  for d = 1, #shape do covered[d] = own[dim + d - 1] end
+  if #shape == 0 or table.concat(shape, "x") ~= table.concat(covered, "x") then
+    check.fail("x[...]: the mask has shape (%s), expected (%s), as of x", table.concat(shape, "x"),
+      table.concat(#shape == 0 and own or covered, "x"))
+  end
   local found, list = mask:nonzero(), {}
   for d = 1, mask.ndim do list[d] = found:select(2, d) end
   return list
@@ -407,9 +413,9 @@ end
 
 -- What a key with tensors picks: the tensors of positions, if they come first and everything
 -- after them is whole; or else a key without the tensor, and the one dimension it is in.
-local function plan(key)
+local function plan(x, key)
   if nyx.is_tensor(key) then
-    return is_mask(key) and positions(key) or { key }
+    return is_mask(key) and positions(x, key, 1) or { key }
   end
   local list, first, last, whole = {}, nil, nil, true
   for d = 1, #key do
@@ -419,7 +425,7 @@ local function plan(key)
         check.fail("x[...]: a mask inside a key must have one dimension, got %s",
           check.describe(item))
       end
-      list[#list + 1] = is_mask(item) and positions(item)[1] or item
+      list[#list + 1] = is_mask(item) and positions(x, item, d)[1] or item
       first, last = first or d, d
     elseif type(item) ~= "table" or #item > 0 then
       whole = false
@@ -448,30 +454,30 @@ end
 
 local function read(x, key)
   if fits_whole(x, key) then return x:masked_select(key) end
-  local list, rest, dim = plan(key)
+  local list, rest, dim = plan(x, key)
   if rest then return x[rest]:index_select(list[1], dim) end
   return x:index(unpack(list))
 end
 
+-- `value` is a number or boolean that x's dtype has, or a tensor of its kind: index.c.
 local function write(x, key, value)
-  if type(value) == "table" then value = nyx.tensor(value, { dtype = x.dtype }) end
-  local is_number = type(value) == "number" or type(value) == "boolean"
-  if not is_number and not nyx.is_tensor(value) then
-    check.fail("x[...]: the value is %s, expected a number, a tensor or a table of numbers",
-      check.describe(value))
-  end
+  local is_number = not nyx.is_tensor(value)
   if fits_whole(x, key) then
     if is_number then
       x:masked_fill_(key, type(value) == "boolean" and (value and 1 or 0) or value)
     elseif value:numel() == 1 then
-      x:copy_(nyx.where(key, value:to(x.dtype), x))
+      x:copy_(nyx.where(key, value:to(x.dtype):reshape({}), x))
+    elseif value:numel() ~= value:size(-1) then
+      check.fail("x[...]: the value is %s, expected one dimension, with a number for each " ..
+        "element that the mask selects", check.describe(value))
     else
-      x:masked_scatter_(key, value:to(x.dtype))
+      x:masked_scatter_(key, value:to(x.dtype), true)
     end
     return
   end
-  if is_number then value = nyx.tensor(value):to(x.dtype) end
-  local list, rest, dim = plan(key)
+  if type(value) == "number" then value = nyx.tensor(value, { dtype = x.dtype }) end
+  if type(value) == "boolean" then value = nyx.tensor(value):to(x.dtype) end
+  local list, rest, dim = plan(x, key)
   if not rest then
     x:index_put_(value:to(x.dtype), unpack(list))
     return
