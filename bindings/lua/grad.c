@@ -82,7 +82,8 @@ static nyx_tensor *input_at(lua_State *L, nyx__lua *s, int i) {
 
 /* nyx.grad(root, inputs, {gradient, retain_graph, create_graph}): d(root)/d(input) for a
  * tensor or a table of tensors that require gradients; nil where root does not depend on
- * it. create_graph = "needed" records the pass if root depends on other variables, too. */
+ * it. create_graph = "needed" records the pass if root depends on other variables, too.
+ */
 static int gradients(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   bool single = lua_type(L, 2) != LUA_TTABLE;

@@ -174,7 +174,8 @@ void nyx__lua_index(lua_State *L, nyx__lua *s) {
 
 /* What is written, at stack index `value`, by the same rule for all kinds of key: numbers
  * that t's dtype has, tensors of its kind or a lower one. Tables, and integers too long
- * for a double, become tensors, on the stack in their place. NULL: a number or boolean. */
+ * for a double, become tensors, on the stack in their place. NULL: a number or boolean.
+ */
 static nyx_tensor *read_value(lua_State *L, nyx__lua *s, nyx_tensor *t, int value,
                               const char *function) {
   int type = lua_type(L, value);
