@@ -90,7 +90,8 @@ void nyx__lua_drop(nyx__lua *s, nyx__box *box);
 void nyx__lua_link(nyx__box *box, nyx__box **list);
 /* The tensor at a stack index; raises an error naming `function` and the argument. */
 nyx_tensor *nyx__lua_check(lua_State *L, nyx__lua *s, int index, const char *function);
-extern const luaL_Reg nyx__lua_tensor_functions[]; /* nyx.* */
+extern const luaL_Reg nyx__lua_tensor_functions[];   /* nyx.* */
+extern const luaL_Reg nyx__lua_released_functions[]; /* nyx.system */
 extern const luaL_Reg nyx__lua_tensor_methods[];
 extern const luaL_Reg nyx__lua_tensor_events[]; /* metamethods */
 /* __index and __newindex; the tables at the top of the stack: methods, module. */
@@ -108,6 +109,12 @@ _Noreturn void nyx__lua_fail(lua_State *L, const char *format, ...) NYX_PRINTF(2
 _Noreturn void nyx__lua_raise(lua_State *L, nyx__lua *s);
 static inline void nyx__lua_try(lua_State *L, nyx__lua *s, nyx_status status) {
   if (status != NYX_OK) nyx__lua_raise(L, s);
+}
+/* The same after calls that are no ops, whose messages name no function. */
+_Noreturn void nyx__lua_raise_in(lua_State *L, nyx__lua *s, const char *function);
+static inline void nyx__lua_try_in(lua_State *L, nyx__lua *s, nyx_status status,
+                                   const char *function) {
+  if (status != NYX_OK) nyx__lua_raise_in(L, s, function);
 }
 /* "string 'abc'", "number 3", "tensor of shape (2x3)": a value in words. The text lives
  * as long as the string this leaves on the stack. */
@@ -170,6 +177,9 @@ extern const luaL_Reg nyx__lua_convert_methods[];
 /* Pushes a tensor made from the value at index, borrowed. dtype < 0: by the value. */
 nyx_tensor *nyx__lua_to_tensor(lua_State *L, nyx__lua *s, int index, int dtype,
                                const char *function);
+/* Makes sure that `dtype`, if it holds integers, holds the number at index. */
+void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype,
+                           const char *function);
 /* Pushes one value of `dtype` at p. */
 void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p);
 
@@ -249,5 +259,7 @@ extern const luaL_Reg nyx__lua_ffi_methods[];
 nyx_dtype nyx__lua_dtype(lua_State *L, nyx__lua *s, int index, const char *function,
                          const char *name);
 nyx_device *nyx__lua_device(lua_State *L, nyx__lua *s, int index, const char *function);
+/* The names of all dtypes, appended to an empty text of 160 bytes. */
+const char *nyx__lua_dtypes(char *text);
 
 #endif

@@ -54,9 +54,12 @@ static void measure(nest *n, bool *is_bool) {
 
 static _Noreturn void does_not_fit(nest *n, const char *got) {
   char text[PATH_SIZE];
-  nyx__lua_fail(n->L, "%s: the value at %s is %s, which %s does not hold", n->function,
-                n->ndim ? path(n, n->ndim, text, sizeof text) : "top level", got,
-                nyx_dtype_name(n->dtype));
+  const char *dtype = nyx_dtype_name(n->dtype), *at = n->ndim ? " at " : "";
+  nyx__lua_fail(
+      n->L,
+      "%s: the value%s%s is %s, which %s does not hold; choose another dtype, or "
+      "convert with nyx.tensor(value):to(\"%s\")",
+      n->function, at, path(n, n->ndim, text, sizeof text), got, dtype, dtype);
 }
 
 /* The limits of integer dtypes. */
@@ -76,6 +79,15 @@ static void store_integer(nyx_dtype dtype, char *p, int64_t v) {
     case NYX_INT32: *(int32_t *)p = (int32_t)v; break;
     default: *(int64_t *)p = v;
   }
+}
+
+void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype,
+                           const char *function) {
+  nest n = {.L = L, .function = function, .dtype = dtype};
+  int64_t i;
+  if (nyx_dtype_kind_of(dtype) == NYX_KIND_INT &&
+      !(nyx__lua_integer(L, index, &i) && fits(dtype, i)))
+    does_not_fit(&n, nyx__lua_describe(L, s, index));
 }
 
 /* Stores the value at the top of the stack. The half types pass through float64. */
@@ -167,7 +179,7 @@ nyx_tensor *nyx__lua_to_tensor(lua_State *L, nyx__lua *s, int index, int dtype,
   nyx_tensor *t = NULL;
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, n.dtype, n.ndim, n.shape, &t));
-  nyx__lua_try(L, s, status);
+  nyx__lua_try_in(L, s, status, function);
   nyx__lua_fill(L, s, box, t, true);
   n.next = (char *)nyx_tensor_data(t);
   if (n.ndim > 0)
@@ -300,7 +312,7 @@ static int from_buffer(lua_State *L) {
   nyx_status status;
   NYX_LUA_RETRY(L, s, status,
                 nyx_tensor_from_data(s->ctx, dtype, ndim, shape, bytes + offset, &t));
-  nyx__lua_try(L, s, status);
+  nyx__lua_try_in(L, s, status, "frombuffer");
   if (dtype == NYX_BOOL) { /* any byte may have come; a bool is 0 or 1 */
     uint8_t *p = (uint8_t *)nyx_tensor_data(t);
     for (int64_t i = 0; i < nyx_tensor_numel(t); i++) p[i] = p[i] != 0;
@@ -371,17 +383,18 @@ static void push_nested(lua_State *L, const nyx_tensor *t, int dim, nyx_dtype dt
 
 /* The elements of t as `dtype`, row-major, in a tensor of bytes that is pushed: an error
  * while they are in use leaves them to the collector. */
-static nyx__box *read_all(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dtype) {
+static nyx__box *read_all(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dtype,
+                          const char *function) {
   int64_t bytes = nyx_tensor_numel(t) * (int64_t)nyx_dtype_size(dtype);
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx_tensor *copy = NULL;
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, NYX_UINT8, 1, &bytes, &copy));
-  nyx__lua_try(L, s, status);
+  nyx__lua_try_in(L, s, status, function);
   nyx__lua_fill(L, s, box, copy, true);
   NYX_LUA_RETRY(L, s, status,
                 nyx_tensor_read(s->ctx, t, dtype, nyx_tensor_data(copy), (size_t)bytes));
-  nyx__lua_try(L, s, status);
+  nyx__lua_try_in(L, s, status, function);
   return box;
 }
 
@@ -391,7 +404,7 @@ static int tensor_totable(lua_State *L) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "totable");
   nyx_dtype dtype = reading(nyx_tensor_dtype(t));
   luaL_checkstack(L, 2 * NYX_MAX_DIMS + 8, "totable");
-  nyx__box *all = read_all(L, s, t, dtype);
+  nyx__box *all = read_all(L, s, t, dtype, "totable");
   const char *p = (const char *)nyx_tensor_data(all->t);
   s->allocating = true;
   push_nested(L, t, 0, dtype, &p);
@@ -406,7 +419,7 @@ static int tensor_tobytes(lua_State *L) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "tobytes");
   const void *data = nyx_tensor_is_contiguous(t) ? nyx_tensor_data(t) : NULL;
   size_t bytes = (size_t)nyx_tensor_numel(t) * nyx_dtype_size(nyx_tensor_dtype(t));
-  nyx__box *all = data ? NULL : read_all(L, s, t, nyx_tensor_dtype(t));
+  nyx__box *all = data ? NULL : read_all(L, s, t, nyx_tensor_dtype(t), "tobytes");
   if (all) data = nyx_tensor_data(all->t);
   s->allocating = true;
   lua_pushlstring(L, data ? (const char *)data : "", bytes);

@@ -59,6 +59,11 @@ void nyx__lua_raise(lua_State *L, nyx__lua *s) {
   nyx__lua_fail(L, "%s", nyx_context_error(s->ctx));
 }
 
+void nyx__lua_raise_in(lua_State *L, nyx__lua *s, const char *function) {
+  nyx__lua_rethrow(L, s);
+  nyx__lua_fail(L, "%s: %s", function, nyx_context_error(s->ctx));
+}
+
 static void describe_tensor(const nyx_tensor *t, char *text, size_t size) {
   int used =
       snprintf(text, size, "a %s tensor of shape (", nyx_dtype_name(nyx_tensor_dtype(t)));
@@ -119,19 +124,22 @@ void nyx__lua_bad_argument(lua_State *L, nyx__lua *s, int index, const char *fun
                 name ? name : "", name ? "'" : "", function, expected, got);
 }
 
+const char *nyx__lua_dtypes(char *text) {
+  for (int d = 0; d < NYX_DTYPE_COUNT; d++) {
+    strcat(text, d ? " " : "");
+    strcat(text, nyx_dtype_name((nyx_dtype)d));
+  }
+  return text;
+}
+
 nyx_dtype nyx__lua_dtype(lua_State *L, nyx__lua *s, int index, const char *function,
                          const char *name) {
   nyx_dtype dtype;
   if (lua_type(L, index) != LUA_TSTRING)
     nyx__lua_bad_argument(L, s, index, function, name, "name of a dtype");
   if (nyx_dtype_find(lua_tostring(L, index), &dtype)) return dtype;
-  char known[160] = "";
-  for (int d = 0; d < NYX_DTYPE_COUNT; d++) {
-    strcat(known, d ? " " : "");
-    strcat(known, nyx_dtype_name((nyx_dtype)d));
-  }
   nyx__lua_fail(L, "%s: no dtype '%.40s'; known: %s", function, lua_tostring(L, index),
-                known);
+                nyx__lua_dtypes((char[160]){""}));
 }
 
 nyx_device *nyx__lua_device(lua_State *L, nyx__lua *s, int index, const char *function) {

@@ -68,14 +68,22 @@ static nyx_tensor *input_at(lua_State *L, nyx__lua *s, int i) {
   if (!box)
     nyx__lua_fail(L, "grad: element %d of the inputs is %s, expected a tensor", i + 1,
                   nyx__lua_describe(L, s, -1));
-  nyx_tensor *t = nyx__lua_check(L, s, -1, "grad");
+  if (!box->t)
+    nyx__lua_fail(L, "grad: input %d is a released tensor; keep it until then", i + 1);
+  if (!nyx_tensor_requires_grad(box->t))
+    nyx__lua_fail(
+        L,
+        "grad: input %d is %s that requires no gradient; call requires_grad_() on "
+        "it before the computation",
+        i + 1, nyx__lua_describe(L, s, -1));
   lua_pop(L, 1);
-  return t;
+  return box->t;
 }
 
 /* nyx.grad(root, inputs, {gradient, retain_graph, create_graph}): d(root)/d(input) for a
- * tensor or a table of tensors; nil where root does not depend on it. create_graph =
- * "needed" records the pass if root depends on other variables, too. */
+ * tensor or a table of tensors that require gradients; nil where root does not depend on
+ * it. create_graph = "needed" records the pass if root depends on other variables, too.
+ */
 static int gradients(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   bool single = lua_type(L, 2) != LUA_TTABLE;

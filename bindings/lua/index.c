@@ -170,6 +170,43 @@ void nyx__lua_index(lua_State *L, nyx__lua *s) {
   nyx__lua_fill(L, s, box, at, false);
 }
 
+#define EXACT ((int64_t)1 << 53) /* integers as far from 0 are exact as doubles */
+
+/* What is written, at stack index `value`, by the same rule for all kinds of key: numbers
+ * that t's dtype has, tensors of its kind or a lower one. Tables, and integers too long
+ * for a double, become tensors, on the stack in their place. NULL: a number or boolean.
+ */
+static nyx_tensor *read_value(lua_State *L, nyx__lua *s, nyx_tensor *t, int value,
+                              const char *function) {
+  int type = lua_type(L, value);
+  nyx_dtype dtype = nyx_tensor_dtype(t);
+  if (type == LUA_TBOOLEAN) return NULL;
+  int64_t integer = 0;
+  if (type == LUA_TNUMBER) {
+    nyx__lua_check_number(L, s, value, dtype, function);
+    if (dtype != NYX_INT64 || !nyx__lua_integer(L, value, &integer)) return NULL;
+    if (integer >= -EXACT && integer <= EXACT) return NULL;
+  }
+  if (type == LUA_TTABLE || type == LUA_TNUMBER) {
+    nyx_tensor *made = nyx__lua_to_tensor(L, s, value, (int)dtype, function);
+    lua_replace(L, value);
+    return made;
+  }
+  if (!nyx__lua_box(L, s, value))
+    nyx__lua_fail(
+        L, "%s: the value is %s, expected a number, a tensor or a table of numbers",
+        function, nyx__lua_describe(L, s, value));
+  nyx_tensor *given = nyx__lua_check(L, s, value, function);
+  if (nyx_dtype_kind_of(nyx_tensor_dtype(given)) > nyx_dtype_kind_of(dtype))
+    nyx__lua_fail(
+        L,
+        "%s: the value is %s, which cannot be written to a tensor of %s; convert "
+        "it with to(\"%s\")",
+        function, nyx__lua_describe(L, s, value), nyx_dtype_name(dtype),
+        nyx_dtype_name(dtype));
+  return given;
+}
+
 /* Applies assign with a number at stack index `value`, or with `tensor`. */
 static nyx_status assign_once(lua_State *L, nyx__lua *s, nyx_tensor *t, const region *r,
                               int value, nyx_tensor *tensor) {
@@ -194,19 +231,9 @@ static nyx_status assign_once(lua_State *L, nyx__lua *s, nyx_tensor *t, const re
 }
 
 /* Writes the value at stack index `value` into a region of t. */
-static void assign(lua_State *L, nyx__lua *s, nyx_tensor *t, const region *r, int value) {
-  nyx_tensor *tensor = NULL;
-  int type = lua_type(L, value);
-  if (type == LUA_TTABLE) {
-    tensor = nyx__lua_to_tensor(L, s, value, (int)nyx_tensor_dtype(t), "x[...]");
-  } else if (type != LUA_TNUMBER && type != LUA_TBOOLEAN) {
-    if (!nyx__lua_box(L, s, value))
-      nyx__lua_fail(L,
-                    "x[...]: the value is %s, expected a number, a tensor or a table of "
-                    "numbers",
-                    nyx__lua_describe(L, s, value));
-    tensor = nyx__lua_check(L, s, value, "x[...]");
-  }
+static void assign(lua_State *L, nyx__lua *s, nyx_tensor *t, const region *r, int value,
+                   const char *function) {
+  nyx_tensor *tensor = read_value(L, s, t, value, function);
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, assign_once(L, s, t, r, value, tensor));
   nyx__lua_try(L, s, status);
@@ -216,22 +243,27 @@ void nyx__lua_newindex(lua_State *L, nyx__lua *s) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "x[...]");
   region r;
   if (!read_key(L, s, t, &r)) {
+    lua_settop(L, 3);
+    (void)read_value(L, s, t, 3, "x[...]");
     by_tensor(L, 2, 0);
     return;
   }
-  assign(L, s, t, &r, 3);
+  assign(L, s, t, &r, 3, "x[...]");
+}
+
+static int copy_all(lua_State *L, nyx__lua *s, const char *function) {
+  nyx_tensor *t = nyx__lua_check(L, s, 1, function);
+  lua_settop(L, 2);
+  region r;
+  whole(t, &r);
+  assign(L, s, t, &r, 2, function);
+  lua_settop(L, 1);
+  return 1;
 }
 
 /* x:copy_(value): all of x. x:fill_(number) and x:zero_() likewise. */
 static int tensor_copy(lua_State *L) {
-  nyx__lua *s = nyx__lua_state(L);
-  nyx_tensor *t = nyx__lua_check(L, s, 1, "copy_");
-  lua_settop(L, 2);
-  region r;
-  whole(t, &r);
-  assign(L, s, t, &r, 2);
-  lua_settop(L, 1);
-  return 1;
+  return copy_all(L, nyx__lua_state(L), "copy_");
 }
 
 static int tensor_fill(lua_State *L) {
@@ -240,14 +272,15 @@ static int tensor_fill(lua_State *L) {
   lua_settop(L, 2);
   if (!lua_isnumber(L, 2) && !lua_isboolean(L, 2) && !nyx__lua_box(L, s, 2))
     nyx__lua_bad_argument(L, s, 2, "fill_", "value", "number");
-  return tensor_copy(L);
+  return copy_all(L, s, "fill_");
 }
 
 static int tensor_zero(lua_State *L) {
-  nyx__lua_check(L, nyx__lua_state(L), 1, "zero_");
+  nyx__lua *s = nyx__lua_state(L);
+  nyx__lua_check(L, s, 1, "zero_");
   lua_settop(L, 1);
   lua_pushinteger(L, 0);
-  return tensor_copy(L);
+  return copy_all(L, s, "zero_");
 }
 
 const luaL_Reg nyx__lua_index_methods[] = {

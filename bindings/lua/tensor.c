@@ -52,11 +52,14 @@ void nyx__lua_drop(nyx__lua *s, nyx__box *box) {
 nyx_tensor *nyx__lua_check(lua_State *L, nyx__lua *s, int index, const char *function) {
   nyx__box *box = nyx__lua_box(L, s, index);
   if (!box) nyx__lua_bad_argument(L, s, index, function, NULL, "tensor");
-  if (!box->t)
+  if (!box->t) {
+    char what[32] = "a value in its table";
+    if (index > 0) snprintf(what, sizeof what, "argument %d", index);
     nyx__lua_fail(L,
-                  "%s: argument %d is a released tensor; its memory was given back by "
-                  "release, <close> or the end of nyx.scope",
-                  function, index);
+                  "%s: %s is a released tensor; its memory was given back by release, "
+                  "<close> or the end of nyx.scope",
+                  function, what);
+  }
   return box->t;
 }
 
@@ -250,7 +253,7 @@ static int tensor_tostring(lua_State *L) {
   lua_setmetatable(L, -2);
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, nyx_tensor_format(s->ctx, t, &options, &text));
-  nyx__lua_try(L, s, status);
+  nyx__lua_try_in(L, s, status, "tostring");
   *holder = text;
   lua_pushstring(L, text);
   *holder = NULL;
@@ -462,8 +465,11 @@ static void read_target(lua_State *L, nyx__lua *s, int index, target *to) {
     to->dtype = nyx_tensor_dtype(nyx__lua_check(L, s, index, "to"));
     to->device = nyx_tensor_device(like->t);
   } else if (lua_type(L, index) == LUA_TSTRING) {
-    if (!nyx_dtype_find(lua_tostring(L, index), &to->dtype))
-      to->device = nyx__lua_device(L, s, index, "to");
+    const char *name = lua_tostring(L, index);
+    if (!nyx_dtype_find(name, &to->dtype) &&
+        nyx_device_find(s->ctx, name, &to->device) != NYX_OK)
+      nyx__lua_fail(L, "to: %s; nor is it a dtype; known: %s", nyx_context_error(s->ctx),
+                    nyx__lua_dtypes((char[160]){""}));
   } else if (lua_type(L, index) == LUA_TTABLE) {
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
       const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
@@ -530,6 +536,15 @@ const luaL_Reg nyx__lua_tensor_methods[] = {
     {"packed_bytes", tensor_packed_bytes},
     {"to", tensor_to},
     {NULL, NULL}};
+
+static int is_released(lua_State *L) {
+  nyx__box *box = nyx__lua_box(L, nyx__lua_state(L), 1);
+  lua_pushboolean(L, box && !box->t);
+  return 1;
+}
+
+const luaL_Reg nyx__lua_released_functions[] = {{"is_released", is_released},
+                                                {NULL, NULL}};
 
 static int is_tensor(lua_State *L) {
   lua_pushboolean(L, nyx__lua_box(L, nyx__lua_state(L), 1) != NULL);

@@ -148,6 +148,24 @@ static nyx_status choose_dtype(application *a) {
   return NYX_OK;
 }
 
+/* Whether the second operand, where it is a number, is one that integers have a result
+ * for. In a tensor it would have to be looked for element by element: see the rows. */
+static nyx_status check_number(nyx_call *c) {
+  const nyx_tensor *y = c->n_in == 2 ? c->in[1] : NULL;
+  int id = ((const nyx_row *)c->op->row)->id;
+  bool divides =
+      id == NYX__OP_floor_divide || id == NYX__OP_remainder || id == NYX__OP_fmod;
+  if (!y || !y->weak || y->lift || nyx_dtype_is_float(c->dtype)) return NYX_OK;
+  if (!divides && id != NYX__OP_pow) return NYX_OK;
+  double value;
+  NYX_TRY(nyx_tensor_item(c->ctx, (nyx_tensor *)y, &value));
+  if (divides && value == 0)
+    return nyx__error(c->ctx, DIVIDE_ZERO, nyx_dtype_name(c->dtype));
+  if (!divides && value < 0)
+    return nyx__error(c->ctx, POWER_NEGATIVE, nyx_dtype_name(c->dtype), value);
+  return NYX_OK;
+}
+
 /* Step 3 for elementwise rows: broadcast all inputs; the result lies in memory as the
  * first of them that has its shape and no gaps. */
 static nyx_status infer_row(nyx_call *c) {
@@ -168,7 +186,7 @@ static nyx_status infer_row(nyx_call *c) {
   }
   spec->dtype = ((const nyx_row *)c->op->row)->result_bool ? NYX_BOOL : c->dtype;
   for (int i = 0; i < c->n_in && !nyx__spec_keep(spec, c->in[i]); i++) continue;
-  return NYX_OK;
+  return check_number(c);
 }
 
 /* Whether writing `out` element by element can be seen by a later read through `in`. */

@@ -225,11 +225,8 @@ static nyx_status read_tiling(nyx_context *ctx, const nyx_value *repeats, int nd
     if (t->repeat[d] < 0)
       return nyx__error(ctx, ATTR_RANGE, "repeats", (long long)t->repeat[d],
                         "counts of at least 0");
-    if (__builtin_mul_overflow(t->size[d], t->repeat[d], &t->shape[d])) {
-      char text[NYX_SHAPE_TEXT];
-      return nyx__error(ctx, SIZE_OVERFLOW,
-                        nyx__shape_text(t->ndim, t->repeat, text, sizeof text));
-    }
+    if (__builtin_mul_overflow(t->size[d], t->repeat[d], &t->shape[d]))
+      return nyx__error(ctx, REPEATS, (long long)t->repeat[d], (long long)t->size[d]);
   }
   return NYX_OK;
 }
@@ -342,8 +339,9 @@ static nyx_status repeat_interleave_infer(nyx_call *c) {
   int dim;
   NYX_TRY(interleaved(c->ctx, c->attr, x->ndim, x->shape, spec, &dim));
   spec->dtype = c->dtype;
-  if (__builtin_mul_overflow(spec->shape[dim], c->attr[0].i, &spec->shape[dim]))
-    return nyx__error(c->ctx, SIZE_OVERFLOW, NYX__SHAPE(x));
+  int64_t size = spec->shape[dim];
+  if (__builtin_mul_overflow(size, c->attr[0].i, &spec->shape[dim]))
+    return nyx__error(c->ctx, REPEATS, (long long)c->attr[0].i, (long long)size);
   return NYX_OK;
 }
 

@@ -412,7 +412,8 @@ const nyx_op nyx__op_conv2d = {
     .doc =
         "the cross-correlation of images (batch, channels, height, width), or one "
         "without "
-        "batch, with weight (outputs, channels / groups, height, width), plus bias",
+        "batch, with weight (outputs, channels / groups, height, width), plus bias; "
+        "integers give the default float dtype",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
     .autocast = NYX_AUTOCAST_LOW,

@@ -260,9 +260,10 @@ static nyx_status masked_scatter_infer(nyx_call *c) {
   NYX_TRY(mask_spec(c, &c->spec[0]));
   int64_t count;
   NYX_TRY(mask_count(c, c->in[1], &c->spec[0], &count));
-  if (count > c->in[2]->numel)
-    return nyx__error(c->ctx, MASK_COUNT, (long long)count, "source",
-                      (long long)c->in[2]->numel);
+  int64_t own = c->in[2]->numel;
+  if (count > own || (count < own && c->attr[0].i))
+    return nyx__error(c->ctx, MASK_COUNT, (long long)count, "source", (long long)own,
+                      c->attr[0].i ? "as many" : "as many or more");
   return NYX_OK;
 }
 
@@ -316,6 +317,10 @@ static nyx_status masked_scatter_gradient(nyx_backward *b) {
   return status;
 }
 
+static const nyx_attr masked_scatter_attrs[] = {
+    {"exact", NYX_ATTR_BOOL, false, NYX_I(false),
+     "source may have no more elements than the mask selects"}};
+
 const nyx_op nyx__op_masked_scatter = {
     .name = "masked_scatter",
     .group = "indexing",
@@ -330,6 +335,8 @@ const nyx_op nyx__op_masked_scatter = {
     .max_in = 3,
     .updates = true,
     .index_in = NYX_SAVE(1),
+    .attrs = masked_scatter_attrs,
+    .n_attrs = 1,
     .n_out = 1,
     .infer = masked_scatter_infer,
     .cpu = masked_scatter_cpu,

@@ -321,7 +321,7 @@ const nyx_op nyx__op_max_pool2d = {
     .group = "pooling",
     .doc =
         "the greatest element of each window of images (batch, channels, height, width), "
-        "or one without batch; nan if any is",
+        "or one without batch; nan if any is; integers give the default float dtype",
     .kind = NYX_OP_COMPOSITE,
     .promotion = NYX_PROMOTE_FLOAT,
     .dtypes = NYX_DTYPES_FLOAT,
@@ -529,7 +529,7 @@ const nyx_op nyx__op_avg_pool2d = {
     .group = "pooling",
     .doc =
         "the mean of each window of images (batch, channels, height, width), or one "
-        "without batch",
+        "without batch; integers give the default float dtype",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_FLOAT,
     .dtypes = NYX_DTYPES_FLOAT,

@@ -4,6 +4,7 @@
  * core/base/random.h, which also says which bits make which element. */
 #include "../base/random.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -300,9 +301,27 @@ static nyx_status normal_infer(nyx_call *c) {
   return like_infer(c);
 }
 
+/* The greatest finite number. */
+static double greatest(nyx_dtype dtype) {
+  switch (dtype) {
+    case NYX_FLOAT16: return 65504;
+    case NYX_BFLOAT16: return 0x1.fep127;
+    case NYX_FLOAT32: return FLT_MAX;
+    default: return DBL_MAX;
+  }
+}
+
 static nyx_status uniform_infer(nyx_call *c) {
   if (!(c->attr[1].f >= c->attr[0].f))
     return nyx__error(c->ctx, ATTR_NUMBER, "to", c->attr[1].f, "at least 'from'");
+  for (int i = 0; i < 2; i++)
+    if (!(fabs(c->attr[i].f) <= greatest(c->dtype)))
+      return nyx__error(c->ctx, ATTR_NUMBER, c->op->attrs[i].name, c->attr[i].f,
+                        "a number that the dtype holds");
+  double range = c->attr[1].f - c->attr[0].f; /* half types compute in float32 */
+  if (!(range <= greatest(nyx__compute_dtype(c->dtype))))
+    return nyx__error(c->ctx, ATTR_NUMBER, "to - from", range,
+                      "a number that the dtype holds");
   return like_infer(c);
 }
 

@@ -2,7 +2,7 @@
 #include "window.h"
 
 /* Larger numbers are mistakes; below it sums and products of two stay in range. */
-#define LARGEST ((int64_t)1 << 30)
+#define LARGEST ((int64_t)1073741824)
 
 nyx_status nyx__pair(nyx_context *ctx, const char *name, const nyx_value *value,
                      int64_t least, int64_t out[2]) {
@@ -14,7 +14,7 @@ nyx_status nyx__pair(nyx_context *ctx, const char *name, const nyx_value *value,
     out[i] = value->list[value->n == 2 ? i : 0];
     if (out[i] < least || out[i] > LARGEST) {
       return nyx__error(ctx, ATTR_RANGE, name, (long long)out[i],
-                        least > 0 ? "1 or more" : "0 or more");
+                        least > 0 ? "1 to 1073741824" : "0 to 1073741824");
     }
   }
   return NYX_OK;

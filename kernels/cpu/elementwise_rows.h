@@ -75,6 +75,7 @@
 #define NYX_WHEN_BITS(...) __VA_ARGS__
 #endif
 #define NYX_WHEN_NUMBERS(...) __VA_ARGS__
+#define NYX_WHEN_SIGNED(...) __VA_ARGS__
 
 #define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi,     \
                   doc)                                                                   \

@@ -22,6 +22,7 @@ function M.describe(value)
   end
   if kind == "number" or kind == "boolean" then return ("%s %s"):format(kind, tostring(value)) end
   if kind == "userdata" and M.is_tensor(value) then
+    if nyx.system.is_released(value) then return "a released tensor" end
     return ("a tensor of shape (%s)"):format(table.concat(value.shape, "x"))
   end
   return kind
@@ -132,7 +133,7 @@ function M.choice(where, name, value, choices)
   return value
 end
 
---- Checks for a tensor.
+--- Checks for a tensor that was not released.
 ---@param where string
 ---@param name string
 ---@param value any
@@ -140,6 +141,10 @@ end
 function M.tensor(where, name, value)
   if not M.is_tensor(value) then
     M.fail("%s: '%s' is %s, expected a tensor", where, name, M.describe(value))
+  end
+  if nyx.system.is_released(value) then
+    M.fail("%s: '%s' is a released tensor; its memory was given back by release, <close> or "
+      .. "the end of nyx.scope", where, name)
   end
   return value
 end

@@ -52,7 +52,8 @@ local others = {
   backward = { "differentiation", "x:backward(gradient, {retain_graph, create_graph}): adds " ..
     "d(x)/d(leaf) to the .grad of every leaf that requires a gradient" },
   grad = { "differentiation", "nyx.grad(y, inputs, {gradient, retain_graph, create_graph}): " ..
-    "d(y)/d(x) for a tensor or a table of tensors, without touching .grad. x.grad: what " ..
+    "d(y)/d(x) for a tensor or a table of tensors that require gradients, nil where y does not " ..
+    "depend on one, without touching .grad. x.grad: what " ..
     "backward added up in a leaf, or nil; assign nil to clear it" },
   detach = { "differentiation", "x:detach(): a view of x without history" },
   requires_grad_ = { "differentiation", "x:requires_grad_(on): asks for gradients of x (true)" },

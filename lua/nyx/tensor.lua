@@ -31,16 +31,9 @@ local docs = {} -- name -> {group, text}; read by help.lua
 
 -- ---------------------------------------------------------------- arguments
 
-local function tensor_argument(where, name, value)
-  if not nyx.is_tensor(value) then
-    check.fail("%s: '%s' is %s, expected a tensor", where, name, check.describe(value))
-  end
-  return value
-end
-
 -- A dimension of x, from 1.
 local function dim_argument(where, x, dim)
-  local n = x.ndim
+  local n = check.tensor(where, "x", x).ndim
   if type(dim) ~= "number" or dim % 1 ~= 0 then
     check.fail("%s: 'dim' is %s, expected a dimension", where, check.describe(dim))
   end
@@ -121,10 +114,32 @@ docs.slice = { "view", "x:slice(dim, first, last, step): the positions first to 
 ---@return nyx.Tensor view
 function Tensor:slice(dim, first, last, step)
   dim = dim_argument("slice", self, dim)
-  local key = {}
-  for d = 1, dim - 1 do key[d] = {} end
-  key[dim] = { first, last or -1, step or 1 }
-  return self[key]
+  local size = self:size(dim)
+  step = step or 1
+  if type(step) ~= "number" or step % 1 ~= 0 or step < 1 then
+    check.fail("slice: 'step' is %s, expected an integer of at least 1; flip reverses",
+      check.describe(step))
+  end
+  -- From 1. An empty range may begin behind the end, or end before the beginning.
+  local function position(name, value, low, high)
+    if type(value) ~= "number" or value % 1 ~= 0 then
+      check.fail("slice: '%s' is %s, expected a position, from 1, or from the end with -1", name,
+        check.describe(value))
+    end
+    local p = value >= 0 and value or value + size + 1
+    if p < low or p > high then
+      check.fail("slice: '%s' is %.0f, which is out of range for dimension %d of size %d; "
+        .. "positions count from 1", name, value, dim, size)
+    end
+    return p
+  end
+  first = position("first", first, 1, size + 1)
+  last = position("last", last or -1, 0, size)
+  if last < first - 1 then
+    check.fail("slice: 'last' is %d, before 'first', %d; both are included, and flip reverses",
+      last, first)
+  end
+  return self:narrow(dim, first, math.floor((last - first) / step) + 1, step)
 end
 
 -- ---------------------------------------------------------------- shapes
@@ -144,21 +159,21 @@ docs.view_as = { "view", "x:view_as(y): x in the shape of y; a view" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor view
 function Tensor:view_as(other)
-  return self:view(tensor_argument("view_as", "other", other).shape)
+  return self:view(check.tensor("view_as", "other", other).shape)
 end
 
 docs.reshape_as = { "view", "x:reshape_as(y): x in the shape of y" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor
 function Tensor:reshape_as(other)
-  return self:reshape(tensor_argument("reshape_as", "other", other).shape)
+  return self:reshape(check.tensor("reshape_as", "other", other).shape)
 end
 
 docs.expand_as = { "view", "x:expand_as(y): x expanded to the shape of y; a view" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor view
 function Tensor:expand_as(other)
-  return self:expand(tensor_argument("expand_as", "other", other).shape)
+  return self:expand(check.tensor("expand_as", "other", other).shape)
 end
 
 docs.unflatten = { "view", "x:unflatten(dim, sizes): dim made into several of the given sizes" }
@@ -218,7 +233,7 @@ docs.type_as = { "conversion", "x:type_as(y): x in the dtype of y" }
 ---@param other nyx.Tensor
 ---@return nyx.Tensor
 function Tensor:type_as(other)
-  return self:to(tensor_argument("type_as", "other", other).dtype)
+  return self:to(check.tensor("type_as", "other", other).dtype)
 end
 
 docs.cpu = { "conversion", "x:cpu(): x in the computer's memory" }
@@ -231,7 +246,7 @@ docs.is_same_size = { "comparison", "x:is_same_size(y): whether the shapes are e
 ---@param other nyx.Tensor
 ---@return boolean
 function Tensor:is_same_size(other)
-  local a, b = self.shape, tensor_argument("is_same_size", "other", other).shape
+  local a, b = self.shape, check.tensor("is_same_size", "other", other).shape
   if #a ~= #b then return false end
   for d = 1, #a do
     if a[d] ~= b[d] then return false end
@@ -264,7 +279,7 @@ end
 -- A tensor like x, of its dtype, device and memory format unless said otherwise, from
 -- make(shape, options). What is in it does not depend on how it lies in memory.
 local function like(where, x, options, make)
-  tensor_argument(where, "x", x)
+  check.tensor(where, "x", x)
   options = check.options(where, options, "dtype device memory_format requires_grad")
   local last = x.ndim == 4 and not x:is_contiguous() and x:is_contiguous("channels_last")
   local y = make(x.shape, { dtype = options.dtype or x.dtype,
@@ -308,7 +323,7 @@ docs.quantize_weight = { "neural", "nyx.quantize_weight(w, options): a weight (o
 ---@return nyx.Tensor? zeros the same
 function nyx.quantize_weight(w, options)
   local where = "quantize_weight"
-  tensor_argument(where, "w", w)
+  check.tensor(where, "w", w)
   options = check.options(where, options, "bits group symmetric dtype")
   local bits = check.integer(where, "bits", options.bits or 4)
   if bits ~= 4 and bits ~= 8 then check.fail("%s: 'bits' is %d, expected 4 or 8", where, bits) end
@@ -383,8 +398,14 @@ local function is_mask(key)
   return key.dtype == "bool"
 end
 
--- A mask as positions: one tensor for each dimension of the mask.
-local function positions(mask)
+-- A mask over the dimensions of x from `dim` on as positions: one tensor for each.
+local function positions(x, mask, dim)
+  local own, shape, covered = x.shape, mask.shape, {}
+  for d = 1, #shape do covered[d] = own[dim + d - 1] end
+  if #shape == 0 or table.concat(shape, "x") ~= table.concat(covered, "x") then
+    check.fail("x[...]: the mask has shape (%s), expected (%s), as of x", table.concat(shape, "x"),
+      table.concat(#shape == 0 and own or covered, "x"))
+  end
   local found, list = mask:nonzero(), {}
   for d = 1, mask.ndim do list[d] = found:select(2, d) end
   return list
@@ -392,9 +413,9 @@ end
 
 -- What a key with tensors picks: the tensors of positions, if they come first and everything
 -- after them is whole; or else a key without the tensor, and the one dimension it is in.
-local function plan(key)
+local function plan(x, key)
   if nyx.is_tensor(key) then
-    return is_mask(key) and positions(key) or { key }
+    return is_mask(key) and positions(x, key, 1) or { key }
   end
   local list, first, last, whole = {}, nil, nil, true
   for d = 1, #key do
@@ -404,7 +425,7 @@ local function plan(key)
         check.fail("x[...]: a mask inside a key must have one dimension, got %s",
           check.describe(item))
       end
-      list[#list + 1] = is_mask(item) and positions(item)[1] or item
+      list[#list + 1] = is_mask(item) and positions(x, item, d)[1] or item
       first, last = first or d, d
     elseif type(item) ~= "table" or #item > 0 then
       whole = false
@@ -433,30 +454,30 @@ end
 
 local function read(x, key)
   if fits_whole(x, key) then return x:masked_select(key) end
-  local list, rest, dim = plan(key)
+  local list, rest, dim = plan(x, key)
   if rest then return x[rest]:index_select(list[1], dim) end
   return x:index(unpack(list))
 end
 
+-- `value` is a number or boolean that x's dtype has, or a tensor of its kind: index.c.
 local function write(x, key, value)
-  if type(value) == "table" then value = nyx.tensor(value, { dtype = x.dtype }) end
-  local is_number = type(value) == "number" or type(value) == "boolean"
-  if not is_number and not nyx.is_tensor(value) then
-    check.fail("x[...]: the value is %s, expected a number, a tensor or a table of numbers",
-      check.describe(value))
-  end
+  local is_number = not nyx.is_tensor(value)
   if fits_whole(x, key) then
     if is_number then
       x:masked_fill_(key, type(value) == "boolean" and (value and 1 or 0) or value)
     elseif value:numel() == 1 then
-      x:copy_(nyx.where(key, value:to(x.dtype), x))
+      x:copy_(nyx.where(key, value:to(x.dtype):reshape({}), x))
+    elseif value:numel() ~= value:size(-1) then
+      check.fail("x[...]: the value is %s, expected one dimension, with a number for each " ..
+        "element that the mask selects", check.describe(value))
     else
-      x:masked_scatter_(key, value:to(x.dtype))
+      x:masked_scatter_(key, value:to(x.dtype), true)
     end
     return
   end
-  if is_number then value = nyx.tensor(value):to(x.dtype) end
-  local list, rest, dim = plan(key)
+  if type(value) == "number" then value = nyx.tensor(value, { dtype = x.dtype }) end
+  if type(value) == "boolean" then value = nyx.tensor(value):to(x.dtype) end
+  local list, rest, dim = plan(x, key)
   if not rest then
     x:index_put_(value:to(x.dtype), unpack(list))
     return

@@ -110,7 +110,8 @@ add("nyx.nn", {
   L1Loss = "nn.L1Loss({reduction}): |input - target|",
   HuberLoss = "nn.HuberLoss({delta, reduction}): quadratic within delta (1), linear beyond",
   SmoothL1Loss = "nn.SmoothL1Loss({beta, reduction}): the Huber loss divided by beta (1)",
-  BCELoss = "nn.BCELoss({weight, reduction}): probabilities against targets in 0..1",
+  BCELoss = "nn.BCELoss({weight, reduction}): probabilities against targets, both in 0..1, " ..
+    "which is not checked: others give nan or losses below 0",
   BCEWithLogitsLoss = "nn.BCEWithLogitsLoss({weight, pos_weight, reduction}): logits against " ..
     "targets in 0..1",
   KLDivLoss = "nn.KLDivLoss({log_target, reduction}): log-probabilities against " ..

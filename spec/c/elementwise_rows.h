@@ -26,12 +26,14 @@
 #if defined(NYX_T_FLOAT)
 #define WHEN_FLOATS(...) __VA_ARGS__
 #define WHEN_NUMBERS(...) __VA_ARGS__
+#define WHEN_SIGNED(...) __VA_ARGS__
 #define WHEN_INTS(...)
 #define WHEN_BITS(...)
 #define GRADIENT(text) text
 #else
 #define WHEN_FLOATS(...)
 #define WHEN_NUMBERS(...) __VA_ARGS__
+#define WHEN_SIGNED(...) __VA_ARGS__
 #define WHEN_INTS(...) __VA_ARGS__
 #define WHEN_BITS(...) __VA_ARGS__
 #define GRADIENT(text) K(0)

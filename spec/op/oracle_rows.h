@@ -13,6 +13,7 @@
 #define ROW_INTS(...) __VA_ARGS__
 #endif
 #define ROW_NUMBERS(...) __VA_ARGS__
+#define ROW_SIGNED(...) __VA_ARGS__
 #define ROW_BITS ROW_INTS
 
 /* An attribute as the type holds it: infinities are its extremes. */

@@ -86,6 +86,7 @@ local function fail(path, why)
 end
 
 function Writer:tensor(value, path)
+  check.tensor("nyx.save", path == "" and "object" or path, value)
   local name = self.names[value]
   if not name then
     name = path == "" and "tensor" or path

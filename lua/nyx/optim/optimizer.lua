@@ -30,7 +30,10 @@ function Optimizer:setup(where, params, options, defaults, known)
   end
   self.max_grad_norm = options.max_grad_norm
   if self.max_grad_norm then check.number(where, "max_grad_norm", self.max_grad_norm, 0) end
-  check.type(where, "params", params, "table")
+  if type(params) ~= "table" or getmetatable(params) then
+    check.fail("%s: 'params' is %s, expected a table of tensors such as model:parameters()", where,
+      type(params) == "table" and "a module or another object" or check.describe(params))
+  end
   if #params == 0 then
     check.fail("%s: 'params' is empty, expected tensors such as model:parameters()", where)
   end
@@ -46,7 +49,7 @@ end
 function Optimizer:add_param_group(group)
   local where = self.where
   check.type(where, "a group", group, "table")
-  check.type(where, "params", group.params, "table")
+  check.type(where, "params of a group", group.params, "table")
   check.options(where, group, "params initial_lr " .. self.known)
   local own = { params = {} }
   for name, value in pairs(self.defaults) do own[name] = value end
