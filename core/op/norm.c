@@ -182,9 +182,9 @@ void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute) {
 
 /* Chan, Golub, LeVeque: "Algorithms for computing the sample variance", 1983 */
 static double moments(const nyx__norm_rows *r, const char *x, double *mean) {
-  double squares = 0;
-  *mean = 0;
-  for (int64_t from = 0; from < r->n; from += PIECE) {
+  double squares;
+  r->moments->moments(x, r->n < PIECE ? r->n : PIECE, mean, &squares);
+  for (int64_t from = PIECE; from < r->n; from += PIECE) {
     int64_t size = r->n - from < PIECE ? r->n - from : PIECE;
     double piece_mean, piece_squares;
     r->moments->moments(x + (size_t)from * r->item, size, &piece_mean, &piece_squares);
@@ -202,9 +202,13 @@ void nyx__norm_statistics(const nyx__norm_rows *r, const char *x, double *mean,
   *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
 }
 
-/* The parameter that row i has, of those at p. */
+/* Where among the parameters those of row i are: no division where rows may be short. */
+static size_t group_at(const nyx__norm_rows *r, int64_t i) {
+  return r->groups == 1 ? 0 : (size_t)(i % r->groups * r->n) * r->item;
+}
+
 static const char *of_row(const nyx__norm_rows *r, const char *p, int64_t i) {
-  return p ? p + (size_t)(i % r->groups * r->n) * r->item : NULL;
+  return p ? p + group_at(r, i) : NULL;
 }
 
 static void forward_rows(void *arg, int64_t begin, int64_t end) {
@@ -306,7 +310,7 @@ static void backward_rows(void *arg, int64_t begin, int64_t end) {
     for (int64_t i = first; i < last; i += together) {
       nyx_norm_row row[NYX_NORM_ROWS];
       int count = last - i < together ? (int)(last - i) : together;
-      size_t at = (size_t)i * bytes, group = (size_t)(i % r->groups) * bytes;
+      size_t at = (size_t)i * bytes, group = group_at(r, i);
       char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * all + group : NULL;
       for (int k = 0; k < count; k++) row[k] = gradient_row(r, i + k);
       r->kernel->backward(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, count, row,
