@@ -5,7 +5,6 @@
 #include <nyx/parallel.h>
 #include <string.h>
 
-#include "../../kernels/cpu/softmax.h"
 #include "../device/device.h"
 #include "../grad/graph.h"
 #include "index.h"
@@ -196,24 +195,26 @@ static void update_running(nyx_tensor *running, const batch_run *r, double momen
 }
 
 /* What r is for channels-last images of the same data. */
-static nyx__batch_norm_last as_last(nyx_context *ctx, const batch_run *r) {
-  return (nyx__batch_norm_last){.ctx = ctx,
-                                .dtype = r->dtype,
-                                .rows = (int64_t)r->count,
-                                .channels = r->p.channels,
-                                .x = r->x,
-                                .g = r->g,
-                                .y = r->y,
-                                .weight = r->weight,
-                                .bias = r->bias,
-                                .mean_in = r->mean_in,
-                                .rstd_in = r->rstd_in,
-                                .mean = r->mean,
-                                .rstd = r->rstd,
-                                .weight_out = r->weight_out,
-                                .bias_out = r->bias_out,
-                                .eps = r->eps,
-                                .variance = r->variance};
+static nyx__norm_last as_last(nyx_context *ctx, const batch_run *r) {
+  return (nyx__norm_last){.ctx = ctx,
+                          .dtype = r->dtype,
+                          .images = 1,
+                          .places = (int64_t)r->count,
+                          .channels = r->p.channels,
+                          .groups = r->p.channels,
+                          .x = r->x,
+                          .g = r->g,
+                          .y = r->y,
+                          .weight = r->weight,
+                          .bias = r->bias,
+                          .mean_in = r->mean_in,
+                          .rstd_in = r->rstd_in,
+                          .mean = r->mean,
+                          .rstd = r->rstd,
+                          .weight_out = r->weight_out,
+                          .bias_out = r->bias_out,
+                          .eps = r->eps,
+                          .variance = r->variance};
 }
 
 static nyx_status check_channels(nyx_call *c, const char *const names[], int first,
@@ -275,8 +276,8 @@ static nyx_status cpu_training(nyx_call *c) {
     r.mean = data_of(data.out[1]);
     r.rstd = data_of(data.out[2]);
     if (data.last) {
-      const nyx__batch_norm_last last = as_last(c->ctx, &r);
-      status = nyx__batch_norm_last_forward(&last);
+      const nyx__norm_last last = as_last(c->ctx, &r);
+      status = nyx__norm_last_forward(&last);
     } else {
       run(&r, forward_channels);
     }
@@ -481,8 +482,8 @@ static nyx_status cpu_backward(nyx_call *c) {
     r.weight_out = data_of(data.out[1]);
     r.bias_out = data_of(data.out[2]);
     if (data.last) {
-      const nyx__batch_norm_last last = as_last(c->ctx, &r);
-      status = nyx__batch_norm_last_backward(&last);
+      const nyx__norm_last last = as_last(c->ctx, &r);
+      status = nyx__norm_last_backward(&last);
     } else {
       run(&r, backward_channels);
     }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "../../kernels/cpu/cpu.h"
-#include "../../kernels/cpu/softmax.h"
 #include "../grad/graph.h"
 #include "index.h"
 #include "softmax.h"
@@ -15,6 +14,7 @@
 #define RANGE_WORK 16384 /* elements worth waking a thread for */
 #define CHUNKS 32        /* partial sums of the parameters' gradients, at most */
 #define COLUMNS 4096     /* of them that one task adds up */
+#define PIECE 32768      /* elements of a row read twice before the next ones */
 
 const nyx_norm_kernel *nyx__norm_kernel(nyx_dtype compute) {
   return nyx__cpu_kernels()->norm->type[compute == NYX_FLOAT64];
@@ -174,42 +174,57 @@ static nyx_status read_rows(nyx_context *ctx, const nyx_tensor *x,
   return nyx__error(ctx, NORM_SHAPE, NYX__SHAPE(x), text);
 }
 
-/* One computation over rows of n elements. */
-typedef struct rows_run {
-  const nyx_norm_kernel *kernel;
-  const nyx_softmax_kernel *moments;
-  bool center;
-  double eps;
-  int64_t rows, n, chunk; /* rows per unit */
-  size_t item;
-  const char *x, *weight, *bias, *g;
-  char *y;
-  int64_t units;
-  char *sums;     /* the parameters' partial gradients: weight and bias of each unit */
-  char *total[2]; /* their gradients */
-} rows_run;
+void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute) {
+  r->kernel = nyx__norm_kernel(compute);
+  r->moments = nyx__softmax_kernel(compute);
+  r->item = nyx_dtype_size(compute);
+}
 
-static void row_statistics(const rows_run *r, const char *x, double *mean, double *rstd) {
+/* Chan, Golub, LeVeque: "Algorithms for computing the sample variance", 1983 */
+static double moments(const nyx__norm_rows *r, const char *x, double *mean) {
   double squares;
-  *mean = 0;
-  if (r->center) {
-    r->moments->moments(x, r->n, mean, &squares);
-  } else {
-    squares = r->kernel->squares(x, r->n);
+  r->moments->moments(x, r->n < PIECE ? r->n : PIECE, mean, &squares);
+  for (int64_t from = PIECE; from < r->n; from += PIECE) {
+    int64_t size = r->n - from < PIECE ? r->n - from : PIECE;
+    double piece_mean, piece_squares;
+    r->moments->moments(x + (size_t)from * r->item, size, &piece_mean, &piece_squares);
+    double delta = piece_mean - *mean, all = (double)(from + size);
+    squares += piece_squares + delta * delta * (double)size * (double)from / all;
+    *mean += delta * (double)size / all;
   }
+  return squares;
+}
+
+void nyx__norm_statistics(const nyx__norm_rows *r, const char *x, double *mean,
+                          double *rstd) {
+  *mean = 0;
+  double squares = r->center ? moments(r, x, mean) : r->kernel->squares(x, r->n);
   *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
 }
 
+/* Where among the parameters those of row i are: no division where rows may be short. */
+static size_t group_at(const nyx__norm_rows *r, int64_t i) {
+  return r->groups == 1 ? 0 : (size_t)(i % r->groups * r->n) * r->item;
+}
+
+static const char *of_row(const nyx__norm_rows *r, const char *p, int64_t i) {
+  return p ? p + group_at(r, i) : NULL;
+}
+
 static void forward_rows(void *arg, int64_t begin, int64_t end) {
-  const rows_run *r = arg;
+  const nyx__norm_rows *r = arg;
   size_t bytes = (size_t)r->n * r->item;
   for (int64_t i = begin; i < end; i++) {
     const char *x = r->x + (size_t)i * bytes;
     double mean, rstd;
-    row_statistics(r, x, &mean, &rstd);
-    r->kernel->normalize(x, r->n, mean, rstd, r->weight, r->bias, 0,
-                         r->y + (size_t)i * bytes);
+    nyx__norm_statistics(r, x, &mean, &rstd);
+    r->kernel->normalize(x, r->n, mean, rstd, of_row(r, r->weight, i),
+                         of_row(r, r->bias, i), 0, r->y + (size_t)i * bytes);
   }
+}
+
+void nyx__norm_rows_forward(nyx__norm_rows *r) {
+  nyx_parallel_for(r->rows, RANGE_WORK / (r->n + 1) + 1, forward_rows, r);
 }
 
 static nyx_status infer_rows(nyx_call *c, const nyx_tensor *bias) {
@@ -223,15 +238,10 @@ static nyx_status infer_rows(nyx_call *c, const nyx_tensor *bias) {
   return NYX_OK;
 }
 
-static rows_run start(const nyx__norm_data *data, const nyx_tensor *x, int n, bool center,
-                      double eps) {
-  rows_run r = {.kernel = nyx__norm_kernel(data->dtype),
-                .moments = nyx__softmax_kernel(data->dtype),
-                .center = center,
-                .eps = eps,
-                .rows = 1,
-                .n = 1,
-                .item = nyx_dtype_size(data->dtype)};
+static nyx__norm_rows start(const nyx__norm_data *data, const nyx_tensor *x, int n,
+                            bool center, double eps) {
+  nyx__norm_rows r = {.center = center, .eps = eps, .rows = 1, .n = 1, .groups = 1};
+  nyx__norm_rows_kernels(&r, data->dtype);
   for (int d = 0; d < x->ndim; d++) {
     if (d < x->ndim - n) {
       r.rows *= x->shape[d];
@@ -253,12 +263,12 @@ static nyx_status cpu_rows(nyx_call *c, bool center) {
   NYX_TRY(read_rows(c->ctx, c->in[0], c->in[1], &c->attr[0], &n, sizes));
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, c->n_in, &data));
-  rows_run r = start(&data, data.in[0], n, center, c->attr[1].f);
+  nyx__norm_rows r = start(&data, data.in[0], n, center, c->attr[1].f);
   r.x = data_of(data.in[0]);
   r.weight = data_of(data.in[1]);
   r.bias = center ? data_of(data.in[2]) : NULL;
   r.y = data_of(data.out[0]);
-  nyx_parallel_for(r.rows, RANGE_WORK / (r.n + 1) + 1, forward_rows, &r);
+  nyx__norm_rows_forward(&r);
   return nyx__norm_close(c, &data, NYX_OK);
 }
 
@@ -281,39 +291,39 @@ static nyx_status infer_backward(nyx_call *c) {
 }
 
 /* rstd * (gw - mean(gw) - hat * mean(gw * hat)) */
-static nyx_norm_row gradient_row(const rows_run *r, const char *g, const char *x) {
+static nyx_norm_row gradient_row(const nyx__norm_rows *r, int64_t i) {
+  size_t at = (size_t)(i * r->n) * r->item;
   double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
-  row_statistics(r, x, &mean, &rstd);
-  r->kernel->sums(g, x, r->weight, r->n, mean, &sum, &dot);
+  nyx__norm_statistics(r, r->x + at, &mean, &rstd);
+  r->kernel->sums(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, mean, &sum, &dot);
   return (nyx_norm_row){mean, rstd, -rstd * rstd * rstd * dot / n,
                         r->center ? -rstd * sum / n : 0};
 }
 
 static void backward_rows(void *arg, int64_t begin, int64_t end) {
-  const rows_run *r = arg;
-  size_t bytes = (size_t)r->n * r->item;
+  const nyx__norm_rows *r = arg;
+  size_t bytes = (size_t)r->n * r->item, all = (size_t)r->groups * bytes;
+  int together = r->groups == 1 ? NYX_NORM_ROWS : 1; /* rows of the same parameters */
   for (int64_t unit = begin; unit < end; unit++) {
-    char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * bytes : NULL;
-    char *sum_b = sum_w ? sum_w + bytes : NULL;
     int64_t first = unit * r->chunk;
     int64_t last = first + r->chunk < r->rows ? first + r->chunk : r->rows;
-    for (int64_t i = first; i < last; i += NYX_NORM_ROWS) {
+    for (int64_t i = first; i < last; i += together) {
       nyx_norm_row row[NYX_NORM_ROWS];
-      int count = last - i < NYX_NORM_ROWS ? (int)(last - i) : NYX_NORM_ROWS;
-      size_t at = (size_t)i * bytes;
-      for (int k = 0; k < count; k++)
-        row[k] =
-            gradient_row(r, r->g + at + (size_t)k * bytes, r->x + at + (size_t)k * bytes);
-      r->kernel->backward(r->g + at, r->x + at, r->weight, r->n, count, row, r->y + at,
-                          sum_w, sum_b, i == first);
+      int count = last - i < together ? (int)(last - i) : together;
+      size_t at = (size_t)i * bytes, group = group_at(r, i);
+      char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * all + group : NULL;
+      for (int k = 0; k < count; k++) row[k] = gradient_row(r, i + k);
+      r->kernel->backward(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, count, row,
+                          r->y + at, sum_w, sum_w ? sum_w + all : NULL,
+                          i - first < r->groups);
     }
   }
 }
 
 /* The columns begin..end of weight and bias = the partial sums of all units, in order. */
 static void add_sums(void *arg, int64_t begin, int64_t end) {
-  const rows_run *r = arg;
-  size_t bytes = (size_t)r->n * r->item, at = (size_t)begin * r->item;
+  const nyx__norm_rows *r = arg;
+  size_t bytes = (size_t)(r->groups * r->n) * r->item, at = (size_t)begin * r->item;
   size_t count = (size_t)(end - begin) * r->item;
   for (int part = 0; part < 2; part++) {
     char *to = r->total[part] + at;
@@ -328,33 +338,36 @@ static void add_sums(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+nyx_status nyx__norm_rows_backward(nyx_context *ctx, nyx__norm_rows *r) {
+  int64_t width = r->groups * r->n, samples = r->rows / r->groups;
+  int64_t least = RANGE_WORK / (width + 1) + 1;
+  r->chunk = (samples + CHUNKS - 1) / CHUNKS;
+  if (r->chunk < least) r->chunk = least;
+  r->units = (samples + r->chunk - 1) / r->chunk;
+  r->chunk *= r->groups;
+  size_t bytes = (size_t)r->units * 2 * (size_t)width * r->item;
+  if (r->total[0] && !(r->sums = nyx_memory_alloc(bytes)))
+    return nyx__no_memory(ctx, bytes);
+  nyx_parallel_for(r->units, 1, backward_rows, r);
+  if (r->total[0]) nyx_parallel_for(width, COLUMNS, add_sums, r);
+  nyx_memory_free(r->sums);
+  return NYX_OK;
+}
+
 static nyx_status cpu_backward(nyx_call *c) {
   int n;
   int64_t sizes[NYX_MAX_DIMS];
   NYX_TRY(read_rows(c->ctx, c->in[1], c->in[2], &c->attr[BACK_SHAPE], &n, sizes));
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, 3, &data));
-  rows_run r =
+  nyx__norm_rows r =
       start(&data, data.in[1], n, c->attr[BACK_CENTER].i != 0, c->attr[BACK_EPS].f);
   r.g = data_of(data.in[0]);
   r.x = data_of(data.in[1]);
   r.weight = data_of(data.in[2]);
   r.y = data_of(data.out[0]);
-  r.chunk = (r.rows + CHUNKS - 1) / CHUNKS;
-  int64_t least = RANGE_WORK / (r.n + 1) + 1;
-  if (r.chunk < least) r.chunk = least;
-  r.units = (r.rows + r.chunk - 1) / r.chunk;
-  size_t bytes = (size_t)r.units * 2 * (size_t)r.n * r.item;
-  if (c->n_out > 1 && !(r.sums = nyx_memory_alloc(bytes))) {
-    return nyx__norm_close(c, &data, nyx__no_memory(c->ctx, bytes));
-  }
-  nyx_parallel_for(r.units, 1, backward_rows, &r);
-  if (c->n_out > 1) {
-    for (int k = 0; k < 2; k++) r.total[k] = data_of(data.out[1 + k]);
-    nyx_parallel_for(r.n, COLUMNS, add_sums, &r);
-  }
-  nyx_memory_free(r.sums);
-  return nyx__norm_close(c, &data, NYX_OK);
+  for (int k = 0; c->n_out > 1 && k < 2; k++) r.total[k] = data_of(data.out[1 + k]);
+  return nyx__norm_close(c, &data, nyx__norm_rows_backward(c->ctx, &r));
 }
 
 static const nyx_attr backward_attrs[] = {

@@ -1,8 +1,9 @@
-/* What the normalizations share. Read next: norm.c, batch_norm.c. */
+/* What the normalizations share. Read next: norm.c, batch_norm.c, group_norm.c. */
 #ifndef NYX_OP_NORM_H
 #define NYX_OP_NORM_H
 
 #include "../../kernels/cpu/norm.h"
+#include "../../kernels/cpu/softmax.h"
 #include "../tensor/tensor.h"
 #include "ops.h"
 
@@ -45,18 +46,45 @@ nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) NYX_MUST_
 nyx_status nyx__norm_close(nyx_call *c, nyx__norm_data *data,
                            nyx_status status) NYX_MUST_CHECK;
 
-/* batch_norm_last.c: channels-last images, `rows` places of all of them together. weight
- * and bias may be NULL; variance receives the sums of squares around the mean. */
-typedef struct nyx__batch_norm_last {
+/* norm.c: `rows` rows of n elements, one after the other in memory; `groups` of them make
+ * a sample, and row i has the parameters i % groups of as many times n. Fill in what
+ * comes before `chunk`; the rest is the functions' own. */
+typedef struct nyx__norm_rows {
+  bool center; /* false: the mean is taken as 0 */
+  double eps;
+  int64_t rows, n, groups;
+  const char *x, *weight, *bias, *g; /* weight and bias may be NULL */
+  char *y;                           /* backward: the gradient of x */
+  char *total[2];                    /* of weight and bias; NULL: not wanted */
+  const nyx_norm_kernel *kernel;
+  const nyx_softmax_kernel *moments;
+  size_t item;
+  int64_t chunk, units; /* rows of a unit, which is one thread's */
+  char *sums; /* the parameters' partial gradients: weight and bias of each unit */
+} nyx__norm_rows;
+void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute);
+void nyx__norm_rows_forward(nyx__norm_rows *r);
+nyx_status nyx__norm_rows_backward(nyx_context *ctx, nyx__norm_rows *r) NYX_MUST_CHECK;
+/* Of row x: its mean, and 1 / sqrt(variance + eps). */
+void nyx__norm_statistics(const nyx__norm_rows *r, const char *x, double *mean,
+                          double *rstd);
+
+/* norm_last.c: channels-last images of `places` each, normalized in groups of channels
+ * that follow each other; for batch norm, all places are of one image and every channel
+ * is a group. weight and bias may be NULL. */
+typedef struct nyx__norm_last {
   nyx_context *ctx;
   nyx_dtype dtype;
-  int64_t rows, channels;
-  const char *x, *g, *weight, *bias, *mean_in, *rstd_in;
-  char *y, *mean, *rstd, *weight_out, *bias_out;
-  double eps, *variance;
-} nyx__batch_norm_last;
-nyx_status nyx__batch_norm_last_forward(const nyx__batch_norm_last *b) NYX_MUST_CHECK;
-/* y is the gradient of x. */
-nyx_status nyx__batch_norm_last_backward(const nyx__batch_norm_last *b) NYX_MUST_CHECK;
+  int64_t images, places, channels, groups;
+  const char *x, *g, *weight, *bias;
+  const char *mean_in, *rstd_in; /* of each group of each image; NULL: x's own */
+  char *y;                       /* backward: the gradient of x */
+  char *mean, *rstd;             /* results of the forward pass; NULL: not wanted */
+  double *variance;              /* the sums of squares around the mean; the same */
+  char *weight_out, *bias_out;   /* gradients */
+  double eps;
+} nyx__norm_last;
+nyx_status nyx__norm_last_forward(const nyx__norm_last *b) NYX_MUST_CHECK;
+nyx_status nyx__norm_last_backward(const nyx__norm_last *b) NYX_MUST_CHECK;
 
 #endif

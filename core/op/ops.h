@@ -175,5 +175,6 @@ nyx_status nyx__batch_new_dim(nyx_batch *b); /* its attribute names one of the r
 nyx_status nyx__batch_shape(nyx_batch *b);   /* its first attribute is a shape */
 nyx_status nyx__batch_reduce(nyx_batch *b);  /* dims that may be left out, keepdim */
 nyx_status nyx__batch_images(nyx_batch *b);  /* one input: a batch of images, or one */
+nyx_status nyx__batch_first(nyx_batch *b);   /* one input, its first dimension a batch */
 
 #endif

@@ -141,8 +141,12 @@ nyx_status nyx__batch_fold(nyx_context *ctx, nyx_tensor *t, int64_t parts,
 }
 
 nyx_status nyx__batch_images(nyx_batch *b) {
+  if (b->size > 0 && entry_dims(b) == 3) return nyx__batch_apply(b, b->in, b->attr);
+  return nyx__batch_first(b);
+}
+
+nyx_status nyx__batch_first(nyx_batch *b) {
   if (b->size == 0) return nyx__batch_each(b);
-  if (entry_dims(b) == 3) return nyx__batch_apply(b, b->in, b->attr);
   nyx_tensor *in[NYX_MAX_INPUTS], *folded, *split;
   memcpy(in, b->in, (size_t)b->n_in * sizeof *in);
   for (int i = 1; i < b->n_in; i++)

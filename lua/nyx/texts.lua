@@ -39,6 +39,9 @@ add("nyx.nn", {
     "normalises over the trailing dimensions",
   RMSNorm = "nn.RMSNorm(normalized_shape, {eps, elementwise_affine, dtype}): divides by the " ..
     "root mean square over the trailing dimensions",
+  GroupNorm = "nn.GroupNorm(num_groups, num_channels, {eps, affine, dtype}): normalises groups " ..
+    "of channels of each sample of (batch, channels, ...); as many groups as channels: " ..
+    "instance norm",
   MultiheadAttention = "nn.MultiheadAttention(embed_dim, num_heads, {dropout, bias, kdim, vdim, " ..
     "batch_first, num_kv_heads, rotary, dtype}): attention of several heads between " ..
     "projections; called with (query, key, value, {key_padding_mask, attn_mask, is_causal, " ..

@@ -303,6 +303,9 @@ static void copy_nothing_else(void) {
   takes_little("adaptive_avg_pool2d_backward", &y, 1, adaptive);
   takes_little("batch_norm_training", (nyx_tensor *[]){x, flat, flat}, 3, NULL);
   takes_little("batch_norm_backward", (nyx_tensor *[]){x, x, flat, flat, flat}, 5, NULL);
+  const nyx_value groups[] = {NYX_I(4), NYX_F(1e-5), NYX_I(1)};
+  takes_little("group_norm", (nyx_tensor *[]){x, flat, flat}, 3, groups);
+  takes_little("group_norm_backward", (nyx_tensor *[]){x, x, flat}, 3, groups);
   takes_little("add", (nyx_tensor *[]){x, x}, 2, NULL);
   takes_little("mul", (nyx_tensor *[]){parameter, x}, 2, NULL);
   takes_little("relu", &x, 1, NULL);

@@ -66,6 +66,7 @@ describe("nyx.autocast", function()
       end
       assert.are.equal("float32", (low ^ 2).dtype)
       assert.are.equal("float32", low:layer_norm(nil, nil, { 4 }).dtype)
+      assert.are.equal("float32", low:group_norm({ num_groups = 2 }).dtype)
       local labels = nyx.tensor({ 1, 2, 3, 4 }, { dtype = "int64" })
       assert.are.equal("float32", low:cross_entropy(labels).dtype)
       assert.are.equal("float32", low:sigmoid():binary_cross_entropy(low:sigmoid()).dtype)

@@ -93,6 +93,7 @@ describe("channels-last", function()
       evaluation = function() return nyx.batch_norm(x, nil, nil, c:flatten(),
         c:flatten():exp()) end,
     }
+    ops.group_norm = function() return x:group_norm { num_groups = 3 } end
     for name, op in pairs(ops) do assert.is_true(last(op()), name) end
     assert.is_true((x + x:contiguous()):is_contiguous("channels_last"))
     assert.is_true(nyx.cat({ x, x * 2 }, 1):equal(nyx.cat({ x:contiguous(), x * 2 }, 1)))
@@ -101,6 +102,9 @@ describe("channels-last", function()
     assert.is_true((x:contiguous() * x):equal(x * x))
     x:requires_grad_(true)
     x:sigmoid():mul(x):sum():backward()
+    assert.is_true(last(x.grad))
+    x.grad = nil
+    x:group_norm({ num_groups = 1 }):pow(3):sum():backward()
     assert.is_true(last(x.grad))
   end)
 

@@ -214,6 +214,7 @@ describe("modules", function()
       nn.LayerNorm({ 2, 3 }), nn.RMSNorm(2), nn.Dropout(0.1), nn.Flatten(), nn.Identity(),
       nn.LeakyReLU(0.3), nn.GELU("tanh"), nn.Softmax(1), nn.ReLU(),
       nn.CrossEntropyLoss({ weight = weights, label_smoothing = 0.1 }), nn.HuberLoss({ delta = 2 }),
+      nn.GroupNorm(2, 4, { affine = false }),
     })
     local back = round_trip(all)
     assert.are.equal(tostring(all), tostring(back))

@@ -391,6 +391,49 @@ describe("layers", function()
     assert.are.equal(1, #nn.LayerNorm(4, { bias = false }):parameters())
   end)
 
+  it("GroupNorm follows its formula, as LayerNorm of one group does", function()
+    local layer, x = nn.GroupNorm(2, 4, { dtype = "float64" }), nyx.randn({ 3, 4, 5 }, f64)
+    nyx.no_grad(function()
+      layer.weight:copy_(nyx.randn({ 4 }, f64))
+      layer.bias:copy_(nyx.randn({ 4 }, f64))
+    end)
+    local function formula(t, groups, eps)
+      local rows = t:reshape({ t.shape[1], groups, -1 })
+      local mean = rows:mean(3, true)
+      local hat = (rows - mean) / ((rows - mean):square():mean(3, true) + eps):sqrt()
+      return hat:reshape(t.shape)
+    end
+    local w, b = layer.weight:reshape({ 4, 1 }), layer.bias:reshape({ 4, 1 })
+    local expected = formula(x, 2, 1e-5) * w + b
+    close(flat(expected), layer(x))
+    gradcheck(layer, nyx.randn({ 2, 4, 3 }, f64))
+    gradcheck(nn.GroupNorm(3, 6), nyx.randn({ 2, 6 }, f64))
+    gradcheck(nn.GroupNorm(1, 2), nyx.randn({ 2, 2, 6, 7 }, f64))
+    close(flat(x:layer_norm(nil, nil, { 4, 5 })), x:group_norm { num_groups = 1 })
+    close(flat(formula(x, 4, 0.1)), nn.GroupNorm(4, 4, { affine = false, eps = 0.1 })(x))
+    local state = layer:state_dict()
+    assert.are.same({ { 4 }, { 4 } }, { state.weight.shape, state.bias.shape })
+    local each = nyx.func.vmap(function(t) return layer(t) end)(x:reshape({ 3, 1, 4, 5 }))
+    close(flat(layer(x)), each)
+    assert.are.equal(0, #nn.GroupNorm(2, 4, { affine = false }):parameters())
+    assert.matches("GroupNorm%(2, 4, eps=1e%-05, affine=true%)", tostring(layer))
+  end)
+
+  it("GroupNorm says what does not fit", function()
+    local x = nyx.ones({ 2, 6, 3 })
+    assert.matches("num_groups = 4, expected a divisor of the 6 channels of the input %(2x6x3%)",
+      message_of(x.group_norm, x, { num_groups = 4 }))
+    assert.matches("num_groups = 0", message_of(x.group_norm, x, { num_groups = 0 }))
+    assert.matches("weight.*%(3%).*%(6%)", message_of(x.group_norm, x, nyx.ones({ 3 }),
+      { num_groups = 2 }))
+    assert.matches("the input has shape %(6%), expected %(batch, channels%)",
+      message_of(x.group_norm, nyx.ones({ 6 }), { num_groups = 2 }))
+    assert.matches("nn.GroupNorm: num_groups = 4, expected a divisor of the 6 channels",
+      message_of(nn.GroupNorm, 4, 6))
+    assert.matches("nn.GroupNorm: the input has shape %(2x6x3%), expected %(batch, 4%)",
+      message_of(nn.GroupNorm(2, 4), x))
+  end)
+
   it("Dropout zeroes a share p and scales the rest, in training only", function()
     local x = nyx.ones({ 100, 100 })
     local layer = nn.Dropout(0.3)

@@ -34,6 +34,7 @@ IMAGES = [
     ("x:adaptive_avg_pool2d(2)", lambda x, w: F.adaptive_avg_pool2d(x, 2)),
     ("x:batch_norm(nil, nil, nil, nil, { training = true }) * 2",
      lambda x, w: F.batch_norm(x, None, None, training=True) * 2),
+    ("x:group_norm { num_groups = 1 }:exp()", lambda x, w: F.group_norm(x, 1).exp()),
     ("(x:conv2d(w, nil, { padding = 1 }):batch_norm(nil, nil, nil, nil, { training = true }) + "
      "x:conv2d(w, nil, { padding = 1 })):relu()",
      lambda x, w: (F.batch_norm(F.conv2d(x, w, None, 1, 1), None, None, training=True)

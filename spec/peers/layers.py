@@ -150,6 +150,15 @@ def layer_norm(r):
     return with_state(layer, f"nn.LayerNorm({{{inner}}},{f64(**attrs)})", r.tensor(shape, repeats=False))
 
 
+def group_norm(r):
+    groups, size = r.randint(1, 3), r.randint(1, 3)
+    attrs = dict(eps=r.uniform(1e-4, 0.1), affine=r.chance(0.7))
+    layer = randomised(tnn.GroupNorm(groups, groups * size, **attrs).double(), r)
+    x = r.tensor([r.randint(1, 3), groups * size, r.randint(3, 6), r.randint(1, 6)], repeats=False)
+    return with_state(layer, f"nn.GroupNorm({groups},{groups * size},{f64(**attrs)})", x,
+                      order=2 if attrs["affine"] else 1)  # torch's second gradient needs a weight
+
+
 def embedding(r):
     n, d = r.randint(2, 7), r.randint(1, 4)
     padding = r.randrange(n) if r.chance(0.5) else None
@@ -344,7 +353,7 @@ def pools(r):
 
 LAYERS = {
     "Linear": linear, "Conv2d": conv, "BatchNorm in training": lambda r: batch_norm(r, True),
-    "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "Embedding": embedding,
+    "BatchNorm in evaluation": lambda r: batch_norm(r, False), "LayerNorm": layer_norm, "GroupNorm": group_norm, "Embedding": embedding,
     "SwiGLU": gated("SwiGLU", F.silu), "GEGLU": gated("GEGLU", F.gelu),
     "MultiheadAttention": multihead_attention, "LSTM": recurrent("LSTM"), "GRU": recurrent("GRU"),
     "RNN": recurrent("RNN"), "packed sequences": packed, "recurrent cells": recurrent_cell, "activations": activation, "pooling": pools,

@@ -1,6 +1,8 @@
 """Random calls of the ops that are not elementwise rows: MAKERS, by the op's name; each takes
 random numbers and a dtype and gives a Case. Positions and dimensions count from 0. Read next:
 cases.py, table.py."""
+import math
+
 import torch
 
 from cases import FLOATS, INTS, Case
@@ -677,6 +679,27 @@ def batch_normal(training_op):
     return make
 
 
+def group_normal(r, dtype):
+    groups, size = r.randint(1, 3), r.randint(1, 3)
+    shape = [r.randint(0, 3), groups * size] + [r.choice([1, 2, 3, 7]) for _ in range(r.choice([0, 1, 2, 2, 3]))]
+    if size * math.prod(shape[2:]) < 3:  # two elements, normalized, are 1 and -1: their gradients cancel out
+        shape[2:] = [3, *shape[3:]]
+    if r.chance(0.3):
+        shape[2:] = [r.randint(5, 7), r.randint(5, 7)]
+    x = r.tensor(shape, dtype, repeats=False)
+    if len(shape) == 4 and r.chance(0.5):
+        x = x.contiguous(memory_format=torch.channels_last)
+    inputs = [x]
+    if r.chance(0.7):
+        inputs.append(r.tensor([shape[1]], dtype))
+        if r.chance(0.7):
+            inputs.append(r.tensor([shape[1]], dtype))
+    attrs = {"num_groups": groups}
+    if r.chance(0.5):
+        attrs["eps"] = r.uniform(1e-3, 0.1)
+    return Case(inputs, attrs)
+
+
 def attention(broadcast):
     """`broadcast`: leading dimensions that do, and queries that see nothing, too."""
 
@@ -843,7 +866,7 @@ MAKERS = {
     "max_pool2d": pool, "max_pool2d_with_indices": pool,
     "avg_pool2d": lambda r, d: pool(r, d, True), "adaptive_avg_pool2d": adaptive,
     "layer_norm": normal(True), "rms_norm": normal(False),
-    "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
+    "group_norm": group_normal, "batch_norm": batch_normal(False), "batch_norm_training": batch_normal(True),
     "scaled_dot_product_attention": attention(True), "attention": attention(False),
     "recurrence": recurrence, "rotary": rotary, "glu": glu,
     "embedding": embedding, "cross_entropy": labelled(True), "nll_loss": labelled(False),

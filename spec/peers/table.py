@@ -152,6 +152,12 @@ def rms_norm(x, weight=None, normalized_shape=None, eps=1e-5):
     return F.rms_norm(x, norm_shape(x, weight, normalized_shape), weight, eps)
 
 
+def group_norm(x, weight=None, bias=None, num_groups=None, eps=1e-5):
+    if weight is None:  # torch's has no second gradient then
+        weight = torch.ones(x.shape[1], dtype=x.dtype)
+    return F.group_norm(x, num_groups, weight, bias, eps)
+
+
 def plain(x):
     """A row-major copy: torch's gradients of conv2d and batch_norm are wrong for some strides,
     of dimensions of size 1 and of the weight."""
@@ -390,7 +396,7 @@ PEERS = {
         plain(x), (grad.shape[-3], x.shape[-3] // attrs.get("groups", 1), *kernel_size), plain(grad), **attrs),
     "max_pool2d": F.max_pool2d,
     "max_pool2d_with_indices": lambda x, **attrs: F.max_pool2d(x, return_indices=True, **attrs),
-    "layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
+    "layer_norm": layer_norm, "group_norm": group_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
     "batch_norm_training": batch_norm_training,
     "scaled_dot_product_attention": scaled_dot_product_attention, "attention": attention, "recurrence": recurrence,
     "rotary": rotary, "glu": glu,
@@ -443,7 +449,7 @@ ORDER = {}
 # Bounds that are this much looser, with the reason beside.
 LOOSER = {
     # the gradients of a small batch nearly cancel out
-    ("batch_norm", "float32"): 20, ("batch_norm_training", "float32"): 20, ("layer_norm", "float32"): 20,
+    ("batch_norm", "float32"): 20, ("batch_norm_training", "float32"): 20, ("layer_norm", "float32"): 20, ("group_norm", "float32"): 20,
     # so do those of softmax, a sum of weights times their difference from their mean
     ("attention", "float32"): 20, ("scaled_dot_product_attention", "float32"): 20,
     ("std", "float32"): 20,  # three elements close together: 1 / std^3

@@ -128,6 +128,44 @@ function RMSNorm:extra_repr()
     table.concat(self.normalized_shape, ", "), self.eps, tostring(self.weight ~= nil))
 end
 
+--- Normalises each sample's channels in groups (Wu and He 2018). The input has shape (batch,
+--- channels, ...); with as many groups as channels it is instance norm.
+---@class nyx.nn.GroupNorm: nyx.nn.Module
+local GroupNorm = class("GroupNorm", Module)
+M.GroupNorm = GroupNorm
+
+---@param num_groups integer divides num_channels
+---@param num_channels integer
+---@param options? {eps: number, affine: boolean, dtype: string}
+function GroupNorm:init(num_groups, num_channels, options)
+  options = check.options("nn.GroupNorm", options, "eps affine dtype")
+  self.num_groups = check.integer("nn.GroupNorm", "num_groups", num_groups)
+  self.num_channels = check.integer("nn.GroupNorm", "num_channels", num_channels)
+  self.eps = check.number("nn.GroupNorm", "eps", options.eps or 1e-5, 0)
+  if num_channels % num_groups ~= 0 then
+    check.fail("nn.GroupNorm: num_groups = %d, expected a divisor of the %d channels", num_groups,
+      num_channels)
+  end
+  if options.affine ~= false then
+    local dtype = { dtype = options.dtype }
+    self.weight = Module.Parameter(nyx.ones({ num_channels }, dtype))
+    self.bias = Module.Parameter(nyx.zeros({ num_channels }, dtype))
+  end
+end
+
+function GroupNorm:forward(x)
+  if x:dim() < 2 or x.shape[2] ~= self.num_channels then
+    check.fail("nn.GroupNorm: the input has shape (%s), expected (batch, %d) or (batch, %d, ...)",
+      table.concat(x.shape, "x"), self.num_channels, self.num_channels)
+  end
+  return x:group_norm(self.weight, self.bias, self.num_groups, self.eps)
+end
+
+function GroupNorm:extra_repr()
+  return ("%d, %d, eps=%g, affine=%s"):format(self.num_groups, self.num_channels, self.eps,
+    tostring(self.weight ~= nil))
+end
+
 --- In training, zeroes each element with probability p and scales the others by 1 / (1-p).
 ---@class nyx.nn.Dropout: nyx.nn.Module
 local Dropout = class("Dropout", Module)

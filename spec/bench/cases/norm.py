@@ -7,6 +7,8 @@ from .common import case, integers, values
 
 def both_ways(f, shape, x, *parameters):
     g = values(2, *shape)
+    if x.ndim == 4 and not x.is_contiguous():
+        g = g.contiguous(memory_format=torch.channels_last)
     leaves = (x, *parameters)
     for leaf in leaves:
         leaf.requires_grad_(True)
@@ -57,3 +59,16 @@ def rows(height, width):
 
 rows(4096, 1024)
 rows(512, 32768)
+
+
+def images(name, memory_format, *shape):
+    @case(f"{name}_{'x'.join(map(str, shape))}")
+    def group_norm():
+        weight, bias = values(3, shape[1]), values(4, shape[1])
+        x = values(1, *shape).contiguous(memory_format=memory_format)
+        return both_ways(lambda x: F.group_norm(x, 32, weight, bias), shape, x, weight, bias)
+
+
+for sizes in ((16, 256, 32, 32), (64, 256, 4, 4)):
+    images("group_norm", torch.contiguous_format, *sizes)
+    images("last_group_norm", torch.channels_last, *sizes)
