@@ -163,17 +163,22 @@ local function add(targets, prefix, place)
   end
 end
 
+-- Modules are shared: what is put into one stays.
+local function set(x, k, v)
+  if x ~= nyx.nn then x[k] = v end
+end
+
 local operators = {
   { "index", function(x, k) return x[k] end },
-  { "newindex", function(x, k, v) x[k] = v end },
+  { "newindex", set },
   { "add", function(x, y) return x + y end }, { "sub", function(x, y) return x - y end },
   { "mul", function(x, y) return x * y end }, { "div", function(x, y) return x / y end },
   { "mod", function(x, y) return x % y end }, { "pow", function(x, y) return x ^ y end },
   { "unm", function(x) return -x end }, { "len", function(x) return #x end },
   { "concat", function(x, y) return x .. y end }, { "lt", function(x, y) return x < y end },
   { "eq", function(x, y) return x == y end }, { "tostring", tostring },
-  { "grad", function(x, y) x.grad = y end },
-  { "requires_grad", function(x, y) x.requires_grad = y end },
+  { "grad", function(x, y) set(x, "grad", y) end },
+  { "requires_grad", function(x, y) set(x, "requires_grad", y) end },
 }
 
 -- A layer that was made is also called; an optimiser steps.
