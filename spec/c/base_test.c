@@ -633,6 +633,10 @@ static void cpu_facts(void) {
   CHECK(!cpu->avx2 || cpu->avx);
   CHECK(!cpu->avx512f || cpu->avx2);
   CHECK(!cpu->avx512vnni || cpu->avx512f);
+  nyx_cpu_facts facts;
+  nyx_cpu_get(&facts);
+  CHECK_INT(cpu->fma, strstr(facts.features, " fma") != NULL);
+  CHECK_INT(cpu->amx_tile, strstr(facts.features, " amx-tile") != NULL);
   __builtin_cpu_init();
   CHECK_INT(cpu->sse42, !!__builtin_cpu_supports("sse4.2"));
   CHECK_INT(cpu->avx, !!__builtin_cpu_supports("avx"));
