@@ -83,13 +83,17 @@ static void print_threads(void) {
   nyx_parallel_latency latency;
   static const char *const policies[] = {"none", "local", "interleave"};
   char numa[256];
+  const char *variable = getenv("NYX_THREADS");
+  bool set = variable && *variable;
   nyx_parallel_get(&info);
+  if (info.threads_problem[0]) set = false;
   heading("threads");
   printf("%d of %ld cores%s", info.threads, sysconf(_SC_NPROCESSORS_ONLN),
-         getenv("NYX_THREADS") ? ", set by NYX_THREADS" : "");
+         set ? ", set by NYX_THREADS" : "");
   if (info.allowed[0]) printf("; allowed: %s", info.allowed);
   if (info.quota) printf("; quota of the control group: %d", info.quota);
   printf("; affinity: %s\n", info.affinity);
+  if (info.threads_problem[0]) printf("%-10s %s\n", "", info.threads_problem);
   nyx_parallel_measure(info.threads, &latency);
   heading("");
   printf(

@@ -560,9 +560,24 @@ static void thread_counts(void) {
   setenv("NYX_THREADS", "3", 1);
   CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
   CHECK_INT(nyx_parallel_threads(), 3);
-  setenv("NYX_THREADS", "many", 1); /* not a number: as if it were not set */
-  CHECK_STATUS(nyx_parallel_set_threads(-1), NYX_OK);
+  /* No such numbers: as if it were not set, and said so. */
+  static const char *const bad[] = {"many", "-1", "0", "2x", "257", "99999999999"};
+  nyx_parallel_info info;
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    setenv("NYX_THREADS", bad[i], 1);
+    CHECK_STATUS(nyx_parallel_set_threads(-1), NYX_OK);
+    CHECK_INT(nyx_parallel_threads(), nyx__cpu_info()->cores);
+    nyx_parallel_get(&info);
+    CHECK(strstr(info.threads_problem, bad[i]) != NULL);
+  }
+  CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK); /* which is not ignored */
+  nyx_parallel_get(&info);
+  CHECK_INT(strlen(info.threads_problem), 0);
+  setenv("NYX_THREADS", "", 1);
+  CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
   CHECK_INT(nyx_parallel_threads(), nyx__cpu_info()->cores);
+  nyx_parallel_get(&info);
+  CHECK_INT(strlen(info.threads_problem), 0);
   unsetenv("NYX_THREADS");
   CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK);
 }
