@@ -64,7 +64,11 @@ install() {
   if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
     say "These packages are missing, and there is no sudo to install them. As root:"
     say "  apt-get install $missing"
-    exit 1
+    for package in $missing; do
+      case " $apt_needed " in *" $package "*) say "Nyx needs $package"; exit 1 ;; esac
+    done
+    say "going on without them"
+    return 0
   fi
   say "installing: $missing"
   export DEBIAN_FRONTEND=noninteractive
