@@ -42,7 +42,7 @@ function(nyx_kernels path)
   add_library(nyx_kernels_${path} OBJECT ${kernel_sources})
   target_compile_definitions(nyx_kernels_${path} PRIVATE NYX_CPU_PATH=${path})
   target_compile_options(nyx_kernels_${path} PRIVATE
-    $<IF:$<CONFIG:Debug>,-O1,-O3> -fno-trapping-math -fno-math-errno
+    $<IF:$<CONFIG:Debug>,${NYX_DEBUG_LEVEL},-O3> -fno-trapping-math -fno-math-errno
     -ffp-contract=fast -fwrapv -Wno-psabi
     $<$<NOT:$<CONFIG:Debug>>:-fno-asynchronous-unwind-tables> ${ARGN})
   target_link_libraries(nyx_kernels_${path} PRIVATE nyx_internal)

@@ -18,7 +18,8 @@ target_compile_options(nyx_flags INTERFACE
 
 # Debug builds run the whole suite under sanitizers, so they optimise a little, and know
 # functions and lines but no variables, which takes half as long to compile.
-set(CMAKE_C_FLAGS_DEBUG "-g1 -O1 -fno-omit-frame-pointer")
+set(NYX_DEBUG_LEVEL -O1 CACHE STRING "How far Debug builds optimise, kernels too")
+set(CMAKE_C_FLAGS_DEBUG "-g1 ${NYX_DEBUG_LEVEL} -fno-omit-frame-pointer")
 
 if(NYX_SANITIZE)
   target_compile_options(nyx_flags INTERFACE -fsanitize=${NYX_SANITIZE}

@@ -2,20 +2,28 @@
 # one Lua named by NYX_ROCK_LUA. LuaRocks moves lib/ and lua/ of the prefix to where that
 # Lua looks, <tree>/lib/lua/5.4 and <tree>/share/lua/5.4; the rest stays in the rock's own
 # folder, <tree>/lib/luarocks/rocks-5.4/nyx/scm-1, where extension rocks find it.
-execute_process(COMMAND ${NYX_ROCK_LUA} -e "io.write(_VERSION:match '%d%.%d')"
-                OUTPUT_VARIABLE rock_version RESULT_VARIABLE failed)
+execute_process(COMMAND ${NYX_ROCK_LUA} -e "io.write(_VERSION, jit and ' jit' or '')"
+                OUTPUT_VARIABLE rock_lua RESULT_VARIABLE failed)
 if(failed)
   message(FATAL_ERROR "NYX_ROCK_LUA: '${NYX_ROCK_LUA}' does not run")
 endif()
-if(rock_version STREQUAL "5.1")
-  set(module nyx_luajit)
-  set(package luajit)
-else()
+if(rock_lua STREQUAL "Lua 5.4")
+  set(rock_version 5.4)
   set(module nyx_lua54)
-  set(package lua5.4)
+  set(package liblua5.4-dev)
+elseif(rock_lua STREQUAL "Lua 5.1 jit")
+  set(rock_version 5.1)
+  set(module nyx_luajit)
+  set(package libluajit-5.1-dev)
+else()
+  # LuaRocks takes Lua 5.1 unless told otherwise on Debian 12.
+  message(FATAL_ERROR "Nyx works with Lua 5.4 and LuaJIT; '${NYX_ROCK_LUA}' is ${rock_lua}. "
+    "Choose one:\n"
+    "  luarocks --lua-version=5.4 make rocks/nyx-scm-1.rockspec\n"
+    "  luarocks --lua-version=5.1 make rocks/nyx-scm-1.rockspec LUA=$(command -v luajit)\n")
 endif()
 if(NOT TARGET ${module})
-  message(FATAL_ERROR "the rock for Lua ${rock_version} needs the headers of ${package}")
+  message(FATAL_ERROR "the rock for ${rock_lua} needs its headers (package ${package})")
 endif()
 add_custom_target(rock DEPENDS ${module} nyx_shared)
 

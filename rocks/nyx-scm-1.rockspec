@@ -1,5 +1,6 @@
 -- Nyx through LuaRocks, from the root of a clone:
 --   luarocks --lua-version=5.4 make rocks/nyx-scm-1.rockspec
+--   luarocks --lua-version=5.1 make rocks/nyx-scm-1.rockspec LUA=$(command -v luajit)
 -- What goes where is in cmake/rock.cmake.
 rockspec_format = "3.0"
 package = "nyx"
@@ -12,7 +13,7 @@ description = {
   license = "MIT",
 }
 supported_platforms = { "unix" }
-dependencies = { "lua >= 5.1, < 5.5" } -- 5.4, or LuaJIT as 5.1
+dependencies = { "lua >= 5.1, < 5.5" } -- of these 5.4, and LuaJIT as 5.1; others are refused
 build = {
   type = "command",
   build_command = [[cmake -S . -B build/rock -DCMAKE_BUILD_TYPE=Release -DNYX_TESTS=OFF ]] ..

@@ -149,6 +149,14 @@ suite_dev() {
 }
 # Data races.
 suite_tsan() { c_jobs tsan tsan "$sanitized"; }
+# The other compiler: whatever it warns of, and the quicker C tests. The rest by hand, with
+# ctest --preset clang.
+clang_tests="arrange base dtype elementwise elementwise_int32 gemv grad header norm"
+suite_clang() {
+  local test
+  command -v clang >/dev/null || return 0
+  for test in $clang_tests; do c_jobs clang clang "" "$test"; done
+}
 # Programs of their own.
 suite_repl() { lua_jobs repl build/release/bin/nyx "" spec/repl/*_spec.lua; }
 suite_embed() { lua_jobs embed build/release/bin/nyx "" spec/embed/*_spec.lua; }
@@ -168,11 +176,12 @@ suite_style() {
   echo "style|run|demo|./bootstrap.sh demo"
 }
 
-all_suites="c lua luajit cpu dev tsan repl embed rocks peers examples"
+all_suites="c lua luajit cpu dev tsan clang repl embed rocks peers examples"
 presets_of() { # what a suite needs built
   case $1 in
     dev) echo dev ;;
     tsan) echo tsan ;;
+    clang) ! command -v clang >/dev/null || echo clang ;;
     style) ;;
     embed) echo release tsan ;;
     *) echo release ;;

@@ -15,32 +15,6 @@ static void heading(const char *name) {
   printf("%-10s ", name);
 }
 
-/* The extensions that decide which kernels run, and those that later kernels may use. */
-static void print_features(void) {
-  heading("features");
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-  int n = 0;
-#define FEATURE(name)                                                                    \
-  if (__builtin_cpu_supports(name)) printf("%s%s", n++ ? " " : "", name)
-  FEATURE("sse4.2");
-  FEATURE("avx");
-  FEATURE("avx2");
-  FEATURE("fma");
-  FEATURE("avx512f");
-  FEATURE("avx512bw");
-  FEATURE("avx512dq");
-  FEATURE("avx512vl");
-  FEATURE("avx512vnni");
-  FEATURE("avx512bf16");
-  FEATURE("amx-tile");
-#undef FEATURE
-  puts(n ? "" : "none beyond the baseline");
-#else
-  puts("those of the baseline");
-#endif
-}
-
 /* Bytes with a unit, or "unknown". */
 static const char *size_text(size_t bytes, char out[24]) {
   if (bytes == 0) return "unknown";
@@ -50,10 +24,12 @@ static const char *size_text(size_t bytes, char out[24]) {
   return out;
 }
 
-static void print_caches(void) {
+static void print_facts(void) {
   nyx_cpu_facts facts;
   char text[3][24];
   nyx_cpu_get(&facts);
+  heading("features");
+  puts(facts.features[0] ? facts.features : "none beyond the baseline");
   heading("caches");
   printf("%s and %s for each core, %s shared; lines of %zu bytes\n",
          size_text(facts.l1, text[0]), size_text(facts.l2, text[1]),
@@ -95,8 +71,7 @@ static void print_cpu(nyx_context *ctx) {
   if (nyx_device_find(ctx, "cpu", &cpu) == NYX_OK)
     printf(" (%s)", nyx_device_describe(cpu));
   putchar('\n');
-  print_features();
-  print_caches();
+  print_facts();
   heading("products");
   printf("bfloat16 by %s, float16 by %s, int8 by %s\n", nyx_cpu_unit(NYX_BFLOAT16),
          nyx_cpu_unit(NYX_FLOAT16), nyx_cpu_unit(NYX_INT8));
@@ -108,13 +83,17 @@ static void print_threads(void) {
   nyx_parallel_latency latency;
   static const char *const policies[] = {"none", "local", "interleave"};
   char numa[256];
+  const char *variable = getenv("NYX_THREADS");
+  bool set = variable && *variable;
   nyx_parallel_get(&info);
+  if (info.threads_problem[0]) set = false;
   heading("threads");
   printf("%d of %ld cores%s", info.threads, sysconf(_SC_NPROCESSORS_ONLN),
-         getenv("NYX_THREADS") ? ", set by NYX_THREADS" : "");
+         set ? ", set by NYX_THREADS" : "");
   if (info.allowed[0]) printf("; allowed: %s", info.allowed);
   if (info.quota) printf("; quota of the control group: %d", info.quota);
   printf("; affinity: %s\n", info.affinity);
+  if (info.threads_problem[0]) printf("%-10s %s\n", "", info.threads_problem);
   nyx_parallel_measure(info.threads, &latency);
   heading("");
   printf(

@@ -177,8 +177,16 @@ static void add_history(const char *line) {
   history(history_list, &event, H_ENTER, line);
 }
 
+/* libedit drops keys that the locale has no characters for. Containers have none, or name
+ * one that is not installed. */
+static void choose_characters(void) {
+  const char *locale = setlocale(LC_CTYPE, "");
+  if (locale && strcmp(locale, "C") != 0 && strcmp(locale, "POSIX") != 0) return;
+  setlocale(LC_CTYPE, "C.UTF-8"); /* where the system has it */
+}
+
 bool nyx__edit_open(lua_State *L) {
-  setlocale(LC_CTYPE, "");
+  choose_characters();
   editor = el_init("nyx", stdin, stdout, stderr);
   if (editor == NULL) return false;
   state = L;

@@ -166,9 +166,11 @@ static void warn_of_settings(const char *program) {
     nyx_memory_numa(problem, sizeof problem);
     if (problem[0]) fprintf(stderr, "%s: %s\n", program, problem);
   }
-  if (getenv("NYX_AFFINITY")) {
+  if (getenv("NYX_AFFINITY") || getenv("NYX_THREADS")) {
     nyx_parallel_info info;
     nyx_parallel_get(&info);
+    if (info.threads_problem[0])
+      fprintf(stderr, "%s: %s\n", program, info.threads_problem);
     if (info.problem[0]) fprintf(stderr, "%s: %s\n", program, info.problem);
   }
 }

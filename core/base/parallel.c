@@ -265,14 +265,18 @@ static __attribute__((destructor)) void stop_at_unload(void) {
 
 /* Settings */
 
-static int default_threads(void) {
+/* What NYX_THREADS says; 0 where it says nothing, -1 where it is no such number. */
+static int environment_threads(void) {
   const char *text = getenv("NYX_THREADS");
-  if (text) {
-    char *end;
-    long n = strtol(text, &end, 10);
-    if (end != text && *end == '\0' && n >= 1)
-      return n < MAX_THREADS ? (int)n : MAX_THREADS;
-  }
+  if (!text || !*text) return 0;
+  char *end;
+  long n = strtol(text, &end, 10);
+  return *end == '\0' && n >= 1 && n <= MAX_THREADS ? (int)n : -1;
+}
+
+static int default_threads(void) {
+  int n = environment_threads();
+  if (n > 0) return n;
   pthread_once(&environment, read_environment);
   if (placed.listed) return placed.count;
   int cores = nyx__cpu_info()->cores;
@@ -369,6 +373,10 @@ void nyx_parallel_get(nyx_parallel_info *out) {
   if (!inside) pthread_mutex_lock(&pool.owner);
   strcpy(out->affinity, placed.text);
   strcpy(out->problem, affinity_problem);
+  if (!chosen_threads && environment_threads() < 0)
+    snprintf(out->threads_problem, sizeof out->threads_problem,
+             "NYX_THREADS: '%.60s', expected a whole number from 1 to %d",
+             getenv("NYX_THREADS"), MAX_THREADS);
   if (!inside) pthread_mutex_unlock(&pool.owner);
 }
 

@@ -639,7 +639,7 @@ static nyx_status give_all(nyx_backward *b, const nyx__recurrence *r, bool recor
 
 nyx_status nyx__recurrence_gradient(nyx_backward *b) {
   nyx__recurrence r = {.ctx = b->ctx};
-  results d = {NULL};
+  results d = {0};
   NYX_TRY(nyx__recurrence_mode(b->ctx, b->attr[NYX__REC_MODE].s, &r.cell));
   const int64_t *shape = b->out_spec[NYX__REC_Y].shape;
   r.dtype = nyx__compute_dtype(b->out_spec[NYX__REC_Y].dtype);

@@ -560,9 +560,24 @@ static void thread_counts(void) {
   setenv("NYX_THREADS", "3", 1);
   CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
   CHECK_INT(nyx_parallel_threads(), 3);
-  setenv("NYX_THREADS", "many", 1); /* not a number: as if it were not set */
-  CHECK_STATUS(nyx_parallel_set_threads(-1), NYX_OK);
+  /* No such numbers: as if it were not set, and said so. */
+  static const char *const bad[] = {"many", "-1", "0", "2x", "257", "99999999999"};
+  nyx_parallel_info info;
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    setenv("NYX_THREADS", bad[i], 1);
+    CHECK_STATUS(nyx_parallel_set_threads(-1), NYX_OK);
+    CHECK_INT(nyx_parallel_threads(), nyx__cpu_info()->cores);
+    nyx_parallel_get(&info);
+    CHECK(strstr(info.threads_problem, bad[i]) != NULL);
+  }
+  CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK); /* which is not ignored */
+  nyx_parallel_get(&info);
+  CHECK_INT(strlen(info.threads_problem), 0);
+  setenv("NYX_THREADS", "", 1);
+  CHECK_STATUS(nyx_parallel_set_threads(0), NYX_OK);
   CHECK_INT(nyx_parallel_threads(), nyx__cpu_info()->cores);
+  nyx_parallel_get(&info);
+  CHECK_INT(strlen(info.threads_problem), 0);
   unsetenv("NYX_THREADS");
   CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK);
 }
@@ -633,6 +648,10 @@ static void cpu_facts(void) {
   CHECK(!cpu->avx2 || cpu->avx);
   CHECK(!cpu->avx512f || cpu->avx2);
   CHECK(!cpu->avx512vnni || cpu->avx512f);
+  nyx_cpu_facts facts;
+  nyx_cpu_get(&facts);
+  CHECK_INT(cpu->fma, strstr(facts.features, " fma") != NULL);
+  CHECK_INT(cpu->amx_tile, strstr(facts.features, " amx-tile") != NULL);
   __builtin_cpu_init();
   CHECK_INT(cpu->sse42, !!__builtin_cpu_supports("sse4.2"));
   CHECK_INT(cpu->avx, !!__builtin_cpu_supports("avx"));

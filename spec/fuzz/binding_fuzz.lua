@@ -147,7 +147,7 @@ end
 local left_out = { set_home = true, set_index = true, set_num_threads = true, memory_limit = true,
   memory_fail_after = true, set_default_dtype = true, set_grad_enabled = true, save = true,
   help = true, devices = true, memory_reset_peak = true, interrupt = true, fail = true,
-  find = true, register = true, progress = true, show = true }
+  find = true, register = true, progress = true, show = true, tune = true }
 
 local function add(targets, prefix, place)
   local names = {}
@@ -163,17 +163,22 @@ local function add(targets, prefix, place)
   end
 end
 
+-- Modules are shared: what is put into one stays.
+local function set(x, k, v)
+  if x ~= nyx.nn then x[k] = v end
+end
+
 local operators = {
   { "index", function(x, k) return x[k] end },
-  { "newindex", function(x, k, v) x[k] = v end },
+  { "newindex", set },
   { "add", function(x, y) return x + y end }, { "sub", function(x, y) return x - y end },
   { "mul", function(x, y) return x * y end }, { "div", function(x, y) return x / y end },
   { "mod", function(x, y) return x % y end }, { "pow", function(x, y) return x ^ y end },
   { "unm", function(x) return -x end }, { "len", function(x) return #x end },
   { "concat", function(x, y) return x .. y end }, { "lt", function(x, y) return x < y end },
   { "eq", function(x, y) return x == y end }, { "tostring", tostring },
-  { "grad", function(x, y) x.grad = y end },
-  { "requires_grad", function(x, y) x.requires_grad = y end },
+  { "grad", function(x, y) set(x, "grad", y) end },
+  { "requires_grad", function(x, y) set(x, "requires_grad", y) end },
 }
 
 -- A layer that was made is also called; an optimiser steps.
@@ -291,6 +296,7 @@ end
 function M.run(seed, enough)
   local targets, failures, case = targets_of(), {}, 1
   nyx.ones(1, { requires_grad = true }):register_hook(print) -- opens what is opened once
+  nyx.tune(false) -- which would open a file of this machine in the midst
   local live = live_bytes()
   local limit = nyx.memory_limit(live + 256 * 1024 * 1024)
   state = seed % 2147483646 + 1

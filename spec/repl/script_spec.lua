@@ -196,6 +196,13 @@ error "another"]]
     out = run "NYX_AFFINITY=everywhere NYX_NUMA=far $NYX --doctor"
     assert.matches("\n +NYX_AFFINITY: affinity: 'everywhere', expected none, compact", out)
     assert.matches("\n +NYX_NUMA: 'far', expected none, local or interleave", out)
+    local default = run("$NYX" .. show)
+    out, err = run("NYX_THREADS=99999999999 $NYX" .. show)
+    assert.are.equal(default, out)
+    assert.matches("NYX_THREADS: '99999999999', expected a whole number from 1 to 256", err, 1,
+      true)
+    out = run "NYX_THREADS=-1 $NYX --doctor"
+    assert.matches("\n +NYX_THREADS: '%-1', expected a whole number", out)
     out = run [[NYX_NUMA=interleave $NYX -e "print(require('nyx').get_numa())"]]
     assert.is_truthy(out == "interleave\n" or out == "none\n")
   end)

@@ -285,9 +285,12 @@ send \x04
   end)
 
   it("takes characters of all languages", function()
-    talk("prompt\nsend s = 'größe 日本'\\n\nexpect 日本\nprompt\nsend #s\\n\n" ..
-      "expect 14\nprompt\nsend \\x04\n",
-      "TERM=xterm NYX_HISTORY=/dev/null LC_ALL=C.UTF-8")
+    -- Also where the locale has none of them, or is not installed.
+    for _, locale in ipairs { "C.UTF-8", "C", "POSIX", "xx_XX.UTF-8", "" } do
+      talk("prompt\nsend s = 'größe 日本'\\n\nexpect 日本\nprompt\nsend #s\\n\n" ..
+        "expect 14\nprompt\nsend \\x04\n",
+        "TERM=xterm NYX_HISTORY=/dev/null LANG= LC_CTYPE= LC_ALL=" .. locale)
+    end
   end)
 
   it("survives a terminal that changes its size", function()

@@ -59,6 +59,20 @@ describe("the rocks", function()
     shell.run(("rm -r '%s' '%s/rocks/nyx-example/build'"):format(tree, root))
   end)
 
+  it("refuse a Lua that Nyx does not work with, and say which it does", function()
+    local lua = tree .. "/lua"
+    for _, version in ipairs { "Lua 5.1", "Lua 5.3" } do
+      shell.write(lua, "#!/bin/sh\necho -n '" .. version .. "'\n")
+      local code, output = shell.run(("cd '%s' && chmod +x '%s' && luarocks --lua-version=5.4 "
+        .. "--tree='%s/other' make --deps-mode=none rocks/nyx-scm-1.rockspec LUA='%s'"):format(
+        root, lua, tree, lua))
+      output = output:gsub("%s+", " ")
+      assert.not_equal(0, code)
+      assert.is_truthy(output:find("/lua' is " .. version .. ".", 1, true), output)
+      assert.is_truthy(output:find("luarocks --lua-version=5.4 make", 1, true), output)
+    end
+  end)
+
   it("give stock Lua tensors", function()
     assert.equal("10.0\n", run [[
       local nyx = require "nyx"

@@ -1,6 +1,8 @@
 /* What the CPU has, and how the products use it, for people: nyx.cpu_info, --doctor. Read
  * next: core/base/cpu.c, kernels/cpu/gemm.c. */
 #include <nyx/device.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../../../kernels/cpu/cpu.h"
@@ -24,9 +26,39 @@ static int vector_registers(void) {
 #endif
 }
 
+/* The extensions that decide which kernels run, and those that later ones may use. */
+static pthread_once_t named = PTHREAD_ONCE_INIT;
+static char features[128];
+
+static void name_features(void) {
+  const nyx_cpu_info *cpu = nyx__cpu_info();
+  const struct {
+    bool has;
+    const char *name;
+  } all[] = {{cpu->sse42, "sse4.2"},
+             {cpu->avx, "avx"},
+             {cpu->avx2, "avx2"},
+             {cpu->fma, "fma"},
+             {cpu->avxvnni, "avxvnni"},
+             {cpu->avx512f, "avx512f"},
+             {cpu->avx512bw, "avx512bw"},
+             {cpu->avx512dq, "avx512dq"},
+             {cpu->avx512vl, "avx512vl"},
+             {cpu->avx512vnni, "avx512vnni"},
+             {cpu->avx512bf16, "avx512bf16"},
+             {cpu->amx_tile, "amx-tile"}};
+  size_t length = 0;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (all[i].has)
+      length += (size_t)snprintf(features + length, sizeof features - length, "%s%s",
+                                 length ? " " : "", all[i].name);
+}
+
 void nyx_cpu_get(nyx_cpu_facts *out) {
   const nyx_cpu_info *cpu = nyx__cpu_info();
+  pthread_once(&named, name_features);
   *out = (nyx_cpu_facts){.name = cpu->brand,
+                         .features = features,
                          .cores = cpu->cores,
                          .line = cpu->line,
                          .l1 = cpu->l1d,

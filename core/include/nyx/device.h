@@ -27,6 +27,7 @@ NYX_API const char *nyx_blas_describe(void);
  */
 typedef struct nyx_cpu_facts {
   const char *name;        /* "AMD EPYC 9B45"; "" when unknown */
+  const char *features;    /* instruction sets beyond the baseline: "avx2 fma"; or "" */
   int cores;               /* this process may use, by affinity and cgroup */
   size_t line, l1, l2, l3; /* bytes: of a line, of the data caches; l3 is shared */
   int vector_bytes;        /* of the path in use */
