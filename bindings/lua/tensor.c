@@ -462,8 +462,10 @@ static void read_target(lua_State *L, nyx__lua *s, int index, target *to) {
     to->dtype = nyx_tensor_dtype(nyx__lua_check(L, s, index, "to"));
     to->device = nyx_tensor_device(like->t);
   } else if (lua_type(L, index) == LUA_TSTRING) {
-    if (!nyx_dtype_find(lua_tostring(L, index), &to->dtype))
-      to->device = nyx__lua_device(L, s, index, "to");
+    const char *name = lua_tostring(L, index);
+    if (!nyx_dtype_find(name, &to->dtype) &&
+        nyx_device_find(s->ctx, name, &to->device) != NYX_OK)
+      nyx__lua_fail(L, "to: '%.40s' is no dtype; %s", name, nyx_context_error(s->ctx));
   } else if (lua_type(L, index) == LUA_TTABLE) {
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
       const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
