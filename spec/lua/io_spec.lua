@@ -351,6 +351,21 @@ describe("damaged and hostile files", function()
     refused(file_of('{"__metadata__":{"nyx":1}}'), "metadata")
   end)
 
+  it("with zero bytes and raw control characters in JSON are refused", function()
+    local eight = ("x"):rep(8)
+    -- An escaped backslash, then "u0000".
+    assert.is_table(nyx.load(file_of('{"a\\\\u0000":' .. good .. "}", eight)))
+    refused(file_of('{"a\\u0000b":' .. good .. "}", eight), "a zero byte")
+    refused(file_of('{"a\\u0000b":' .. good .. ',"a\\u0000c":' .. good .. "}", eight), "a zero byte")
+    refused(file_of(entry('{"dtype":"F32\\u0000zz","shape":[2],"data_offsets":[0,8]}'), eight),
+      "a zero byte")
+    refused(file_of('{"a\0b":' .. good .. "}", eight), "control character that is not escaped")
+    refused(file_of('{"a\nb":' .. good .. "}", eight), "control character that is not escaped")
+    refused(file_of('{"a":\0' .. good .. "}", eight), "control character stands between")
+    refused(file_of('{"a":\1' .. good .. "}", eight), "control character stands between")
+    assert.is_table(nyx.load(file_of('{"a":\r\n\t ' .. good .. "}", eight)))
+  end)
+
   it("with impossible tensors are refused", function()
     local eight = ("x"):rep(8)
     assert.is_table(nyx.load(file_of(entry(good), eight)))
