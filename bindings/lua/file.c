@@ -3,9 +3,12 @@
  * wrong gives nil and a message. Read next: lua/nyx/io/init.lua,
  * json.c. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef NYX_HAVE_ZLIB
@@ -91,6 +94,55 @@ static int write_tensor(lua_State *L) {
 static int sync_file(lua_State *L) {
   FILE *f = check_stream(L, 1);
   if (fflush(f) != 0 || (fsync(fileno(f)) != 0 && errno != EINVAL))
+    return failure(L, strerror(errno));
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static const char *kind_of(mode_t mode) {
+  return S_ISDIR(mode)    ? "a directory"
+         : S_ISFIFO(mode) ? "a pipe"
+         : S_ISSOCK(mode) ? "a socket"
+                          : "a device";
+}
+
+/* file_kind(path): "a regular file", "a directory", "a pipe" ...; nil where there is
+ * nothing. */
+static int file_kind(lua_State *L) {
+  struct stat about;
+  if (stat(luaL_checkstring(L, 1), &about) != 0) return failure(L, strerror(errno));
+  lua_pushstring(L, S_ISREG(about.st_mode) ? "a regular file" : kind_of(about.st_mode));
+  return 1;
+}
+
+/* save_target(path): the file that a new one may take the place of, links followed, and
+ * its mode where it exists; nil and a message where it is something else than a file. */
+static int save_target(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  struct stat about;
+  char real[PATH_MAX];
+  if (stat(path, &about) != 0) {
+    if (lstat(path, &about) == 0 && S_ISLNK(about.st_mode))
+      return failure(L, "it is a link that leads to no file; remove it or mend it");
+    lua_pushvalue(L, 1); /* a new file, or the system says what is wrong */
+    return 1;
+  }
+  if (!S_ISREG(about.st_mode)) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "it is %s, expected a regular file or a new name",
+                    kind_of(about.st_mode));
+    return 2;
+  }
+  if (!realpath(path, real)) return failure(L, strerror(errno));
+  lua_pushstring(L, real);
+  lua_pushinteger(L, (lua_Integer)(about.st_mode & 0777));
+  return 2;
+}
+
+/* set_mode(path, mode) */
+static int set_mode(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  if (chmod(path, (mode_t)luaL_checkinteger(L, 2)) != 0)
     return failure(L, strerror(errno));
   lua_pushboolean(L, 1);
   return 1;
@@ -301,8 +353,15 @@ static int monotonic(lua_State *L) {
 }
 
 const luaL_Reg nyx__lua_file_functions[] = {
-    {"read_tensor", read_tensor}, {"write_tensor", write_tensor},
-    {"sync_file", sync_file},     {"decode", decode},
-    {"gunzip", gunzip},           {"terminal", terminal},
-    {"clock", monotonic},         {NULL, NULL},
+    {"read_tensor", read_tensor},
+    {"write_tensor", write_tensor},
+    {"sync_file", sync_file},
+    {"file_kind", file_kind},
+    {"save_target", save_target},
+    {"set_mode", set_mode},
+    {"decode", decode},
+    {"gunzip", gunzip},
+    {"terminal", terminal},
+    {"clock", monotonic},
+    {NULL, NULL},
 };
