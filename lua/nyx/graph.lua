@@ -189,7 +189,8 @@ local function draw(program, kind, text, path)
     local ok, reason = write(source, text)
     if not ok then return nil, reason end
     local function file(name) return shell(name:sub(1, 1) == "-" and "./" .. name or name) end
-    local message, status = run(("%s -T%s %s -o %s"):format(program, kind, file(source), file(made)))
+    local message, status = run(("%s -T%s %s -o %s"):format(program, kind, file(source),
+      file(made)))
     os.remove(source)
     if status == 0 and out:seek("end") > 0 then return true end
     return nil, "dot could not make it: " .. message

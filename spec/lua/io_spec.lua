@@ -402,7 +402,8 @@ describe("damaged and hostile files", function()
     -- An escaped backslash, then "u0000".
     assert.is_table(nyx.load(file_of('{"a\\\\u0000":' .. good .. "}", eight)))
     refused(file_of('{"a\\u0000b":' .. good .. "}", eight), "a zero byte")
-    refused(file_of('{"a\\u0000b":' .. good .. ',"a\\u0000c":' .. good .. "}", eight), "a zero byte")
+    refused(file_of('{"a\\u0000b":' .. good .. ',"a\\u0000c":' .. good .. "}", eight),
+      "a zero byte")
     refused(file_of(entry('{"dtype":"F32\\u0000zz","shape":[2],"data_offsets":[0,8]}'), eight),
       "a zero byte")
     refused(file_of('{"a\0b":' .. good .. "}", eight), "control character that is not escaped")

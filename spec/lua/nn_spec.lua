@@ -119,16 +119,16 @@ describe("nn.Module", function()
   it("is as it was where to(...) fails half-way", function()
     local net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     local before = {}
-    for name, tensor in net:named_parameters() do before[name] = tensor end
+    for name, parameter in net:named_parameters() do before[name] = parameter end
     -- Room for the first layer's 33 KB in float64, not for the second's.
     local limit = nyx.memory_limit(nyx.memory().live + 50000)
     local ok, message = pcall(net.to, net, "float64")
     nyx.memory_limit(limit)
     assert.is_false(ok)
     assert.matches("memory limit", message)
-    for name, tensor in net:named_parameters() do
-      assert.is_true(rawequal(before[name], tensor), name)
-      assert.are.equal("float32", tensor.dtype)
+    for name, parameter in net:named_parameters() do
+      assert.is_true(rawequal(before[name], parameter), name)
+      assert.are.equal("float32", parameter.dtype)
     end
   end)
 
