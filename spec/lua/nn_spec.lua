@@ -120,6 +120,8 @@ describe("nn.Module", function()
     local net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     local before = {}
     for name, parameter in net:named_parameters() do before[name] = parameter end
+    collectgarbage()
+    collectgarbage()
     -- Room for the first layer's 33 KB in float64, not for the second's.
     local limit = nyx.memory_limit(nyx.memory().live + 50000)
     local ok, message = pcall(net.to, net, "float64")
