@@ -21,21 +21,22 @@ TEXT
 #   a compiler, cmake, ninja, pkg-config, Lua 5.4   needed
 #   libedit      line editing in the REPL           OpenBLAS  fast matrix products
 #   zlib         compressed data sets               cJSON     nyx.save and nyx.load
+#   libzip       .npz files of NumPy
 #   LuaJIT       its module, and the specs under it
 #   busted, luarocks, PoCL (OpenCL on the CPU), Graphviz      for the tests
 #   clang                                           for the tests, as the other compiler
 #   luacheck, clang-format                          for .ci/run
 apt_needed="build-essential cmake ninja-build pkg-config liblua5.4-dev lua5.4"
-apt_wanted="libedit-dev libopenblas0-pthread libluajit-5.1-dev luajit zlib1g-dev libcjson-dev"
+apt_wanted="libedit-dev libopenblas0-pthread libluajit-5.1-dev luajit zlib1g-dev libcjson-dev libzip-dev"
 apt_tests="lua-busted luarocks lua-check clang clang-format pocl-opencl-icd ocl-icd-libopencl1 graphviz"
 
 # For other systems: the command to type, by package manager.
 other_systems() {
   cat <<'TEXT'
-dnf     sudo dnf install gcc make cmake ninja-build pkgconf lua lua-devel libedit-devel zlib-devel cjson-devel openblas luajit luajit-devel luarocks clang clang-tools-extra pocl graphviz
-pacman  sudo pacman -S --needed base-devel cmake ninja lua luajit libedit openblas zlib cjson luarocks clang pocl graphviz
-zypper  sudo zypper install gcc make cmake ninja pkgconf lua54 lua54-devel libedit-devel zlib-devel cJSON-devel libopenblas_pthreads0 luajit luajit-devel lua54-luarocks clang pocl graphviz
-brew    brew install cmake ninja pkg-config lua luajit libedit openblas zlib cjson luarocks clang-format pocl graphviz
+dnf     sudo dnf install gcc make cmake ninja-build pkgconf lua lua-devel libedit-devel zlib-devel cjson-devel libzip-devel openblas luajit luajit-devel luarocks clang clang-tools-extra pocl graphviz
+pacman  sudo pacman -S --needed base-devel cmake ninja lua luajit libedit openblas zlib cjson libzip luarocks clang pocl graphviz
+zypper  sudo zypper install gcc make cmake ninja pkgconf lua54 lua54-devel libedit-devel zlib-devel cJSON-devel libzip-devel libopenblas_pthreads0 luajit luajit-devel lua54-luarocks clang pocl graphviz
+brew    brew install cmake ninja pkg-config lua luajit libedit openblas zlib cjson libzip luarocks clang-format pocl graphviz
 TEXT
 }
 

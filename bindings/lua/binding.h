@@ -183,10 +183,16 @@ void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype
 /* Pushes one value of `dtype` at p. */
 void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p);
 
-/* file.c, json.c, csv.c: nyx.system */
+/* file.c, json.c, zip.c, csv.c: nyx.system */
 
 extern const luaL_Reg nyx__lua_file_functions[], nyx__lua_json_functions[],
-    nyx__lua_csv_functions[];
+    nyx__lua_zip_functions[], nyx__lua_csv_functions[];
+/* A tensor whose bytes lie in one piece in host memory; raises where it does not. */
+nyx_tensor *nyx__lua_check_plain(lua_State *L, nyx__lua *s, int index,
+                                 const char *function);
+size_t nyx__lua_plain_bytes(const nyx_tensor *t);
+/* A bool is one byte, 0 or 1: anything else is undefined behaviour waiting to happen. */
+bool nyx__lua_bools_valid(const nyx_tensor *t);
 
 /* callback.c: Lua functions that the core calls, in a Lua thread of their own */
 

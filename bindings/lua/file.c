@@ -3,9 +3,12 @@
  * wrong gives nil and a message. Read next: lua/nyx/io/init.lua,
  * json.c. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef NYX_HAVE_ZLIB
@@ -33,9 +36,8 @@ static FILE *check_stream(lua_State *L, int index) {
   return f;
 }
 
-/* A tensor whose bytes lie in one piece in host memory. */
-static nyx_tensor *check_plain(lua_State *L, nyx__lua *s, int index,
-                               const char *function) {
+nyx_tensor *nyx__lua_check_plain(lua_State *L, nyx__lua *s, int index,
+                                 const char *function) {
   nyx_tensor *t = nyx__lua_check(L, s, index, function);
   if (!nyx_tensor_data(t) || !nyx_tensor_is_contiguous(t))
     nyx__lua_fail(L,
@@ -45,12 +47,11 @@ static nyx_tensor *check_plain(lua_State *L, nyx__lua *s, int index,
   return t;
 }
 
-static size_t tensor_bytes(const nyx_tensor *t) {
+size_t nyx__lua_plain_bytes(const nyx_tensor *t) {
   return (size_t)nyx_tensor_numel(t) * nyx_dtype_size(nyx_tensor_dtype(t));
 }
 
-/* A bool is one byte, 0 or 1: anything else is undefined behaviour waiting to happen. */
-static bool valid_bools(const nyx_tensor *t) {
+bool nyx__lua_bools_valid(const nyx_tensor *t) {
   if (nyx_tensor_dtype(t) != NYX_BOOL) return true;
   const unsigned char *p = nyx_tensor_data(t);
   for (int64_t i = 0, n = nyx_tensor_numel(t); i < n; i++)
@@ -62,12 +63,12 @@ static bool valid_bools(const nyx_tensor *t) {
 static int read_tensor(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   FILE *f = check_stream(L, 1);
-  nyx_tensor *t = check_plain(L, s, 2, "read_tensor");
-  size_t bytes = tensor_bytes(t);
+  nyx_tensor *t = nyx__lua_check_plain(L, s, 2, "read_tensor");
+  size_t bytes = nyx__lua_plain_bytes(t);
   if (bytes && fread(nyx_tensor_data(t), 1, bytes, f) != bytes)
     return failure(L, ferror(f) ? strerror(errno) : "the file ends too early");
   nyx_tensor_touch(t);
-  if (!valid_bools(t)) {
+  if (!nyx__lua_bools_valid(t)) {
     memset(nyx_tensor_data(t), 0, bytes);
     return failure(L, "a bool is neither 0 nor 1");
   }
@@ -79,8 +80,8 @@ static int read_tensor(lua_State *L) {
 static int write_tensor(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   FILE *f = check_stream(L, 1);
-  nyx_tensor *t = check_plain(L, s, 2, "write_tensor");
-  size_t bytes = tensor_bytes(t);
+  nyx_tensor *t = nyx__lua_check_plain(L, s, 2, "write_tensor");
+  size_t bytes = nyx__lua_plain_bytes(t);
   if (bytes && fwrite(nyx_tensor_data(t), 1, bytes, f) != bytes)
     return failure(L, strerror(errno));
   lua_pushboolean(L, 1);
@@ -91,6 +92,55 @@ static int write_tensor(lua_State *L) {
 static int sync_file(lua_State *L) {
   FILE *f = check_stream(L, 1);
   if (fflush(f) != 0 || (fsync(fileno(f)) != 0 && errno != EINVAL))
+    return failure(L, strerror(errno));
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static const char *kind_of(mode_t mode) {
+  return S_ISDIR(mode)    ? "a directory"
+         : S_ISFIFO(mode) ? "a pipe"
+         : S_ISSOCK(mode) ? "a socket"
+                          : "a device";
+}
+
+/* file_kind(path): "a regular file", "a directory", "a pipe" ...; nil where there is
+ * nothing. */
+static int file_kind(lua_State *L) {
+  struct stat about;
+  if (stat(luaL_checkstring(L, 1), &about) != 0) return failure(L, strerror(errno));
+  lua_pushstring(L, S_ISREG(about.st_mode) ? "a regular file" : kind_of(about.st_mode));
+  return 1;
+}
+
+/* save_target(path): the file that a new one may take the place of, links followed, and
+ * its mode where it exists; nil and a message where it is something else than a file. */
+static int save_target(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  struct stat about;
+  char real[PATH_MAX];
+  if (stat(path, &about) != 0) {
+    if (lstat(path, &about) == 0 && S_ISLNK(about.st_mode))
+      return failure(L, "it is a link that leads to no file; remove it or mend it");
+    lua_pushvalue(L, 1); /* a new file, or the system says what is wrong */
+    return 1;
+  }
+  if (!S_ISREG(about.st_mode)) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "it is %s, expected a regular file or a new name",
+                    kind_of(about.st_mode));
+    return 2;
+  }
+  if (!realpath(path, real)) return failure(L, strerror(errno));
+  lua_pushstring(L, real);
+  lua_pushinteger(L, (lua_Integer)(about.st_mode & 0777));
+  return 2;
+}
+
+/* set_mode(path, mode) */
+static int set_mode(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  if (chmod(path, (mode_t)luaL_checkinteger(L, 2)) != 0)
     return failure(L, strerror(errno));
   lua_pushboolean(L, 1);
   return 1;
@@ -114,6 +164,22 @@ static void copy_swapped(unsigned char *to, const unsigned char *from, size_t n,
                          size_t size) {
   for (size_t i = 0; i < n; i++, to += size, from += size)
     for (size_t b = 0; b < size; b++) to[b] = from[size - 1 - b];
+}
+
+/* swap_bytes(tensor): reverses the bytes of each element. */
+static int swap_bytes(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_tensor *t = nyx__lua_check_plain(L, s, 1, "swap_bytes");
+  size_t size = nyx_dtype_size(nyx_tensor_dtype(t));
+  unsigned char *p = nyx_tensor_data(t);
+  for (int64_t i = 0, n = nyx_tensor_numel(t); i < n; i++, p += size)
+    for (size_t b = 0; b < size / 2; b++) {
+      unsigned char kept = p[b];
+      p[b] = p[size - 1 - b];
+      p[size - 1 - b] = kept;
+    }
+  nyx_tensor_touch(t);
+  return 0;
 }
 
 /* There is no int16: it widens. `low` is the byte with the low bits. */
@@ -189,7 +255,7 @@ static int decode(lua_State *L) {
     copy_swapped(nyx_tensor_data(t), from, n, (size_t)f->size);
   else if (bytes)
     memcpy(nyx_tensor_data(t), from, bytes);
-  bool valid = valid_bools(t);
+  bool valid = nyx__lua_bools_valid(t);
   nyx__lua_fill(L, s, box, t, true);
   return valid ? 1 : failure(L, "a bool is neither 0 nor 1");
 }
@@ -302,7 +368,9 @@ static int monotonic(lua_State *L) {
 
 const luaL_Reg nyx__lua_file_functions[] = {
     {"read_tensor", read_tensor}, {"write_tensor", write_tensor},
-    {"sync_file", sync_file},     {"decode", decode},
+    {"sync_file", sync_file},     {"file_kind", file_kind},
+    {"save_target", save_target}, {"set_mode", set_mode},
+    {"swap_bytes", swap_bytes},   {"decode", decode},
     {"gunzip", gunzip},           {"terminal", terminal},
     {"clock", monotonic},         {NULL, NULL},
 };

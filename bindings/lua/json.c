@@ -1,5 +1,6 @@
 /* JSON through libcjson, for .nyx files and configuration: json_decode and json_encode.
- * Strict where files may be hostile: depth, duplicate keys and trailing bytes are errors.
+ * Strict where files may be hostile: depth, duplicate keys, zero bytes and trailing bytes
+ * are errors.
  * Read next: lua/nyx/io/tree.lua. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,12 +85,36 @@ static const char *push_node(lua_State *L, const cJSON *node, int depth) {
   return NULL;
 }
 
+/* What cJSON would let pass: it ends a string at a zero byte, so that two names become
+ * one, and takes any control character for a space. NULL where there is none of that. */
+static const char *forbidden(const char *text, size_t length) {
+  bool inside = false;
+  for (size_t i = 0; i < length; i++) {
+    unsigned char c = (unsigned char)text[i];
+    if (c < 0x20 && inside)
+      return "a string holds a control character that is not escaped";
+    if (c < 0x20 && (c == 0 || !strchr("\t\r\n", c)))
+      return "a control character stands between its values";
+    if (c == '"') inside = !inside;
+    if (c != '\\' || !inside) continue;
+    if (length - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+      return "a string holds a zero byte (\\u0000)";
+    i++; /* what is escaped ends no string */
+  }
+  return NULL;
+}
+
 /* json_decode(text): the value, or nil and what is wrong. */
 static int decode(lua_State *L) {
   size_t length;
   const char *text = luaL_checklstring(L, 1, &length);
+  const char *end = NULL, *problem = forbidden(text, length);
+  if (problem) {
+    lua_pushnil(L);
+    lua_pushstring(L, problem);
+    return 2;
+  }
   document *d = push_document(L);
-  const char *end = NULL, *problem = NULL;
   d->root = cJSON_ParseWithLengthOpts(text, length, &end, 0);
   if (!d->root) {
     long long at = end ? (long long)(end - text) + 1 : 1;

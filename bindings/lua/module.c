@@ -367,6 +367,7 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   lua_newtable(L); /* nyx.system, for lua/nyx/io, data and train */
   add(L, s, 5, 4, nyx__lua_file_functions);
   add(L, s, 5, 4, nyx__lua_json_functions);
+  add(L, s, 5, 4, nyx__lua_zip_functions);
   add(L, s, 5, 4, nyx__lua_csv_functions);
   add(L, s, 5, 4, nyx__lua_function_functions);
   add(L, s, 5, 4, nyx__lua_profiler_functions);

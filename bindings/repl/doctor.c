@@ -184,6 +184,12 @@ static void print_files(void) {
 #else
   puts("no compressed data; built without zlib (package zlib1g-dev)");
 #endif
+  heading("");
+#ifdef NYX_HAVE_LIBZIP
+  puts(".npz files through libzip");
+#else
+  puts("no .npz files; built without libzip (package libzip-dev)");
+#endif
 }
 
 /* Where `require` finds nyx; false when it does not. */

@@ -49,7 +49,8 @@ static FILE *open_file(const char *path, int flags, const char *mode) {
 
 /* Keeps only the last KEPT entries, which follow at `position`. */
 static void cut_back(const char *path, FILE *file, long position) {
-  char fresh[PATH_MAX], block[4096];
+  char fresh[PATH_MAX], real[PATH_MAX], block[4096];
+  if (realpath(path, real)) path = real; /* a link stays one */
   int n = snprintf(fresh, sizeof fresh, "%s.new", path);
   if (n < 0 || n >= PATH_MAX || fseek(file, position, SEEK_SET) != 0) return;
   FILE *out = open_file(fresh, O_WRONLY | O_CREAT | O_TRUNC, "w");

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <nyx/device.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,8 +197,9 @@ static bool write_lines(FILE *out, bool (*next)(int64_t i, nyx__tune_line *line)
 
 bool nyx__tune_file_write(const char *file, char *problem, size_t room,
                           bool (*next)(int64_t i, nyx__tune_line *line)) {
-  char fresh[1100];
+  char fresh[PATH_MAX + 32], real[PATH_MAX];
   make_folders(file);
+  if (realpath(file, real)) file = real; /* a link stays one */
   snprintf(fresh, sizeof fresh, "%s.%ld.new", file, (long)getpid());
   (void)unlink(fresh); /* left by a process of this number */
   int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

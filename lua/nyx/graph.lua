@@ -2,6 +2,7 @@
 -- Read next: bindings/lua/graph.c (x.grad_fn), core/grad/inspect.c.
 local nyx = require "nyx"
 local check = require "nyx.check"
+local files = require "nyx.io.file"
 
 local unpack = unpack or table.unpack
 local system = nyx.system
@@ -183,17 +184,17 @@ local pictures = { svg = true, png = true, pdf = true }
 
 -- Has Graphviz draw the text: true, or nil and why not.
 local function draw(program, kind, text, path)
-  local source, made = path .. ".dot.part", path .. ".part"
-  local ok, reason = write(source, text)
-  if not ok then return nil, (reason:gsub(source:gsub("%p", "%%%0"), (path:gsub("%%", "%%%%")))) end
-  local function file(name) return shell(name:sub(1, 1) == "-" and "./" .. name or name) end
-  local message, status = run(("%s -T%s %s -o %s"):format(program, kind, file(source), file(made)))
-  os.remove(source)
-  ok, reason = false, message
-  if status == 0 then ok, reason = os.rename(made, path) end
-  if ok then return true end
-  os.remove(made)
-  return nil, ("%s: dot could not make it: %s"):format(path, tostring(reason))
+  return files.replace(path, function(out, made)
+    local source = made .. ".dot"
+    local ok, reason = write(source, text)
+    if not ok then return nil, reason end
+    local function file(name) return shell(name:sub(1, 1) == "-" and "./" .. name or name) end
+    local message, status = run(("%s -T%s %s -o %s"):format(program, kind, file(source),
+      file(made)))
+    os.remove(source)
+    if status == 0 and out:seek("end") > 0 then return true end
+    return nil, "dot could not make it: " .. message
+  end)
 end
 
 --- Writes the graph under y to a file: text (.dot, .gv), or a picture (.svg, .png, .pdf),

@@ -166,9 +166,10 @@ local others = {
   ops = { "settings", "for op in nyx.ops() do: a description of every op" },
   op = { "settings", "nyx.op(name): the description of an op" },
   save = { "files", "nyx.save(path, object): writes a module, a tensor or plain tables of them " ..
-    "to a .nyx file, a safetensors file; true, or nil and a message" },
+    "to a .nyx file, a safetensors file, a tensor to .npy, a table of tensors to .npz; true, " ..
+    "or nil and a message" },
   load = { "files", "nyx.load(path, {device, classes}): what nyx.save wrote, or the tensors of " ..
-    "another safetensors file; nil and a message when it cannot be read" },
+    "another safetensors file, of .npy or .npz; nil and a message when it cannot be read" },
   clock = { "settings", "nyx.clock(): seconds, for measuring" },
   class = { "settings", "nyx.class(name, parent): a class; Name(...) makes an object and calls " ..
     "init(self, ...)" },

@@ -444,6 +444,22 @@ static void what_is_no_file(void) {
   CHECK_STATUS(nyx_tune_set(ctx, NYX_TUNE_USE, name), NYX_ERR_ARGUMENT);
 }
 
+static void a_link_stays_one(void) {
+  char link[200];
+  struct stat about;
+  work w = usual;
+  begin(NYX_TUNE_MEASURE);
+  CHECK_INT(ask(&w, 1, 7), 1);
+  size_t before = strlen(contents());
+  snprintf(link, sizeof link, "%s/link.txt", folder);
+  CHECK(symlink(file, link) == 0);
+  CHECK_OK(ctx, nyx_tune_set(ctx, NYX_TUNE_MEASURE, link));
+  CHECK_INT(ask(&w, 2, 7), 1);
+  CHECK(lstat(link, &about) == 0 && S_ISLNK(about.st_mode));
+  CHECK(strlen(contents()) > before);
+  unlink(link);
+}
+
 static void an_unwritable_folder(void) {
   char below[200];
   work w = usual;
@@ -762,6 +778,7 @@ int main(void) {
   RUN(each_number_of_threads_is_measured);
   RUN(hostile_files_are_left_alone);
   RUN(what_is_no_file);
+  RUN(a_link_stays_one);
   RUN(an_unwritable_folder);
   RUN(failing_ways);
   RUN(without_memory);

@@ -172,8 +172,13 @@ describe("graph.save", function()
     assert(nyx.graph.save(y, here))
     assert.matches("<svg", read(here))
     os.remove(here)
-    assert.is_nil(read(base .. ".svg.part"))
-    assert.is_nil(read(base .. ".svg.dot.part"))
+    local listing = assert(io.popen("ls " .. base .. ".*"))
+    assert.is_nil(listing:read("*a"):find("part"))
+    listing:close()
+    os.remove(base .. ".png")
+    os.execute(("ln -s %s.svg %s.png"):format(base, base)) -- a link stays one
+    assert(nyx.graph.save(y, base .. ".png"))
+    assert.equal("\137PNG", read(base .. ".svg"):sub(1, 4))
   end)
 
   it("says what is missing", function()
@@ -185,6 +190,7 @@ describe("graph.save", function()
     end
     gives("install it.*apt install graphviz.*%.dot", base .. ".svg", { program = "nyx-has-no-dot" })
     gives("dot could not make", base .. ".svg", { program = "false" })
+    gives("dot could not make", base .. ".svg", { program = "true" }) -- and makes nothing
     assert.is_nil(read(base .. ".svg"))
     fails("expected .dot, .gv, .svg", nyx.graph.save, y, base .. ".jpg")
     gives("/x.dot: No such file", base .. ".none/x.dot")

@@ -295,6 +295,52 @@ describe("files", function()
   end)
 end)
 
+describe("what a file takes the place of", function()
+  local folder = os.tmpname()
+  os.remove(folder)
+  assert(os.execute("mkdir " .. folder))
+  local here = folder .. "/"
+  teardown(function() os.execute("rm -r " .. folder) end)
+
+  local function shell(command)
+    local pipe = assert(io.popen("cd " .. folder .. " && " .. command))
+    local output = pipe:read("*a")
+    pipe:close()
+    return output
+  end
+
+  it("keeps its mode, and a link stays one", function()
+    assert(nyx.save(here .. "target.nyx", { 1 }))
+    shell("chmod 640 target.nyx; mkdir other; ln -s ../target.nyx other/link.nyx")
+    assert(nyx.save(here .. "other/link.nyx", { 2 }))
+    assert.are.equal("../target.nyx\n", shell("readlink other/link.nyx"))
+    assert.are.same({ 2 }, nyx.load(here .. "target.nyx"))
+    assert.matches("^%-rw%-r%-%-%-%-%-", shell("ls -l target.nyx"))
+    assert.are.equal("link.nyx\n", shell("ls other"))
+    shell("ln -s gone.nyx loose.nyx")
+    local ok, message = nyx.save(here .. "loose.nyx", { 3 })
+    assert.is_nil(ok)
+    assert.matches("loose.nyx: it is a link that leads to no file", message)
+    assert.are.equal("gone.nyx\n", shell("readlink loose.nyx"))
+  end)
+
+  it("is a regular file", function()
+    shell("mkfifo pipe.nyx; ln -s pipe.nyx linked.nyx; mkdir -p other")
+    for name, kind in pairs { ["pipe.nyx"] = "a pipe", ["linked.nyx"] = "a pipe",
+      other = "a directory" } do
+      local ok, message = nyx.save(here .. name, { 1 })
+      assert.is_nil(ok)
+      assert.are.equal(("%s%s: it is %s, expected a regular file or a new name"):format(here, name,
+        kind), message)
+    end
+    assert.matches("^p", shell("ls -l pipe.nyx"))
+    local object, message = nyx.load(folder)
+    assert.is_nil(object)
+    assert.are.equal(folder .. ": it is a directory, expected a file", message)
+    assert.matches("a directory", select(2, nyx.data.csv(folder)))
+  end)
+end)
+
 describe("damaged and hostile files", function()
   local function refused(path, pattern)
     local object, message = nyx.load(path)
@@ -350,6 +396,22 @@ describe("damaged and hostile files", function()
     refused(file_of('{"a":' .. good .. ',"a":' .. good .. "}", ("x"):rep(8)), "a key twice")
     refused(file_of('{"__metadata__":1}'), "metadata")
     refused(file_of('{"__metadata__":{"nyx":1}}'), "metadata")
+  end)
+
+  it("with zero bytes and raw control characters in JSON are refused", function()
+    local eight = ("x"):rep(8)
+    -- An escaped backslash, then "u0000".
+    assert.is_table(nyx.load(file_of('{"a\\\\u0000":' .. good .. "}", eight)))
+    refused(file_of('{"a\\u0000b":' .. good .. "}", eight), "a zero byte")
+    refused(file_of('{"a\\u0000b":' .. good .. ',"a\\u0000c":' .. good .. "}", eight),
+      "a zero byte")
+    refused(file_of(entry('{"dtype":"F32\\u0000zz","shape":[2],"data_offsets":[0,8]}'), eight),
+      "a zero byte")
+    refused(file_of('{"a\0b":' .. good .. "}", eight), "control character that is not escaped")
+    refused(file_of('{"a\nb":' .. good .. "}", eight), "control character that is not escaped")
+    refused(file_of('{"a":\0' .. good .. "}", eight), "control character stands between")
+    refused(file_of('{"a":\1' .. good .. "}", eight), "control character stands between")
+    assert.is_table(nyx.load(file_of('{"a":\r\n\t ' .. good .. "}", eight)))
   end)
 
   it("with impossible tensors are refused", function()

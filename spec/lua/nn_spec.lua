@@ -116,6 +116,38 @@ describe("nn.Module", function()
     assert.are.equal("float64", net(nyx.ones({ 2, 2 }, f64)).dtype)
   end)
 
+  it("is as it was where to(...) fails half-way", function()
+    local net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    local before = {}
+    for name, parameter in net:named_parameters() do before[name] = parameter end
+    collectgarbage()
+    collectgarbage()
+    -- Room for the first layer's 33 KB in float64, not for the second's.
+    local limit = nyx.memory_limit(nyx.memory().live + 50000)
+    local ok, message = pcall(net.to, net, "float64")
+    nyx.memory_limit(limit)
+    assert.is_false(ok)
+    assert.matches("memory limit", message)
+    for name, parameter in net:named_parameters() do
+      assert.is_true(rawequal(before[name], parameter), name)
+      assert.are.equal("float32", parameter.dtype)
+    end
+  end)
+
+  it("says what is wrong with the target of to", function()
+    local net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert.matches("nn_spec.lua:%d+: to: no device 'float99'; known: cpu.*; nor is it a dtype; known: float32",
+      message_of(function() net:to("float99") end))
+    for _, target in ipairs { "int64", { dtype = "int64" }, "bool", "i64" } do
+      assert.matches("to: 'dtype' is string '[%w]+', expected a float dtype: float32, float64",
+        message_of(net.to, net, target))
+    end
+    assert.matches("'dtype' is number 7", message_of(net.to, net, { dtype = 7 }))
+    net:to("f64") -- a short name is no device
+    assert.are.equal("float64", net[1].weight.dtype)
+    assert.are.equal("int64", net[2].num_batches_tracked.dtype)
+  end)
+
   it("prints as a tree", function()
     local net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(),
       nn.Sequential(nn.Dropout(0.25), nn.LeakyReLU(0.2)), nn.Linear(32, 10, { bias = false }))

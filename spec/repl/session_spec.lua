@@ -267,6 +267,20 @@ send \x04
     os.remove(file)
   end)
 
+  it("cuts a long history back, also through a link", function()
+    local file = os.tmpname()
+    local handle = assert(io.open(file, "w"))
+    for i = 1, 4001 do handle:write("line", i, "\n") end
+    handle:close()
+    os.execute(("ln -s %s %s.link"):format(file, file))
+    talk("prompt\nsend \\x04\n", "TERM=xterm NYX_HISTORY=" .. file .. ".link")
+    local count = 0
+    for _ in io.lines(file) do count = count + 1 end
+    os.remove(file .. ".link")
+    os.remove(file)
+    assert.are.equal(2000, count)
+  end)
+
   it("puts the history into the user's state folder", function()
     local folder = os.tmpname()
     os.remove(folder)

@@ -1,14 +1,31 @@
--- nyx.save and nyx.load. A .nyx file is a safetensors file; what the tensors belong to is
--- JSON in its metadata. Loading never runs code. Read next: tree.lua, safetensors.lua.
+-- nyx.save and nyx.load. Names that end in .npy and .npz are NumPy's files; any other is a
+-- .nyx file: a safetensors file, what its tensors belong to is JSON in its metadata. Loading
+-- never runs code. Read next: tree.lua, safetensors.lua, npy.lua.
 local check = require "nyx.check"
 local system = require("nyx.core").system
+local npy = require "nyx.io.npy"
+local npz = require "nyx.io.npz"
 local safetensors = require "nyx.io.safetensors"
 local tree = require "nyx.io.tree"
 
 local M = {}
 
+-- NumPy's formats, by the end of a file's name.
+local formats = { npy = npy, npz = npz }
+
+local function format_of(path)
+  return formats[(path:match("%.(%w+)$") or ""):lower()]
+end
+
+local function moved(object, device)
+  if check.is_tensor(object) then return object:to(device) end
+  for name, tensor in pairs(object) do object[name] = tensor:to(device) end
+  return object
+end
+
 --- Saves a module, a tensor, or plain tables of tensors, modules, numbers, strings and
---- booleans (such as optimizer:state_dict()). The file appears whole or not at all.
+--- booleans (such as optimizer:state_dict()). A name that ends in .npy takes a tensor, one in
+--- .npz a table of tensors by name, for NumPy. The file appears whole or not at all.
 ---@param path string
 ---@param object any
 ---@return boolean? ok
@@ -18,13 +35,16 @@ function M.save(path, object)
   if object == nil then
     check.fail("nyx.save: 'object' is nil, expected a module, tensor or table")
   end
+  local format = format_of(path)
+  if format then return format.write(path, object) end
   local root, tensors = tree.encode(object)
   local text = system.json_encode({ version = 1, root = root })
   return safetensors.write(path, tensors, { nyx = text })
 end
 
---- Loads what nyx.save wrote; of any other safetensors file, its tensors by name. Options:
---- device, and classes, {Name = class}, beside those of nn.register.
+--- Loads what nyx.save wrote; of any other safetensors file, its tensors by name; of NumPy's
+--- .npy its tensor, of .npz its tensors by name. Options: device, and classes,
+--- {Name = class}, beside those of nn.register.
 ---@param path string
 ---@param options? {device: string, classes: table<string, table>}
 ---@return any object
@@ -32,6 +52,12 @@ end
 function M.load(path, options)
   check.type("nyx.load", "path", path, "string")
   options = check.options("nyx.load", options, "device classes")
+  local format = format_of(path)
+  if format then
+    local object, message = format.read(path)
+    if not object then return nil, message end
+    return options.device and moved(object, options.device) or object
+  end
   local tensors, metadata = safetensors.read(path, options.device)
   if not tensors then return nil, metadata end
   if not metadata.nyx then return tensors end

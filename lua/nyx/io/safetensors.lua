@@ -163,7 +163,7 @@ end
 ---@return table<string, any>? tensors by name
 ---@return table<string, string>|string metadata or the message
 function M.read(path, device)
-  local file, message = io.open(path, "rb")
+  local file, message = files.open(path)
   if not file then return nil, message end
   local entries, metadata = read_header(file)
   if not entries then

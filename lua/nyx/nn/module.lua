@@ -284,6 +284,12 @@ function Module:requires_grad_(on)
   return self
 end
 
+-- The full name of a dtype ("f64" is one too); nil for anything else.
+local function dtype_named(name)
+  local known, probe = pcall(nyx.empty, { 0 }, { dtype = name })
+  return known and probe.dtype or nil
+end
+
 -- What `to` makes of one tensor: only floats change their dtype, only weights of images
 -- lie channels-last.
 local function converted(value, target)
@@ -305,13 +311,15 @@ end
 ---@return nyx.nn.Module self
 function Module:to(target)
   if type(target) == "string" then
-    target = float_dtypes[target] and { dtype = target } or { device = target }
+    target = dtype_named(target) and { dtype = target } or { device = target }
   end
   target = check.options("to", target, "dtype device memory_format")
-  if target.dtype and not float_dtypes[target.dtype] then
-    check.fail("to: 'dtype' is %s, expected a float dtype", check.describe(target.dtype))
+  if target.dtype and not float_dtypes[dtype_named(target.dtype)] then
+    check.fail("to: 'dtype' is %s, expected a float dtype: float32, float64, float16 or bfloat16",
+      check.describe(target.dtype))
   end
   local moved = {} -- a tensor with two names stays one tensor
+  local places = {} -- assigned last, so that an error on the way changes nothing
   local function visit(module, done)
     if done[module] then return end
     done[module] = true
@@ -322,11 +330,12 @@ function Module:to(target)
         if is_module(value) then visit(value, done) end
       elseif value ~= nil then
         moved[value] = moved[value] or converted(value, target)
-        rawset(module, key, moved[value])
+        places[#places + 1] = { module = module, key = key, tensor = moved[value] }
       end
     end
   end
   visit(self, {})
+  for _, place in ipairs(places) do rawset(place.module, place.key, place.tensor) end
   return self
 end
 
