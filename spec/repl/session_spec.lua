@@ -224,6 +224,25 @@ send \x04
 ]]
   end)
 
+  it("stops a program that catches its errors, at the third Ctrl-C for good", function()
+    talk [[
+prompt
+send n = 0 while true do pcall(function() n = n + 1 print('round' .. n) while true do end end) end\n
+expect round1
+send \x03
+expect round2
+send \x03
+expect round3
+send \x03
+expect interrupted!
+prompt
+send 6 * n\n
+expect 18
+prompt
+send \x04
+]]
+  end)
+
   it("stops an op on Ctrl-C and lives on", function()
     talk [[
 prompt
@@ -234,6 +253,31 @@ expect interrupted
 prompt
 send print(a:sum():item() == 9e6)\n
 expect true
+prompt
+send \x04
+]]
+  end)
+
+  it("stops ops of one long row on Ctrl-C, as often as they come", function()
+    talk [[
+prompt
+send a = nyx.rand(2^23) print('run' .. 'ning') while true do a:sort() end\n
+expect running
+send \x03
+expect interrupted
+prompt
+send print('run' .. 'ning') while true do a:unique() end\n
+expect running
+send \x03
+expect interrupted
+prompt
+send print('run' .. 'ning') while true do nyx.multinomial(a, 2^20) end\n
+expect running
+send \x03
+expect interrupted
+prompt
+send print(a:numel())\n
+expect 8388608
 prompt
 send \x04
 ]]
