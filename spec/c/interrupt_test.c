@@ -33,6 +33,7 @@ static nyx_tensor *filled(int ndim, const int64_t *shape, nyx_dtype dtype, int k
   for (int64_t i = 0, n = nyx_tensor_numel(t); kind != ZEROS && i < n; i++) {
     int64_t value = kind == RISING ? i : i * 7919 % n;
     if (dtype == NYX_FLOAT32) ((float *)nyx_tensor_data(t))[i] = (float)value + 0.5f;
+    if (dtype == NYX_FLOAT64) ((double *)nyx_tensor_data(t))[i] = (double)value + 0.5;
     if (dtype == NYX_INT64) ((int64_t *)nyx_tensor_data(t))[i] = value;
     if (dtype == NYX_BOOL) ((uint8_t *)nyx_tensor_data(t))[i] = value % 2 != 0;
   }
@@ -124,7 +125,8 @@ static void long_ops_stop(void) {
 typedef struct row_call {
   const char *op;
   int64_t n;
-  int kind; /* of all inputs */
+  int kind;  /* of all inputs */
+  long wait; /* milliseconds before the request */
   nyx_dtype dtype[3];
   int n_in;
   nyx_value attr[NYX_MAX_ATTRS];
@@ -133,41 +135,51 @@ typedef struct row_call {
 enum { LONG = 1 << 21, LONGER = 1 << 22, TRIES = 8 };
 
 static const row_call row_calls[] = {
-    {"sort", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_I(0)}},
-    {"argsort", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_I(0)}},
-    {"sort", LONG, SPREAD, {NYX_INT64}, 1, {NYX_I(0)}},
-    {"topk", LONG, RISING, {NYX_FLOAT32}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
-    {"topk", LONG, RISING, {NYX_INT64}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
-    {"topk", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(1)}},
-    {"topk", LONG, SPREAD, {NYX_INT64}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(0)}},
-    {"unique", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_NONE}},
-    {"unique", LONGER, SPREAD, {NYX_INT64}, 1, {NYX_NONE}},
-    {"multinomial", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0)}},
-    {"multinomial", LONG, SPREAD, {NYX_FLOAT32}, 1, {NYX_I(LONG), NYX_I(1)}},
-    {"randperm", LONG, ZEROS, {NYX_FLOAT32}, 0, {NYX_I(LONG)}},
+    {"sort", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(0)}},
+    {"argsort", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(0)}},
+    {"sort", LONG, SPREAD, 2, {NYX_INT64}, 1, {NYX_I(0)}},
+    {"topk", LONG, RISING, 2, {NYX_FLOAT32}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, RISING, 2, {NYX_INT64}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, SPREAD, 2, {NYX_INT64}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(0)}},
+    {"unique", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_NONE}},
+    {"unique", LONGER, SPREAD, 2, {NYX_INT64}, 1, {NYX_NONE}},
+    /* Once its weights have been checked. */
+    {"multinomial", LONG, SPREAD, 20, {NYX_FLOAT64}, 1, {NYX_I(LONG / 8), NYX_I(0)}},
+    {"multinomial", LONG, SPREAD, 20, {NYX_FLOAT64}, 1, {NYX_I(LONG), NYX_I(1)}},
+    {"randperm", LONG, ZEROS, 2, {NYX_FLOAT32}, 0, {NYX_I(LONG)}},
     {"scatter",
      LONGER,
      SPREAD,
+     2,
      {NYX_FLOAT32, NYX_INT64, NYX_FLOAT32},
      3,
      {NYX_I(0), NYX_NONE}},
-    {"scatter_add", LONGER, SPREAD, {NYX_FLOAT32, NYX_INT64, NYX_FLOAT32}, 3, {NYX_I(0)}},
-    {"gather", LONGER, SPREAD, {NYX_FLOAT32, NYX_INT64}, 2, {NYX_I(0)}},
+    {"scatter_add",
+     LONGER,
+     SPREAD,
+     2,
+     {NYX_FLOAT32, NYX_INT64, NYX_FLOAT32},
+     3,
+     {NYX_I(0)}},
+    {"gather", LONGER, SPREAD, 2, {NYX_FLOAT32, NYX_INT64}, 2, {NYX_I(0)}},
     {"masked_scatter",
      LONGER,
      SPREAD,
+     2,
      {NYX_FLOAT32, NYX_BOOL, NYX_FLOAT32},
      3,
      {NYX_NONE}},
-    {"nonzero", LONGER, SPREAD, {NYX_BOOL}, 1, {NYX_NONE}},
+    {"nonzero", LONGER, SPREAD, 2, {NYX_BOOL}, 1, {NYX_NONE}},
 };
 
 static atomic_int entered;
+static long wait_ms;
 
 static void *ask_soon(void *arg) {
   (void)arg;
   while (!atomic_load(&entered)) continue;
-  nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+  nanosleep(&(struct timespec){.tv_nsec = wait_ms * 1000000}, NULL);
   nyx_context_interrupt(ctx);
   return NULL;
 }
@@ -176,6 +188,7 @@ static nyx_status apply_asked(const row_call *call, nyx_tensor *const *in,
                               nyx_tensor **out) {
   pthread_t asker;
   atomic_store(&entered, 0);
+  wait_ms = call->wait;
   if (pthread_create(&asker, NULL, ask_soon, NULL) != 0) return NYX_ERR_MEMORY;
   atomic_store(&entered, 1);
   nyx_status status =

@@ -258,31 +258,6 @@ send \x04
 ]]
   end)
 
-  it("stops ops of one long row on Ctrl-C, as often as they come", function()
-    talk [[
-prompt
-send a = nyx.rand(2^23) print('run' .. 'ning') while true do a:sort() end\n
-expect running
-send \x03
-expect interrupted
-prompt
-send print('run' .. 'ning') while true do a:unique() end\n
-expect running
-send \x03
-expect interrupted
-prompt
-send print('run' .. 'ning') while true do nyx.multinomial(a, 2^20) end\n
-expect running
-send \x03
-expect interrupted
-prompt
-send print(a:numel())\n
-expect 8388608
-prompt
-send \x04
-]]
-  end)
-
   it("stops a program that waits for input", function()
     talk [[
 prompt
