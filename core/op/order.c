@@ -148,6 +148,7 @@ static void place_digits(const radix_job *j) {
   static void count_##name(void *arg, int64_t first, int64_t after) {                    \
     const radix_job *j = arg;                                                            \
     const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const int shift = j->shift;                                                          \
     const T *a = j->a;                                                                   \
     for (int64_t b = first; b < after; b++) {                                            \
       int64_t *c = j->count + (b << j->digit), last = block_start(j, b + 1);             \
@@ -155,12 +156,13 @@ static void place_digits(const radix_job *j) {
       memset(c, 0, sizeof *c << j->digit);                                               \
       while (i < last && !nyx__stopped(j->stop))                                         \
         for (int64_t end = piece_end(i, last); i < end; i++)                             \
-          c[word(a[i]) >> j->shift & mask]++;                                            \
+          c[word(a[i]) >> shift & mask]++;                                               \
     }                                                                                    \
   }                                                                                      \
   static void move_##name(void *arg, int64_t first, int64_t after) {                     \
     const radix_job *j = arg;                                                            \
     const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const int shift = j->shift;                                                          \
     const T *restrict a = j->a;                                                          \
     T *restrict to = j->b;                                                               \
     for (int64_t b = first; b < after; b++) {                                            \
@@ -168,7 +170,7 @@ static void place_digits(const radix_job *j) {
       int64_t i = block_start(j, b);                                                     \
       while (i < last && !nyx__stopped(j->stop))                                         \
         for (int64_t end = piece_end(i, last); i < end; i++)                             \
-          to[c[word(a[i]) >> j->shift & mask]++] = a[i];                                 \
+          to[c[word(a[i]) >> shift & mask]++] = a[i];                                    \
     }                                                                                    \
   }                                                                                      \
   /* All digits at once, for rows that one thread does. */                               \
@@ -274,12 +276,14 @@ typedef struct pair_job {
 
 static void pair_range(void *arg, int64_t begin, int64_t end) {
   const pair_job *j = arg;
-  if (j->words)
-    for (int64_t i = begin; i < end; i++)
-      j->words[i] = (j->key[i] - j->least) << 32 | (uint64_t)i;
+  const uint64_t *key = j->key, least = j->least;
+  uint64_t *words = j->words;
+  nyx__order_entry *entries = j->entries;
+  if (words)
+    for (int64_t i = begin; i < end; i++) words[i] = (key[i] - least) << 32 | (uint64_t)i;
   else
     for (int64_t i = begin; i < end; i++)
-      j->entries[i] = (nyx__order_entry){j->key[i] - j->least, i};
+      entries[i] = (nyx__order_entry){key[i] - least, i};
 }
 
 static void pair(nyx__stop *stop, int64_t n, pair_job *j) {

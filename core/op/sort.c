@@ -49,8 +49,8 @@ typedef struct writing {
 #define WRITE(T, list, key_of, at_of)                                                    \
   for (int64_t i = begin; i < end && to; i++)                                            \
     to[i * step] = o->exact ? (T)nyx__order_value(&bits, key_of(list[i]))                \
-                            : from[at_of(list[i]) * w->stride];                          \
-  for (int64_t i = begin; i < end; i++) w->index[i * step] = at_of(list[i]) + w->base
+                            : from[at_of(list[i]) * stride];                             \
+  for (int64_t i = begin; i < end; i++) index[i * step] = at_of(list[i]) + base
 #define WRITE_LIST(T)                                                                    \
   if (o->words) {                                                                        \
     WRITE(T, o->words, WORD_KEY, WORD_AT);                                               \
@@ -64,7 +64,8 @@ typedef struct writing {
     const nyx__order_bits bits = nyx__order_bits_of(o);                                  \
     const T *from = w->from;                                                             \
     T *to = w->to;                                                                       \
-    const int64_t step = w->step;                                                        \
+    int64_t *index = w->index;                                                           \
+    const int64_t step = w->step, stride = w->stride, base = w->base;                    \
     WRITE_LIST(T)                                                                        \
   }
 #define WORD_KEY(w) ((w) >> 32)
