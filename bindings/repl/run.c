@@ -20,6 +20,7 @@ static nyx_context *context; /* whose ops Ctrl-C stops */
 static lua_State *running;   /* what Ctrl-C stops; NULL outside of nyx__run_call */
 static pthread_t running_thread;
 static volatile sig_atomic_t interrupts; /* since the call began */
+static volatile sig_atomic_t unheard;    /* of them since the last one that stopped Lua */
 
 void nyx__run_set_program(const char *name) {
   program = name;
@@ -62,21 +63,26 @@ static void on_poke(int signal_number) {
     pthread_kill(running_thread, signal_number);
 }
 
+/* Of a program that catches errors and goes on, the third Ctrl-C stops every instruction
+ * after it too, until the call has ended. */
 static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   poke_every(0);
-  lua_sethook(L, NULL, 0, 0);
+  unheard = 0;
+  if (interrupts < 3) lua_sethook(L, NULL, 0, 0);
   luaL_error(L, "interrupted!");
 }
 
-/* The hook runs at the next instruction of Lua code. Somebody who keeps pressing gets
- * out of what neither way reaches, at the price of the process. */
+/* The hook runs at the next instruction of Lua code, also of what goes on after an op was
+ * stopped. Somebody who keeps pressing gets out of what neither way reaches, at the price
+ * of the process. */
 static void on_interrupt(int signal_number) {
   if (!pthread_equal(pthread_self(), running_thread)) { /* some worker got it */
     pthread_kill(running_thread, signal_number);
     return;
   }
-  if (++interrupts >= 3) {
+  if (interrupts < 3) interrupts++; /* more do not differ */
+  if (++unheard >= 3) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
     return;
@@ -131,7 +137,7 @@ int nyx__run_call(lua_State *L, int n_args, int n_results) {
   sigemptyset(&action.sa_mask);
   sigemptyset(&poke.sa_mask);
   lua_State *outer = running;
-  interrupts = 0;
+  interrupts = unheard = 0;
   running = L;
   running_thread = pthread_self();
   make_timer();

@@ -183,22 +183,30 @@ bool nyx_context_interrupted(nyx_context *ctx) {
   return nyx__interrupted(ctx);
 }
 
+nyx_status nyx__stop_status(nyx__stop *stop) {
+  return atomic_load(&stop->stopped) ? nyx__error(stop->ctx, INTERRUPTED) : NYX_OK;
+}
+
 typedef struct stoppable {
-  nyx_context *ctx;
+  nyx__stop *stop;
   nyx_range_fn fn;
   void *arg;
-  atomic_bool stopped;
 } stoppable;
 
 static void stoppable_range(void *arg, int64_t begin, int64_t end) {
-  stoppable *s = arg;
-  if (nyx__interrupted(s->ctx)) atomic_store(&s->stopped, true);
-  if (!atomic_load_explicit(&s->stopped, memory_order_relaxed)) s->fn(s->arg, begin, end);
+  const stoppable *s = arg;
+  if (!nyx__stopped(s->stop)) s->fn(s->arg, begin, end);
+}
+
+void nyx__parallel_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
+                         void *arg) {
+  stoppable s = {.stop = stop, .fn = fn, .arg = arg};
+  nyx_parallel_for(n, grain, stoppable_range, &s);
 }
 
 nyx_status nyx__parallel_for(nyx_context *ctx, int64_t n, int64_t grain, nyx_range_fn fn,
                              void *arg) {
-  stoppable s = {.ctx = ctx, .fn = fn, .arg = arg};
-  nyx_parallel_for(n, grain, stoppable_range, &s);
-  return atomic_load(&s.stopped) ? nyx__error(ctx, INTERRUPTED) : NYX_OK;
+  nyx__stop stop = {.ctx = ctx};
+  nyx__parallel_until(&stop, n, grain, fn, arg);
+  return nyx__stop_status(&stop);
 }

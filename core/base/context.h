@@ -87,9 +87,28 @@ static inline bool nyx__interrupted(nyx_context *ctx) {
          atomic_exchange(&ctx->interrupted, false);
 }
 
-/* nyx_parallel_for that looks between ranges whether it should stop, and then fails with
- * INTERRUPTED; the ranges that were not begun are left out. For work whose result is
- * thrown away on failure. */
+/* What the threads of one piece of work share: once one of them has taken a request to
+ * stop, all see it. */
+typedef struct nyx__stop {
+  nyx_context *ctx;
+  atomic_bool stopped;
+} nyx__stop;
+
+/* Whether to stop here: for long loops, asked every thousand elements or so. */
+static inline bool nyx__stopped(nyx__stop *stop) {
+  if (nyx__interrupted(stop->ctx)) atomic_store(&stop->stopped, true);
+  return atomic_load_explicit(&stop->stopped, memory_order_relaxed);
+}
+
+/* NYX_OK, or fails with INTERRUPTED where something stopped. */
+NYX_MUST_CHECK nyx_status nyx__stop_status(nyx__stop *stop);
+
+/* nyx_parallel_for that looks between ranges whether it should stop; the ranges that were
+ * not begun are left out. For work whose result is thrown away on failure. */
+void nyx__parallel_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
+                         void *arg);
+
+/* The same as work of its own, which fails with INTERRUPTED. */
 nyx_status nyx__parallel_for(nyx_context *ctx, int64_t n, int64_t grain, nyx_range_fn fn,
                              void *arg) NYX_MUST_CHECK;
 

@@ -21,6 +21,7 @@ typedef struct nyx_elementwise {
   nyx_tensor *in[5];
   nyx_tensor *out;
   double attr[2]; /* p and q */
+  bool stops;     /* may fail with INTERRUPTED: a half-written out is of no harm */
 } nyx_elementwise;
 
 /* One reduction: over the dimensions in the bit set `dims` of `in`, into out and index,

@@ -91,7 +91,8 @@ static nyx_status fused(nyx_context *ctx, const nyx_row *row, int part,
                          .part = part,
                          .compute = nyx__compute_dtype(result->dtype),
                          .out = *out,
-                         .attr = {attr[0], attr[1]}};
+                         .attr = {attr[0], attr[1]},
+                         .stops = true};
   unsigned used = nyx__row_uses(row, part);
   for (int k = 0; k < 5; k++) job.in[k] = used >> k & 1 ? value[k] : NULL;
   nyx_status status = dev->elementwise(ctx, dev, &job);

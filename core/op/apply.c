@@ -220,7 +220,11 @@ static nyx_status check_target(nyx_context *ctx, const nyx_tensor *t,
 static nyx_status launch_row(nyx_call *c) {
   const nyx_row *row = c->op->row;
   nyx_elementwise job = {.row = row, .compute = nyx__compute_dtype(c->dtype)};
-  for (int i = 0; i < c->n_in; i++) job.in[i] = c->in[i];
+  job.stops = true; /* but not where it changes one of its inputs */
+  for (int i = 0; i < c->n_in; i++) {
+    job.in[i] = c->in[i];
+    if (c->in[i] && c->in[i]->storage == c->out[0]->storage) job.stops = false;
+  }
   for (int i = 0; i < 2 && i < c->op->n_attrs; i++)
     if (c->op->attrs[i].type == NYX_ATTR_FLOAT) job.attr[i] = c->attr[i].f;
   job.out = c->out[0];

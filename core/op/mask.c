@@ -7,6 +7,8 @@
 #include "index.h"
 #include "ops.h"
 
+enum { PIECE = 1 << 17 }; /* elements between two looks whether to stop */
+
 static nyx_status check_mask(nyx_context *ctx, const nyx_tensor *mask) {
   if (mask->dtype == NYX_BOOL) return NYX_OK;
   return nyx__error(ctx, DTYPE_INPUT, "mask", nyx_dtype_name(mask->dtype),
@@ -67,32 +69,66 @@ static nyx_status masked_select_infer(nyx_call *c) {
   return NYX_OK;
 }
 
+/* A mask that is followed: elements are moved from `at` to `end`, of which `n` of `count`
+ * selected ones came before. */
+typedef struct walk {
+  const void *from;
+  const uint8_t *mask;
+  void *to;
+  int64_t at, end, n, count;
+} walk;
+
 /* Loops without branches, as masks are hard to predict: what is not selected is written
  * over. They end with the last of `count` selected elements, and so within both tensors.
  */
 #define COMPRESS(T)                                                                      \
-  static void compress_##T(const void *from, const uint8_t *mask, void *to,              \
-                           int64_t size, int64_t count) {                                \
-    const T *src = from;                                                                 \
-    T *dst = to;                                                                         \
-    for (int64_t i = 0, n = 0; i < size && n < count; i++) {                             \
+  static void compress_##T(walk *w) {                                                    \
+    const T *src = w->from;                                                              \
+    const uint8_t *mask = w->mask;                                                       \
+    T *dst = w->to;                                                                      \
+    int64_t n = w->n, count = w->count, end = w->end;                                    \
+    for (int64_t i = w->at; i < end && n < count; i++) {                                 \
       dst[n] = src[i];                                                                   \
       n += mask[i] != 0;                                                                 \
     }                                                                                    \
+    w->n = n;                                                                            \
   }                                                                                      \
-  static void decompress_##T(const void *from, const uint8_t *mask, void *to,            \
-                             int64_t size, int64_t count) {                              \
-    const T *src = from;                                                                 \
-    T *dst = to;                                                                         \
-    for (int64_t i = 0, n = 0; i < size && n < count; i++) {                             \
+  static void decompress_##T(walk *w) {                                                  \
+    const T *src = w->from;                                                              \
+    const uint8_t *mask = w->mask;                                                       \
+    T *dst = w->to;                                                                      \
+    int64_t n = w->n, count = w->count, end = w->end;                                    \
+    for (int64_t i = w->at; i < end && n < count; i++) {                                 \
       dst[i] = mask[i] ? src[n] : dst[i];                                                \
       n += mask[i] != 0;                                                                 \
     }                                                                                    \
+    w->n = n;                                                                            \
   }
 COMPRESS(uint8_t)
 COMPRESS(uint16_t)
 COMPRESS(uint32_t)
 COMPRESS(uint64_t)
+
+static void (*walker_of(size_t item, bool compress))(walk *) {
+  switch (item) {
+    case 1: return compress ? compress_uint8_t : decompress_uint8_t;
+    case 2: return compress ? compress_uint16_t : decompress_uint16_t;
+    case 4: return compress ? compress_uint32_t : decompress_uint32_t;
+    default: return compress ? compress_uint64_t : decompress_uint64_t;
+  }
+}
+
+/* Walks over `size` elements, and stops when asked. */
+static nyx_status follow_mask(nyx_context *ctx, walk *w, int64_t size, size_t item,
+                              bool compress) {
+  nyx__stop stop = {.ctx = ctx};
+  void (*const step)(walk *) = walker_of(item, compress);
+  for (; w->at < size && w->n < w->count && !nyx__stopped(&stop); w->at = w->end) {
+    w->end = size - w->at < PIECE ? size : w->at + PIECE;
+    step(w);
+  }
+  return nyx__stop_status(&stop);
+}
 
 static nyx_status masked_select_cpu(nyx_call *c) {
   nyx_spec spec;
@@ -102,15 +138,11 @@ static nyx_status masked_select_cpu(nyx_call *c) {
   nyx_status status =
       nyx__expanded_as(c->ctx, c->in[1], NYX_BOOL, spec.ndim, spec.shape, &mask);
   if (status == NYX_OK) {
-    const uint8_t *flags = nyx__data(mask);
-    void *from = nyx__data(x), *to = nyx__data(c->out[0]);
-    int64_t count = c->out[0]->numel;
-    switch (nyx_dtype_size(c->dtype)) {
-      case 1: compress_uint8_t(from, flags, to, x->numel, count); break;
-      case 2: compress_uint16_t(from, flags, to, x->numel, count); break;
-      case 4: compress_uint32_t(from, flags, to, x->numel, count); break;
-      default: compress_uint64_t(from, flags, to, x->numel, count); break;
-    }
+    walk w = {.from = nyx__data(x),
+              .mask = nyx__data(mask),
+              .to = nyx__data(c->out[0]),
+              .count = c->out[0]->numel};
+    status = follow_mask(c->ctx, &w, x->numel, nyx_dtype_size(c->dtype), true);
   }
   nyx_tensor_release(mask);
   nyx_tensor_release(x);
@@ -209,8 +241,8 @@ static nyx_status masked_fill_cpu(nyx_call *c) {
   if (status == NYX_OK) status = nyx__update_begin(c->ctx, out, false, &work);
   if (status == NYX_OK) {
     j.to = nyx__data(work);
-    nyx_parallel_for(out->numel, 1 << 15, fill_range, &j);
-    status = nyx__update_end(c->ctx, work, out, NYX_OK);
+    status = nyx__parallel_for(c->ctx, out->numel, 1 << 15, fill_range, &j);
+    status = nyx__update_end(c->ctx, work, out, status);
   }
   nyx_tensor_release(mask);
   return status;
@@ -274,15 +306,12 @@ static nyx_status masked_scatter_cpu(nyx_call *c) {
   if (status == NYX_OK) status = nyx__update_begin(c->ctx, out, false, &work);
   if (status == NYX_OK) {
     const uint8_t *flags = nyx__data(mask);
-    void *from = nyx__data(source), *to = nyx__data(work);
-    int64_t count = count_true(flags, mask->numel);
-    switch (nyx_dtype_size(out->dtype)) {
-      case 1: decompress_uint8_t(from, flags, to, mask->numel, count); break;
-      case 2: decompress_uint16_t(from, flags, to, mask->numel, count); break;
-      case 4: decompress_uint32_t(from, flags, to, mask->numel, count); break;
-      default: decompress_uint64_t(from, flags, to, mask->numel, count); break;
-    }
-    status = nyx__update_end(c->ctx, work, out, NYX_OK);
+    walk w = {.from = nyx__data(source),
+              .mask = flags,
+              .to = nyx__data(work),
+              .count = count_true(flags, mask->numel)};
+    status = follow_mask(c->ctx, &w, mask->numel, nyx_dtype_size(out->dtype), false);
+    status = nyx__update_end(c->ctx, work, out, status);
   }
   nyx_tensor_release(source);
   nyx_tensor_release(mask);
@@ -365,7 +394,12 @@ static nyx_status nonzero_cpu(nyx_call *c) {
   NYX_TRY(nyx__contiguous_as(c->ctx, x, NYX_BOOL, &flags));
   const uint8_t *flag = nyx__data(flags);
   int64_t *to = nyx__data(c->out[0]), base = c->ctx->index_base;
+  nyx_status status = NYX_OK;
   for (int64_t i = 0; i < x->numel; i++) {
+    if (i % PIECE == 0 && nyx__interrupted(c->ctx)) {
+      status = nyx__error(c->ctx, INTERRUPTED);
+      break;
+    }
     if (!flag[i]) continue;
     int64_t rest = i;
     for (int d = x->ndim - 1; d >= 0; d--) {
@@ -375,7 +409,7 @@ static nyx_status nonzero_cpu(nyx_call *c) {
     to += x->ndim;
   }
   nyx_tensor_release(flags);
-  return NYX_OK;
+  return status;
 }
 
 const nyx_op nyx__op_nonzero = {

@@ -2,6 +2,8 @@
  * significant digit. Digits only cover the range the keys are in. Where that fits 32
  * bits, keys travel in one word with their position. Long rows are counted and moved in
  * blocks by several threads; the order of equal elements makes the result the only one.
+ * The first few of a row are kept in a heap; more of a long one are found by the digits
+ * of the last of them, and only they are sorted.
  * Read next: order.h, sort.c. */
 #include "order.h"
 
@@ -17,6 +19,10 @@ enum {
   BOUND_MOST = 8192, /* longer rows are read only once */
   BLOCK = 1 << 15,   /* elements one thread does at least */
   MOST_BLOCKS = 16,  /* each has counts of its own */
+  PIECE = 1 << 18,   /* elements between two looks whether to stop */
+  KEYS = 1024,       /* made at a time */
+  LONG = 1 << 16,    /* shorter rows are sorted, or have a heap of any size */
+  HEAP_MOST = 1024,  /* elements of a longer row's heap */
   DIGIT = 11 /* bits: as many places to write to as the second cache has lines for */
 };
 
@@ -79,14 +85,36 @@ static int digit_of(int64_t n) {
   return n < FEW ? 8 : DIGIT;
 }
 
-size_t nyx__order_scratch(nyx_dtype dtype, int64_t n) {
+static size_t sort_scratch(nyx_dtype dtype, int64_t n) {
   bool narrow = nyx_dtype_size(dtype) <= 4 && n <= UINT32_MAX;
   int64_t tables = blocks_of(n) > 8 ? blocks_of(n) : 8; /* of blocks, or of digits */
   size_t counts = n > SHORT ? (size_t)tables * sizeof(int64_t) << digit_of(n) : 0;
   return (size_t)n * 2 * (narrow ? sizeof(uint64_t) : sizeof(nyx__order_entry)) + counts;
 }
 
+/* How the first k of n are found. */
+static enum { SORT, HEAP, SELECT } top_way(int64_t n, int64_t k) {
+  if (n < LONG) return n <= SHORT || k > n / 16 ? SORT : HEAP;
+  if (k > n / 4) return SORT;
+  return k > HEAP_MOST ? SELECT : HEAP;
+}
+
+/* How many candidates a selection of k sorts at most. */
+static int64_t room_of(int64_t k) {
+  return 2 * k;
+}
+
+size_t nyx__order_scratch(nyx_dtype dtype, int64_t n, int64_t k) {
+  switch (top_way(n, k)) {
+    case HEAP: return (size_t)k * sizeof(nyx__order_entry);
+    /* As if of a row of n: that decides how wide the words are. */
+    case SELECT: return sort_scratch(n > UINT32_MAX ? NYX_INT64 : dtype, room_of(k));
+    default: return sort_scratch(dtype, n);
+  }
+}
+
 typedef struct radix_job {
+  nyx__stop *stop;
   const void *a;
   void *b;
   int64_t n, blocks;
@@ -97,6 +125,11 @@ typedef struct radix_job {
 /* Where block i begins. */
 static int64_t block_start(const radix_job *j, int64_t i) {
   return j->n / j->blocks * i + (i < j->n % j->blocks ? i : j->n % j->blocks);
+}
+
+/* Where to look again whether to stop. */
+static inline int64_t piece_end(int64_t i, int64_t last) {
+  return last - i < PIECE ? last : i + PIECE;
 }
 
 /* Counts become places: those of a digit follow each other block by block. */
@@ -112,26 +145,32 @@ static void place_digits(const radix_job *j) {
 
 /* `word(e)` is the key of an element. */
 #define RADIX(name, T, word)                                                             \
-  static void count_##name(void *arg, int64_t begin, int64_t end) {                      \
+  static void count_##name(void *arg, int64_t first, int64_t after) {                    \
     const radix_job *j = arg;                                                            \
     const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const int shift = j->shift;                                                          \
     const T *a = j->a;                                                                   \
-    for (int64_t b = begin; b < end; b++) {                                              \
+    for (int64_t b = first; b < after; b++) {                                            \
       int64_t *c = j->count + (b << j->digit), last = block_start(j, b + 1);             \
+      int64_t i = block_start(j, b);                                                     \
       memset(c, 0, sizeof *c << j->digit);                                               \
-      for (int64_t i = block_start(j, b); i < last; i++)                                 \
-        c[word(a[i]) >> j->shift & mask]++;                                              \
+      while (i < last && !nyx__stopped(j->stop))                                         \
+        for (int64_t end = piece_end(i, last); i < end; i++)                             \
+          c[word(a[i]) >> shift & mask]++;                                               \
     }                                                                                    \
   }                                                                                      \
-  static void move_##name(void *arg, int64_t begin, int64_t end) {                       \
+  static void move_##name(void *arg, int64_t first, int64_t after) {                     \
     const radix_job *j = arg;                                                            \
     const uint64_t mask = (UINT64_C(1) << j->digit) - 1;                                 \
+    const int shift = j->shift;                                                          \
     const T *restrict a = j->a;                                                          \
     T *restrict to = j->b;                                                               \
-    for (int64_t b = begin; b < end; b++) {                                              \
+    for (int64_t b = first; b < after; b++) {                                            \
       int64_t *restrict c = j->count + (b << j->digit), last = block_start(j, b + 1);    \
-      for (int64_t i = block_start(j, b); i < last; i++)                                 \
-        to[c[word(a[i]) >> j->shift & mask]++] = a[i];                                   \
+      int64_t i = block_start(j, b);                                                     \
+      while (i < last && !nyx__stopped(j->stop))                                         \
+        for (int64_t end = piece_end(i, last); i < end; i++)                             \
+          to[c[word(a[i]) >> shift & mask]++] = a[i];                                    \
     }                                                                                    \
   }                                                                                      \
   /* All digits at once, for rows that one thread does. */                               \
@@ -146,13 +185,14 @@ static void place_digits(const radix_job *j) {
     }                                                                                    \
   }                                                                                      \
   /* By `bits` bits of the keys from `shift` on. Returns a or b, where the result is. */ \
-  static T *radix_##name(T *a, T *b, int64_t n, int shift, int bits, int64_t *count) {   \
+  static T *radix_##name(nyx__stop *stop, T *a, T *b, int64_t n, int shift, int bits,    \
+                         int64_t *count) {                                               \
     int most = digit_of(n), passes = (bits + most - 1) / most;                           \
     int digit = passes ? (bits + passes - 1) / passes : 0;                               \
     int64_t blocks = blocks_of(n);                                                       \
     if (blocks == 1) count_all_##name(a, n, shift, digit, passes, count);                \
     for (int k = 0; k < passes; k++, shift += digit) {                                   \
-      radix_job j = {a, b, n, blocks, shift, digit, count};                              \
+      radix_job j = {stop, a, b, n, blocks, shift, digit, count};                        \
       if (blocks == 1) {                                                                 \
         j.count += (int64_t)k << digit;                                                  \
         int64_t first = (int64_t)(word(a[0]) >> shift & ((UINT64_C(1) << digit) - 1));   \
@@ -160,9 +200,10 @@ static void place_digits(const radix_job *j) {
         place_digits(&j);                                                                \
         move_##name(&j, 0, 1);                                                           \
       } else {                                                                           \
-        nyx_parallel_for(blocks, 1, count_##name, &j);                                   \
+        nyx__parallel_until(stop, blocks, 1, count_##name, &j);                          \
+        if (nyx__stopped(stop)) break;                                                   \
         place_digits(&j);                                                                \
-        nyx_parallel_for(blocks, 1, move_##name, &j);                                    \
+        nyx__parallel_until(stop, blocks, 1, move_##name, &j);                           \
       }                                                                                  \
       T *swap = a;                                                                       \
       a = b;                                                                             \
@@ -225,21 +266,50 @@ static void shared_keys(key_job *j) {
   j->nan = is_float ? top ^ flip : UINT64_MAX;
 }
 
+/* Elements with their positions, of keys less the least. */
+typedef struct pair_job {
+  const uint64_t *key;
+  uint64_t least;
+  uint64_t *words; /* may be the keys; NULL: entries */
+  nyx__order_entry *entries;
+} pair_job;
+
+static void pair_range(void *arg, int64_t begin, int64_t end) {
+  const pair_job *j = arg;
+  const uint64_t *key = j->key, least = j->least;
+  uint64_t *words = j->words;
+  nyx__order_entry *entries = j->entries;
+  if (words)
+    for (int64_t i = begin; i < end; i++) words[i] = (key[i] - least) << 32 | (uint64_t)i;
+  else
+    for (int64_t i = begin; i < end; i++)
+      entries[i] = (nyx__order_entry){key[i] - least, i};
+}
+
+static void pair(nyx__stop *stop, int64_t n, pair_job *j) {
+  if (n < 2 * BLOCK)
+    pair_range(j, 0, n);
+  else
+    nyx__parallel_until(stop, n, BLOCK, pair_range, j);
+}
+
 /* Where a word with the position is too small. */
-static void sort_entries(nyx__order *o, uint64_t *key, int bits, void *scratch) {
+static void sort_entries(nyx__stop *stop, nyx__order *o, uint64_t *key, int bits,
+                         void *scratch) {
   int64_t n = o->n;
   nyx__order_entry *a = scratch;
-  for (int64_t i = 0; i < n; i++) a[i] = (nyx__order_entry){key[i] - o->least, i};
+  pair(stop, n, &(pair_job){.key = key, .least = o->least, .entries = a});
   if (n <= SHORT)
     insertion_entry(a, n);
   else
-    a = radix_entry(a, a + n, n, 0, bits, (int64_t *)(void *)(a + 2 * n));
+    a = radix_entry(stop, a, a + n, n, 0, bits, (int64_t *)(void *)(a + 2 * n));
   o->entries = a;
 }
 
 /* The keys of o's row, and what they have in common. Short rows of few digits do without
  * the latter. Returns how many bits the keys have above the least. */
-static int find_keys(nyx__order *o, const void *from, int64_t stride, uint64_t *key) {
+static int find_keys(nyx__stop *stop, nyx__order *o, const void *from, int64_t stride,
+                     uint64_t *key) {
   key_job j = {.dtype = o->dtype,
                .from = from,
                .stride = stride,
@@ -252,7 +322,8 @@ static int find_keys(nyx__order *o, const void *from, int64_t stride, uint64_t *
     return 8 * (int)nyx_dtype_size(o->dtype);
   }
   shared_keys(&j);
-  nyx_parallel_for(j.blocks, 1, key_range, &j);
+  nyx__parallel_until(stop, j.blocks, 1, key_range, &j);
+  if (nyx__stopped(stop)) return 0;
   uint64_t least = j.of[0].least, most = j.of[0].most;
   o->exact = true;
   for (int64_t b = 0; b < j.blocks; b++) {
@@ -264,22 +335,23 @@ static int find_keys(nyx__order *o, const void *from, int64_t stride, uint64_t *
   return most > least ? 64 - __builtin_clzll(most - least) : 0;
 }
 
-nyx__order nyx__order_sort(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
-                           bool down, void *scratch) {
+nyx__order nyx__order_sort(nyx__stop *stop, nyx_dtype dtype, const void *from,
+                           int64_t stride, int64_t n, bool down, void *scratch) {
   nyx__order o = {.n = n, .dtype = dtype, .down = down};
   bool wide = nyx_dtype_size(dtype) > 4 || n > UINT32_MAX;
   uint64_t *a = scratch, *key = wide ? a + 2 * n : a;
-  int bits = find_keys(&o, from, stride, key);
+  int bits = find_keys(stop, &o, from, stride, key);
+  if (nyx__stopped(stop)) return o;
   if (bits > 32 || n > UINT32_MAX) {
-    sort_entries(&o, key, bits, scratch);
+    sort_entries(stop, &o, key, bits, scratch);
     return o;
   }
-  for (int64_t i = 0; i < n; i++) a[i] = (key[i] - o.least) << 32 | (uint64_t)i;
+  pair(stop, n, &(pair_job){.key = key, .least = o.least, .words = a});
   int64_t *count = (int64_t *)(void *)(a + (wide ? 4 : 2) * n);
   if (n <= SHORT)
     insertion_narrow(a, n);
   else
-    a = radix_narrow(a, a + n, n, 32, bits, count);
+    a = radix_narrow(stop, a, a + n, n, 32, bits, count);
   o.words = a;
   return o;
 }
@@ -328,35 +400,44 @@ static int compare_type(nyx_dtype dtype) {
   }
 }
 
-/* A row whose elements kernels can compare. */
+/* A row whose first k elements are wanted. */
 typedef struct row {
+  nyx__stop *stop;
   nyx_dtype dtype;
-  int type; /* NYX_IN_* */
+  int type; /* NYX_IN_*: kernels can compare its elements; else -1 */
   const char *from;
-  int64_t n, k;
+  int64_t stride, n, k;
   bool down;
 } row;
 
+/* The keys of elements i..i + n - 1. */
+static void keys_at(const row *r, int64_t i, int64_t n, uint64_t *key) {
+  int64_t step = r->stride * (int64_t)nyx_dtype_size(r->dtype);
+  nyx__order_keys(r->dtype, r->from + i * step, r->stride, n, r->down, key);
+}
+
 static uint64_t key_at(const row *r, int64_t i) {
   uint64_t key;
-  nyx__order_keys(r->dtype, r->from + (size_t)i * nyx_dtype_size(r->dtype), 1, 1, r->down,
-                  &key);
+  keys_at(r, i, 1, &key);
   return key;
 }
 
-/* The first position from i on of an element that comes before *value, or n. */
-static int64_t next_before(const row *r, int64_t i, const void *value) {
+/* The first position from i on of an element that comes before *value, or `end`. */
+static int64_t next_before(const row *r, int64_t i, int64_t end, const void *value) {
   return i +
          nyx__cpu_kernels()->reduce->beyond[r->type](
-             r->n - i, r->from + (size_t)i * nyx_dtype_size(r->dtype), !r->down, value);
+             end - i, r->from + (size_t)i * nyx_dtype_size(r->dtype), !r->down, value);
 }
 
 /* Puts elements i..n-1 into the heap, most of which a kernel sees to be no use. */
 static void search_row(const row *r, int64_t i, nyx__order_entry *heap) {
   size_t item = nyx_dtype_size(r->dtype);
-  while ((i = next_before(r, i, r->from + (size_t)heap[0].at * item)) < r->n) {
-    heap_try(heap, r->k, key_at(r, i), i);
-    i++;
+  while (i < r->n && !nyx__stopped(r->stop)) {
+    int64_t end = piece_end(i, r->n);
+    while ((i = next_before(r, i, end, r->from + (size_t)heap[0].at * item)) < end) {
+      heap_try(heap, r->k, key_at(r, i), i);
+      i++;
+    }
   }
 }
 
@@ -394,32 +475,129 @@ static void top_of_row(const row *r, nyx__order_entry *heap) {
   bool bounded = find_bound(r, bound);
   int64_t i = 0;
   for (int64_t count = 0; count < r->k; count++, i++) {
-    if (bounded) i = next_before(r, i, bound);
+    if (bounded) i = next_before(r, i, r->n, bound);
     heap_add(heap, count, key_at(r, i), i);
   }
   search_row(r, i, heap);
 }
 
-/* Keeps the first k seen so far in a heap. For large k sorting everything is faster. */
-nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
-                          int64_t k, bool down, void *scratch) {
-  if (n <= SHORT || k > n / 16)
-    return nyx__order_sort(dtype, from, stride, n, down, scratch);
-  uint64_t *key = scratch; /* the heap needs 2 k more words: k <= n / 16 */
-  nyx__order_entry *heap = (nyx__order_entry *)(void *)(key + (n + n % 2));
-  const row r = {dtype, compare_type(dtype), from, n, k, down};
-  if (k > 0 && stride == 1 && r.type >= 0) {
-    top_of_row(&r, heap);
-  } else if (k > 0) {
-    nyx__order_keys(dtype, from, stride, n, down, key);
-    for (int64_t i = 0; i < k; i++) heap_add(heap, i, key[i], i);
-    for (int64_t i = k; i < n; i++) heap_try(heap, k, key[i], i);
+/* The same by keys, for all types and strides. */
+static void top_by_keys(const row *r, nyx__order_entry *heap) {
+  uint64_t key[KEYS];
+  for (int64_t at = 0, n; at < r->n && !nyx__stopped(r->stop); at += n) {
+    n = r->n - at < KEYS ? r->n - at : KEYS;
+    keys_at(r, at, n, key);
+    int64_t i = 0;
+    for (; i < n && at + i < r->k; i++) heap_add(heap, at + i, key[i], at + i);
+    for (; i < n; i++) heap_try(heap, r->k, key[i], at + i);
   }
-  for (int64_t left = k; left > 1; left--) {
+}
+
+/* Keeps the first k seen so far in a heap. */
+static nyx__order top_by_heap(const row *r, nyx__order_entry *heap) {
+  const nyx__order o = {.n = r->k, .dtype = r->dtype, .down = r->down, .entries = heap};
+  if (r->k == 0) return o;
+  if (r->stride == 1 && r->type >= 0)
+    top_of_row(r, heap);
+  else
+    top_by_keys(r, heap);
+  if (nyx__stopped(r->stop)) return o;
+  for (int64_t left = r->k; left > 1; left--) {
     nyx__order_entry last = heap[0];
     heap[0] = heap[left - 1];
     sift(heap, left - 1);
     heap[left - 1] = last;
   }
-  return (nyx__order){.n = k, .dtype = dtype, .down = down, .entries = heap};
+  return o;
+}
+
+/* Keys below `prefix` in their bits `known`, and the first `equal` of those that agree
+ * with it: `count` candidates, among which are the first k. */
+typedef struct selection {
+  uint64_t known, prefix;
+  int64_t equal, count;
+} selection;
+
+static void count_digits(const row *r, const selection *s, int shift, uint64_t mask,
+                         int64_t *count) {
+  uint64_t key[KEYS];
+  memset(count, 0, (size_t)(mask + 1) * sizeof *count);
+  for (int64_t at = 0, n; at < r->n && !nyx__stopped(r->stop); at += n) {
+    n = r->n - at < KEYS ? r->n - at : KEYS;
+    keys_at(r, at, n, key);
+    for (int64_t i = 0; i < n; i++)
+      count[key[i] >> shift & mask] += (key[i] & s->known) == s->prefix;
+  }
+}
+
+/* The k-th key, digit by digit from the highest one, until there is room for all keys
+ * that begin like it. */
+static selection find_selection(const row *r) {
+  int64_t count[1 << DIGIT], left = r->k; /* of those that begin like the k-th key */
+  selection s = {.count = r->n};
+  for (int shift = 8 * (int)nyx_dtype_size(r->dtype); shift > 0;) {
+    int digit = shift < DIGIT ? shift : DIGIT;
+    uint64_t mask = (UINT64_C(1) << digit) - 1, v = 0;
+    shift -= digit;
+    count_digits(r, &s, shift, mask, count);
+    if (nyx__stopped(r->stop)) return s;
+    for (; count[v] < left; v++) left -= count[v];
+    s.known |= mask << shift;
+    s.prefix |= v << shift;
+    s.equal = count[v];
+    s.count = r->k - left + count[v];
+    if (s.count <= room_of(r->k)) return s;
+  }
+  s.equal = left;
+  s.count = r->k;
+  return s;
+}
+
+/* `entry` makes an element of a key and a position. */
+#define GATHER(name, T, entry)                                                           \
+  static void gather_##name(const row *r, selection s, T *to) {                          \
+    uint64_t key[KEYS];                                                                  \
+    for (int64_t at = 0, n; at < r->n && !nyx__stopped(r->stop); at += n) {              \
+      n = r->n - at < KEYS ? r->n - at : KEYS;                                           \
+      keys_at(r, at, n, key);                                                            \
+      for (int64_t i = 0; i < n; i++) {                                                  \
+        uint64_t begins = key[i] & s.known;                                              \
+        if (begins < s.prefix || (begins == s.prefix && s.equal-- > 0)) *to++ = entry;   \
+      }                                                                                  \
+    }                                                                                    \
+  }
+GATHER(narrow, uint64_t, (key[i] << 32 | (uint64_t)(at + i)))
+GATHER(entry, nyx__order_entry, ((nyx__order_entry){key[i], at + i}))
+
+/* Sorts only what comes first. */
+static nyx__order top_by_selection(const row *r, void *scratch) {
+  nyx__order o = {.n = r->k, .dtype = r->dtype, .down = r->down};
+  const selection s = find_selection(r);
+  int bits = 8 * (int)nyx_dtype_size(r->dtype);
+  if (nyx__stopped(r->stop)) return o;
+  if (bits <= 32 && r->n <= UINT32_MAX) {
+    uint64_t *a = scratch;
+    gather_narrow(r, s, a);
+    if (nyx__stopped(r->stop)) return o;
+    o.words = radix_narrow(r->stop, a, a + s.count, s.count, 32, bits,
+                           (int64_t *)(void *)(a + 2 * s.count));
+  } else {
+    nyx__order_entry *a = scratch;
+    gather_entry(r, s, a);
+    if (nyx__stopped(r->stop)) return o;
+    o.entries = radix_entry(r->stop, a, a + s.count, s.count, 0, bits,
+                            (int64_t *)(void *)(a + 2 * s.count));
+  }
+  return o;
+}
+
+nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
+                          int64_t stride, int64_t n, int64_t k, bool down,
+                          void *scratch) {
+  const row r = {stop, dtype, compare_type(dtype), from, stride, n, k, down};
+  switch (top_way(n, k)) {
+    case HEAP: return top_by_heap(&r, scratch);
+    case SELECT: return top_by_selection(&r, scratch);
+    default: return nyx__order_sort(stop, dtype, from, stride, n, down, scratch);
+  }
 }

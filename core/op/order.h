@@ -51,15 +51,16 @@ static inline uint64_t nyx__order_value(const nyx__order_bits *b, uint64_t key) 
   return key ^ (key & b->sign ? b->set : b->clear);
 }
 
-/* Bytes of scratch that nyx__order_sort and nyx__order_top need for n elements. */
-size_t nyx__order_scratch(nyx_dtype dtype, int64_t n);
+/* Bytes of scratch that nyx__order_top needs for k of n elements, nyx__order_sort for n
+ * of them. */
+size_t nyx__order_scratch(nyx_dtype dtype, int64_t n, int64_t k);
 
 /* n elements in their order, in `scratch`; equal elements keep theirs. Splits long rows
- * over threads. */
-nyx__order nyx__order_sort(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
-                           bool down, void *scratch);
+ * over threads. Where it stopped there is no order. */
+nyx__order nyx__order_sort(nyx__stop *stop, nyx_dtype dtype, const void *from,
+                           int64_t stride, int64_t n, bool down, void *scratch);
 /* The same for the first k of them. */
-nyx__order nyx__order_top(nyx_dtype dtype, const void *from, int64_t stride, int64_t n,
-                          int64_t k, bool down, void *scratch);
+nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
+                          int64_t stride, int64_t n, int64_t k, bool down, void *scratch);
 
 #endif

@@ -8,7 +8,8 @@
 #include "../device/device.h"
 #include "index.h"
 
-enum { WIDTH = 512, UNIT = 1 << 14 }; /* elements of a lane block, of a parallel range */
+/* Elements of a lane block, of a parallel range, between two looks whether to stop. */
+enum { WIDTH = 512, UNIT = 1 << 14, PIECE = 1 << 17 };
 
 nyx_status nyx__index_check(nyx_context *ctx, const char *name, const nyx_tensor *t) {
   if (nyx_dtype_kind_of(t->dtype) == NYX_KIND_INT) return NYX_OK;
@@ -56,9 +57,8 @@ nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
     nyx_tensor_release(t);
     return nyx__no_memory(ctx, bytes);
   }
-  nyx_status status = NYX_OK;
-  nyx_parallel_for(t->numel, UNIT, position_range, &j);
-  if (atomic_load(&j.bad)) {
+  nyx_status status = nyx__parallel_for(ctx, t->numel, UNIT, position_range, &j);
+  if (status == NYX_OK && atomic_load(&j.bad)) {
     int64_t i = 0, ignored;
     while (position(&j, j.from[i], &ignored)) i++;
     if (range.dim < 0)
@@ -66,6 +66,8 @@ nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
     else
       status = nyx__error(ctx, INDEX_RANGE, (long long)j.from[i],
                           range.dim + ctx->index_base, (long long)range.size);
+  }
+  if (status != NYX_OK) {
     nyx_memory_free(j.to);
     j.to = NULL;
   }
@@ -89,7 +91,7 @@ nyx_status nyx__positions_hold(nyx_context *ctx, nyx_tensor *index, nyx__range r
                !(written && written->storage == index->storage);
   if (plain) {
     position_job j = {.from = nyx__data(index), .range = range, .base = out->base};
-    nyx_parallel_for(index->numel, UNIT, check_range, &j);
+    NYX_TRY(nyx__parallel_for(ctx, index->numel, UNIT, check_range, &j));
     if (!atomic_load(&j.bad)) {
       out->held = nyx_tensor_retain(index);
       out->at = j.from;
@@ -283,9 +285,10 @@ MOVE(uint64_t)
     if (u->l->at_inner == 0 && !u->l->a.inner && !u->l->b.inner) {                       \
       const nyx__lanes *l = u->l;                                                        \
       T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o) + u->begin;                \
-      const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->begin;    \
+      const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->begin +   \
+                   u->k * l->b.step;                                                     \
       const int64_t *at = l->at + u->o * l->at_outer;                                    \
-      for (int64_t k = 0; k < l->count; k++, b += l->b.step)                             \
+      for (int64_t k = u->k; k < u->k + u->count; k++, b += l->b.step)                   \
         add_row_##name(a + (at[k * l->at_step] - l->base) * l->a.step, b,                \
                        u->end - u->begin, l->alpha);                                     \
       return;                                                                            \
@@ -318,17 +321,27 @@ typedef struct lane_job {
   int64_t width, blocks;
   int64_t length, parts; /* positions of a unit: where units may write side by side */
   void (*run)(const unit *u);
+  nyx__stop stop;
 } lane_job;
 
+/* Runs a unit piece by piece, and stops between them. */
+static void run_unit(lane_job *j, unit *u) {
+  int64_t last = u->k + u->count, width = u->end - u->begin, piece = PIECE / width;
+  for (; u->k < last && !nyx__stopped(&j->stop); u->k += u->count) {
+    u->count = last - u->k < piece ? last - u->k : piece;
+    j->run(u);
+  }
+}
+
 static void lane_range(void *arg, int64_t begin, int64_t end) {
-  const lane_job *j = arg;
+  lane_job *j = arg;
   for (int64_t i = begin; i < end; i++) {
     int64_t part = i % j->parts, block = i / j->parts;
     unit u = {.l = j->l, .o = block / j->blocks, .begin = block % j->blocks * j->width};
     u.k = part * j->length;
     u.count = j->l->count - u.k < j->length ? j->l->count - u.k : j->length;
     u.end = u.begin + j->width < j->l->inner ? u.begin + j->width : j->l->inner;
-    j->run(&u);
+    run_unit(j, &u);
   }
 }
 
@@ -374,11 +387,11 @@ nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
   if (lanes->fill) {
     fill_job f = {.to = lanes->a.data, .from = lanes->start};
     int64_t all = lanes->outer * lanes->rows * lanes->inner;
-    nyx_parallel_for(all * (int64_t)nyx_dtype_size(lanes->dtype), 8 * UNIT, fill_range,
-                     &f);
+    NYX_TRY(nyx__parallel_for(ctx, all * (int64_t)nyx_dtype_size(lanes->dtype), 8 * UNIT,
+                              fill_range, &f));
   }
   if (none) return NYX_OK;
-  lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode)};
+  lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode), .stop = {.ctx = ctx}};
   j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
   j.blocks = (lanes->inner + j.width - 1) / j.width;
   int64_t most = UNIT / j.width; /* only gather never writes an element twice */
@@ -386,6 +399,6 @@ nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
   j.parts = (lanes->count + j.length - 1) / j.length;
   int64_t work = j.width * j.length;
   int64_t grain = work < UNIT ? UNIT / work : 1;
-  nyx_parallel_for(lanes->outer * j.blocks * j.parts, grain, lane_range, &j);
-  return NYX_OK;
+  nyx__parallel_until(&j.stop, lanes->outer * j.blocks * j.parts, grain, lane_range, &j);
+  return nyx__stop_status(&j.stop);
 }

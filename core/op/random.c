@@ -6,15 +6,16 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../device/device.h"
 #include "create.h"
 #include "index.h"
 #include "ops.h"
+#include "order.h"
 
-enum { GRAIN = 1 << 12, CHUNK = 256 };
+/* Elements of a parallel range, made at a time, between two looks whether to stop. */
+enum { GRAIN = 1 << 12, CHUNK = 256, LOOK = 1 << 16 };
 
 /* 64 bits, element i of a fill that begins at block `first`. */
 static inline uint64_t bits64(uint64_t seed, uint64_t first, int64_t i) {
@@ -238,7 +239,7 @@ static nyx_status randperm_cpu(nyx_call *c) {
   uint64_t first = nyx__random_take(c->ctx, nyx__random_blocks(n, NYX_RANDOM_LANES64));
   for (int64_t i = 0; i < n; i++) list[i] = i + c->ctx->index_base;
   for (int64_t i = n - 1; i > 0; i--) {
-    if (i % (1 << 16) == 0 && nyx__interrupted(c->ctx)) {
+    if (i % LOOK == 0 && nyx__interrupted(c->ctx)) {
       nyx_memory_free(list);
       return nyx__error(c->ctx, INTERRUPTED);
     }
@@ -473,18 +474,6 @@ static nyx_status multinomial_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-/* A draw of a row without replacement: the smallest keys are drawn. */
-typedef struct draw {
-  double key;
-  int64_t at;
-} draw;
-
-static int compare_draws(const void *a, const void *b) {
-  const draw *x = a, *y = b;
-  if (x->key != y->key) return x->key < y->key ? -1 : 1;
-  return x->at < y->at ? -1 : x->at > y->at;
-}
-
 typedef struct weights {
   const double *w;
   int64_t n, positive;
@@ -495,6 +484,7 @@ static nyx_status check_weights(nyx_call *c, weights *r) {
   r->total = 0;
   r->positive = 0;
   for (int64_t i = 0; i < r->n; i++) {
+    if (i % LOOK == 0 && nyx__interrupted(c->ctx)) return nyx__error(c->ctx, INTERRUPTED);
     if (!(r->w[i] >= 0) || isinf(r->w[i]))
       return nyx__error(c->ctx, PROBABILITY, "x", r->w[i],
                         "finite weights of at least 0");
@@ -507,37 +497,66 @@ static nyx_status check_weights(nyx_call *c, weights *r) {
   return NYX_OK;
 }
 
-/* Where a running sum of weights passes a random part of the total. */
-static void draw_again(const weights *r, uint64_t seed, uint64_t first, int64_t row,
-                       int64_t k, double *sums, int64_t *to, int64_t base) {
-  double sum = 0;
-  for (int64_t i = 0; i < r->n; i++) sums[i] = sum += r->w[i];
-  for (int64_t i = 0; i < k; i++) {
-    double u = (double)(bits64(seed, first, row * k + i) >> 11) * 0x1p-53 * sum;
+/* The draws of one row. */
+typedef struct draw_job {
+  const weights *r;
+  uint64_t seed, first;
+  int64_t number; /* of the row's first random number */
+  double *list;   /* one for each weight: running sums, or times */
+  int64_t *to, base;
+} draw_job;
+
+/* Where the running sum of weights passes a random part of the total. */
+static void again_range(void *arg, int64_t begin, int64_t end) {
+  const draw_job *j = arg;
+  const weights *r = j->r;
+  const double sum = j->list[r->n - 1];
+  for (int64_t i = begin; i < end; i++) {
+    double u = (double)(bits64(j->seed, j->first, j->number + i) >> 11) * 0x1p-53 * sum;
     int64_t low = 0, high = r->n - 1;
     while (low < high) {
       int64_t middle = low + (high - low) / 2;
-      if (sums[middle] > u)
+      if (j->list[middle] > u)
         high = middle;
       else
         low = middle + 1;
     }
     while (r->w[low] == 0) low--; /* u rounded up to the total */
-    to[i] = low + base;
+    j->to[i] = low + j->base;
+  }
+}
+
+static nyx_status draw_again(nyx_context *ctx, draw_job *j, int64_t k) {
+  double sum = 0;
+  for (int64_t i = 0; i < j->r->n; i++) {
+    if (i % LOOK == 0 && nyx__interrupted(ctx)) return nyx__error(ctx, INTERRUPTED);
+    j->list[i] = sum += j->r->w[i];
+  }
+  return nyx__parallel_for(ctx, k, GRAIN, again_range, j);
+}
+
+static void time_range(void *arg, int64_t begin, int64_t end) {
+  const draw_job *j = arg;
+  const double *w = j->r->w;
+  for (int64_t i = begin; i < end; i++) {
+    uint64_t bits = bits64(j->seed, j->first, j->number + i);
+    double time = -log((double)((bits >> 11) + 1) * 0x1p-53) / w[i];
+    /* Overflow of a small weight still comes before what never does. */
+    j->list[i] = w[i] > 0 ? fmin(time, DBL_MAX) : INFINITY;
   }
 }
 
 /* Exponential times with the weights as rates: the first k to come (Efraimidis and
  * Spirakis, 2006). */
-static void draw_once(const weights *r, uint64_t seed, uint64_t first, int64_t row,
-                      int64_t k, draw *list, int64_t *to, int64_t base) {
-  for (int64_t i = 0; i < r->n; i++) {
-    double u = (double)((bits64(seed, first, row * r->n + i) >> 11) + 1) * 0x1p-53;
-    list[i] = (draw){.key = r->w[i] > 0 ? -log(u) / r->w[i] : INFINITY, .at = i};
-    if (r->w[i] > 0 && isinf(list[i].key)) list[i].key = 0x1.fffffffffffffp1023;
-  }
-  qsort(list, (size_t)r->n, sizeof *list, compare_draws);
-  for (int64_t i = 0; i < k; i++) to[i] = list[i].at + base;
+static nyx_status draw_once(nyx_context *ctx, draw_job *j, int64_t k, void *scratch) {
+  nyx__stop stop = {.ctx = ctx};
+  nyx__parallel_until(&stop, j->r->n, GRAIN, time_range, j);
+  NYX_TRY(nyx__stop_status(&stop));
+  const nyx__order o =
+      nyx__order_top(&stop, NYX_FLOAT64, j->list, 1, j->r->n, k, false, scratch);
+  NYX_TRY(nyx__stop_status(&stop));
+  for (int64_t i = 0; i < k; i++) j->to[i] = nyx__order_at(&o, i) + j->base;
+  return NYX_OK;
 }
 
 static nyx_status multinomial_cpu(nyx_call *c) {
@@ -547,31 +566,27 @@ static nyx_status multinomial_cpu(nyx_call *c) {
   weights r = {.n = x->shape[x->ndim - 1]};
   int64_t rows = x->ndim == 2 ? x->shape[0] : 1, k = c->attr[0].i;
   bool again = c->attr[1].i;
-  size_t bytes = (size_t)r.n * sizeof(draw);
-  draw *scratch = nyx_memory_alloc(bytes);
-  nyx_status status = scratch ? NYX_OK : nyx__no_memory(ctx, bytes);
+  size_t bytes = (size_t)r.n * sizeof(double) +
+                 (again ? 0 : nyx__order_scratch(NYX_FLOAT64, r.n, k));
+  double *list = nyx_memory_alloc(bytes);
+  nyx_status status = list ? NYX_OK : nyx__no_memory(ctx, bytes);
   for (int64_t row = 0; row < rows && status == NYX_OK; row++) {
     r.w = (const double *)nyx__data(x) + row * r.n;
     status = check_weights(c, &r);
   }
   if (status == NYX_OK) {
-    int64_t numbers = rows * (again ? k : r.n);
-    uint64_t seed = ctx->seed;
-    uint64_t first =
-        nyx__random_take(ctx, nyx__random_blocks(numbers, NYX_RANDOM_LANES64));
+    int64_t per_row = again ? k : r.n;
+    draw_job j = {.r = &r, .seed = ctx->seed, .list = list, .base = ctx->index_base};
+    j.first =
+        nyx__random_take(ctx, nyx__random_blocks(rows * per_row, NYX_RANDOM_LANES64));
     for (int64_t row = 0; row < rows && status == NYX_OK; row++) {
-      int64_t *to = (int64_t *)nyx__data(out) + row * k;
+      j.number = row * per_row;
+      j.to = (int64_t *)nyx__data(out) + row * k;
       r.w = (const double *)nyx__data(x) + row * r.n;
-      if (nyx__interrupted(ctx))
-        status = nyx__error(ctx, INTERRUPTED);
-      else if (again)
-        draw_again(&r, seed, first, row, k, (double *)(void *)scratch, to,
-                   ctx->index_base);
-      else
-        draw_once(&r, seed, first, row, k, scratch, to, ctx->index_base);
+      status = again ? draw_again(ctx, &j, k) : draw_once(ctx, &j, k, list + r.n);
     }
   }
-  nyx_memory_free(scratch);
+  nyx_memory_free(list);
   nyx_tensor_release(x);
   return status;
 }

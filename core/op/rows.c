@@ -130,7 +130,8 @@ nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *l, nyx__lane_mode
   if (l->fill && (size_t)all * j.item >= NYX_STREAM_BYTES)
     j.stream = nyx__cpu_kernels()->move;
   int64_t grain = UNIT_BYTES / (j.width * (int64_t)j.item);
-  nyx_parallel_for(l->outer * j.blocks * l->rows, grain, do_rows, &j);
+  nyx_status status =
+      nyx__parallel_for(ctx, l->outer * j.blocks * l->rows, grain, do_rows, &j);
   nyx_memory_free(j.head);
-  return NYX_OK;
+  return status;
 }

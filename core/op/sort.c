@@ -15,8 +15,14 @@ typedef struct row_job {
   int64_t inner; /* rows (o, i) of the results begin at o * k * inner + i */
   bool down;
   int64_t base;
+  nyx__stop stop;
   atomic_bool no_memory;
 } row_job;
+
+enum {
+  KEYS = 1024,      /* made at a time */
+  WRITTEN = 1 << 16 /* elements of an order that one range writes */
+};
 
 /* The offset in x of row `row`, where the last dimension but `dim` counts fastest. */
 static int64_t row_start(const nyx_tensor *x, int dim, int64_t row) {
@@ -29,13 +35,22 @@ static int64_t row_start(const nyx_tensor *x, int dim, int64_t row) {
   return offset;
 }
 
-/* The first k elements of an order, from their keys or from where they are in the row,
- * and their positions. `to` may be NULL. */
+/* An order that is written down: the elements, and their positions. */
+typedef struct writing {
+  const nyx__order *order;
+  const void *from;
+  int64_t stride;
+  void *to; /* may be NULL */
+  int64_t *index, step, base;
+} writing;
+
+/* Elements begin..end-1 of an order, from their keys or from where they are in the row.
+ */
 #define WRITE(T, list, key_of, at_of)                                                    \
-  for (int64_t i = 0; i < k && to; i++)                                                  \
-    ((T *)to)[i * step] = o->exact ? (T)nyx__order_value(&bits, key_of(list[i]))         \
-                                   : ((const T *)from)[at_of(list[i]) * stride];         \
-  for (int64_t i = 0; i < k; i++) index[i * step] = at_of(list[i]) + base
+  for (int64_t i = begin; i < end && to; i++)                                            \
+    to[i * step] = o->exact ? (T)nyx__order_value(&bits, key_of(list[i]))                \
+                            : from[at_of(list[i]) * stride];                             \
+  for (int64_t i = begin; i < end; i++) index[i * step] = at_of(list[i]) + base
 #define WRITE_LIST(T)                                                                    \
   if (o->words) {                                                                        \
     WRITE(T, o->words, WORD_KEY, WORD_AT);                                               \
@@ -43,10 +58,14 @@ static int64_t row_start(const nyx_tensor *x, int dim, int64_t row) {
     WRITE(T, o->entries, ENTRY_KEY, ENTRY_AT);                                           \
   }
 #define WRITER(T)                                                                        \
-  static void write_##T(const nyx__order *o, const void *from, int64_t stride,           \
-                        int64_t k, void *to, int64_t *index, int64_t step,               \
-                        int64_t base) {                                                  \
+  static void write_##T(void *arg, int64_t begin, int64_t end) {                         \
+    const writing *w = arg;                                                              \
+    const nyx__order *o = w->order;                                                      \
     const nyx__order_bits bits = nyx__order_bits_of(o);                                  \
+    const T *from = w->from;                                                             \
+    T *to = w->to;                                                                       \
+    int64_t *index = w->index;                                                           \
+    const int64_t step = w->step, stride = w->stride, base = w->base;                    \
     WRITE_LIST(T)                                                                        \
   }
 #define WORD_KEY(w) ((w) >> 32)
@@ -58,11 +77,7 @@ WRITER(uint16_t)
 WRITER(uint32_t)
 WRITER(uint64_t)
 
-typedef void (*row_writer)(const nyx__order *o, const void *from, int64_t stride,
-                           int64_t k, void *to, int64_t *index, int64_t step,
-                           int64_t base);
-
-static row_writer writer_of(size_t item) {
+static nyx_range_fn writer_of(size_t item) {
   switch (item) {
     case 1: return write_uint8_t;
     case 2: return write_uint16_t;
@@ -74,23 +89,30 @@ static row_writer writer_of(size_t item) {
 static void row_range(void *arg, int64_t begin, int64_t end) {
   row_job *j = arg;
   const nyx_tensor *x = j->x;
-  void *scratch = nyx_memory_alloc(nyx__order_scratch(x->dtype, j->n));
+  void *scratch = nyx_memory_alloc(nyx__order_scratch(x->dtype, j->n, j->k));
   if (!scratch) {
     atomic_store(&j->no_memory, true);
     return;
   }
   size_t item = nyx_dtype_size(x->dtype);
   int64_t stride = x->ndim ? x->stride[j->dim] : 1;
-  const row_writer write = writer_of(item);
+  const nyx_range_fn write = writer_of(item);
   for (int64_t row = begin; row < end; row++) {
     const char *from =
         (const char *)nyx__data(x) + row_start(x, j->dim, row) * (int64_t)item;
     int64_t to = row / j->inner * j->k * j->inner + row % j->inner;
     const nyx__order o =
-        nyx__order_top(x->dtype, from, stride, j->n, j->k, j->down, scratch);
-    char *values = j->values ? (char *)nyx__data(j->values) + (size_t)to * item : NULL;
-    write(&o, from, stride, j->k, values, (int64_t *)nyx__data(j->indices) + to, j->inner,
-          j->base);
+        nyx__order_top(&j->stop, x->dtype, from, stride, j->n, j->k, j->down, scratch);
+    if (nyx__stopped(&j->stop)) break;
+    writing w = {
+        .order = &o,
+        .from = from,
+        .stride = stride,
+        .to = j->values ? (char *)nyx__data(j->values) + (size_t)to * item : NULL,
+        .index = (int64_t *)nyx__data(j->indices) + to,
+        .step = j->inner,
+        .base = j->base};
+    nyx__parallel_until(&j->stop, j->k, WRITTEN, write, &w);
   }
   nyx_memory_free(scratch);
 }
@@ -108,12 +130,13 @@ static nyx_status order_rows(nyx_call *c, int dim, int64_t k, bool down,
                .k = k,
                .inner = 1,
                .down = down,
-               .base = c->ctx->index_base};
+               .base = c->ctx->index_base,
+               .stop = {.ctx = c->ctx}};
   for (int d = dim + 1; d < x->ndim; d++) j.inner *= x->shape[d];
-  NYX_TRY(nyx__parallel_for(c->ctx, x->numel / j.n, (1 << 13) / j.n + 1, row_range, &j));
+  nyx__parallel_until(&j.stop, x->numel / j.n, (1 << 13) / j.n + 1, row_range, &j);
   if (atomic_load(&j.no_memory))
-    return nyx__no_memory(c->ctx, nyx__order_scratch(x->dtype, j.n));
-  return NYX_OK;
+    return nyx__no_memory(c->ctx, nyx__order_scratch(x->dtype, j.n, k));
+  return nyx__stop_status(&j.stop);
 }
 
 /* The gradient at the positions found, zero elsewhere. */
@@ -296,12 +319,12 @@ typedef struct unique_found {
   int64_t *rank; /* NULL: by order */
 } unique_found;
 
-enum { KEYS = 1024 }; /* made at a time */
-
-static void unique_range(const nyx_tensor *x, uint64_t *least, uint64_t *most) {
+/* The least and the greatest key. */
+static void unique_span(nyx__stop *stop, const nyx_tensor *x, uint64_t *least,
+                        uint64_t *most) {
   uint64_t key[KEYS];
   *least = UINT64_MAX, *most = 0;
-  for (int64_t i = 0, n; i < x->numel; i += n) {
+  for (int64_t i = 0, n; i < x->numel && !nyx__stopped(stop); i += n) {
     n = x->numel - i < KEYS ? x->numel - i : KEYS;
     nyx__order_keys(x->dtype,
                     (const char *)nyx__data(x) + (size_t)i * nyx_dtype_size(x->dtype), 1,
@@ -313,45 +336,61 @@ static void unique_range(const nyx_tensor *x, uint64_t *least, uint64_t *most) {
   }
 }
 
+static void clear_range(void *arg, int64_t begin, int64_t end) {
+  memset((int64_t *)arg + begin, 0, (size_t)(end - begin) * sizeof(int64_t));
+}
+
 /* Marks what occurs, then numbers it. */
-static int64_t rank_keys(const nyx_tensor *x, unique_found *f, int64_t span) {
+static int64_t rank_keys(nyx__stop *stop, const nyx_tensor *x, const unique_found *f,
+                         int64_t span) {
   uint64_t key[KEYS];
   int64_t count = 0;
-  memset(f->rank, 0, (size_t)span * sizeof *f->rank);
-  for (int64_t i = 0, n; i < x->numel; i += n) {
+  nyx__parallel_until(stop, span, WRITTEN, clear_range, f->rank);
+  for (int64_t i = 0, n; i < x->numel && !nyx__stopped(stop); i += n) {
     n = x->numel - i < KEYS ? x->numel - i : KEYS;
     nyx__order_keys(x->dtype,
                     (const char *)nyx__data(x) + (size_t)i * nyx_dtype_size(x->dtype), 1,
                     n, false, key);
     for (int64_t k = 0; k < n; k++) f->rank[key[k] - f->least] = 1;
   }
-  for (int64_t i = 0; i < span; i++) {
-    int64_t here = f->rank[i];
-    f->rank[i] = count;
-    count += here;
+  for (int64_t i = 0, n; i < span && !nyx__stopped(stop); i += n) {
+    n = span - i < KEYS ? span - i : KEYS;
+    for (int64_t k = i; k < i + n; k++) {
+      int64_t here = f->rank[k];
+      f->rank[k] = count;
+      count += here;
+    }
   }
   return count;
 }
 
+static bool differs(const nyx__order *o, int64_t i) {
+  return i == 0 || nyx__order_key(o, i) != nyx__order_key(o, i - 1);
+}
+
 static nyx_status find_unique(nyx_call *c, const nyx_tensor *x, int64_t *count) {
+  nyx__stop stop = {.ctx = c->ctx};
   uint64_t least, most;
-  unique_range(x, &least, &most);
+  unique_span(&stop, x, &least, &most);
+  NYX_TRY(nyx__stop_status(&stop));
   bool close = x->numel > 0 && most - least < 4 * (uint64_t)x->numel;
   int64_t span = close ? (int64_t)(most - least) + 1 : 0;
-  size_t bytes =
-      close ? (size_t)span * sizeof(int64_t) : nyx__order_scratch(x->dtype, x->numel);
+  size_t bytes = close ? (size_t)span * sizeof(int64_t)
+                       : nyx__order_scratch(x->dtype, x->numel, x->numel);
   unique_found *f = c->found = nyx_memory_alloc(sizeof *f + bytes);
   if (!f) return nyx__no_memory(c->ctx, sizeof *f + bytes);
   *f = (unique_found){.least = least, .rank = close ? (int64_t *)(void *)(f + 1) : NULL};
   *count = 0;
   if (close) {
-    *count = rank_keys(x, f, span);
-    return NYX_OK;
+    *count = rank_keys(&stop, x, f, span);
+    return nyx__stop_status(&stop);
   }
-  f->order = nyx__order_sort(x->dtype, nyx__data(x), 1, x->numel, false, f + 1);
-  for (int64_t i = 0; i < x->numel; i++)
-    *count += i == 0 || nyx__order_key(&f->order, i) != nyx__order_key(&f->order, i - 1);
-  return NYX_OK;
+  f->order = nyx__order_sort(&stop, x->dtype, nyx__data(x), 1, x->numel, false, f + 1);
+  for (int64_t i = 0, n; i < x->numel && !nyx__stopped(&stop); i += n) {
+    n = x->numel - i < KEYS ? x->numel - i : KEYS;
+    for (int64_t k = i; k < i + n; k++) *count += differs(&f->order, k);
+  }
+  return nyx__stop_status(&stop);
 }
 
 static nyx_status unique_infer(nyx_call *c) {
@@ -383,18 +422,30 @@ static void write_one(const unique_target *t, int64_t at, int64_t rank) {
   t->inverse[at] = rank + t->base;
 }
 
-static void write_ranked(const nyx_tensor *x, const unique_found *f,
+static void write_ranked(nyx__stop *stop, const nyx_tensor *x, const unique_found *f,
                          const unique_target *t) {
   uint64_t key[KEYS];
-  for (int64_t i = 0, n; i < x->numel; i += n) {
+  for (int64_t i = 0, n; i < x->numel && !nyx__stopped(stop); i += n) {
     n = x->numel - i < KEYS ? x->numel - i : KEYS;
     nyx__order_keys(x->dtype, t->from + (size_t)i * t->item, 1, n, false, key);
     for (int64_t k = 0; k < n; k++) write_one(t, i + k, f->rank[key[k] - f->least]);
   }
 }
 
+static void write_ordered(nyx__stop *stop, const nyx__order *o, const unique_target *t) {
+  int64_t rank = -1;
+  for (int64_t i = 0, n; i < o->n && !nyx__stopped(stop); i += n) {
+    n = o->n - i < KEYS ? o->n - i : KEYS;
+    for (int64_t k = i; k < i + n; k++) {
+      rank += differs(o, k);
+      write_one(t, nyx__order_at(o, k), rank);
+    }
+  }
+}
+
 static nyx_status unique_cpu(nyx_call *c) {
   const unique_found *f = c->found;
+  nyx__stop stop = {.ctx = c->ctx};
   nyx_tensor *x;
   NYX_TRY(nyx__contiguous(c->ctx, c->in[0], &x));
   const unique_target t = {.from = nyx__data(x),
@@ -403,19 +454,13 @@ static nyx_status unique_cpu(nyx_call *c) {
                            .inverse = nyx__data(c->out[1]),
                            .counts = nyx__data(c->out[2]),
                            .base = c->ctx->index_base};
-  memset(t.counts, 0, (size_t)c->out[2]->numel * sizeof *t.counts);
-  if (f->rank) {
-    write_ranked(x, f, &t);
-  } else {
-    int64_t rank = -1;
-    for (int64_t i = 0; i < x->numel; i++) {
-      if (i == 0 || nyx__order_key(&f->order, i) != nyx__order_key(&f->order, i - 1))
-        rank++;
-      write_one(&t, nyx__order_at(&f->order, i), rank);
-    }
-  }
+  nyx__parallel_until(&stop, c->out[2]->numel, WRITTEN, clear_range, t.counts);
+  if (f->rank)
+    write_ranked(&stop, x, f, &t);
+  else
+    write_ordered(&stop, &f->order, &t);
   nyx_tensor_release(x);
-  return NYX_OK;
+  return nyx__stop_status(&stop);
 }
 
 const nyx_op nyx__op_unique = {
@@ -464,6 +509,19 @@ static int64_t search(const uint64_t *keys, int64_t n, uint64_t key, bool right)
   return low;
 }
 
+/* The keys of a contiguous tensor. */
+typedef struct key_job {
+  const nyx_tensor *x;
+  uint64_t *to;
+} key_job;
+
+static void key_range(void *arg, int64_t begin, int64_t end) {
+  const key_job *j = arg;
+  const char *from = nyx__data(j->x);
+  nyx__order_keys(j->x->dtype, from + (size_t)begin * nyx_dtype_size(j->x->dtype), 1,
+                  end - begin, false, j->to + begin);
+}
+
 typedef struct search_job {
   const uint64_t *keys, *wanted;
   int64_t *to;
@@ -490,8 +548,11 @@ static nyx_status searchsorted_cpu(nyx_call *c) {
   }
   if (status == NYX_OK) {
     uint64_t *wanted = keys + sorted->numel;
-    nyx__order_keys(c->dtype, nyx__data(sorted), 1, sorted->numel, false, keys);
-    nyx__order_keys(c->dtype, nyx__data(values), 1, values->numel, false, wanted);
+    nyx__stop stop = {.ctx = c->ctx};
+    nyx__parallel_until(&stop, sorted->numel, WRITTEN, key_range,
+                        &(key_job){sorted, keys});
+    nyx__parallel_until(&stop, values->numel, WRITTEN, key_range,
+                        &(key_job){values, wanted});
     search_job j = {.keys = keys,
                     .wanted = wanted,
                     .to = nyx__data(c->out[0]),
@@ -500,7 +561,8 @@ static nyx_status searchsorted_cpu(nyx_call *c) {
                     .base = c->ctx->index_base,
                     .right = c->attr[0].i};
     if (sorted->ndim > 1) j.per_row = values->shape[values->ndim - 1];
-    status = nyx__parallel_for(c->ctx, values->numel, 1 << 12, search_range, &j);
+    nyx__parallel_until(&stop, values->numel, 1 << 12, search_range, &j);
+    status = nyx__stop_status(&stop);
   }
   nyx_memory_free(keys);
   nyx_tensor_release(values);

@@ -1,7 +1,11 @@
 /* nyx_context_interrupt while an op runs: ops that take long stop between ranges of work
  * with NYX_ERR_INTERRUPTED, make no output and use the request up. The request comes from
- * a host's job system, before the second range. Read next: core/base/context.h. */
+ * a host's job system, before the second range, or from another thread. Read next:
+ * core/base/context.h. */
 #include <nyx/nyx.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 #include "check.h"
 
@@ -19,10 +23,20 @@ static void asking_jobs(void *user, int64_t count, void (*job)(void *, int64_t),
   ranges += count;
 }
 
-static nyx_tensor *filled(int ndim, const int64_t *shape, nyx_dtype dtype) {
+/* What a tensor holds: zeros; different positions in no order; ever larger numbers. */
+enum { ZEROS, SPREAD, RISING };
+
+static nyx_tensor *filled(int ndim, const int64_t *shape, nyx_dtype dtype, int kind) {
   nyx_tensor *t = NULL;
   if (nyx_tensor_empty(ctx, dtype, ndim, shape, &t) != NYX_OK) return NULL;
   memset(nyx_tensor_data(t), 0, nyx_tensor_storage_bytes(t));
+  for (int64_t i = 0, n = nyx_tensor_numel(t); kind != ZEROS && i < n; i++) {
+    int64_t value = kind == RISING ? i : i * 7919 % n;
+    if (dtype == NYX_FLOAT32) ((float *)nyx_tensor_data(t))[i] = (float)value + 0.5f;
+    if (dtype == NYX_FLOAT64) ((double *)nyx_tensor_data(t))[i] = (double)value + 0.5;
+    if (dtype == NYX_INT64) ((int64_t *)nyx_tensor_data(t))[i] = value;
+    if (dtype == NYX_BOOL) ((uint8_t *)nyx_tensor_data(t))[i] = value % 2 != 0;
+  }
   return t;
 }
 
@@ -63,6 +77,8 @@ static const long_call calls[] = {
     {"softmax", {2}, {{1000, 1000}}, {NYX_I(1)}},
     {"softmax", {1}, {{1 << 20}}, {NYX_I(0)}},
     {"flip", {2}, {{1000, 1000}}, {NYX_LIST((const int64_t[]){0}, 1)}},
+    {"exp", {1}, {{1 << 20}}, {NYX_NONE}},
+    {"mul", {2, 2}, {{1000, 1000}, {1000, 1}}, {NYX_NONE}},
 };
 
 static nyx_status apply(const long_call *call, nyx_tensor **out, int64_t *live) {
@@ -71,7 +87,7 @@ static nyx_status apply(const long_call *call, nyx_tensor **out, int64_t *live) 
   nyx_memory_stats before, after;
   int n = 0;
   for (; n < 3 && call->ndim[n] > 0; n++)
-    in[n] = filled(call->ndim[n], call->shape[n], NYX_FLOAT32);
+    in[n] = filled(call->ndim[n], call->shape[n], NYX_FLOAT32, ZEROS);
   nyx_memory_get_stats(&before);
   nyx_status status = nyx_apply(ctx, op, in, n, call->attr, out);
   nyx_memory_get_stats(&after);
@@ -84,7 +100,9 @@ static void long_ops_stop(void) {
   nyx_job_system host = {.run = asking_jobs, .user = ctx, .threads = 2};
   for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
     nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
-    int64_t live;
+    int64_t live; /* some ops keep memory from their first call on */
+    CHECK_OK(ctx, apply(&calls[i], out, &live));
+    for (int k = 0; k < NYX_MAX_OUTPUTS; k++) nyx_tensor_release(out[k]), out[k] = NULL;
     ranges = ask_in = 0;
     nyx_parallel_set_jobs(&host);
     nyx_status status = apply(&calls[i], out, &live);
@@ -102,13 +120,126 @@ static void long_ops_stop(void) {
   }
 }
 
+/* Ops of one long row do much of their work in one range, where the request comes from
+ * another thread while they run. */
+typedef struct row_call {
+  const char *op;
+  int64_t n;
+  int kind;  /* of all inputs */
+  long wait; /* milliseconds before the request */
+  nyx_dtype dtype[3];
+  int n_in;
+  nyx_value attr[NYX_MAX_ATTRS];
+} row_call;
+
+enum { LONG = 1 << 21, LONGER = 1 << 22, TRIES = 8 };
+
+static const row_call row_calls[] = {
+    {"sort", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(0)}},
+    {"argsort", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(0)}},
+    {"sort", LONG, SPREAD, 2, {NYX_INT64}, 1, {NYX_I(0)}},
+    {"topk", LONG, RISING, 2, {NYX_FLOAT32}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, RISING, 2, {NYX_INT64}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(1)}},
+    {"topk", LONG, SPREAD, 2, {NYX_INT64}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(0)}},
+    {"unique", LONG, SPREAD, 2, {NYX_FLOAT32}, 1, {NYX_NONE}},
+    {"unique", LONGER, SPREAD, 2, {NYX_INT64}, 1, {NYX_NONE}},
+    /* Once its weights have been checked. */
+    {"multinomial", LONG, SPREAD, 20, {NYX_FLOAT64}, 1, {NYX_I(LONG / 8), NYX_I(0)}},
+    {"multinomial", LONG, SPREAD, 20, {NYX_FLOAT64}, 1, {NYX_I(LONG), NYX_I(1)}},
+    {"randperm", LONG, ZEROS, 2, {NYX_FLOAT32}, 0, {NYX_I(LONG)}},
+    {"scatter",
+     LONGER,
+     SPREAD,
+     2,
+     {NYX_FLOAT32, NYX_INT64, NYX_FLOAT32},
+     3,
+     {NYX_I(0), NYX_NONE}},
+    {"scatter_add",
+     LONGER,
+     SPREAD,
+     2,
+     {NYX_FLOAT32, NYX_INT64, NYX_FLOAT32},
+     3,
+     {NYX_I(0)}},
+    {"gather", LONGER, SPREAD, 2, {NYX_FLOAT32, NYX_INT64}, 2, {NYX_I(0)}},
+    {"masked_scatter",
+     LONGER,
+     SPREAD,
+     2,
+     {NYX_FLOAT32, NYX_BOOL, NYX_FLOAT32},
+     3,
+     {NYX_NONE}},
+    {"nonzero", LONGER, SPREAD, 2, {NYX_BOOL}, 1, {NYX_NONE}},
+};
+
+static atomic_int entered;
+static long wait_ms;
+
+static void *ask_soon(void *arg) {
+  (void)arg;
+  while (!atomic_load(&entered)) continue;
+  nanosleep(&(struct timespec){.tv_nsec = wait_ms * 1000000}, NULL);
+  nyx_context_interrupt(ctx);
+  return NULL;
+}
+
+static nyx_status apply_asked(const row_call *call, nyx_tensor *const *in,
+                              nyx_tensor **out) {
+  pthread_t asker;
+  atomic_store(&entered, 0);
+  wait_ms = call->wait;
+  if (pthread_create(&asker, NULL, ask_soon, NULL) != 0) return NYX_ERR_MEMORY;
+  atomic_store(&entered, 1);
+  nyx_status status =
+      nyx_apply(ctx, nyx_op_find(call->op), in, call->n_in, call->attr, out);
+  pthread_join(asker, NULL);
+  (void)nyx_context_interrupted(ctx);
+  return status;
+}
+
+static void long_rows_stop(void) {
+  for (size_t c = 0; c < sizeof row_calls / sizeof *row_calls; c++) {
+    const row_call *call = &row_calls[c];
+    nyx_tensor *in[3] = {NULL}, *out[NYX_MAX_OUTPUTS] = {NULL};
+    nyx_memory_stats before, after;
+    int stopped = 0;
+    for (int i = 0; i < call->n_in; i++)
+      REQUIRE(CHECK((in[i] = filled(1, &call->n, call->dtype[i], call->kind)) != NULL));
+    nyx_memory_get_stats(&before);
+    for (int t = 0; t < TRIES; t++) {
+      nyx_status status = apply_asked(call, in, out);
+      stopped += status == NYX_ERR_INTERRUPTED;
+      for (int k = 0; k < NYX_MAX_OUTPUTS; k++) nyx_tensor_release(out[k]), out[k] = NULL;
+    }
+    nyx_memory_get_stats(&after);
+    /* A thread that gets no core may ask too late, or before the op began. */
+    CHECK_AT(stopped > TRIES / 2, "it stops", ": %s, call %d: %d of %d", call->op, (int)c,
+             stopped, TRIES);
+    CHECK_AT(after.live == before.live, "nothing is left", ": %s", call->op);
+    nyx_status status =
+        nyx_apply(ctx, nyx_op_find(call->op), in, call->n_in, call->attr, out);
+    CHECK_AT(status == NYX_OK, "the next call runs", ": %s: %s", call->op,
+             nyx_context_error(ctx));
+    for (int k = 0; k < NYX_MAX_OUTPUTS; k++) nyx_tensor_release(out[k]);
+    for (int i = 0; i < call->n_in; i++) {
+      nyx_tensor *same = filled(1, &call->n, call->dtype[i], call->kind);
+      CHECK_AT(same && memcmp(nyx_tensor_data(same), nyx_tensor_data(in[i]),
+                              nyx_tensor_storage_bytes(same)) == 0,
+               "its inputs are as they were", ": %s", call->op);
+      nyx_tensor_release(same);
+      nyx_tensor_release(in[i]);
+    }
+  }
+}
+
 /* Interrupted while gradients are delivered, leaves have all of it or nothing. */
 static void leaves_get_all_or_nothing(void) {
   enum { LEAVES = 3 };
   nyx_tensor *leaf[LEAVES], *sum = NULL, *out[1];
   int64_t shape[1] = {400000};
   for (int i = 0; i < LEAVES; i++) {
-    REQUIRE(CHECK((leaf[i] = filled(1, shape, NYX_FLOAT32)) != NULL));
+    REQUIRE(CHECK((leaf[i] = filled(1, shape, NYX_FLOAT32, ZEROS)) != NULL));
     CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, leaf[i], true));
   }
   const nyx_op *add = nyx_op_find("add"), *total = nyx_op_find("sum");
@@ -146,6 +277,7 @@ static void leaves_get_all_or_nothing(void) {
 int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(long_ops_stop);
+  RUN(long_rows_stop);
   RUN(leaves_get_all_or_nothing);
   nyx_context_free(ctx);
   return check_done();

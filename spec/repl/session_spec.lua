@@ -224,6 +224,25 @@ send \x04
 ]]
   end)
 
+  it("stops a program that catches its errors, at the third Ctrl-C for good", function()
+    talk [[
+prompt
+send n = 0 while true do pcall(function() n = n + 1 print('round' .. n) while true do end end) end\n
+expect round1
+send \x03
+expect round2
+send \x03
+expect round3
+send \x03
+expect interrupted!
+prompt
+send 6 * n\n
+expect 18
+prompt
+send \x04
+]]
+  end)
+
   it("stops an op on Ctrl-C and lives on", function()
     talk [[
 prompt

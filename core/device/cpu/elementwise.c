@@ -581,17 +581,23 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
   }
 }
 
-static void run_plan(plan *p, int64_t grain_bytes) {
+static void run_plan(plan *p, int64_t grain_bytes, nyx__stop *stop) {
   int64_t blocks = grain_bytes / p->item / p->block;
+  nyx_range_fn fn = run_range;
+  int64_t n = p->n, grain = blocks * p->block;
   if (p->cut == CUT_TILES) {
-    int64_t tiles = p->n / (p->shape[p->ndim - 1] * p->shape[p->ndim - 2]) *
-                    p->tiles_down * p->tiles_across;
-    nyx_parallel_for(tiles, blocks, run_tiles, p);
-  } else if (p->n <= blocks * p->block) {
-    run_range(p, 0, p->n);
-  } else {
-    nyx_parallel_for(p->n, blocks * p->block, run_range, p);
+    fn = run_tiles;
+    n = p->n / (p->shape[p->ndim - 1] * p->shape[p->ndim - 2]) * p->tiles_down *
+        p->tiles_across;
+    grain = blocks;
+  } else if (n <= grain) {
+    run_range(p, 0, n);
+    return;
   }
+  if (stop)
+    nyx__parallel_until(stop, n, grain, fn, p);
+  else
+    nyx_parallel_for(n, grain, fn, p);
 }
 
 /* What a thread does at least may be measured, for the sizes where it matters: every
@@ -610,7 +616,7 @@ static const nyx__choice grain_choice = {.name = "elementwise",
 static nyx_status try_grain(void *arg, int way, void *result) {
   plan p = *(const plan *)arg;
   p.out.data = result;
-  run_plan(&p, grains[way]);
+  run_plan(&p, grains[way], NULL);
   return NYX_OK;
 }
 
@@ -644,6 +650,7 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
   int64_t bytes = p.n * p.item;
   if (simple && bytes >= TUNED_FROM && bytes <= TUNED_TO && nyx__tuned())
     NYX_TRY(measured_grain(&p, job, &way));
-  run_plan(&p, grains[way]);
-  return NYX_OK;
+  nyx__stop stop = {.ctx = ctx};
+  run_plan(&p, grains[way], job->stops ? &stop : NULL);
+  return nyx__stop_status(&stop);
 }
