@@ -169,29 +169,38 @@ static void place_digits(const radix_job *j) {
       int64_t *restrict c = j->count + (b << j->digit), last = block_start(j, b + 1);    \
       int64_t i = block_start(j, b);                                                     \
       while (i < last && !nyx__stopped(j->stop))                                         \
-        for (int64_t end = piece_end(i, last); i < end; i++)                             \
-          to[c[word(a[i]) >> shift & mask]++] = a[i];                                    \
+        for (int64_t end = piece_end(i, last); i < end; i++) {                           \
+          const T e = a[i];                                                              \
+          to[c[word(e) >> shift & mask]++] = e;                                          \
+        }                                                                                \
     }                                                                                    \
   }                                                                                      \
-  /* All digits at once, for rows that one thread does. */                               \
-  static void count_all_##name(const T *a, int64_t n, int shift, int digit, int passes,  \
-                               int64_t *count) {                                         \
+  static inline void count_digits_##name(const T *a, int64_t n, int digit, int passes,   \
+                                         int64_t *count) {                               \
     const uint64_t mask = (UINT64_C(1) << digit) - 1;                                    \
-    memset(count, 0, (sizeof *count << digit) * (size_t)passes);                         \
     for (int64_t i = 0; i < n; i++) {                                                    \
-      uint64_t w = word(a[i]) >> shift;                                                  \
-      for (int k = 0; k < passes; k++, w >>= digit)                                      \
-        count[((int64_t)k << digit) + (int64_t)(w & mask)]++;                            \
+      uint64_t w = word(a[i]);                                                           \
+      int64_t *c = count;                                                                \
+      for (int k = 0; k < passes; k++, w >>= digit, c += mask + 1) c[w & mask]++;        \
     }                                                                                    \
   }                                                                                      \
-  /* By `bits` bits of the keys from `shift` on. Returns a or b, where the result is. */ \
-  static T *radix_##name(nyx__stop *stop, T *a, T *b, int64_t n, int shift, int bits,    \
+  /* All digits at once, for rows that one thread does: mostly 32 bits in bytes. */      \
+  static void count_all_##name(const T *a, int64_t n, int digit, int passes,             \
+                               int64_t *count) {                                         \
+    memset(count, 0, (sizeof *count << digit) * (size_t)passes);                         \
+    if (digit == 8 && passes == 4)                                                       \
+      count_digits_##name(a, n, 8, 4, count);                                            \
+    else                                                                                 \
+      count_digits_##name(a, n, digit, passes, count);                                   \
+  }                                                                                      \
+  /* By the lowest `bits` bits of the keys. Returns a or b, where the result is. */      \
+  static T *radix_##name(nyx__stop *stop, T *a, T *b, int64_t n, int bits,               \
                          int64_t *count) {                                               \
     int most = digit_of(n), passes = (bits + most - 1) / most;                           \
     int digit = passes ? (bits + passes - 1) / passes : 0;                               \
     int64_t blocks = blocks_of(n);                                                       \
-    if (blocks == 1) count_all_##name(a, n, shift, digit, passes, count);                \
-    for (int k = 0; k < passes; k++, shift += digit) {                                   \
+    if (blocks == 1) count_all_##name(a, n, digit, passes, count);                       \
+    for (int k = 0, shift = 0; k < passes; k++, shift += digit) {                        \
       radix_job j = {stop, a, b, n, blocks, shift, digit, count};                        \
       if (blocks == 1) {                                                                 \
         j.count += (int64_t)k << digit;                                                  \
@@ -219,7 +228,7 @@ static void place_digits(const radix_job *j) {
       a[k] = moved;                                                                      \
     }                                                                                    \
   }
-#define WORD_OF_NARROW(e) (e)
+#define WORD_OF_NARROW(e) ((e) >> 32)
 #define WORD_OF_ENTRY(e) ((e).key)
 RADIX(narrow, uint64_t, WORD_OF_NARROW)
 RADIX(entry, nyx__order_entry, WORD_OF_ENTRY)
@@ -302,7 +311,7 @@ static void sort_entries(nyx__stop *stop, nyx__order *o, uint64_t *key, int bits
   if (n <= SHORT)
     insertion_entry(a, n);
   else
-    a = radix_entry(stop, a, a + n, n, 0, bits, (int64_t *)(void *)(a + 2 * n));
+    a = radix_entry(stop, a, a + n, n, bits, (int64_t *)(void *)(a + 2 * n));
   o->entries = a;
 }
 
@@ -351,7 +360,7 @@ nyx__order nyx__order_sort(nyx__stop *stop, nyx_dtype dtype, const void *from,
   if (n <= SHORT)
     insertion_narrow(a, n);
   else
-    a = radix_narrow(stop, a, a + n, n, 32, bits, count);
+    a = radix_narrow(stop, a, a + n, n, bits, count);
   o.words = a;
   return o;
 }
@@ -579,13 +588,13 @@ static nyx__order top_by_selection(const row *r, void *scratch) {
     uint64_t *a = scratch;
     gather_narrow(r, s, a);
     if (nyx__stopped(r->stop)) return o;
-    o.words = radix_narrow(r->stop, a, a + s.count, s.count, 32, bits,
+    o.words = radix_narrow(r->stop, a, a + s.count, s.count, bits,
                            (int64_t *)(void *)(a + 2 * s.count));
   } else {
     nyx__order_entry *a = scratch;
     gather_entry(r, s, a);
     if (nyx__stopped(r->stop)) return o;
-    o.entries = radix_entry(r->stop, a, a + s.count, s.count, 0, bits,
+    o.entries = radix_entry(r->stop, a, a + s.count, s.count, bits,
                             (int64_t *)(void *)(a + 2 * s.count));
   }
   return o;
