@@ -116,6 +116,8 @@ static inline void nyx__lua_try_in(lua_State *L, nyx__lua *s, nyx_status status,
                                    const char *function) {
   if (status != NYX_OK) nyx__lua_raise_in(L, s, function);
 }
+/* Returns nil and a message: what a file or the system does wrong. */
+int nyx__lua_failure(lua_State *L, const char *message);
 /* "string 'abc'", "number 3", "tensor of shape (2x3)": a value in words. The text lives
  * as long as the string this leaves on the stack. */
 const char *nyx__lua_describe(lua_State *L, nyx__lua *s, int index);

@@ -186,12 +186,6 @@ static size_t most_fields(const parser *p) {
   return n;
 }
 
-static int failure(lua_State *L, const char *problem) {
-  lua_pushnil(L);
-  lua_pushstring(L, problem);
-  return 2;
-}
-
 /* Memory of Lua's, which the collector frees. */
 static void *scratch(lua_State *L, size_t bytes) {
   return lua_newuserdatauv(L, bytes ? bytes : 1, 0);
@@ -220,14 +214,15 @@ static int csv(lua_State *L) {
   if (!header)
     lua_pushnil(L);
   else if (!push_rows(L, &p, &width, true))
-    return failure(L, p.problem);
+    return nyx__lua_failure(L, p.problem);
   int names = lua_gettop(L);
   if (strings) {
-    if (!push_rows(L, &p, &width, false)) return failure(L, p.problem);
+    if (!push_rows(L, &p, &width, false)) return nyx__lua_failure(L, p.problem);
   } else {
     double *cells = scratch(L, most_fields(&p) * sizeof(double));
-    if (!read_numbers(&p, dtype, cells, &rows, &width)) return failure(L, p.problem);
-    if (rows == 0) return failure(L, "there are no rows");
+    if (!read_numbers(&p, dtype, cells, &rows, &width))
+      return nyx__lua_failure(L, p.problem);
+    if (rows == 0) return nyx__lua_failure(L, "there are no rows");
     nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
     nyx_tensor *t;
     nyx_status status;

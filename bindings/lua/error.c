@@ -64,6 +64,12 @@ void nyx__lua_raise_in(lua_State *L, nyx__lua *s, const char *function) {
   nyx__lua_fail(L, "%s: %s", function, nyx_context_error(s->ctx));
 }
 
+int nyx__lua_failure(lua_State *L, const char *message) {
+  lua_pushnil(L);
+  lua_pushstring(L, message);
+  return 2;
+}
+
 static void describe_tensor(const nyx_tensor *t, char *text, size_t size) {
   int used =
       snprintf(text, size, "a %s tensor of shape (", nyx_dtype_name(nyx_tensor_dtype(t)));

@@ -18,12 +18,6 @@
 
 #include "binding.h"
 
-static int failure(lua_State *L, const char *message) {
-  lua_pushnil(L);
-  lua_pushstring(L, message);
-  return 2;
-}
-
 /* The open stdio stream behind a Lua file. */
 static FILE *check_stream(lua_State *L, int index) {
 #if LUA_VERSION_NUM < 502
@@ -66,11 +60,11 @@ static int read_tensor(lua_State *L) {
   nyx_tensor *t = nyx__lua_check_plain(L, s, 2, "read_tensor");
   size_t bytes = nyx__lua_plain_bytes(t);
   if (bytes && fread(nyx_tensor_data(t), 1, bytes, f) != bytes)
-    return failure(L, ferror(f) ? strerror(errno) : "the file ends too early");
+    return nyx__lua_failure(L, ferror(f) ? strerror(errno) : "the file ends too early");
   nyx_tensor_touch(t);
   if (!nyx__lua_bools_valid(t)) {
     memset(nyx_tensor_data(t), 0, bytes);
-    return failure(L, "a bool is neither 0 nor 1");
+    return nyx__lua_failure(L, "a bool is neither 0 nor 1");
   }
   lua_pushboolean(L, 1);
   return 1;
@@ -83,7 +77,7 @@ static int write_tensor(lua_State *L) {
   nyx_tensor *t = nyx__lua_check_plain(L, s, 2, "write_tensor");
   size_t bytes = nyx__lua_plain_bytes(t);
   if (bytes && fwrite(nyx_tensor_data(t), 1, bytes, f) != bytes)
-    return failure(L, strerror(errno));
+    return nyx__lua_failure(L, strerror(errno));
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -92,7 +86,7 @@ static int write_tensor(lua_State *L) {
 static int sync_file(lua_State *L) {
   FILE *f = check_stream(L, 1);
   if (fflush(f) != 0 || (fsync(fileno(f)) != 0 && errno != EINVAL))
-    return failure(L, strerror(errno));
+    return nyx__lua_failure(L, strerror(errno));
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -108,7 +102,8 @@ static const char *kind_of(mode_t mode) {
  * nothing. */
 static int file_kind(lua_State *L) {
   struct stat about;
-  if (stat(luaL_checkstring(L, 1), &about) != 0) return failure(L, strerror(errno));
+  if (stat(luaL_checkstring(L, 1), &about) != 0)
+    return nyx__lua_failure(L, strerror(errno));
   lua_pushstring(L, S_ISREG(about.st_mode) ? "a regular file" : kind_of(about.st_mode));
   return 1;
 }
@@ -121,7 +116,8 @@ static int save_target(lua_State *L) {
   char real[PATH_MAX];
   if (stat(path, &about) != 0) {
     if (lstat(path, &about) == 0 && S_ISLNK(about.st_mode))
-      return failure(L, "it is a link that leads to no file; remove it or mend it");
+      return nyx__lua_failure(L,
+                              "it is a link that leads to no file; remove it or mend it");
     lua_pushvalue(L, 1); /* a new file, or the system says what is wrong */
     return 1;
   }
@@ -131,7 +127,7 @@ static int save_target(lua_State *L) {
                     kind_of(about.st_mode));
     return 2;
   }
-  if (!realpath(path, real)) return failure(L, strerror(errno));
+  if (!realpath(path, real)) return nyx__lua_failure(L, strerror(errno));
   lua_pushstring(L, real);
   lua_pushinteger(L, (lua_Integer)(about.st_mode & 0777));
   return 2;
@@ -141,7 +137,7 @@ static int save_target(lua_State *L) {
 static int set_mode(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   if (chmod(path, (mode_t)luaL_checkinteger(L, 2)) != 0)
-    return failure(L, strerror(errno));
+    return nyx__lua_failure(L, strerror(errno));
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -236,11 +232,11 @@ static int decode(lua_State *L) {
   int ndim = 0;
   int64_t shape[NYX_MAX_DIMS];
   if (!read_shape(L, 4, &ndim, shape))
-    return failure(L, "the sizes are not a shape of at most 8 dimensions");
+    return nyx__lua_failure(L, "the sizes are not a shape of at most 8 dimensions");
   if (!(at >= 1 && at <= (double)length + 1) ||
       !shape_bytes(ndim, shape, (size_t)f->size, &bytes) ||
       bytes > length - ((size_t)at - 1))
-    return failure(L, "the file ends too early");
+    return nyx__lua_failure(L, "the file ends too early");
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx_tensor *t;
   nyx_status status;
@@ -257,7 +253,7 @@ static int decode(lua_State *L) {
     memcpy(nyx_tensor_data(t), from, bytes);
   bool valid = nyx__lua_bools_valid(t);
   nyx__lua_fill(L, s, box, t, true);
-  return valid ? 1 : failure(L, "a bool is neither 0 nor 1");
+  return valid ? 1 : nyx__lua_failure(L, "a bool is neither 0 nor 1");
 }
 
 #ifdef NYX_HAVE_ZLIB
@@ -334,15 +330,16 @@ static int gunzip(lua_State *L) {
   if (!problem) lua_pushlstring(L, *block, used);
   nyx_memory_free(*block);
   *block = NULL;
-  return problem ? failure(L, problem) : 1;
+  return problem ? nyx__lua_failure(L, problem) : 1;
 }
 
 #else
 
 static int gunzip(lua_State *L) {
-  return failure(L,
-                 "the file is compressed and this build of Nyx has no zlib; decompress "
-                 "it or build with zlib");
+  return nyx__lua_failure(
+      L,
+      "the file is compressed and this build of Nyx has no zlib; decompress "
+      "it or build with zlib");
 }
 
 #endif

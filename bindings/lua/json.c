@@ -109,11 +109,7 @@ static int decode(lua_State *L) {
   size_t length;
   const char *text = luaL_checklstring(L, 1, &length);
   const char *end = NULL, *problem = forbidden(text, length);
-  if (problem) {
-    lua_pushnil(L);
-    lua_pushstring(L, problem);
-    return 2;
-  }
+  if (problem) return nyx__lua_failure(L, problem);
   document *d = push_document(L);
   d->root = cJSON_ParseWithLengthOpts(text, length, &end, 0);
   if (!d->root) {
@@ -127,9 +123,7 @@ static int decode(lua_State *L) {
   if (!problem) problem = push_node(L, d->root, 0);
   clear(d);
   if (!problem) return 1;
-  lua_pushnil(L);
-  lua_pushstring(L, problem);
-  return 2;
+  return nyx__lua_failure(L, problem);
 }
 
 /* The shortest text that reads back as the same number: cJSON's own may be off by a bit.

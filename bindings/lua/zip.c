@@ -9,12 +9,6 @@
 
 #include "binding.h"
 
-static int failure(lua_State *L, const char *message) {
-  lua_pushnil(L);
-  lua_pushstring(L, message);
-  return 2;
-}
-
 #ifdef NYX_HAVE_LIBZIP
 
 /* An archive and its entry that is being read, closed by the collector at the latest. */
@@ -71,7 +65,7 @@ static int open_archive(lua_State *L) {
     if (zip_stat_index(a->zip, (zip_uint64_t)i, 0, &about) != 0 ||
         (about.valid & needed) != needed) {
       shut(a);
-      return failure(L, "an entry has no name or size");
+      return nyx__lua_failure(L, "an entry has no name or size");
     }
     lua_newtable(L);
     lua_pushstring(L, about.name);
@@ -96,7 +90,7 @@ static int begin_entry(lua_State *L) {
   archive *a = check_archive(L);
   if (a->entry) zip_fclose(a->entry);
   a->entry = zip_fopen_index(a->zip, (zip_uint64_t)luaL_checkinteger(L, 2) - 1, 0);
-  if (!a->entry) return failure(L, zip_strerror(a->zip));
+  if (!a->entry) return nyx__lua_failure(L, zip_strerror(a->zip));
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -127,7 +121,7 @@ static int read_text(lua_State *L) {
   if (n < 0 || n > (lua_Integer)sizeof text)
     nyx__lua_fail(L, "zip_text: 'n' is %d, expected at most 65536", (int)n);
   zip_int64_t got = take(a, text, (size_t)n);
-  if (got < 0) return failure(L, zip_file_strerror(a->entry));
+  if (got < 0) return nyx__lua_failure(L, zip_file_strerror(a->entry));
   lua_pushlstring(L, text, (size_t)got);
   return 1;
 }
@@ -151,7 +145,7 @@ static int fill_tensor(lua_State *L) {
                                                    : NULL;
   if (problem) {
     if (bytes) memset(nyx_tensor_data(t), 0, bytes);
-    return failure(L, problem);
+    return nyx__lua_failure(L, problem);
   }
   lua_pushboolean(L, 1);
   return 1;
@@ -220,9 +214,10 @@ static int write_archive(lua_State *L) {
 #else
 
 static int absent(lua_State *L) {
-  return failure(L,
-                 "this build of Nyx has no libzip for .npz files; install libzip-dev and "
-                 "build again, or save each array as .npy");
+  return nyx__lua_failure(
+      L,
+      "this build of Nyx has no libzip for .npz files; install libzip-dev and "
+      "build again, or save each array as .npy");
 }
 
 #define open_archive absent

@@ -47,6 +47,7 @@ static char *factors(const last_image *m, int which) {
   return m->factor + which * m->r->b->channels * m->r->item;
 }
 
+/* nyx__load_double and nyx__store_double, inline: small images are mostly this. */
 static double get(const last_image *m, const char *array, int64_t c) {
   return m->r->b->dtype == NYX_FLOAT64 ? ((const double *)array)[c]
                                        : (double)((const float *)array)[c];

@@ -1,6 +1,6 @@
 /* Images whose channels lie together in memory (channels-last): a place is one position
  * of one image, with all its channels side by side. Read next: last_type.h;
- * core/op/conv_last.c, core/op/pool_last.c and core/op/batch_norm_last.c, which share
+ * core/op/conv_last.c, core/op/pool_last.c and core/op/norm_last.c, which share
  * places among threads. */
 #ifndef NYX_KERNELS_CPU_LAST_H
 #define NYX_KERNELS_CPU_LAST_H

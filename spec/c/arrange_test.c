@@ -222,6 +222,51 @@ static void moments(nyx_tensor *t, double *mean, double *variance) {
   *variance = square / (double)n;
 }
 
+/* Draws without replacement: every first pair as often as its weights say, what weighs
+ * nothing never. */
+static void drawn_pairs(void) {
+  enum { ROWS = 30000 };
+  static const double weight[4] = {1, 2, 3, 0};
+  nyx_tensor *x;
+  must(nyx_tensor_empty(ctx, NYX_FLOAT64, 2, (const int64_t[]){ROWS, 4}, &x));
+  for (int i = 0; i < ROWS; i++)
+    memcpy((double *)nyx_tensor_data(x) + 4 * i, weight, sizeof weight);
+  nyx_tensor *m = apply(ID(multinomial), x, NULL, NULL, ATTRS(NYX_I(2), NYX_NONE));
+  const int64_t *v = nyx_tensor_data(m);
+  double count[4][4] = {{0}}, off = 0;
+  for (int i = 0; i < ROWS; i++) count[v[2 * i] - 1][v[2 * i + 1] - 1]++;
+  for (int a = 0; a < 4; a++)
+    for (int b = 0; b < 4; b++) {
+      double want = a == b ? 0 : ROWS * weight[a] / 6 * weight[b] / (6 - weight[a]);
+      CHECK(want > 0 || count[a][b] == 0);
+      if (want > 0) off += (count[a][b] - want) * (count[a][b] - want) / want;
+    }
+  CHECK(off < 20.5); /* chi-square of 5 degrees of freedom: 1 in 1,000 */
+  nyx_tensor_release(m);
+  nyx_tensor_release(x);
+}
+
+/* Many of a long row: each once, nothing that weighs nothing, all that weighs much. */
+static void drawn_from_a_long_row(void) {
+  enum { N = 100000, DRAWN = 5000 };
+  static int seen[N];
+  nyx_tensor *x;
+  must(nyx_tensor_empty(ctx, NYX_FLOAT64, 1, (const int64_t[]){N}, &x));
+  double *w = nyx_tensor_data(x);
+  for (int i = 0; i < N; i++) w[i] = i % 3 == 0 ? 0 : i % 50 == 1 ? 1000 : 1;
+  nyx_tensor *m = apply(ID(multinomial), x, NULL, NULL, ATTRS(NYX_I(DRAWN), NYX_NONE));
+  const int64_t *v = nyx_tensor_data(m);
+  bool once = true, positive = true, heavy = true;
+  for (int i = 0; i < DRAWN; i++) {
+    once = once && ++seen[v[i] - 1] == 1;
+    positive = positive && w[v[i] - 1] > 0;
+  }
+  for (int i = 0; i < N; i++) heavy = heavy && (w[i] < 1000 || seen[i]);
+  CHECK(once && positive && heavy);
+  nyx_tensor_release(m);
+  nyx_tensor_release(x);
+}
+
 static void random_values(void) {
   nyx_context_seed(ctx, 7);
   double mean, variance;
@@ -270,6 +315,8 @@ static void random_values(void) {
   v = read(m);
   CHECK(v[0] + v[1] == 5 && v[0] != v[1] && v[2] != v[3]);
   nyx_tensor_release(m);
+  drawn_pairs();
+  drawn_from_a_long_row();
   CHECK(fails(ID(multinomial), p, NULL, NULL, ATTRS(NYX_I(3), NYX_NONE), NYX_ERR_ARGUMENT,
               "2 weights"));
   nyx_context_set_index_base(ctx, 0);

@@ -14,10 +14,10 @@ typedef void (*nyx_range_fn)(void *arg, int64_t begin, int64_t end);
  * from inside fn run in the calling thread. */
 NYX_API void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg);
 
-/* Threads that work at once, the caller included. Default: NYX_THREADS (1
- * to 256; what is wrong there is ignored, and nyx_parallel_get has why), or the cores
- * this process may use: those of its affinity, or as many as the CPU quota of its control
- * group is worth, or those that NYX_AFFINITY lists. Setting it stops and restarts the
+/* Threads that work at once, the caller included. Default: NYX_THREADS (1 to 256; what is
+ * wrong there is ignored, and nyx_parallel_get says why), or the cores this process may
+ * use: those of its affinity, or as many as the CPU quota of its control group is worth,
+ * or those that NYX_AFFINITY lists. Setting it stops and restarts the
  * pool; n < 1 restores the default. Fails with NYX_ERR_ARGUMENT beyond 256, and with
  * NYX_ERR_STATE inside a range. */
 NYX_API int nyx_parallel_threads(void);
