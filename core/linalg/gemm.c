@@ -369,9 +369,10 @@ typedef struct shared_run {
   char *b;          /* panels, block by block, or NULL */
   const char *kept; /* panels of all of A, block by block; NULL: units pack */
   int64_t panels, row_units, unit_cols, col_units;
-  int64_t row, col;                    /* where p begins in all results */
-  bool first, last;                    /* the span holds the first, the last terms */
-  _Atomic int64_t next_row, *next_col; /* not begun: rows, and of each unit columns */
+  int64_t row, col; /* where p begins in all results */
+  bool first, last; /* the span holds the first, the last terms */
+  /* What is not begun: rows, and of each unit columns. */
+  _Atomic int64_t next_row, *next_col;
 } shared_run;
 
 static int64_t padded(const shared_run *s, int64_t cols) {
@@ -421,32 +422,56 @@ static void multiply_unit(const shared_run *s, int64_t row, int64_t col, char *a
   if (s->last) nyx__epilogue_end(s->r->g->after, dtype, &region);
 }
 
+/* Room for the panels of a unit, where none are kept. NULL without an error: not needed.
+ */
+static char *room_for_rows(shared_run *s) {
+  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
+  if (s->kept) return NULL;
+  char *a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item));
+  if (!a) atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  return a;
+}
+
+/* Units of rows, whose columns are not divided. */
+static void multiply_whole(void *arg, int64_t begin, int64_t end) {
+  shared_run *s = arg;
+  char *a = room_for_rows(s);
+  for (int64_t row = begin; row < end && going(s->r); row++) {
+    bool held = false;
+    multiply_unit(s, row, 0, a, &held);
+  }
+  nyx_memory_free(a);
+}
+
 /* What nobody has begun of a unit of rows. */
-static void multiply_row(shared_run *s, int64_t row, char *a) {
+static void multiply_left(shared_run *s, int64_t row, char *a) {
   bool held = false;
   int64_t col;
-  while (going(s->r) && (col = s->next_col[row]++) < s->col_units)
+  while (s->next_col[row] < s->col_units && going(s->r) &&
+         (col = s->next_col[row]++) < s->col_units)
     multiply_unit(s, row, col, a, &held);
 }
 
 /* Of one thread. First the rows that nobody has begun, then the columns, from those of
  * the unit behind the last of its own on, so that helpers spread. */
-static void multiply_rows(void *arg, int64_t begin, int64_t end) {
+static void multiply_and_help(void *arg, int64_t begin, int64_t end) {
   (void)end;
   shared_run *s = arg;
-  int64_t rows = parts_of(s->panels, s->row_units) * s->width, last = begin, row;
-  char *a = NULL;
-  if (!s->kept && !(a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item))))
-    atomic_store(&s->r->status, NYX_ERR_MEMORY);
+  char *a = room_for_rows(s);
+  int64_t last = begin, row;
   for (; going(s->r) && (row = s->next_row++) < s->row_units; last = row)
-    multiply_row(s, row, a);
+    multiply_left(s, row, a);
   for (row = last + 1; row <= last + s->row_units; row++)
-    multiply_row(s, row % s->row_units, a);
+    multiply_left(s, row % s->row_units, a);
   nyx_memory_free(a);
 }
 
 static void multiply_shared(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), units = s->row_units * s->col_units;
+  if (s->col_units == 1) {
+    nyx_parallel_for(s->row_units, 1, multiply_whole, s);
+    return;
+  }
   s->next_col = nyx_memory_alloc((size_t)s->row_units * sizeof *s->next_col);
   if (!s->next_col) {
     atomic_store(&s->r->status, NYX_ERR_MEMORY);
@@ -454,7 +479,7 @@ static void multiply_shared(shared_run *s) {
   }
   s->next_row = 0;
   for (int64_t row = 0; row < s->row_units; row++) s->next_col[row] = 0;
-  nyx_parallel_for(units < threads ? units : threads, 1, multiply_rows, s);
+  nyx_parallel_for(units < threads ? units : threads, 1, multiply_and_help, s);
   nyx_memory_free(s->next_col);
 }
 

@@ -181,9 +181,9 @@ void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute) {
 }
 
 /* Chan, Golub, LeVeque: "Algorithms for computing the sample variance", 1983 */
-static double moments(const nyx__norm_rows *r, const char *x, double *mean) {
+static double merged_moments(const nyx__norm_rows *r, const char *x, double *mean) {
   double squares;
-  r->moments->moments(x, r->n < PIECE ? r->n : PIECE, mean, &squares);
+  r->moments->moments(x, PIECE, mean, &squares);
   for (int64_t from = PIECE; from < r->n; from += PIECE) {
     int64_t size = r->n - from < PIECE ? r->n - from : PIECE;
     double piece_mean, piece_squares;
@@ -195,11 +195,22 @@ static double moments(const nyx__norm_rows *r, const char *x, double *mean) {
   return squares;
 }
 
+static inline void row_statistics(const nyx__norm_rows *r, const char *x, double *mean,
+                                  double *rstd) {
+  double squares;
+  *mean = 0;
+  if (!r->center)
+    squares = r->kernel->squares(x, r->n);
+  else if (r->n <= PIECE)
+    r->moments->moments(x, r->n, mean, &squares);
+  else
+    squares = merged_moments(r, x, mean);
+  *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
+}
+
 void nyx__norm_statistics(const nyx__norm_rows *r, const char *x, double *mean,
                           double *rstd) {
-  *mean = 0;
-  double squares = r->center ? moments(r, x, mean) : r->kernel->squares(x, r->n);
-  *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
+  row_statistics(r, x, mean, rstd);
 }
 
 /* Where among the parameters those of row i are: no division where rows may be short. */
@@ -217,7 +228,7 @@ static void forward_rows(void *arg, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
     const char *x = r->x + (size_t)i * bytes;
     double mean, rstd;
-    nyx__norm_statistics(r, x, &mean, &rstd);
+    row_statistics(r, x, &mean, &rstd);
     r->kernel->normalize(x, r->n, mean, rstd, of_row(r, r->weight, i),
                          of_row(r, r->bias, i), 0, r->y + (size_t)i * bytes);
   }
@@ -294,7 +305,7 @@ static nyx_status infer_backward(nyx_call *c) {
 static nyx_norm_row gradient_row(const nyx__norm_rows *r, int64_t i) {
   size_t at = (size_t)(i * r->n) * r->item;
   double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
-  nyx__norm_statistics(r, r->x + at, &mean, &rstd);
+  row_statistics(r, r->x + at, &mean, &rstd);
   r->kernel->sums(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, mean, &sum, &dot);
   return (nyx_norm_row){mean, rstd, -rstd * rstd * rstd * dot / n,
                         r->center ? -rstd * sum / n : 0};

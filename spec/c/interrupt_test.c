@@ -132,11 +132,10 @@ typedef struct row_call {
   nyx_value attr[NYX_MAX_ATTRS];
 } row_call;
 
-enum { LONG = 1 << 21, LONGER = 1 << 22 };
-#ifdef __SANITIZE_THREAD__
-enum { TRIES = 3 }; /* of a second each */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { LONG = 1 << 19, LONGER = 1 << 20, TRIES = 8 }; /* which take many times as long */
 #else
-enum { TRIES = 8 };
+enum { LONG = 1 << 21, LONGER = 1 << 22, TRIES = 8 };
 #endif
 
 static const row_call row_calls[] = {
