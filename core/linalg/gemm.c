@@ -46,6 +46,10 @@
 #define UNITS 16
 #define DEEPEST 1024
 #define IN_PLACE_ROWS 160
+/* Few rows or columns, for kernels of their own: columns or rows of the other factor, at
+ * least; parts of these. */
+#define FEW_LEAST 64
+#define FEW_PARTS 32
 
 /* Saturating, for sizes: exact where it matters. */
 static int64_t work_of(int64_t m, int64_t n, int64_t k) {
@@ -203,6 +207,7 @@ typedef struct gemm_run {
   bool by_rows, own;
   int64_t slab, slabs, depth, parts;
   char *partial; /* parts x m x n, when parts > 1 */
+  char *few;     /* packed rows or columns, of each product */
   atomic_int status;
 } gemm_run;
 
@@ -239,6 +244,24 @@ static bool going(gemm_run *r) {
   return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
 }
 
+/* Elements of what is packed of the few rows or columns of one product. */
+static int64_t room_for_few(const gemm_run *r) {
+  const nyx_product *p = &r->g->product;
+  return ((r->by_rows ? p->n : p->m) + 3) / 4 * 4 * ((p->k + 15) / 16 * 16);
+}
+
+static char *packed_few(const gemm_run *r, int64_t index) {
+  return r->few + index * room_for_few(r) * r->item;
+}
+
+static void pack_few(void *arg, int64_t begin, int64_t end) {
+  const gemm_run *r = arg;
+  for (int64_t i = begin; i < end; i++) {
+    nyx_product p = entry(r->g, i, r->item);
+    kernel_of(r->g->dtype)->pack_few(&p, r->by_rows, packed_few(r, i));
+  }
+}
+
 static void run_slabs(void *arg, int64_t begin, int64_t end) {
   gemm_run *r = arg;
   for (int64_t unit = begin; unit < end && going(r); unit++) {
@@ -256,7 +279,10 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
     const nyx_region region = {p.c, p.ldc, row, p.m, col, p.n};
     const nyx_epilogue *after = r->parts > 1 ? NULL : r->g->after;
     if (nyx__epilogue_begin(after, r->g->dtype, &region)) p.add = true;
-    multiply_here(r->g->dtype, &p, r->own);
+    if (r->way == NYX__GEMM_FEW)
+      kernel_of(r->g->dtype)->few(&p, r->by_rows, packed_few(r, unit / r->slabs));
+    else
+      multiply_here(r->g->dtype, &p, r->own);
     nyx__epilogue_end(after, r->g->dtype, &region);
   }
 }
@@ -287,9 +313,38 @@ static int64_t vector_cols(int64_t n) {
   return n < 8 * 128 ? 128 : n > 8 * VECTOR_COLS ? VECTOR_COLS : n / 8;
 }
 
+/* Whether the kernels for few rows can take it: two to NYX_FEW_MOST on one side, and
+ * terms or neighbours that lie together on the other. */
+static bool few_rows(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  bool turned = p->n < p->m;
+  int64_t few = turned ? p->n : p->m, many = turned ? p->m : p->n;
+  if (!nyx_dtype_is_float(g->dtype) || p->k < 1) return false;
+  if (few < 2 || few > NYX_FEW_MOST || many < FEW_LEAST) return false;
+  return turned ? p->a_rs == 1 || p->a_cs == 1 : p->b_rs == 1 || p->b_cs == 1;
+}
+
+/* Columns of dot products in whole tiles, columns of rows that are summed in pieces that
+ * are read well. */
+static void divide_few(gemm_run *r, const nyx_product *p, int64_t work) {
+  int64_t long_side = r->by_rows ? p->m : p->n;
+  bool dots = (r->by_rows ? p->a_cs : p->b_rs) == 1;
+  int64_t least = dots ? 48 : vector_cols(long_side), whole = dots ? 12 : 32;
+  int64_t slabs = long_side / least;
+  if (slabs > FEW_PARTS) slabs = FEW_PARTS;
+  if (slabs > work / r->range) slabs = work / r->range;
+  if (slabs < 2) return;
+  r->slab = parts_of(parts_of(long_side, slabs), whole) * whole;
+  r->slabs = parts_of(long_side, r->slab);
+}
+
 /* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
+  if (r->way == NYX__GEMM_FEW) {
+    divide_few(r, p, work);
+    return;
+  }
   if (work / 4 < r->range) return;
   bool fine = r->way == NYX__GEMM_FINE && !is_vector(p);
   int64_t least = fine ? fine_side(p) : SLAB;
@@ -331,16 +386,23 @@ SUM_PARTS(sum_parts_f64, double)
 /* `count` products, divided into slabs or along k where they are large. */
 static nyx_status by_slabs(gemm_run *r, int64_t count) {
   const nyx_product *p = &r->g->product;
-  r->by_rows = p->m >= p->n;
+  r->by_rows = r->way == NYX__GEMM_FEW ? p->m > p->n : p->m >= p->n;
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
   if (count < ENOUGH) divide_slabs(r, p);
-  if (count == 1 && nyx_dtype_is_float(r->g->dtype)) divide_depth(r, p);
+  if (count == 1 && nyx_dtype_is_float(r->g->dtype) && r->way != NYX__GEMM_FEW)
+    divide_depth(r, p);
   if (r->parts > 1) {
     size_t bytes = (size_t)(r->parts * p->m * p->n * r->item);
     r->partial = nyx_memory_alloc(bytes);
     if (!r->partial) return nyx__no_memory(r->ctx, bytes);
+  }
+  if (r->way == NYX__GEMM_FEW) {
+    size_t bytes = (size_t)(count * room_for_few(r) * r->item);
+    r->few = nyx_memory_alloc(bytes);
+    if (!r->few) return nyx__no_memory(r->ctx, bytes);
+    nyx_parallel_for(count, RANGE / room_for_few(r) + 1, pack_few, r);
   }
   int64_t unit = work_of(p->m, p->n, p->k) / (r->slabs * r->parts) + 1;
   nyx_parallel_for(count * r->slabs * r->parts, unit < r->range ? r->range / unit : 1,
@@ -352,6 +414,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
     nyx__epilogue_end(r->g->after, r->g->dtype, &region);
   }
   nyx_memory_free(r->partial);
+  nyx_memory_free(r->few);
   return NYX_OK;
 }
 
@@ -518,6 +581,21 @@ static bool in_place(const nyx_product *p, int64_t item) {
                           work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes());
 }
 
+/* Whether the other factor is read from beyond the second cache. About as many rows as a
+ * tile has go as fast by tiles, where rows of B are what lies together: there is nothing
+ * to pack, and it is read once. */
+static bool few_pays(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
+  bool turned = p->n < p->m, dots = (turned ? p->a_cs : p->b_rs) == 1;
+  int64_t few = turned ? p->n : p->m, many = turned ? p->m : p->n;
+  int64_t bytes = work_of(many, p->k, (int64_t)nyx_dtype_size(g->dtype));
+  if (!few_rows(g) || bytes <= nyx__gemm_in_place_bytes()) return false;
+  if (dots) return few <= kernel->few_dots;
+  return turned || !shareable(g) || few <= kernel->tile_rows / 2 ||
+         few > kernel->tile_rows;
+}
+
 typedef struct keeping {
   const shared_run *s;
   char *to;
@@ -672,6 +750,7 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t item = (int64_t)nyx_dtype_size(g->dtype);
+  if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
   if (!in_place(p, item)) return NYX__GEMM_PACKED;
   return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
@@ -682,6 +761,7 @@ uint32_t nyx__gemm_usable(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   uint32_t ways = 1u << NYX__GEMM_SLABS | 1u << NYX__GEMM_FINE | 1u << NYX__GEMM_ONE;
   if (!nyx_dtype_is_float(g->dtype)) return ways;
+  if (few_rows(g)) ways |= 1u << NYX__GEMM_FEW;
   if (nyx__blas()) ways |= 1u << NYX__GEMM_SLABS_OWN | 1u << NYX__GEMM_ONE_OWN;
   if (p->m < 8 || p->n < SHARED_LEAST) return ways;
   ways |= 1u << NYX__GEMM_PACKED | 1u << NYX__GEMM_PACKED_SHALLOW |
@@ -695,6 +775,7 @@ static void set_ranges(gemm_run *r) {
   bool fine = r->way == NYX__GEMM_FINE;
   bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
   r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
+  if (r->way == NYX__GEMM_FEW) fine = true;
   r->range = is_vector(&r->g->product) ? VECTOR_RANGE : fine ? RANGE / 4 : RANGE;
   if (one) r->range = INT64_MAX;
 }

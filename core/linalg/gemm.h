@@ -30,6 +30,7 @@ typedef enum nyx__gemm_way {
   NYX__GEMM_SLABS,     /* parts, each a call of a BLAS */
   NYX__GEMM_FINE,      /* more, thinner ones */
   NYX__GEMM_ONE,       /* undivided, in this thread */
+  NYX__GEMM_FEW,       /* parts that read few rows or columns with all of the rest once */
   NYX__GEMM_SLABS_OWN, /* the built-in product in place of the BLAS */
   NYX__GEMM_ONE_OWN,
   NYX__GEMM_ROWS,           /* shared by the threads, B where it is: each takes rows */

@@ -17,6 +17,11 @@
 #define TILE_ROWS 4 /* without FMA a product needs a register of its own */
 #endif
 #define TILE_VECTORS 2
+#if VECTOR_BYTES == 64 || defined(__aarch64__) /* 32 registers */
+#define FEW_DOTS 64
+#else
+#define FEW_DOTS 32 /* tiles of 6 by two vectors need fewer loads */
+#endif
 #define AHEAD 20 /* rows of B that are asked for before they are needed */
 
 /* Blocks: a block of A (about 84 rows x DEPTH) stays in the second cache; a panel of B
@@ -38,7 +43,8 @@
     .tile_cols = TILE_VECTORS * VECTOR_BYTES / (int64_t)sizeof(T),                       \
     .block_rows = BLOCK_ROWS, .depth = DEPTH, .pack_a = pack_a_##name,                   \
     .pack_b = pack_b_##name, .block = block_##name, .dots = dots_##name,                 \
-    .sum_rows = sum_rows_##name                                                          \
+    .sum_rows = sum_rows_##name, .few_dots = FEW_DOTS, .pack_few = pack_few_##name,      \
+    .few = few_##name                                                                    \
   }
 
 const nyx_gemm_kernels NYX_PATH(gemm) = {

@@ -21,6 +21,9 @@ typedef struct nyx_product {
       *next; /* the panel of B that comes after these, or NULL: asked for in time */
 } nyx_product;
 
+#define NYX_FEW_MOST 64
+#define NYX_FEW_LEAST 8 /* not fewer than a tile has */
+
 /* For each of float32 and float64. m, n, k >= 1. */
 typedef struct nyx_gemm_kernel {
   /* All of it, in one thread. `work` is scratch of work_bytes bytes, 64-byte aligned. */
@@ -48,6 +51,15 @@ typedef struct nyx_gemm_kernel {
   /* y[j], j < n, is or gains the sum over k rows of b of x[l * xs] b[l * rs + j]. */
   void (*sum_rows)(const void *b, int64_t rs, int64_t k, int64_t n, const void *x,
                    int64_t xs, void *y, bool add);
+
+  /* A few rows times a matrix that is read once, or (`turned`) a matrix times a few
+   * columns: few_type.h. The few are two to NYX_FEW_MOST. Of the matrix either terms or
+   * neighbours lie together; there are NYX_FEW_LEAST of the latter, or others before
+   * them. The few have to be packed, whole, into (few + 3) * (k + 15) elements, 64-byte
+   * aligned. */
+  int64_t few_dots; /* so many pay where terms lie together; else all */
+  void (*pack_few)(const nyx_product *p, bool turned, void *packed);
+  void (*few)(const nyx_product *p, bool turned, const void *packed);
 } nyx_gemm_kernel;
 
 typedef struct nyx_gemm_kernels {

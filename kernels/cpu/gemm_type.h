@@ -262,6 +262,7 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 }
 
 #include "gemv_type.h"
+#include "few_type.h"
 
 #undef V
 #undef VU

@@ -159,6 +159,8 @@ static void ways(void) {
   product(NYX_FLOAT32, 1, 9, 20, 30000, ALL);   /* parts along the terms */
   product(NYX_FLOAT32, 1, 60, 4200, 9, ALL);    /* columns in two parts */
   product(NYX_FLOAT32, 1, 50, 4100, 2400, ALL); /* spans of terms */
+  product(NYX_FLOAT32, 1, 5, 300, 70, ALL);     /* few rows */
+  product(NYX_FLOAT64, 3, 300, 7, 70, ALL);     /* few columns */
   product(NYX_FLOAT32, 1, 5, 6, 0, ALL);
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "core/linalg/blas.h"
+#include "core/linalg/gemm.h"
 #include "core/tensor/packed.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/low.h"
@@ -89,6 +90,13 @@ static bool built_in(void) {
   return nyx__cpu_kernels()->gemm->fast || !nyx__blas();
 }
 
+/* Whether a product without kept panels goes by the kernels for few rows or columns. */
+static bool by_few(nyx_dtype dtype, int64_t rows, int64_t outputs, int64_t features) {
+  int64_t many = rows > outputs ? rows : outputs, few = rows + outputs - many;
+  return few <= NYX_FEW_MOST &&
+         many * features * (int64_t)nyx_dtype_size(dtype) > nyx__gemm_in_place_bytes();
+}
+
 static void linear(nyx_dtype dtype, int64_t rows, int64_t outputs, int64_t features,
                    bool exact, bool keeps, bool with_bias) {
   nyx_tensor *x = numbers(dtype, SHAPE(rows, features)),
@@ -112,7 +120,8 @@ static void linears(void) {
       bool shared = rows[i] >= 48 && built_in();
       linear(dtype, rows[i], 131, 409, shared, built_in(), i % 2);
       linear(dtype, rows[i], 1030, 64, shared, built_in(), i % 3 == 0);
-      linear(dtype, rows[i], 64, 1100, shared, built_in(), true);
+      linear(dtype, rows[i], 64, 1100, shared && !by_few(dtype, rows[i], 64, 1100),
+             built_in(), true);
       linear(dtype, rows[i], 40, 64, true, false, false); /* too few outputs */
     }
   }
