@@ -6,7 +6,7 @@
 #include <math.h>
 #include <nyx/parallel.h>
 
-#include "../device/cpu/sides.h"
+#include "../device/sides.h"
 #include "../grad/graph.h"
 #include "kernels/cpu/softmax.h"
 #include "reduce.h"
