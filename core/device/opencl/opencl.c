@@ -268,8 +268,8 @@ void nyx__cl_geometry(cl_arguments *a, bool narrow, const nyx_cl_geometry *s) {
                    narrow ? (const void *)small : (const void *)s);
 }
 
-/* Sizes below which int counts and places everything: products of two of a reduction's
- * numbers stay below 2^31. */
+/* Counts and places below this are int: a place is the sum of one along what is kept and
+ * one along what is reduced. */
 #define NARROW ((int64_t)1 << 30)
 
 bool nyx__cl_narrow(const nyx_cl_geometry *s) {
