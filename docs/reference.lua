@@ -17,7 +17,7 @@ the same in the REPL. The [guide](guide.md) shows how things go together.
 - Dtypes: *all* of them, or *floats* (float32 float64 float16 bfloat16), *integers* (int8 uint8
   int32 int64), *numbers* (both), or those named. *Integers become float*: the default float dtype.
 - *In place* names the method that writes the result into x.
-- Elementwise ops, reductions over numbers, views, creation, random numbers and *portable* ops run
+- Elementwise ops, reductions, views, creation, random numbers and *portable* ops run
   on every device, *composite* ones where the ops they are made of do. What a device cannot do
   raises an error.
 ]]

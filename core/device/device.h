@@ -36,13 +36,15 @@ typedef struct nyx_reduction {
   nyx_tensor *in;
   uint32_t dims;
   nyx_tensor *out;
-  nyx_tensor *index; /* int64, counted from the context's index base */
-  double attr[2];    /* p */
+  nyx_tensor *index;  /* int64, counted from the context's index base */
+  double attr[2];     /* p */
+  nyx_tensor *centre; /* c of the rows about it: contiguous, as out, but of `compute` */
 } nyx_reduction;
 
 struct nyx_device {
   const char *name; /* "cpu", "opencl" */
   char describe[160];
+  bool float64; /* whether it computes in float64 */
 
   /* Memory. alloc gives storage->data; copy_in and copy_out move bytes from and to host
    * memory; offsets are bytes into the buffer. */

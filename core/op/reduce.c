@@ -43,9 +43,11 @@ static nyx_reduce_row rows[] = {
 #define NYX_REDUCE_PART(name, types, init, combine, merge, finish)                       \
   {#name, NYX__REDUCE_##name, types, NYX_REDUCE_SAME, #init, #combine, #merge, #finish,  \
    NULL},
+#define NYX_REDUCE_ABOUT NYX_REDUCE_PART
 #include "kernels/reduce.def"
 #undef NYX_REDUCE
 #undef NYX_REDUCE_PART
+#undef NYX_REDUCE_ABOUT
 };
 
 #define NOATTR NULL, 0
@@ -237,6 +239,29 @@ nyx_status nyx__reduce_launch(nyx_call *c) {
     job.index = c->out[0];
   }
   return c->device->reduce(c->ctx, c->device, &job);
+}
+
+nyx_status nyx__reduce_about(nyx_call *c, nyx__reduce_about_rows about, uint32_t dims,
+                             nyx_dtype compute, double p) {
+  nyx_tensor *out = c->out[0], *centre;
+  nyx_device *device = c->device;
+  if (out->numel == 0) return NYX_OK;
+  NYX_TRY(nyx_tensor_empty_on(c->ctx, device, compute, out->ndim, out->shape, &centre));
+  nyx_reduction job = {.row = &rows[about.centre],
+                       .compute = compute,
+                       .in = c->in[0],
+                       .dims = dims,
+                       .out = centre};
+  nyx_status status = device->reduce(c->ctx, device, &job);
+  if (status == NYX_OK) {
+    job.row = &rows[about.row];
+    job.centre = centre;
+    job.out = out;
+    job.attr[0] = p;
+    status = device->reduce(c->ctx, device, &job);
+  }
+  nyx_tensor_release(centre);
+  return status;
 }
 
 /* Writes the shape and strides of t with `dims` moved behind the others to `moved`. */

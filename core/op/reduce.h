@@ -5,6 +5,7 @@
 #define NYX_OP_REDUCE_H
 
 #include "../device/device.h"
+#include "kernels/reduce.h"
 #include "ops.h"
 
 /* The attributes every reduction ends with. */
@@ -20,6 +21,14 @@ void nyx__reduce_spec(nyx_spec *spec, nyx_dtype dtype, int ndim, const int64_t *
                       uint32_t dims, bool keepdim);
 /* How many elements are reduced to one. */
 int64_t nyx__reduce_count(int ndim, const int64_t *shape, uint32_t dims);
+
+/* On devices other than the CPU: writes c->out[0], the reduction of c->in[0] over `dims`
+ * by a row about the results of another (kernels/reduce.def). */
+typedef struct nyx__reduce_about_rows {
+  nyx__reduce_id row, centre;
+} nyx__reduce_about_rows;
+nyx_status nyx__reduce_about(nyx_call *c, nyx__reduce_about_rows about, uint32_t dims,
+                             nyx_dtype compute, double p) NYX_MUST_CHECK;
 
 /* A contiguous version of t with `dims` moved behind the others, so that the elements
  * that are reduced together are a row; not recorded. */

@@ -1,14 +1,16 @@
 /* Running sums and products along a dimension, forwards or backwards, and the recurrence
  * that is the gradient of a running product. Floats accumulate in double, integers and
- * bools in int64. Read next: kernels/cpu/scan.h, reduce_gradient.c, which uses cumprod
- * for prod. */
+ * bools in int64. Read next: kernels/cpu/scan.h, scan_rows.c (other devices),
+ * reduce_gradient.c, which uses cumprod for prod. */
+#include "scan.h"
+
 #include <string.h>
 
+#include "../device/device.h"
 #include "../grad/graph.h"
 #include "../tensor/tensor.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/scan.h"
-#include "ops.h"
 
 #define RANGE_WORK 8192     /* elements worth waking a thread for */
 #define PART_WORK 16384     /* elements of a part, when sums are cut along n */
@@ -136,6 +138,9 @@ static nyx_status scan(nyx_call *c, nyx__op_id op) {
   int dim;
   NYX_TRY(nyx__dim(ctx, c->attr[ATTR_DIM].i, target->ndim, &dim));
   if (target->numel == 0) return NYX_OK;
+  const nyx__scan_way way = {op, dim, c->attr[ATTR_REVERSE].i != 0,
+                             c->attr[ATTR_EXCLUSIVE].i != 0};
+  if (c->device != nyx__cpu()) return nyx__scan_rows(c, &way);
   nyx_dtype compute =
       nyx_dtype_is_float(c->dtype) ? nyx__compute_dtype(c->dtype) : NYX_INT64;
   nyx_status status = nyx__contiguous_as(ctx, c->in[0], compute, &in);
@@ -146,8 +151,8 @@ static nyx_status scan(nyx_call *c, nyx__op_id op) {
   else if (status == NYX_OK)
     status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &out);
   if (status == NYX_OK) {
-    scan_job j = {.reverse = c->attr[ATTR_REVERSE].i != 0,
-                  .exclusive = c->attr[ATTR_EXCLUSIVE].i != 0,
+    scan_job j = {.reverse = way.reverse,
+                  .exclusive = way.exclusive,
                   .n = target->ndim ? target->shape[dim] : 1,
                   .inner = 1,
                   .item = nyx_dtype_size(compute),
@@ -179,13 +184,13 @@ static nyx_status scan_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-static nyx_status cumsum_cpu(nyx_call *c) {
+static nyx_status cumsum_run(nyx_call *c) {
   return scan(c, NYX__OP_cumsum);
 }
-static nyx_status cumprod_cpu(nyx_call *c) {
+static nyx_status cumprod_run(nyx_call *c) {
   return scan(c, NYX__OP_cumprod);
 }
-static nyx_status linear_scan_cpu(nyx_call *c) {
+static nyx_status linear_scan_run(nyx_call *c) {
   return scan(c, NYX__OP_linear_scan);
 }
 
@@ -254,7 +259,7 @@ const nyx_op nyx__op_cumsum = {
     .name = "cumsum",
     .group = "reduction",
     .doc = "running sums along dim; integers and bools give int64",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_COMMON,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_ALL,
@@ -265,7 +270,7 @@ const nyx_op nyx__op_cumsum = {
     .n_attrs = ATTRS,
     .n_out = 1,
     .infer = scan_infer,
-    .cpu = cumsum_cpu,
+    .cpu = cumsum_run,
     .gradient = cumsum_gradient,
     .forward = nyx__forward_linear,
     .batch = nyx__batch_dims,
@@ -277,7 +282,7 @@ const nyx_op nyx__op_cumprod = {
     .name = "cumprod",
     .group = "reduction",
     .doc = "running products along dim; integers and bools give int64",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_COMMON,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_ALL,
@@ -288,7 +293,7 @@ const nyx_op nyx__op_cumprod = {
     .n_attrs = ATTRS,
     .n_out = 1,
     .infer = scan_infer,
-    .cpu = cumprod_cpu,
+    .cpu = cumprod_run,
     .gradient = cumprod_gradient,
     .save_in = NYX_SAVE(0),
     .batch = nyx__batch_dims,
@@ -304,7 +309,7 @@ const nyx_op nyx__op_linear_scan = {
         "g[k-1] + x[k-1] * y[k-1], from 0. The part of cumprod's gradient that comes "
         "back "
         "through later elements",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_COMMON,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
@@ -315,7 +320,7 @@ const nyx_op nyx__op_linear_scan = {
     .n_attrs = ATTRS,
     .n_out = 1,
     .infer = scan_infer,
-    .cpu = linear_scan_cpu,
+    .cpu = linear_scan_run,
     .gradient = linear_scan_gradient,
     .save_in = NYX_SAVE(1),
     .save_out = NYX_SAVE(0),

@@ -387,9 +387,12 @@ static nyx_status logsumexp_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-static nyx_status logsumexp_cpu(nyx_call *c) {
+static nyx_status logsumexp_run(nyx_call *c) {
+  const nyx__reduce_about_rows rows = {NYX__REDUCE_logsumexp, NYX__REDUCE_amax};
   uint32_t dims;
   NYX_TRY(nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], c->in[0]->ndim, &dims));
+  if (c->device != nyx__cpu())
+    return nyx__reduce_about(c, rows, dims, nyx__compute_dtype(c->dtype), 0);
   return run(c, LSE, dims);
 }
 
@@ -416,7 +419,7 @@ const nyx_op nyx__op_logsumexp = {
     .name = "logsumexp",
     .group = "reduction",
     .doc = "log(sum(exp(x))) without overflow; of nothing -inf",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_FLOAT,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
@@ -427,7 +430,7 @@ const nyx_op nyx__op_logsumexp = {
     .n_attrs = 2,
     .n_out = 1,
     .infer = logsumexp_infer,
-    .cpu = logsumexp_cpu,
+    .cpu = logsumexp_run,
     .gradient = logsumexp_gradient,
     .save_in = NYX_SAVE(0),
     .save_out = NYX_SAVE(0),

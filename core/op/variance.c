@@ -6,7 +6,7 @@
 #include <math.h>
 #include <nyx/parallel.h>
 
-#include "../device/cpu/sides.h"
+#include "../device/sides.h"
 #include "../grad/graph.h"
 #include "kernels/cpu/softmax.h"
 #include "reduce.h"
@@ -163,6 +163,18 @@ static double divisor_of(int64_t n, double correction) {
   return left > 0 ? left : 0;
 }
 
+/* Elsewhere: the mean and the squares about it in float64 where the device has it, as the
+ * moments here are. */
+static nyx_status run_there(nyx_call *c, bool root, uint32_t dims) {
+  const nyx_tensor *x = c->in[0];
+  const nyx__reduce_about_rows rows = {root ? NYX__REDUCE_std : NYX__REDUCE_var,
+                                       NYX__REDUCE_mean};
+  nyx_dtype compute = c->device->float64 ? NYX_FLOAT64 : nyx__compute_dtype(c->dtype);
+  int64_t n = nyx__reduce_count(x->ndim, x->shape, dims);
+  return nyx__reduce_about(c, rows, dims, compute,
+                           divisor_of(n, c->attr[ATTR_CORRECTION].f));
+}
+
 static nyx_status run(nyx_call *c, bool root) {
   nyx_context *ctx = c->ctx;
   nyx_tensor *in = NULL, *out, *target = c->out[0], *x = c->in[0];
@@ -170,6 +182,7 @@ static nyx_status run(nyx_call *c, bool root) {
   uint32_t dims;
   column_job columns;
   NYX_TRY(nyx__reduce_dims(ctx, NYX_ATTR_DIMS, &c->attr[ATTR_DIM], x->ndim, &dims));
+  if (c->device != nyx__cpu()) return run_there(c, root, dims);
   bool down = x->dtype == compute && as_columns(x, dims, &columns);
   if (!down) NYX_TRY(nyx__float_rows(ctx, x, dims, compute, &in));
   nyx_status status = NYX_OK;
@@ -198,10 +211,10 @@ static nyx_status run(nyx_call *c, bool root) {
   return status;
 }
 
-static nyx_status var_cpu(nyx_call *c) {
+static nyx_status var_run(nyx_call *c) {
   return run(c, false);
 }
-static nyx_status std_cpu(nyx_call *c) {
+static nyx_status std_run(nyx_call *c) {
   return run(c, true);
 }
 
@@ -273,7 +286,7 @@ const nyx_op nyx__op_var = {
     .doc =
         "the variance: squared differences from the mean, added up and divided by n - "
         "correction, or by 0 where that is negative",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_COMMON,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
@@ -284,7 +297,7 @@ const nyx_op nyx__op_var = {
     .n_attrs = ATTRS,
     .n_out = 1,
     .infer = variance_infer,
-    .cpu = var_cpu,
+    .cpu = var_run,
     .gradient = var_gradient,
     .save_in = NYX_SAVE(0),
     .batch = nyx__batch_reduce,
@@ -296,7 +309,7 @@ const nyx_op nyx__op_std = {
     .name = "std",
     .group = "reduction",
     .doc = "the standard deviation: the square root of var",
-    .kind = NYX_OP_STRUCTURAL,
+    .kind = NYX_OP_PORTABLE,
     .promotion = NYX_PROMOTE_COMMON,
     .autocast = NYX_AUTOCAST_FLOAT32,
     .dtypes = NYX_DTYPES_FLOAT,
@@ -307,7 +320,7 @@ const nyx_op nyx__op_std = {
     .n_attrs = ATTRS,
     .n_out = 1,
     .infer = variance_infer,
-    .cpu = std_cpu,
+    .cpu = std_run,
     .gradient = std_gradient,
     .save_in = NYX_SAVE(0),
     .save_out = NYX_SAVE(0),

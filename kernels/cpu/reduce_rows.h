@@ -198,8 +198,7 @@ void REDUCE_NAME(follow)(int64_t n, const void *from, int64_t row, bool least, v
                 : nyx__load_part((const S *)from + i, part);
     T old = whole ? nyx__load(b) : nyx__load_part(b, part);
     T place = whole ? nyx__load(at) : nyx__load_part(at, part);
-    M better = least ? nyx_lt(x, old) : nyx_gt(x, old);
-    better = nyx_or(better, nyx_and(nyx_ne(x, x), nyx_eq(old, old)));
+    M better = least ? NYX_REDUCE_LESS(x, old) : NYX_REDUCE_GREATER(x, old);
     x = nyx_select(better, x, old);
     place = nyx_select(better, here, place);
     if (whole) {

@@ -10,6 +10,7 @@ local x = nyx.rand(n):to "opencl"
 local y = nyx.rand(n):to "opencl"
 local small = nyx.ones(1):to "opencl"
 local square = nyx.rand(math.floor(n ^ 0.5), math.floor(n ^ 0.5)):to "opencl"
+local columns = nyx.rand(math.floor(n / 16), 16):to "opencl"
 
 local cases = { -- name, arrays that are read or written, what runs
   { "copy", 2, function() return x:clone() end },
@@ -21,6 +22,12 @@ local cases = { -- name, arrays that are read or written, what runs
   { "sum", 1, function() return x:sum() end },
   { "amax_rows", 1, function() return square:amax(2) end },
   { "amax_columns", 1, function() return square:amax(1) end },
+  { "argmax", 1, function() return x:argmax() end },
+  { "argmax_rows", 1, function() return square:argmax(2) end },
+  { "sum_few_columns", 1, function() return columns:sum(1) end },
+  { "sum_short_rows", 1, function() return columns:sum(2) end },
+  { "var_rows", 2, function() return square:var(2) end }, -- read twice, as the next
+  { "logsumexp_columns", 2, function() return square:logsumexp(1) end },
 }
 
 local function seconds(times, run)

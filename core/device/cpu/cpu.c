@@ -41,6 +41,7 @@ static nyx_status cpu_structural(nyx_device *dev, nyx_call *call) {
 
 static nyx_device cpu = {
     .name = "cpu",
+    .float64 = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .copy_in = cpu_copy_in,

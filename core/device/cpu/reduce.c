@@ -12,9 +12,9 @@
 
 #include "../../base/tune.h"
 #include "../../op/reduce.h"
+#include "../sides.h"
 #include "cpu.h"
 #include "kernels/cpu/reduce.h"
-#include "sides.h"
 
 #define CHUNK 4096        /* elements reduced by one kernel call */
 #define COLUMN_ROWS 64    /* rows combined one after the other before merging pairwise */

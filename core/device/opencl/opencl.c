@@ -1,47 +1,18 @@
-/* The OpenCL device: elementwise rows and reductions, compiled from the rows' own
- * text on first use; everything else is "unsupported". The driver is opened at run time.
- * One lock per device guards its kernels, whose arguments are state. Read next: source.c
- * (what is compiled), cl.h (what is called). */
+/* The OpenCL device: opening it, its memory, kernels compiled on first use and kept.
+ * Elementwise rows and reductions run there; other ops where these are all they need. The
+ * driver is opened at run time. One lock per device guards its kernels, whose arguments
+ * are state. Read next: elementwise.c, reduce.c, source.c (what is compiled), cl.h (what
+ * is called). */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cl.h"
+#include "opencl.h"
 #include "source.h"
 
 #define MAX_DEVICES 16
-#define KEY_SIZE 128
-#define SPARES 64
-
-typedef struct kernel_entry {
-  char key[KEY_SIZE];
-  cl_kernel kernel;
-  bool started;
-  struct kernel_entry *next;
-} kernel_entry;
-
-/* A buffer that nobody uses. */
-typedef struct spare {
-  cl_mem buffer;
-  size_t bytes;
-} spare;
-
-typedef struct opencl_device {
-  nyx_device base; /* first: a nyx_device is one of these */
-  char name[16];
-  cl_device id;
-  cl_context context;
-  cl_queue queue;
-  bool has_double;
-  pthread_mutex_t lock;
-  kernel_entry *kernels;
-  pthread_mutex_t spare_lock;
-  spare spares[SPARES]; /* the newest last */
-  int n_spares;
-  size_t spare_bytes, most_spare_bytes;
-} opencl_device;
 
 static cl_library cl;
 static bool cl_open;
@@ -157,8 +128,7 @@ void nyx__opencl_trim(void) {
     if (devices[i]) drop_all_spares(devices[i]);
 }
 
-static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
-                               void **data) {
+nyx_status nyx__cl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes, void **data) {
   opencl_device *d = self(dev);
   cl_int code = CL_SUCCESS;
   size_t room = rounded(bytes);
@@ -171,7 +141,7 @@ static nyx_status opencl_alloc(nyx_context *ctx, nyx_device *dev, size_t bytes,
   return code == CL_SUCCESS ? NYX_OK : failed(ctx, "clCreateBuffer", code);
 }
 
-static void opencl_free(nyx_device *dev, void *data) {
+void nyx__cl_free(nyx_device *dev, void *data) {
   opencl_device *d = self(dev);
   size_t bytes = 0;
   cl_int code = cl.GetMemObjectInfo(data, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
@@ -180,7 +150,7 @@ static void opencl_free(nyx_device *dev, void *data) {
     return;
   }
   pthread_mutex_lock(&d->spare_lock);
-  drop_spares(d, SPARES - 1, d->most_spare_bytes - bytes);
+  drop_spares(d, NYX_CL_SPARES - 1, d->most_spare_bytes - bytes);
   d->spares[d->n_spares++] = (spare){data, bytes};
   d->spare_bytes += bytes;
   pthread_mutex_unlock(&d->spare_lock);
@@ -245,51 +215,80 @@ static nyx_status build(nyx_context *ctx, opencl_device *d, const char *key,
   return NYX_OK;
 }
 
-static cl_kernel known(const opencl_device *d, const char *key) {
+cl_kernel nyx__cl_known(const opencl_device *d, const char *key) {
   for (const kernel_entry *e = d->kernels; e; e = e->next)
     if (strcmp(e->key, key) == 0) return e->kernel;
   return NULL;
 }
 
-static nyx_status check_compute(nyx_context *ctx, const opencl_device *d,
-                                nyx_dtype compute) {
-  if (compute == NYX_FLOAT64 && !d->has_double)
+nyx_status nyx__cl_build(nyx_context *ctx, opencl_device *d, const char *key,
+                         char *source, cl_kernel *out) {
+  nyx_status status =
+      source ? build(ctx, d, key, source, out) : nyx__no_memory(ctx, 16384);
+  nyx_memory_free(source);
+  return status;
+}
+
+nyx_status nyx__cl_check(nyx_context *ctx, const opencl_device *d, nyx_dtype compute) {
+  if (compute == NYX_FLOAT64 && !d->base.float64)
     return nyx__error(ctx, CL_DOUBLE, d->base.describe);
   return NYX_OK;
 }
 
-/* A number as the bytes of the compute type. */
-typedef union cl_number {
-  float f;
-  double d;
-  int32_t i;
-  int64_t l;
-} cl_number;
+/* Arguments. The first failure stays. */
 
-static cl_number as_compute(nyx_dtype compute, double value) {
-  cl_number n;
-  nyx__store_double(compute, &n, value);
-  return n;
-}
-
-/* Sets arguments one after the other; the first failure stays. */
-typedef struct arguments {
-  cl_kernel kernel;
-  uint32_t next;
-  cl_int code;
-} arguments;
-
-static void argument(arguments *a, size_t size, const void *value) {
+void nyx__cl_argument(cl_arguments *a, size_t size, const void *value) {
   cl_int code = cl.SetKernelArg(a->kernel, a->next++, size, value);
   if (a->code == CL_SUCCESS) a->code = code;
 }
 
-/* Starts the kernel with its arguments. A kernel's first run is waited for: it may
- * compile until then (see finish_at_exit). */
-static nyx_status launch(nyx_context *ctx, opencl_device *d, arguments *a,
-                         const char *name, size_t total, const size_t *width) {
+void nyx__cl_number(cl_arguments *a, nyx_dtype compute, double value) {
+  union {
+    float f;
+    double d;
+    int32_t i;
+    int64_t l;
+  } n;
+  nyx__store_double(compute, &n, value);
+  nyx__cl_argument(a, nyx_dtype_size(compute), &n);
+}
+
+void nyx__cl_index(cl_arguments *a, bool narrow, int64_t value) {
+  int32_t small = (int32_t)value;
+  nyx__cl_argument(a, narrow ? sizeof small : sizeof value,
+                   narrow ? (void *)&small : (void *)&value);
+}
+
+void nyx__cl_geometry(cl_arguments *a, bool narrow, const nyx_cl_geometry *s) {
+  enum { NUMBERS = sizeof *s / sizeof(int64_t) };
+  const int64_t *from = (const int64_t *)(const void *)s;
+  int32_t small[NUMBERS];
+  for (int i = 0; narrow && i < NUMBERS; i++) small[i] = (int32_t)from[i];
+  nyx__cl_argument(a, narrow ? sizeof small : sizeof *s,
+                   narrow ? (const void *)small : (const void *)s);
+}
+
+/* Counts and places below this are int: a place is the sum of one along what is kept and
+ * one along what is reduced. */
+#define NARROW ((int64_t)1 << 30)
+
+bool nyx__cl_narrow(const nyx_cl_geometry *s) {
+  if (s->n >= NARROW) return false;
+  for (int k = 0; k < NYX_CL_OPERANDS; k++) {
+    int64_t reach = llabs(s->offset[k]);
+    for (int d = 0; d < s->ndim; d++)
+      if (s->shape[d] > 1) reach += (s->shape[d] - 1) * llabs(s->stride[k][d]);
+    if (reach >= NARROW) return false;
+  }
+  return true;
+}
+
+/* A kernel's first run is waited for: it may compile until then (see finish_at_exit). */
+nyx_status nyx__cl_launch(nyx_context *ctx, opencl_device *d, cl_arguments *a,
+                          const char *name, size_t groups) {
+  const size_t width = NYX_CL_GROUP, total = groups * width;
   if (a->code == CL_SUCCESS)
-    a->code = cl.EnqueueNDRangeKernel(d->queue, a->kernel, 1, NULL, &total, width, 0,
+    a->code = cl.EnqueueNDRangeKernel(d->queue, a->kernel, 1, NULL, &total, &width, 0,
                                       NULL, NULL);
   if (a->code == CL_SUCCESS && d->kernels->kernel == a->kernel && !d->kernels->started) {
     d->kernels->started = true; /* the newest kernel, for the first time */
@@ -297,179 +296,6 @@ static nyx_status launch(nyx_context *ctx, opencl_device *d, arguments *a,
     if (!finish_at_exit) finish_at_exit = atexit(nyx__opencl_finish) == 0;
   }
   return a->code == CL_SUCCESS ? NYX_OK : failed(ctx, name, a->code);
-}
-
-static void describe_operand(nyx_cl_geometry *s, int k, const nyx_tensor *t,
-                             const nyx_tensor *out) {
-  nyx__broadcast_strides(t, out->ndim, s->stride[k]);
-  s->offset[k] = t->offset;
-}
-
-static nyx_status opencl_elementwise(nyx_context *ctx, nyx_device *dev,
-                                     const nyx_elementwise *job) {
-  opencl_device *d = self(dev);
-  size_t item = nyx_dtype_size(job->compute), total;
-  unsigned numbers = 0;
-  char key[KEY_SIZE];
-  cl_kernel kernel;
-  NYX_TRY(check_compute(ctx, d, job->compute));
-  if (job->out->numel == 0) return NYX_OK;
-  int used = snprintf(key, sizeof key, "%s/%d %d:", job->row->name, job->part,
-                      (int)job->compute);
-  for (int k = 0; k < 5; k++) {
-    if (!job->in[k]) continue;
-    bool is_number = nyx__on_cpu(job->in[k]);
-    if (is_number) numbers |= 1u << k;
-    used += snprintf(key + used, sizeof key - (size_t)used, " %d%c",
-                     (int)job->in[k]->dtype, is_number ? 'n' : ' ');
-  }
-  snprintf(key + used, sizeof key - (size_t)used, " %d", (int)job->out->dtype);
-  pthread_mutex_lock(&d->lock);
-  nyx_status status = NYX_OK;
-  if (!(kernel = known(d, key))) {
-    char *source = nyx__cl_elementwise_source(job, numbers);
-    status = source ? build(ctx, d, key, source, &kernel) : nyx__no_memory(ctx, 16384);
-    nyx_memory_free(source);
-  }
-  if (status == NYX_OK) {
-    nyx_cl_geometry s = {.n = job->out->numel, .ndim = job->out->ndim};
-    arguments a = {kernel, 0, CL_SUCCESS};
-    for (int i = 0; i < job->out->ndim; i++) s.shape[i] = job->out->shape[i];
-    for (int k = 0; k < 5; k++) {
-      if (!job->in[k]) continue;
-      if (numbers >> k & 1) {
-        cl_number v = as_compute(
-            job->compute, nyx__load_double(job->in[k]->dtype, nyx__data(job->in[k])));
-        argument(&a, item, &v);
-      } else {
-        describe_operand(&s, k, job->in[k], job->out);
-        argument(&a, sizeof(cl_mem), &job->in[k]->storage->data);
-      }
-    }
-    describe_operand(&s, NYX_CL_OPERANDS - 1, job->out, job->out);
-    cl_number p = as_compute(job->compute, job->attr[0]);
-    cl_number q = as_compute(job->compute, job->attr[1]);
-    argument(&a, sizeof(cl_mem), &job->out->storage->data);
-    argument(&a, sizeof s, &s);
-    argument(&a, item, &p);
-    argument(&a, item, &q);
-    total = (size_t)job->out->numel;
-    status = launch(ctx, d, &a, job->row->name, total, NULL);
-  }
-  pthread_mutex_unlock(&d->lock);
-  return status;
-}
-
-/* The kernel under `key`, from `source` if it has to be built; frees the source. */
-static nyx_status reduce_kernel(nyx_context *ctx, opencl_device *d, const char *key,
-                                char *source, cl_kernel *kernel) {
-  nyx_status status =
-      source ? build(ctx, d, key, source, kernel) : nyx__no_memory(ctx, 16384);
-  nyx_memory_free(source);
-  return status;
-}
-
-static void reduce_key(char *key, const nyx_reduction *job, const char *form) {
-  snprintf(key, KEY_SIZE, "reduce %s %s %d: %d %d", job->row->name, form,
-           (int)job->compute, (int)job->in->dtype, (int)job->out->dtype);
-}
-
-static void reduce_numbers(arguments *a, const nyx_reduction *job, int64_t count) {
-  cl_number n = as_compute(job->compute, (double)count);
-  cl_number p = as_compute(job->compute, job->attr[0]);
-  argument(a, nyx_dtype_size(job->compute), &n);
-  argument(a, nyx_dtype_size(job->compute), &p);
-}
-
-/* One pass of a full reduction: `groups` groups over the s->n elements of `in`. */
-static nyx_status reduce_pass(nyx_context *ctx, opencl_device *d,
-                              const nyx_reduction *job, int pass, void *in, void *out,
-                              nyx_cl_geometry *s, size_t groups) {
-  char key[KEY_SIZE];
-  cl_kernel kernel;
-  reduce_key(key, job, pass ? "merge" : "groups");
-  if (!(kernel = known(d, key)))
-    NYX_TRY(reduce_kernel(ctx, d, key, nyx__cl_reduce_source(job, pass), &kernel));
-  size_t width = NYX_CL_GROUP, total = groups * width;
-  arguments a = {kernel, 0, CL_SUCCESS};
-  argument(&a, sizeof(cl_mem), &in);
-  argument(&a, sizeof(cl_mem), &out);
-  argument(&a, width * nyx_dtype_size(job->compute), NULL);
-  argument(&a, sizeof *s, s);
-  reduce_numbers(&a, job, job->in->numel);
-  return launch(ctx, d, &a, job->row->name, total, &width);
-}
-
-/* Full reductions, in two passes; groups depend on the size only, so results do too. */
-static nyx_status reduce_all(nyx_context *ctx, nyx_device *dev,
-                             const nyx_reduction *job) {
-  opencl_device *d = self(dev);
-  const nyx_tensor *in = job->in;
-  size_t groups = ((size_t)in->numel + 4 * NYX_CL_GROUP - 1) / (4 * NYX_CL_GROUP);
-  if (groups > NYX_CL_GROUPS) groups = NYX_CL_GROUPS;
-  if (groups == 0) groups = 1;
-  void *parts;
-  NYX_TRY(opencl_alloc(ctx, dev, groups * nyx_dtype_size(job->compute), &parts));
-  nyx_cl_geometry s = {.n = in->numel, .ndim = in->ndim};
-  for (int i = 0; i < in->ndim; i++) s.shape[i] = in->shape[i];
-  describe_operand(&s, 0, in, in);
-  pthread_mutex_lock(&d->lock);
-  nyx_status status = reduce_pass(ctx, d, job, 0, in->storage->data, parts, &s, groups);
-  s.n = (int64_t)groups;
-  s.offset[NYX_CL_OPERANDS - 1] = job->out->offset;
-  if (status == NYX_OK)
-    status = reduce_pass(ctx, d, job, 1, parts, job->out->storage->data, &s, 1);
-  pthread_mutex_unlock(&d->lock);
-  opencl_free(dev, parts);
-  return status;
-}
-
-/* The dimensions of t whose bit in `dims` is `wanted`. */
-static nyx_cl_geometry part_of(const nyx_tensor *t, uint32_t dims, bool wanted) {
-  nyx_cl_geometry s = {.n = 1};
-  for (int d = 0; d < t->ndim; d++) {
-    if ((dims >> d & 1) != wanted) continue;
-    s.shape[s.ndim] = t->shape[d];
-    s.stride[0][s.ndim++] = t->stride[d];
-    s.n *= t->shape[d];
-  }
-  return s;
-}
-
-static nyx_status reduce_dims(nyx_context *ctx, nyx_device *dev,
-                              const nyx_reduction *job) {
-  opencl_device *d = self(dev);
-  char key[KEY_SIZE];
-  cl_kernel kernel;
-  nyx_cl_geometry kept = part_of(job->in, job->dims, false);
-  nyx_cl_geometry reduced = part_of(job->in, job->dims, true);
-  kept.offset[0] = job->in->offset;
-  kept.offset[NYX_CL_OPERANDS - 1] = job->out->offset;
-  reduce_key(key, job, "dims");
-  pthread_mutex_lock(&d->lock);
-  nyx_status status = NYX_OK;
-  if (!(kernel = known(d, key)))
-    status = reduce_kernel(ctx, d, key, nyx__cl_reduce_dims_source(job), &kernel);
-  if (status == NYX_OK) {
-    size_t total = (size_t)kept.n;
-    arguments a = {kernel, 0, CL_SUCCESS};
-    argument(&a, sizeof(cl_mem), &job->in->storage->data);
-    argument(&a, sizeof(cl_mem), &job->out->storage->data);
-    argument(&a, sizeof kept, &kept);
-    argument(&a, sizeof reduced, &reduced);
-    reduce_numbers(&a, job, reduced.n);
-    status = launch(ctx, d, &a, job->row->name, total, NULL);
-  }
-  pthread_mutex_unlock(&d->lock);
-  return status;
-}
-
-static nyx_status opencl_reduce(nyx_context *ctx, nyx_device *dev,
-                                const nyx_reduction *job) {
-  if (job->index || !job->row->combine) return nyx__error(ctx, UNSUPPORTED, dev->name);
-  NYX_TRY(check_compute(ctx, self(dev), job->compute));
-  bool all = job->dims == (1u << job->in->ndim) - 1;
-  return all ? reduce_all(ctx, dev, job) : reduce_dims(ctx, dev, job);
 }
 
 static nyx_status opencl_structural(nyx_device *dev, nyx_call *call) {
@@ -490,7 +316,7 @@ static nyx_status open_device(nyx_context *ctx, int number, opencl_device *d) {
   cl.GetDeviceInfo(d->id, CL_DEVICE_NAME, sizeof name - 1, name, NULL);
   cl.GetDeviceInfo(d->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
   cl.GetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, sizeof extensions - 1, extensions, NULL);
-  d->has_double = strstr(extensions, "cl_khr_fp64") != NULL;
+  d->base.float64 = strstr(extensions, "cl_khr_fp64") != NULL;
   d->most_spare_bytes = (size_t)memory / 8;
   snprintf(d->base.describe, sizeof d->base.describe, "%s, %.1f GiB", name,
            (double)memory / (1024.0 * 1024 * 1024));
@@ -508,12 +334,12 @@ nyx_status nyx__opencl(nyx_context *ctx, int number, nyx_device **out) {
     if (status == NYX_OK) {
       snprintf(d->name, sizeof d->name, number ? "opencl:%d" : "opencl", number);
       d->base.name = d->name;
-      d->base.alloc = opencl_alloc;
-      d->base.free = opencl_free;
+      d->base.alloc = nyx__cl_alloc;
+      d->base.free = nyx__cl_free;
       d->base.copy_in = opencl_copy_in;
       d->base.copy_out = opencl_copy_out;
-      d->base.elementwise = opencl_elementwise;
-      d->base.reduce = opencl_reduce;
+      d->base.elementwise = nyx__cl_elementwise;
+      d->base.reduce = nyx__cl_reduce;
       d->base.structural = opencl_structural;
       pthread_mutex_init(&d->lock, NULL);
       pthread_mutex_init(&d->spare_lock, NULL);

@@ -6,6 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/reduce.h"
+
+#define TEXT(...) TEXT_OF(__VA_ARGS__)
+#define TEXT_OF(...) #__VA_ARGS__
+
 /* Text that grows; `data` NULL after an allocation failed. */
 typedef struct text {
   char *data;
@@ -33,7 +38,7 @@ static void put(text *t, const char *format, ...) {
   }
 }
 
-static text start(nyx_dtype compute) {
+static text start(nyx_dtype compute, bool narrow) {
   static const char *const type[NYX_DTYPE_COUNT] = {[NYX_FLOAT32] = "float",
                                                     [NYX_FLOAT64] = "double",
                                                     [NYX_INT32] = "int",
@@ -45,19 +50,11 @@ static text start(nyx_dtype compute) {
       nyx_dtype_is_float(compute) ? "FLOAT" : "INT");
   put(&t, "#define NYX_T_BITS %d\n", (int)nyx_dtype_size(compute) * 8);
   put(&t, "%s\n", nyx__gpu_dialect);
+  put(&t, "typedef %s I;\ntypedef %s U;\n", narrow ? "int" : "long",
+      narrow ? "uint" : "ulong");
   put(&t,
-      "typedef struct { long n, ndim, shape[%d], stride[%d][%d], offset[%d]; } "
-      "geometry;\n",
+      "typedef struct { I n, ndim, shape[%d], stride[%d][%d], offset[%d]; } geometry;\n",
       NYX_MAX_DIMS, NYX_CL_OPERANDS, NYX_MAX_DIMS, NYX_CL_OPERANDS);
-  put(&t,
-      "long nyx_place(const geometry *s, int k, long i) {\n"
-      "  long at = s->offset[k];\n"
-      "  for (int d = (int)s->ndim - 1; d >= 0; d--) {\n"
-      "    at += i %% s->shape[d] * s->stride[k][d];\n"
-      "    i /= s->shape[d];\n"
-      "  }\n"
-      "  return at;\n"
-      "}\n");
   return t;
 }
 
@@ -104,13 +101,32 @@ static void put_store(text *t, nyx_dtype compute, nyx_dtype dtype, const char *p
     put(t, "%s[%s] = (%s)v;", p, i, storage_type(dtype));
 }
 
-char *nyx__cl_elementwise_source(const nyx_elementwise *job, unsigned number) {
+/* The places of element i in all operands of `used`, as at0, at1, ...: one division for
+ * each dimension but the first. */
+static void put_places(text *t, unsigned used, bool in_order) {
+  for (int k = 0; k < NYX_CL_OPERANDS; k++)
+    if (used >> k & 1)
+      put(t, "  I at%d = s.offset[%d]%s;\n", k, k, in_order ? " + i" : "");
+  if (in_order) return;
+  put(t,
+      "  for (int d = (int)s.ndim - 1; d > 0; d--) {\n"
+      "    I up = (I)((U)i / (U)s.shape[d]), c = i - up * s.shape[d];\n");
+  for (int k = 0; k < NYX_CL_OPERANDS; k++)
+    if (used >> k & 1) put(t, "    at%d += c * s.stride[%d][d];\n", k, k);
+  put(t, "    i = up;\n  }\n");
+  for (int k = 0; k < NYX_CL_OPERANDS; k++)
+    if (used >> k & 1) put(t, "  at%d += i * s.stride[%d][0];\n", k, k);
+}
+
+char *nyx__cl_elementwise_source(const nyx_elementwise *job, unsigned number,
+                                 const nyx_cl_form *form) {
   static const char *const forward[] = {"x", "y", "z"};
   static const char *const backward[] = {"g", "x", "y", "z", "r"};
   const char *const *name = job->part ? backward : forward;
   int n = job->part ? 5 : 3;
-  text t = start(job->compute);
-  put(&t, "T nyx_row(");
+  unsigned used = 1u << (NYX_CL_OPERANDS - 1);
+  text t = start(job->compute, form->narrow);
+  put(&t, "NYX_FN T nyx_row(");
   for (int k = 0; k < n; k++)
     if (job->in[k]) put(&t, "T %s, ", name[k]);
   put(&t, "T p, T q) {\n  return %s;\n}\n",
@@ -122,94 +138,149 @@ char *nyx__cl_elementwise_source(const nyx_elementwise *job, unsigned number) {
       put(&t, "T in%d, ", k);
     else
       put(&t, "global const %s *in%d, ", storage_type(job->in[k]->dtype), k);
+    if (!(number >> k & 1)) used |= 1u << k;
   }
   put(&t, "global %s *out, geometry s, T p, T q) {\n", storage_type(job->out->dtype));
-  put(&t, "  long i = get_global_id(0);\n  if (i >= s.n) return;\n  T v = nyx_row(");
+  put(&t, "  I i = (I)get_global_id(0);\n  if (i >= s.n) return;\n");
+  put_places(&t, used, form->in_order);
+  put(&t, "  T v = nyx_row(");
   for (int k = 0; k < n; k++) {
-    char p[16], place[40];
+    char p[16], place[16];
     if (!job->in[k]) continue;
     snprintf(p, sizeof p, "in%d", k);
-    snprintf(place, sizeof place, "nyx_place(&s, %d, i)", k);
+    snprintf(place, sizeof place, "at%d", k);
     if (number >> k & 1)
-      put(&t, "in%d, ", k);
-    else {
+      put(&t, "%s", p);
+    else
       put_load(&t, job->in[k]->dtype, p, place);
-      put(&t, ", ");
-    }
+    put(&t, ", ");
   }
-  put(&t, "p, q);\n  long o = nyx_place(&s, %d, i);\n  ", NYX_CL_OPERANDS - 1);
-  put_store(&t, job->compute, job->out->dtype, "out", "o");
+  put(&t, "p, q);\n  ");
+  put_store(&t, job->compute, job->out->dtype, "out", "at5");
   put(&t, "\n}\n");
   return t.data;
 }
 
-static text start_reduction(const nyx_reduction *job) {
-  const nyx_reduce_row *row = job->row;
-  text t = start(job->compute);
-  put(&t, "#define NYX_COMBINE(a, x) (%s)\n#define NYX_MERGE(a, b) (%s)\n", row->combine,
-      row->merge);
-  put(&t, "#define NYX_FINISH(a, n) (%s)\n", row->finish);
-  return t;
+/* Reductions */
+
+size_t nyx__cl_accumulator(const nyx_reduction *job, bool narrow) {
+  size_t value = nyx_dtype_size(job->compute);
+  return !job->index ? value : value == 4 && narrow ? 8 : 16;
 }
 
-char *nyx__cl_reduce_dims_source(const nyx_reduction *job) {
-  text t = start_reduction(job);
-  put(&t,
-      "kernel void run(global const %s *in, global %s *out, geometry kept, geometry s,\n"
-      "                T n, T p) {\n"
-      "  long o = get_global_id(0);\n"
-      "  if (o >= kept.n) return;\n"
-      "  T a = (%s);\n"
-      "  long first = nyx_place(&kept, 0, o);\n"
-      "  for (long i = 0; i < s.n; i++) {\n"
-      "    long at = first + nyx_place(&s, 0, i);\n"
-      "    T x = ",
-      storage_type(job->in->dtype), storage_type(job->out->dtype), job->row->init);
-  put_load(&t, job->in->dtype, "in", "at");
-  put(&t,
-      ";\n    a = NYX_COMBINE(a, x);\n  }\n  T v = NYX_FINISH(a, n);\n  o += "
-      "kept.offset[5];\n  ");
-  put_store(&t, job->compute, job->out->dtype, "out", "o");
-  put(&t, "\n}\n");
-  return t.data;
+/* An accumulator, and how it begins, takes an element and merges: by the row's text, or
+ * the first position of an extreme. */
+static void put_accumulator(text *t, const nyx_reduction *job) {
+  const nyx_reduce_row *row = job->row;
+  if (!job->index) {
+    put(t,
+        "typedef T acc;\n"
+        "NYX_FN acc nyx_begin(T p) { return (%s); }\n"
+        "NYX_FN acc nyx_combine(acc a, T x, I at, T c, T p) { return (%s); }\n"
+        "NYX_FN acc nyx_merge(acc a, acc b, T p) { return (%s); }\n"
+        "NYX_FN T nyx_finish(acc a, T n, T c, T p) { return (%s); }\n",
+        row->init, row->combine, row->merge, row->finish);
+    return;
+  }
+  bool least = row->id == NYX__REDUCE_argmin || row->id == NYX__REDUCE_min;
+  put(t,
+      "typedef struct { T value; I at; } acc;\n"
+      "NYX_FN M nyx_before(T x, T a) { return %s; }\n"
+      "NYX_FN acc nyx_begin(T p) { acc a = {K(0), -1}; return a; }\n"
+      "NYX_FN acc nyx_combine(acc a, T x, I at, T c, T p) {\n"
+      "  if (a.at < 0 || nyx_before(x, a.value)) { a.value = x; a.at = at; }\n"
+      "  return a;\n}\n",
+      least ? TEXT(NYX_REDUCE_LESS(x, a)) : TEXT(NYX_REDUCE_GREATER(x, a)));
+  put(t,
+      "NYX_FN acc nyx_merge(acc a, acc b, T p) {\n"
+      "  if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;\n"
+      "  if (nyx_before(a.value, b.value)) return a;\n"
+      "  return nyx_before(b.value, a.value) || b.at < a.at ? b : a;\n}\n"
+      "NYX_FN T nyx_finish(acc a, T n, T c, T p) { return a.value; }\n");
 }
 
-char *nyx__cl_reduce_source(const nyx_reduction *job, int pass) {
-  const nyx_reduce_row *row = job->row;
-  nyx_dtype compute = job->compute;
-  text t = start_reduction(job);
-  put(&t,
-      "kernel void run(global const %s *in, global %s *out, local T *part, geometry s,\n"
-      "                T n, T p) {\n"
-      "  int me = get_local_id(0), width = get_local_size(0);\n"
-      "  T a = (%s);\n"
-      "  for (long i = get_global_id(0); i < s.n; i += get_global_size(0)) {\n    ",
-      pass == 0 ? storage_type(job->in->dtype) : "T",
-      pass == 0 ? "T" : storage_type(job->out->dtype), row->init);
-  if (pass == 0) {
-    put(&t, "T x = ");
-    put_load(&t, job->in->dtype, "in", "nyx_place(&s, 0, i)");
-    put(&t, ";\n    a = NYX_COMBINE(a, x);\n  }\n");
+static void put_parameters(text *t, const nyx_reduction *job, nyx_cl_pass pass) {
+  put(t, "kernel void run(global const %s *in, ",
+      pass == NYX_CL_MERGE ? "acc" : storage_type(job->in->dtype));
+  if (pass == NYX_CL_PARTS)
+    put(t, "global acc *parts, ");
+  else if (job->out)
+    put(t, "global %s *out, ", storage_type(job->out->dtype));
+  if (pass != NYX_CL_PARTS && job->index) put(t, "global long *index, ");
+  put(t,
+      "local acc *shared,\n                geometry kept, geometry s, I blocks, "
+      "int down, I length, int rows, T n, T p, long base%s) {\n",
+      job->centre ? ", global const T *centre" : "");
+}
+
+/* Elements are combined in runs that are merged then: sums of sums err less. */
+static void put_loop(text *t, const nyx_reduction *job, nyx_cl_pass pass) {
+  put(t,
+      "  if (o < kept.n) {\n"
+      "    I first = kept.offset[0] + nyx_place(&kept, o);\n"
+      "    I i = part * length + r, end = min((part + 1) * length, s.n);\n"
+      "    while (i < end) {\n"
+      "      acc run = nyx_begin(p);\n"
+      "      for (int k = 0; k < 64 && i < end; k++, i += down) {\n"
+      "        I at = first + nyx_place(&s, i);\n");
+  if (pass == NYX_CL_MERGE) {
+    put(t, "        run = nyx_merge(run, in[at], p);\n");
   } else {
-    put(&t, "T b = in[i];\n    a = NYX_MERGE(a, b);\n  }\n");
+    put(t, "        T x = ");
+    put_load(t, job->in->dtype, "in", "at");
+    put(t, ";\n        run = nyx_combine(run, x, i, c, p);\n");
   }
+  put(t, "      }\n      a = nyx_merge(a, run, p);\n    }\n  }\n");
+}
+
+/* The work-items of a result, merged pairwise. */
+static const char tree[] =
+    "  int slot = r * across + column;\n"
+    "  shared[slot] = a;\n"
+    "  for (int upper = down / 2; upper > 0; upper /= 2) {\n"
+    "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+    "    if (r < upper) {\n"
+    "      a = nyx_merge(a, shared[slot + upper * across], p);\n"
+    "      shared[slot] = a;\n"
+    "    }\n"
+    "  }\n"
+    "  if (r != 0 || o >= kept.n) return;\n";
+
+char *nyx__cl_reduce_source(const nyx_reduction *job, nyx_cl_pass pass, bool narrow) {
+  text t = start(job->compute, narrow);
+  put_accumulator(&t, job);
   put(&t,
-      "  part[me] = a;\n"
-      "  for (int half_width = width / 2; half_width > 0; half_width /= 2) {\n"
-      "    barrier(CLK_LOCAL_MEM_FENCE);\n"
-      "    if (me < half_width) {\n"
-      "      T b = part[me + half_width];\n"
-      "      a = NYX_MERGE(a, b);\n"
-      "      part[me] = a;\n"
-      "    }\n"
+      "NYX_FN I nyx_place(const geometry *s, I i) {\n"
+      "  I at = 0;\n"
+      "  for (int d = (int)s->ndim - 1; d > 0; d--) {\n"
+      "    I up = (I)((U)i / (U)s->shape[d]);\n"
+      "    at += (i - up * s->shape[d]) * s->stride[0][d];\n"
+      "    i = up;\n"
       "  }\n"
-      "  if (me != 0) return;\n");
-  if (pass == 0)
-    put(&t, "  out[get_group_id(0)] = a;\n}\n");
-  else {
-    put(&t, "  T v = NYX_FINISH(a, n);\n  ");
-    put_store(&t, compute, job->out->dtype, "out", "s.offset[5]");
-    put(&t, "\n}\n");
+      "  return at + i * s->stride[0][0];\n"
+      "}\n");
+  put_parameters(&t, job, pass);
+  put(&t,
+      "  int me = get_local_id(0), across = %d / down;\n"
+      "  int r = rows ? me %% down : me / across, column = rows ? me / down : me %% "
+      "across;\n"
+      "  I group = (I)get_group_id(0), part = group / blocks;\n"
+      "  I o = (group - part * blocks) * across + column;\n"
+      "  acc a = nyx_begin(p);\n"
+      "  T c = %s;\n",
+      NYX_CL_GROUP, job->centre ? "centre[kept.offset[2] + min(o, kept.n - 1)]" : "K(0)");
+  put_loop(&t, job, pass);
+  put(&t, "%s", tree);
+  if (pass == NYX_CL_PARTS) {
+    put(&t, "  parts[part * kept.n + o] = a;\n}\n");
+    return t.data;
   }
+  if (job->out) {
+    put(&t, "  T v = nyx_finish(a, n, c, p);\n  ");
+    put_store(&t, job->compute, job->out->dtype, "out", "kept.offset[5] + o");
+    put(&t, "\n");
+  }
+  if (job->index) put(&t, "  index[kept.offset[1] + o] = a.at + base;\n");
+  put(&t, "}\n");
   return t.data;
 }

@@ -1,9 +1,10 @@
 /* A tensor that is reduced has two sides: the dimensions that are kept and those that are
- * reduced, each with neighbours in memory merged. Read next: reduce.c. */
-#ifndef NYX_DEVICE_CPU_SIDES_H
-#define NYX_DEVICE_CPU_SIDES_H
+ * reduced, each with neighbours in memory merged. Read next: cpu/reduce.c,
+ * opencl/reduce.c. */
+#ifndef NYX_DEVICE_SIDES_H
+#define NYX_DEVICE_SIDES_H
 
-#include "../../tensor/tensor.h"
+#include "../tensor/tensor.h"
 
 /* Dimensions of one side, kept or reduced: sizes of 1 dropped, neighbours in memory
  * merged. */
