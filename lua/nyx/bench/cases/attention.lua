@@ -1,5 +1,5 @@
--- Causal attention, 12 heads of 64, forward and with backward; all pairs with dropout; decoding: one
--- query of 32 heads of 128 against a cache of 8 heads; rotary embedding.
+-- Causal attention, 12 heads of 64, forward and with backward; all pairs with dropout; decoding:
+-- one query of 32 heads of 128 against a cache of 8 heads; rotary embedding.
 local nyx = require "nyx"
 local bench = require "nyx.bench.case"
 
