@@ -281,7 +281,7 @@ typedef struct parts {
   nyx_dtype dtype;
   int64_t group, key_heads;
   double scale;
-  nyx_tensor *held[40];
+  nyx_tensor *held[48];
   int n;
 } parts;
 
@@ -598,11 +598,15 @@ static nyx_status broadcast(nyx_call *c, nyx_tensor *in[3]) {
   return NYX_OK;
 }
 
-/* A seed for each head of q. */
+/* A seed for each head of q, where q is. */
 static nyx_status draw_seeds(nyx_context *ctx, const nyx_tensor *q, nyx_tensor **out) {
+  nyx_tensor *seeds;
   const nyx_value attr[] = {NYX_I(0), NYX_I(INT64_MAX), NYX_LIST(q->shape, q->ndim - 2),
                             NYX_I(NYX_INT64)};
-  return nyx__applyn(ctx, NYX__OP_randint, NULL, 0, attr, out);
+  NYX_TRY(nyx__applyn(ctx, NYX__OP_randint, NULL, 0, attr, &seeds));
+  nyx_status status = nyx_tensor_to(ctx, seeds, q->storage->device, out);
+  nyx_tensor_release(seeds);
+  return status;
 }
 
 static nyx_status compute(nyx_call *c) {

@@ -3,18 +3,24 @@
 #include "attention.h"
 
 #include "cpu.h"
-#define NYX_T_INT64
+#define NYX_T_INT32
 #include "../dialect/vector.h"
 
 extern const nyx_attention_kernel NYX_PATH(attention_float32),
     NYX_PATH(attention_float64);
 extern const nyx_attention_kernels NYX_PATH(attention);
 
-#define ROUNDS 10
-#define LOW ((uint64_t)0xffffffff)
+#define ROUNDS NYX_KEEP_ROUNDS
 
-/* Products of the lower halves of lanes. */
-NYX_FN U halves_product(U a, U b) {
+typedef uint64_t D __attribute__((vector_size(NYX_BYTES))); /* lanes of 64 bits */
+#define PAIRS (NYX_LANES / 2)
+typedef int16_t H __attribute__((vector_size(NYX_BYTES)));
+
+/* Philox as in core/base/random.h, on a counter for each pair of lanes. Its words are the
+ * even ones, and what is in the others does not matter: products have 64 bits, and their
+ * upper half is the even lane of the pair turned around. */
+
+NYX_FN U even_products(U a, U b) {
 #if defined(__AVX512F__)
   return (U)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
@@ -22,19 +28,17 @@ NYX_FN U halves_product(U a, U b) {
 #elif defined(__SSE2__)
   return (U)_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
-  return (a & LOW) * (b & LOW);
+  return (U)(((D)a & 0xffffffff) * ((D)b & 0xffffffff));
 #endif
 }
 
-/* Philox as in core/base/random.h, on a counter for each lane: its words are the lower
- * halves of lanes, and what is above them does not matter. */
-NYX_FN void philox_lanes(U counter, U query, const U key[ROUNDS][2], U out[4]) {
+NYX_FN void philox_pairs(D counter, D query, const U key[ROUNDS][2], U out[4]) {
   const U left = (U){0} + 0xD2511F53u, right = (U){0} + 0xCD9E8D57u;
-  U a = counter, b = counter >> 32, c = query, d = query >> 32;
+  U a = (U)counter, b = NYX_SWAPPED(a, 1), c = (U)query, d = NYX_SWAPPED(c, 1);
   for (int round = 0; round < ROUNDS; round++) {
-    U p = halves_product(a, left), q = halves_product(c, right);
-    a = (q >> 32) ^ b ^ key[round][0];
-    c = (p >> 32) ^ d ^ key[round][1];
+    U p = even_products(a, left), q = even_products(c, right);
+    a = NYX_SWAPPED(q, 1) ^ b ^ key[round][0];
+    c = NYX_SWAPPED(p, 1) ^ d ^ key[round][1];
     b = q;
     d = p;
   }
@@ -44,18 +48,21 @@ NYX_FN void philox_lanes(U counter, U query, const U key[ROUNDS][2], U out[4]) {
   out[3] = d;
 }
 
-typedef int16_t H __attribute__((vector_size(NYX_BYTES)));
+/* The even lanes of a, and those of b behind them. */
+NYX_FN H both(U a, U b) {
+  const M odd = (M)((D){0} + 0xffffffff00000000u);
+  return (H)nyx__select_bits(odd, (T)NYX_SWAPPED(b, 1), (T)a);
+}
 
 /* The bits of 64 keys: block n of 8, of 8 numbers each, gives bits 2 n and 2 n + 1 of all
  * four quarters. */
-NYX_FN U kept_lanes(U block, U query, const U key[ROUNDS][2], H limit) {
-  U kept = {0};
+NYX_FN D kept_pairs(D block, D query, const U key[ROUNDS][2], H limit) {
+  D kept = {0};
   for (int n = 0; n < 8; n++) {
     U w[4];
-    philox_lanes(block + (uint64_t)n, query, key, w);
-    H first = (H)((w[0] & LOW) | w[1] << 32), second = (H)((w[2] & LOW) | w[3] << 32);
-    kept |= (U)((first >= limit) & (int16_t)(1 << 2 * n));
-    kept |= (U)((second >= limit) & (int16_t)(2 << 2 * n));
+    philox_pairs(block + (uint64_t)n, query, key, w);
+    kept |= (D)((both(w[0], w[1]) >= limit) & (int16_t)(1 << 2 * n));
+    kept |= (D)((both(w[2], w[3]) >= limit) & (int16_t)(2 << 2 * n));
   }
   return kept;
 }
@@ -75,18 +82,18 @@ static void keep(uint64_t seed, int64_t drop, int64_t q, int64_t queries, int64_
   }
   const H limit = (H){0} + (int16_t)(drop - NYX_KEEP_ALL / 2);
   int64_t g = 0, i = 0; /* the next of all */
-  for (int64_t t = 0; t < n; t += NYX_LANES) {
-    uint32_t *to[NYX_LANES];
-    U block = {0}, query = {0};
-    int lanes = n - t < NYX_LANES ? (int)(n - t) : NYX_LANES;
-    for (int l = 0; l < lanes; l++) {
+  for (int64_t t = 0; t < n; t += PAIRS) {
+    uint32_t *to[PAIRS];
+    D block = {0}, query = {0};
+    int pairs = n - t < PAIRS ? (int)(n - t) : PAIRS;
+    for (int l = 0; l < pairs; l++) {
       block[l] = (uint64_t)(group + g) * (NYX_KEEP_KEYS / 8);
       query[l] = (uint64_t)(q + i);
       to[l] = words + 2 * g * queries + i;
       if (++i == queries) i = 0, g++;
     }
-    U kept = kept_lanes(block, query, key, limit);
-    for (int l = 0; l < lanes; l++) {
+    D kept = kept_pairs(block, query, key, limit);
+    for (int l = 0; l < pairs; l++) {
       to[l][0] = (uint32_t)kept[l];
       to[l][queries] = (uint32_t)(kept[l] >> 32);
     }

@@ -76,6 +76,7 @@ typedef struct nyx_attention_kernel {
 } nyx_attention_kernel;
 
 #define NYX_KEEP_KEYS 64   /* keys whose numbers are made together */
+#define NYX_KEEP_ROUNDS 7  /* of Philox: the fewest that its authors' tests let pass */
 #define NYX_KEEP_ALL 65536 /* of so many numbers, so many are dropped at most */
 
 typedef struct nyx_attention_kernels {
@@ -83,9 +84,9 @@ typedef struct nyx_attention_kernels {
   /* Which weights of one head dropout keeps, for `groups` groups of 64 keys from number
    * `group` on and for queries q and after: words[2 * groups][queries], as above. A
    * weight stays where its number, of 16 bits, is not below `drop` - 32768. The numbers
-   * are those of Philox (core/base/random.h) with the key `seed` and the counter (b,
-   * query), 64 bits each: key k has b = k / 64 * 8 + k % 16 / 2, and of the block the 32
-   * bits number k % 2 * 2 + k % 64 / 32, the lower half where k / 16 is even. */
+   * are those of Philox 4x32-7 (core/base/random.h) with the key `seed` and the counter
+   * (b, query), 64 bits each: key k has b = k / 64 * 8 + k % 16 / 2, and of the block the
+   * 32 bits number k % 2 * 2 + k % 64 / 32, the lower half where k / 16 is even. */
   void (*keep)(uint64_t seed, int64_t drop, int64_t q, int64_t queries, int64_t group,
                int64_t groups, uint32_t *words);
 } nyx_attention_kernels;

@@ -17,7 +17,7 @@ static bool stays(uint64_t seed, int64_t drop, int64_t q, int64_t k) {
                                (uint32_t)((uint64_t)q >> 32)};
   const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
   uint32_t bits[4];
-  nyx__philox(counter, key, bits);
+  nyx__philox_rounds(7, counter, key, bits);
   uint32_t number = bits[k % 2 * 2 + k % 64 / 32];
   int64_t half = (int16_t)(k / 16 % 2 ? number >> 16 : number);
   return half >= drop - 32768;

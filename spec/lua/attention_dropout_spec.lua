@@ -342,6 +342,15 @@ describe("attention with dropout", function()
   end)
 end)
 
+describe("attention with dropout on a device that has no attention", function()
+  it("says so", function()
+    local found, x = pcall(function() return nyx.zeros(2, 5, 3):to "opencl" end)
+    if not found then return pending(x) end
+    assert.matches("scaled_dot_product_attention: has no kernel on opencl",
+      select(2, pcall(sdpa, x, x, x, { dropout_p = 0.5 })))
+  end)
+end)
+
 describe("nn.MultiheadAttention with dropout", function()
   it("drops weights in training, never storing all of them", function()
     nyx.manual_seed(19)
