@@ -18,12 +18,12 @@
 #define NYX_RANDOM_LANES32 4 /* 32-bit numbers per block */
 #define NYX_RANDOM_LANES64 2 /* 64-bit numbers per block */
 
-/* Ten rounds of Philox 4x32 on `counter` with `key`. */
-static inline void nyx__philox(const uint32_t counter[4], const uint32_t key[2],
-                               uint32_t out[4]) {
+/* Rounds of Philox 4x32 on `counter` with `key`. */
+static inline void nyx__philox_rounds(int rounds, const uint32_t counter[4],
+                                      const uint32_t key[2], uint32_t out[4]) {
   uint32_t a = counter[0], b = counter[1], c = counter[2], d = counter[3];
   uint32_t k0 = key[0], k1 = key[1];
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < rounds; round++) {
     uint64_t p = (uint64_t)0xD2511F53u * a, q = (uint64_t)0xCD9E8D57u * c;
     a = (uint32_t)(q >> 32) ^ b ^ k0;
     c = (uint32_t)(p >> 32) ^ d ^ k1;
@@ -36,6 +36,12 @@ static inline void nyx__philox(const uint32_t counter[4], const uint32_t key[2],
   out[1] = b;
   out[2] = c;
   out[3] = d;
+}
+
+/* Ten of them, with which all numbers are made but those of attention's dropout. */
+static inline void nyx__philox(const uint32_t counter[4], const uint32_t key[2],
+                               uint32_t out[4]) {
+  nyx__philox_rounds(10, counter, key, out);
 }
 
 /* Block `block` of the stream of `seed`: 4 x 32 bits. */

@@ -9,7 +9,7 @@
 #include "../transform/batch.h"
 #include "index.h"
 
-enum { IS_CAUSAL, SCALE, OFFSET, ATTRS };
+enum { IS_CAUSAL, SCALE, OFFSET, DROPOUT_P, ATTRS };
 static const nyx_attr attrs[] = {
     {.name = "is_causal",
      .type = NYX_ATTR_BOOL,
@@ -23,7 +23,12 @@ static const nyx_attr attrs[] = {
      .preset = {.i = 0, .given = true},
      .doc =
          "with is_causal: query i sees the keys up to i + offset; keys - queries where "
-         "the queries are the last ones"}};
+         "the queries are the last ones"},
+    {.name = "dropout_p",
+     .type = NYX_ATTR_FLOAT,
+     .preset = {.f = 0, .given = true},
+     .doc =
+         "the probability that a weight is 0; the others are divided by 1 - dropout_p"}};
 
 /* Within what makes a difference. */
 static int64_t offset_of(const nyx_value *attr, int64_t queries, int64_t keys) {
@@ -83,9 +88,23 @@ static nyx_status check_mask(nyx_context *ctx, const nyx_tensor *mask,
                     nyx__shape_text(scores->ndim, scores->shape, text, sizeof text));
 }
 
-/* Checks that all fit and reads sizes. qkv and mask (NULL is allowed) as in the op. */
+/* Seeds where there is dropout: one for every head of queries. */
+static nyx_status check_seeds(nyx_context *ctx, const nyx_tensor *q,
+                              const nyx_tensor *seeds, double p) {
+  NYX_TRY(nyx__attention_probability(ctx, p));
+  if (!seeds && p == 0) return NYX_OK;
+  if (!seeds)
+    return nyx__error(ctx, ATTR_MISSING, "seeds",
+                      "with dropout_p: int64, a random number for each head of queries");
+  if (seeds->dtype != NYX_INT64)
+    return nyx__error(ctx, DTYPE_INPUT, "seeds", nyx_dtype_name(seeds->dtype), "int64");
+  return nyx__shape_check(ctx, "seeds", seeds, q->ndim - 2, q->shape);
+}
+
+/* Checks that all fit and reads sizes. qkv, mask and seeds (NULL is allowed) as in the
+ * op. */
 static nyx_status read(nyx_context *ctx, nyx_tensor *const qkv[3], nyx_tensor *mask,
-                       const nyx_value *attr, nyx__attention *a) {
+                       nyx_tensor *seeds, const nyx_value *attr, nyx__attention *a) {
   const nyx_tensor *q = qkv[0], *k = qkv[1], *v = qkv[2];
   NYX_TRY(check_dtypes(ctx, qkv, mask));
   bool fits = q->ndim >= 2 && k->ndim == q->ndim && v->ndim == q->ndim &&
@@ -99,6 +118,7 @@ static nyx_status read(nyx_context *ctx, nyx_tensor *const qkv[3], nyx_tensor *m
   nyx_spec scores;
   NYX_TRY(scores_spec(ctx, q, k, &scores));
   if (mask) NYX_TRY(check_mask(ctx, mask, &scores));
+  NYX_TRY(check_seeds(ctx, q, seeds, attr[DROPOUT_P].f));
   *a = (nyx__attention){.ctx = ctx, .dtype = nyx__compute_dtype(q->dtype)};
   a->lq = size_of(q, 2);
   a->lk = size_of(k, 2);
@@ -110,12 +130,13 @@ static nyx_status read(nyx_context *ctx, nyx_tensor *const qkv[3], nyx_tensor *m
   a->causal = attr[IS_CAUSAL].i != 0;
   a->ahead = a->causal ? offset_of(attr, a->lq, a->lk) : 0;
   a->scale = attr[SCALE].given ? attr[SCALE].f : 1 / sqrt((double)a->d);
+  nyx__attention_drop(a, attr[DROPOUT_P].f);
   return NYX_OK;
 }
 
 static nyx_status infer(nyx_call *c) {
   nyx__attention a;
-  NYX_TRY(read(c->ctx, c->in, c->in[3], c->attr, &a));
+  NYX_TRY(read(c->ctx, c->in, c->in[3], c->in[4], c->attr, &a));
   const nyx_tensor *q = c->in[0];
   nyx__spec(&c->spec[0], c->dtype, q->ndim, q->shape);
   c->spec[0].shape[q->ndim - 1] = a.dv;
@@ -128,7 +149,7 @@ static nyx_status infer(nyx_call *c) {
 /* Everything a call holds: inputs in the dtype that is computed in, contiguous or (rows)
  * at least by rows, and outputs. */
 typedef struct operands {
-  nyx_tensor *in[7], *out[3];
+  nyx_tensor *in[8], *out[3];
 } operands;
 
 static nyx_status by_rows(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
@@ -158,14 +179,22 @@ static nyx_status open_mask(nyx__attention *a, nyx_tensor *mask, const nyx_tenso
   return NYX_OK;
 }
 
-/* qkv and the mask become in[0..3]; outputs are made, or the call's own. keys: the dtype
- * that keys and values are to have. */
+static nyx_status open_seeds(nyx__attention *a, nyx_tensor *seeds, nyx_tensor **out) {
+  NYX_TRY(nyx__contiguous_as(a->ctx, seeds, NYX_INT64, out));
+  a->seeds = nyx__data(*out);
+  return NYX_OK;
+}
+
+/* qkv, the mask and seeds (NULL is allowed) become in[0..4]; outputs are made, or the
+ * call's own. keys: the dtype that keys and values are to have. */
 static nyx_status open_operands(nyx_call *c, nyx_tensor *const qkv[3], nyx_tensor *mask,
-                                nyx_dtype keys, nyx__attention *a, operands *o) {
+                                nyx_tensor *seeds, nyx_dtype keys, nyx__attention *a,
+                                operands *o) {
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < 3; i++)
     status = by_rows(c->ctx, qkv[i], i == 0 ? a->dtype : keys, &o->in[i]);
   if (status == NYX_OK && mask) status = open_mask(a, mask, qkv[0], &o->in[3]);
+  if (status == NYX_OK && seeds && a->drop > 0) status = open_seeds(a, seeds, &o->in[4]);
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) {
     if (c->out[i]->dtype == a->dtype)
       o->out[i] = nyx_tensor_retain(c->out[i]);
@@ -185,7 +214,7 @@ static nyx_status close_operands(nyx_call *c, operands *o, nyx_status status) {
   for (int i = 0; i < c->n_out; i++)
     if (status == NYX_OK && o->out[i] != c->out[i])
       status = nyx__copy_into(c->ctx, o->out[i], c->out[i]);
-  for (int i = 0; i < 7; i++) nyx_tensor_release(o->in[i]);
+  for (int i = 0; i < 8; i++) nyx_tensor_release(o->in[i]);
   for (int i = 0; i < 3; i++) nyx_tensor_release(o->out[i]);
   return status;
 }
@@ -193,14 +222,14 @@ static nyx_status close_operands(nyx_call *c, operands *o, nyx_status status) {
 static nyx_status cpu(nyx_call *c) {
   nyx__attention a;
   operands o = {{NULL}, {NULL}};
-  NYX_TRY(read(c->ctx, c->in, c->in[3], c->attr, &a));
+  NYX_TRY(read(c->ctx, c->in, c->in[3], c->in[4], c->attr, &a));
   nyx_dtype keys = nyx__attention_few(&a) ? c->in[1]->dtype : a.dtype;
   const nyx_cpu_kernels *kernels = nyx__cpu_kernels();
   if (keys != a.dtype && kernels->attention->type[0]->halves)
     a.kind = keys == NYX_FLOAT16 ? NYX_KEYS_FLOAT16 : NYX_KEYS_BFLOAT16;
   else if (keys != a.dtype)
     a.widen = kernels->elementwise->gather[keys][NYX_IN_FLOAT32];
-  nyx_status status = open_operands(c, c->in, c->in[3], keys, &a, &o);
+  nyx_status status = open_operands(c, c->in, c->in[3], c->in[4], keys, &a, &o);
   if (status == NYX_OK) {
     a.out = nyx__data(o.out[0]);
     a.lse = nyx__data(o.out[1]);
@@ -209,11 +238,11 @@ static nyx_status cpu(nyx_call *c) {
   return close_operands(c, &o, status);
 }
 
-/* attention_backward: grad query key value result lse attn_mask */
+/* attention_backward: grad query key value result lse attn_mask seeds */
 
 static nyx_status infer_backward(nyx_call *c) {
   nyx__attention a;
-  NYX_TRY(read(c->ctx, c->in + 1, c->in[6], c->attr, &a));
+  NYX_TRY(read(c->ctx, c->in + 1, c->in[6], c->in[7], c->attr, &a));
   nyx_spec result;
   nyx__spec(&result, c->dtype, c->in[1]->ndim, c->in[1]->shape);
   result.shape[result.ndim - 1] = a.dv;
@@ -229,15 +258,15 @@ static nyx_status cpu_backward(nyx_call *c) {
   nyx__attention a;
   nyx__heads g;
   operands o = {{NULL}, {NULL}};
-  NYX_TRY(read(c->ctx, c->in + 1, c->in[6], c->attr, &a));
-  nyx_status status = open_operands(c, c->in + 1, c->in[6], a.dtype, &a, &o);
-  if (status == NYX_OK) status = by_rows(c->ctx, c->in[0], a.dtype, &o.in[4]);
-  for (int i = 5; status == NYX_OK && i < 7; i++)
-    status = nyx__contiguous_as(c->ctx, c->in[i - 1], a.dtype, &o.in[i]);
+  NYX_TRY(read(c->ctx, c->in + 1, c->in[6], c->in[7], c->attr, &a));
+  nyx_status status = open_operands(c, c->in + 1, c->in[6], c->in[7], a.dtype, &a, &o);
+  if (status == NYX_OK) status = by_rows(c->ctx, c->in[0], a.dtype, &o.in[5]);
+  for (int i = 6; status == NYX_OK && i < 8; i++)
+    status = nyx__contiguous_as(c->ctx, c->in[i - 2], a.dtype, &o.in[i]);
   if (status == NYX_OK) {
-    nyx__heads_of(o.in[4], &g);
-    a.out = nyx__data(o.in[5]);
-    a.lse = nyx__data(o.in[6]);
+    nyx__heads_of(o.in[5], &g);
+    a.out = nyx__data(o.in[6]);
+    a.lse = nyx__data(o.in[7]);
     status = nyx__attention_backward(&a, &g, nyx__data(o.out[0]), nyx__data(o.out[1]),
                                      nyx__data(o.out[2]));
   }
@@ -252,7 +281,7 @@ typedef struct parts {
   nyx_dtype dtype;
   int64_t group, key_heads;
   double scale;
-  nyx_tensor *held[40];
+  nyx_tensor *held[48];
   int n;
 } parts;
 
@@ -342,7 +371,21 @@ static nyx_status weights(parts *p, nyx_tensor *q, nyx_tensor *k, nyx_tensor **o
   return evaluate(p, "nyx_exp(x - y)", scores, lse, NULL, out);
 }
 
-/* The gradient of the scores: weights * (g v^T - (g . out) + that of lse). */
+/* x times what dropout makes of weights; x itself where there is none. */
+static nyx_status dropped(parts *p, nyx_tensor *x, nyx_tensor **out) {
+  nyx_backward *b = p->b;
+  nyx_tensor *mask;
+  double probability = b->attr[DROPOUT_P].f;
+  *out = x;
+  if (probability == 0) return NYX_OK;
+  const nyx_value attr[] = {NYX_F(probability), NYX_I(x->shape[x->ndim - 2]),
+                            NYX_I(x->shape[x->ndim - 1]), NYX_I(p->dtype)};
+  NYX_TRY(apply(p, NYX__OP_attention_dropout_mask, b->in[4], NULL, attr, &mask));
+  return apply(p, NYX__OP_mul, x, mask, NULL, out);
+}
+
+/* The gradient of the scores: weights * (g v^T - (g . out) + that of lse), where g v^T is
+ * dropped as the weights are. */
 static nyx_status scores_gradient(parts *p, nyx_tensor *w, nyx_tensor *g, nyx_tensor *v,
                                   nyx_tensor **out) {
   nyx_backward *b = p->b;
@@ -351,6 +394,7 @@ static nyx_status scores_gradient(parts *p, nyx_tensor *w, nyx_tensor *g, nyx_te
   const nyx_value last = NYX_I(-1), dims[] = {NYX_LIST(over, 1), NYX_I(1)};
   NYX_TRY(turned(p, v, &values));
   NYX_TRY(apply(p, NYX__OP_matmul, g, values, NULL, &product));
+  NYX_TRY(dropped(p, product, &product));
   NYX_TRY(to_dtype(p, b->out[0], &own));
   NYX_TRY(apply(p, NYX__OP_mul, g, own, NULL, &delta));
   NYX_TRY(apply(p, NYX__OP_sum, delta, NULL, dims, &delta));
@@ -374,7 +418,8 @@ static nyx_status all_gradients(parts *p) {
   NYX_TRY(spread(p, b->in[2], &v));
   NYX_TRY(weights(p, q, k, &w));
   if (b->need[2]) {
-    NYX_TRY(turned(p, w, &t));
+    NYX_TRY(dropped(p, w, &t));
+    NYX_TRY(turned(p, t, &t));
     NYX_TRY(apply(p, NYX__OP_matmul, t, g, NULL, &t));
     NYX_TRY(gather(p, t, 2));
   }
@@ -412,13 +457,13 @@ static nyx_status gradient_by_ops(nyx_backward *b) {
  * where the matrix of all pairs is wanted anyway, as the gradient of a mask. */
 static nyx_status gradient(nyx_backward *b) {
   nyx_tensor *in[] = {b->grad_out[0], b->in[0],  b->in[1], b->in[2],
-                      b->out[0],      b->out[1], b->in[3]};
+                      b->out[0],      b->out[1], b->in[3], b->in[4]};
   bool mask = b->n_in > 3 && b->need[3];
-  if (b->ctx->grad_enabled || mask || b->grad_out[1] || nyx__any_lifted(in, 7))
+  if (b->ctx->grad_enabled || mask || b->grad_out[1] || nyx__any_lifted(in, 8))
     return gradient_by_ops(b);
   if (!in[0]) return NYX_OK;
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
-  NYX_TRY(nyx_apply(b->ctx, nyx__op(NYX__OP_attention_backward), in, 7, b->attr, out));
+  NYX_TRY(nyx_apply(b->ctx, nyx__op(NYX__OP_attention_backward), in, 8, b->attr, out));
   for (int i = 0; i < 3; i++) {
     if (b->need[i])
       b->grad_in[i] = out[i];
@@ -432,14 +477,15 @@ static nyx_status gradient(nyx_backward *b) {
 
 /* The batch is one more leading dimension. */
 static nyx_status batch(nyx_batch *b) {
-  nyx_tensor *in[4] = {NULL};
+  nyx_tensor *in[5] = {NULL};
   nyx_status status = NYX_OK;
   if (b->size == 0) return nyx__batch_each(b);
   int ndim = b->in[0]->ndim - b->batched[0];
   for (int i = 0; status == NYX_OK && i < 3; i++) status = nyx__batch_full(b, i, &in[i]);
   if (status == NYX_OK && b->in[3]) status = nyx__batch_align(b, 3, ndim, &in[3]);
+  if (status == NYX_OK && b->in[4]) status = nyx__batch_full(b, 4, &in[4]);
   if (status == NYX_OK) status = nyx__batch_apply(b, in, b->attr);
-  for (int i = 0; i < 4; i++) nyx_tensor_release(in[i]);
+  for (int i = 0; i < 5; i++) nyx_tensor_release(in[i]);
   return status;
 }
 
@@ -448,20 +494,22 @@ const nyx_op nyx__op_attention = {
     .group = "neural",
     .doc =
         "scaled_dot_product_attention of tensors that have the same leading dimensions, "
-        "and each query's log-sum-exp of the scores (inf where none takes part)",
+        "and each query's log-sum-exp of the scores (inf where none takes part). With "
+        "dropout_p, seeds says which weights are dropped, as attention_dropout_mask "
+        "does: int64 (.., heads)",
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,
     .dtypes = NYX_DTYPES_FLOAT,
-    .inputs = "query key value attn_mask",
+    .inputs = "query key value attn_mask seeds",
     .min_in = 3,
-    .max_in = 4,
+    .max_in = 5,
     .attrs = attrs,
     .n_attrs = ATTRS,
     .n_out = 2,
     .infer = infer,
     .cpu = cpu,
     .gradient = gradient,
-    .save_in = NYX_SAVE(0) | NYX_SAVE(1) | NYX_SAVE(2) | NYX_SAVE(3),
+    .save_in = NYX_SAVE(0) | NYX_SAVE(1) | NYX_SAVE(2) | NYX_SAVE(3) | NYX_SAVE(4),
     .save_out = NYX_SAVE(0) | NYX_SAVE(1),
     .batch = batch,
     .cases =
@@ -471,7 +519,10 @@ const nyx_op nyx__op_attention = {
         "query(2,2,9,3) key(2,1,10,3) value(2,1,10,2); is_causal=true\n"
         "query(1,2,10,2) key(1,2,9,2) value(1,2,9,3) attn_mask(2,10,9); is_causal=true\n"
         "query(6,2,3) key(2,5,3) value(2,5,2); is_causal=true offset=3\n"
-        "query(2,11,2) key(2,10,2) value(2,10,3); is_causal=true offset=-2",
+        "query(2,11,2) key(2,10,2) value(2,10,3); is_causal=true offset=-2\n"
+        "query(2,9,3) key(2,5,3) value(2,5,2) seeds(2)<int64; dropout_p=0.3\n"
+        "query(2,4,3,2) key(2,2,6,2) value(2,2,6,3) attn_mask(3,6) seeds(2,4)<int64; "
+        "dropout_p=0.5 is_causal=true offset=3",
     .domain = {-2, 2},
 };
 
@@ -482,9 +533,9 @@ const nyx_op nyx__op_attention_backward = {
     .kind = NYX_OP_STRUCTURAL,
     .promotion = NYX_PROMOTE_NONE,
     .dtypes = NYX_DTYPES_FLOAT,
-    .inputs = "grad query key value result lse attn_mask",
+    .inputs = "grad query key value result lse attn_mask seeds",
     .min_in = 6,
-    .max_in = 7,
+    .max_in = 8,
     .attrs = attrs,
     .n_attrs = ATTRS,
     .no_gradient = true,
@@ -496,7 +547,9 @@ const nyx_op nyx__op_attention_backward = {
         "grad(4,3,2) query(4,3,2) key(2,3,2) value(2,3,2) result(4,3,2) lse(4,3) "
         "attn_mask(3,3)<bool; is_causal=true scale=0.5\n"
         "grad(2,3,2) query(2,3,4) key(2,5,4) value(2,5,2) result(2,3,2) lse(2,3); "
-        "is_causal=true offset=2",
+        "is_causal=true offset=2\n"
+        "grad(2,3,2) query(2,3,4) key(2,5,4) value(2,5,2) result(2,3,2) lse(2,3) "
+        "seeds(2)<int64; dropout_p=0.4",
 };
 
 /* ------------------------------------------------------------------ the composite */
@@ -545,13 +598,28 @@ static nyx_status broadcast(nyx_call *c, nyx_tensor *in[3]) {
   return NYX_OK;
 }
 
+/* A seed for each head of q, where q is. */
+static nyx_status draw_seeds(nyx_context *ctx, const nyx_tensor *q, nyx_tensor **out) {
+  nyx_tensor *seeds;
+  const nyx_value attr[] = {NYX_I(0), NYX_I(INT64_MAX), NYX_LIST(q->shape, q->ndim - 2),
+                            NYX_I(NYX_INT64)};
+  NYX_TRY(nyx__applyn(ctx, NYX__OP_randint, NULL, 0, attr, &seeds));
+  nyx_status status = nyx_tensor_to(ctx, seeds, q->storage->device, out);
+  nyx_tensor_release(seeds);
+  return status;
+}
+
 static nyx_status compute(nyx_call *c) {
-  nyx_tensor *in[4] = {NULL, NULL, NULL, c->in[3]};
+  nyx_tensor *in[5] = {NULL, NULL, NULL, c->in[3], NULL};
   NYX_TRY(check_dtypes(c->ctx, c->in, c->in[3]));
+  NYX_TRY(nyx__attention_probability(c->ctx, c->attr[DROPOUT_P].f));
   nyx_status status = broadcast(c, in);
+  if (status == NYX_OK && c->attr[DROPOUT_P].f > 0)
+    status = draw_seeds(c->ctx, in[0], &in[4]);
   if (status == NYX_OK)
-    status = nyx__applyn(c->ctx, NYX__OP_attention, in, 4, c->attr, &c->out[0]);
+    status = nyx__applyn(c->ctx, NYX__OP_attention, in, 5, c->attr, &c->out[0]);
   for (int i = 0; i < 3; i++) nyx_tensor_release(in[i]);
+  nyx_tensor_release(in[4]);
   return status;
 }
 
@@ -568,6 +636,8 @@ const nyx_op nyx__op_scaled_dot_product_attention = {
         "true where a key takes part, or numbers that are added; a query that sees no "
         "key "
         "gives 0. Up to 8 queries, as in decoding, read keys and values once, in place. "
+        "dropout_p drops weights, as in training: which ones is drawn anew by every "
+        "call. "
         "The gradient of a mask and higher orders store all pairs",
     .kind = NYX_OP_COMPOSITE,
     .promotion = NYX_PROMOTE_NONE,

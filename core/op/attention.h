@@ -1,5 +1,5 @@
 /* What attention's op, its forward and its backward computation share. Read next:
- * attention.c (the ops), attention_cpu.c, attention_backward.c. */
+ * attention.c (the ops), attention_cpu.c, attention_backward.c, attention_dropout.c. */
 #ifndef NYX_OP_ATTENTION_H
 #define NYX_OP_ATTENTION_H
 
@@ -34,8 +34,10 @@ typedef struct nyx__attention {
   nyx__heads q, k, v, mask; /* the mask with the heads of queries */
   char *out, *lse;          /* contiguous; of attention, or what backward gets */
   nyx_attention_kind kind;  /* of k and v where there are few queries */
-  nyx_gather_fn widen;      /* of k and v that are of a half type which the kernels do not
-                             * take, else NULL */
+  const int64_t *seeds; /* of dropout, one per head of queries; NULL: none is dropped */
+  double drop, kept;    /* the probability, and what is kept is multiplied by */
+  nyx_gather_fn widen;  /* of k and v that are of a half type which the kernels do not
+                         * take, else NULL */
 
   const nyx_gemm_kernel *gemm;
   const nyx_attention_kernel *own;
@@ -62,6 +64,18 @@ int64_t nyx__attention_heads(const nyx__attention *a, int64_t elements);
 /* Applies the mask and causality to scores of head `head`, from query q and key k on. */
 void nyx__attention_exclude(const nyx__attention *a, const nyx_attention_block *b,
                             int64_t head, int64_t q, int64_t k);
+
+/* Dropout: whether p is a probability; a's drop and kept. */
+nyx_status nyx__attention_probability(nyx_context *ctx, double p) NYX_MUST_CHECK;
+void nyx__attention_drop(nyx__attention *a, double p);
+/* Rows of words for so many keys from key k on: whole groups. */
+static inline int64_t nyx__attention_words(int64_t k, int64_t keys) {
+  return ((k + keys + NYX_KEEP_KEYS - 1) / NYX_KEEP_KEYS - k / NYX_KEEP_KEYS) * 2;
+}
+/* Which weights of a head's queries from q on and of so many groups of keys stay: see
+ * nyx_attention_keep. */
+void nyx__attention_keep(const nyx__attention *a, int64_t head, int64_t q,
+                         int64_t queries, int64_t group, int64_t groups, uint32_t *words);
 
 /* Whether there are so few queries that they are taken one by one. */
 bool nyx__attention_few(const nyx__attention *a);

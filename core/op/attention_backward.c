@@ -63,12 +63,19 @@ static void copy_queries(void *arg, int64_t begin, int64_t end) {
 typedef struct key_block {
   int64_t head, k0, n, padded; /* head of keys, the first one, how many, to whole tiles */
   char *k, *v, *k_rows, *dk, *dv, *scores, *grads, *packed;
+  uint32_t *words; /* which weights dropout keeps, of a block of queries */
 } key_block;
+
+/* Rows of words. */
+static int64_t block_words(const back *b) {
+  return b->a->seeds ? nyx__attention_words(NYX_KEEP_KEYS - 1, b->keys) : 0;
+}
 
 static int64_t scratch_elements(const back *b) {
   const nyx__attention *a = b->a;
   int64_t w = a->tile, columns = (a->d + w - 1) / w * w;
-  return b->keys * (2 * (a->d + a->dv) + columns + b->block) + 2 * b->block * w;
+  return b->keys * (2 * (a->d + a->dv) + columns + b->block) +
+         b->block * (2 * w + block_words(b));
 }
 
 static void open_keys(const back *b, int64_t head, int64_t k0, char *scratch,
@@ -85,6 +92,7 @@ static void open_keys(const back *b, int64_t head, int64_t k0, char *scratch,
   k->scores = k->dv + b->keys * a->dv * item;
   k->grads = k->scores + b->block * w * item;
   k->packed = k->grads + b->block * w * item;
+  k->words = (uint32_t *)(void *)(k->packed + b->block * b->keys * item);
   const char *keys = nyx__head(&a->k, head) + k0 * a->k.row * item;
   const char *values = nyx__head(&a->v, head) + k0 * a->v.row * item;
   a->gemm->pack_b(keys, 1, a->k.row, a->d, k->n, k->k);
@@ -135,9 +143,10 @@ static void tile_backward(const back *b, const key_block *k, const query_block *
                  k->v + c * a->dv * item);
   nyx_attention_block scores = {k->scores, live, rows, 1, w};
   nyx__attention_exclude(a, &scores, q->head, q->q0 + r0, k->k0 + c);
+  nyx_attention_keep keep = {k->words + r0, q->n, k->k0 % NYX_KEEP_KEYS + c, a->kept};
   a->own->slope(k->scores, k->grads, rows, w,
                 a->lse + (q->head * a->lq + q->q0 + r0) * item,
-                b->delta + (q->at + r0) * item, a->scale);
+                b->delta + (q->at + r0) * item, a->scale, a->seeds ? &keep : NULL);
   add_turned(a, q, b->g_turned + q->at * a->dv * item, a->dv, r0, k->scores, k->dv,
              k->padded, c);
   add_turned(a, q, b->q_turned + q->at * a->d * item, a->d, r0, k->grads, k->dk,
@@ -168,6 +177,9 @@ static void add_queries(const back *b, const key_block *k, const query_block *q)
 
 static void block_backward(const back *b, const key_block *k, const query_block *q) {
   const nyx__attention *a = b->a;
+  if (a->seeds)
+    nyx__attention_keep(a, q->head, q->q0, q->n, k->k0 / NYX_KEEP_KEYS,
+                        nyx__attention_words(k->k0, k->n) / 2, k->words);
   for (int64_t c = 0; c < k->n; c += a->tile) {
     /* the query that sees the tile */
     int64_t first = a->causal ? k->k0 + c - q->q0 - a->ahead : 0;

@@ -123,6 +123,8 @@ static void pack_blocks(void *arg, int64_t begin, int64_t end) {
 typedef struct tile {
   int64_t q0, live; /* the first query; how many there are */
   char *q, *o, *most, *sum;
+  uint32_t *words;      /* which weights stay, of the groups of keys from `group` on */
+  int64_t group, drawn; /* the first group that is not there yet */
 } tile;
 
 /* Queries q0.. of one head. */
@@ -144,6 +146,11 @@ static int64_t seen_by(const nyx__attention *a, const tile *own) {
   return !a->causal || seen > a->lk ? a->lk : seen < 0 ? 0 : seen;
 }
 
+/* Rows of words of one tile, whose groups of keys need not begin where blocks do. */
+static int64_t tile_words(const many *m) {
+  return m->a->seeds ? nyx__attention_words(NYX_KEEP_KEYS - 1, m->block) : 0;
+}
+
 /* Gives every tile its part of the scratch. */
 static void open_tiles(task *t, int64_t q0, char *scratch) {
   const nyx__attention *a = t->a;
@@ -161,6 +168,9 @@ static void open_tiles(task *t, int64_t q0, char *scratch) {
     own->most = own->o + a->dv * w * a->item;
     own->sum = own->most + w * a->item;
     next = own->sum + w * a->item;
+    own->words = (uint32_t *)(void *)next;
+    own->group = own->drawn = 0;
+    next += tile_words(t->m) * w * a->item;
     a->gemm->pack_b(from + q0 * a->q.row * a->item, 1, a->q.row, a->d, own->live, own->q);
     a->rows->scale(own->q, a->d * w, a->scale, own->q);
     fill(a, own->most, w, -INFINITY);
@@ -171,11 +181,31 @@ static void open_tiles(task *t, int64_t q0, char *scratch) {
 
 static int64_t task_elements(const many *m) {
   const nyx__attention *a = m->a;
-  return a->tile * (m->block + 1 + TILES * (a->d + a->dv + 2));
+  return a->tile * (m->block + 1 + TILES * (a->d + a->dv + 2 + tile_words(m)));
+}
+
+/* Dropout of the weights of keys k0..k0+n-1. The last group of keys may be part of two
+ * blocks. */
+static void drop_weights(const task *t, tile *own, int64_t k0, int64_t n) {
+  const nyx__attention *a = t->a;
+  int64_t w = a->tile, first = k0 / NYX_KEEP_KEYS, known = own->drawn - first;
+  int64_t end = first + nyx__attention_words(k0, n) / 2;
+  if (known > 0)
+    memmove(own->words, own->words + 2 * (first - own->group) * w,
+            (size_t)(2 * known * w) * sizeof *own->words);
+  else
+    known = 0;
+  if (end > first + known)
+    nyx__attention_keep(a, t->head, own->q0, w, first + known, end - first - known,
+                        own->words + 2 * known * w);
+  own->group = first;
+  own->drawn = end;
+  nyx_attention_block b = {t->scores, n, w, w, 1};
+  a->own->drop(&b, &(nyx_attention_keep){own->words, w, k0 % NYX_KEEP_KEYS, 0});
 }
 
 /* Keys k0..k0+n-1, of a block of `depth`, for one tile. */
-static void attend(const task *t, const tile *own, int64_t k0, int64_t n, int64_t depth) {
+static void attend(const task *t, tile *own, int64_t k0, int64_t n, int64_t depth) {
   const nyx__attention *a = t->a;
   int64_t w = a->tile, at = (t->head / a->group - t->m->first) * a->lk + k0;
   nyx_product p = {.m = n, .n = w, .k = a->d, .c = t->scores, .ldc = w};
@@ -184,6 +214,7 @@ static void attend(const task *t, const tile *own, int64_t k0, int64_t n, int64_
   nyx__attention_exclude(a, &b, t->head, own->q0, k0);
   a->own->soften(t->scores, n, w, own->most, own->sum, t->factor);
   if (k0 > 0) a->own->rescale(own->o, a->dv, w, t->factor);
+  if (a->seeds) drop_weights(t, own, k0, n);
   p = (nyx_product){.n = w, .k = n, .b = t->scores, .b_rs = w, .b_cs = 1, .ldc = w};
   p.add = k0 > 0;
   const char *values = t->m->v + at * a->dv * a->item;
@@ -201,6 +232,7 @@ static void close_tile(const task *t, const tile *own) {
   int64_t w = a->tile, row = t->head * a->lq + own->q0;
   a->own->finish(w, own->most, own->sum, t->factor);
   memcpy(a->lse + row * a->item, own->sum, (size_t)(own->live * a->item));
+  if (a->seeds) a->rows->scale(t->factor, w, a->kept, t->factor);
   a->own->rescale(own->o, a->dv, w, t->factor);
   a->gemm->pack_a(own->o, w, 1, a->dv, a->dv, own->live, a->out + row * a->dv * a->item);
 }
@@ -211,7 +243,7 @@ static void attend_all(task *t) {
   for (int64_t k0 = 0; k0 < seen && nyx__attention_going(t->a); k0 += t->m->block) {
     int64_t depth = a->lk - k0 < t->m->block ? a->lk - k0 : t->m->block;
     for (int64_t i = 0; i < t->tiles; i++) {
-      const tile *own = &t->tile[i];
+      tile *own = &t->tile[i];
       int64_t n = seen_by(a, own) - k0 < depth ? seen_by(a, own) - k0 : depth;
       if (n <= 0) continue;
       n = (n + a->panel - 1) / a->panel * a->panel; /* whole panels */
@@ -301,6 +333,16 @@ static const char *rows_of(const nyx__attention *a, const char *from, int64_t ke
   return room;
 }
 
+/* Dropout of the weights of one head's queries, rows of a range of keys. */
+static void drop_rows(const nyx__attention *a, int64_t head, int64_t k0, int64_t keys,
+                      char *weights) {
+  uint32_t words[FEW * RANGE / 32];
+  nyx__attention_keep(a, head, 0, a->lq, k0 / NYX_KEEP_KEYS,
+                      nyx__attention_words(k0, keys) / 2, words);
+  nyx_attention_block b = {weights, keys, a->lq, 1, RANGE};
+  a->own->drop(&b, &(nyx_attention_keep){words, a->lq, 0, 0});
+}
+
 /* The scores of all rows, and their softmax within the range. */
 static void weigh_range(const few *f, int64_t key_head, int64_t k0, int64_t keys,
                         const void **q, char *scores, char *room) {
@@ -324,6 +366,8 @@ static void weigh_range(const few *f, int64_t key_head, int64_t k0, int64_t keys
     nyx__attention_exclude(a, &b, head, r % a->lq, k0);
     f->sum[at] = a->rows->exp_sum(own, keys, &f->most[at], own);
   }
+  for (int64_t r = 0; a->seeds && r < f->rows; r += a->lq)
+    drop_rows(a, key_head * a->group + r / a->lq, k0, keys, scores + r * RANGE * a->item);
 }
 
 static void run_ranges(void *arg, int64_t begin, int64_t end) {
@@ -368,7 +412,7 @@ static void merge_ranges(void *arg, int64_t begin, int64_t end) {
     }
     for (int64_t i = 0; i < f->ranges; i++) /* weights, in their type, over `sum` */
       nyx__store_double(a->dtype, (char *)sum + i * a->item,
-                        all == 0 ? 0 : most[i] / all);
+                        all == 0 ? 0 : most[i] / all * a->kept);
     a->own->mix(sum, f->ranges, 1, f->parts + r * f->ranges * a->dv * a->item,
                 NYX_KEYS_OWN, a->dv, f->ranges, a->dv, a->out + r * a->dv * a->item,
                 a->dv, false);

@@ -21,6 +21,15 @@ typedef struct nyx_attention_block {
   int64_t key, query;
 } nyx_attention_block;
 
+/* Which weights of a block dropout keeps. That of its query q and key k is bit (first +
+ * k) % 32 of words[(first + k) / 32 * step + q]; first is a multiple of a vector's lanes.
+ */
+typedef struct nyx_attention_keep {
+  const uint32_t *words;
+  int64_t step, first;
+  double by; /* what the weights that stay are multiplied by */
+} nyx_attention_keep;
+
 /* What keys and values are, where few queries use them: of the kernel's type, or halves
  * that are widened as they are loaded. */
 typedef enum nyx_attention_kind {
@@ -43,9 +52,12 @@ typedef struct nyx_attention_kernel {
   /* x[rows][width] *= factor[width] */
   void (*rescale)(void *x, int64_t rows, int64_t width, const void *factor);
   /* One row of scores[rows][width] belongs to one query: scores = p = e^(score - lse of
-   * the row), grads = p * (grad - delta of the row) * scale */
+   * the row), grads = p * (grad - delta of the row) * scale. With dropout (keep not NULL)
+   * the scores and the grads that came are then those that stay, times keep->by, and 0 */
   void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                const void *delta, double scale);
+                const void *delta, double scale, const nyx_attention_keep *keep);
+  /* 0 for weights that dropout does not keep; `by` is left to others. */
+  void (*drop)(const nyx_attention_block *b, const nyx_attention_keep *keep);
   void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);
   /* -inf for keys behind their query: key k of query q where k > q + ahead */
   void (*causal)(const nyx_attention_block *b, int64_t ahead);
@@ -63,8 +75,20 @@ typedef struct nyx_attention_kernel {
   bool halves; /* whether keys and values may be of a half type */
 } nyx_attention_kernel;
 
+#define NYX_KEEP_KEYS 64   /* keys whose numbers are made together */
+#define NYX_KEEP_ROUNDS 7  /* of Philox: the fewest that its authors' tests let pass */
+#define NYX_KEEP_ALL 65536 /* of so many numbers, so many are dropped at most */
+
 typedef struct nyx_attention_kernels {
   const nyx_attention_kernel *type[2]; /* float32, float64 */
+  /* Which weights of one head dropout keeps, for `groups` groups of 64 keys from number
+   * `group` on and for queries q and after: words[2 * groups][queries], as above. A
+   * weight stays where its number, of 16 bits, is not below `drop` - 32768. The numbers
+   * are those of Philox 4x32-7 (core/base/random.h) with the key `seed` and the counter
+   * (b, query), 64 bits each: key k has b = k / 64 * 8 + k % 16 / 2, and of the block the
+   * 32 bits number k % 2 * 2 + k % 64 / 32, the lower half where k / 16 is even. */
+  void (*keep)(uint64_t seed, int64_t drop, int64_t q, int64_t queries, int64_t group,
+               int64_t groups, uint32_t *words);
 } nyx_attention_kernels;
 
 #endif

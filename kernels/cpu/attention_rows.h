@@ -65,16 +65,74 @@ static void rescale(void *to, int64_t rows, int64_t width, const void *factor) {
   }
 }
 
-static void slope(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                  const void *delta, double scale_) {
-  T scale = nyx__attr(scale_);
-  for (int64_t r = 0; r < rows; r++) {
-    S *x = (S *)scores + r * width, *g = (S *)grads + r * width;
-    T shift = nyx__splat(((const S *)lse)[r]), d = nyx__splat(((const S *)delta)[r]);
+/* Which lanes of a vector dropout keeps, of a row of keys from key i of the block on. */
+NYX_FN M kept_keys(const uint32_t *words, const nyx_attention_keep *keep, int64_t i) {
+  int64_t at = keep->first + i;
+  SI bits = (SI)(words[at / 32 * keep->step] >> at % 32);
+  return (KI(bits) & (KI(1) << (I){NYX_LANE_NUMBERS})) != 0;
+}
+
+NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, const S *lse,
+                       const S *delta, double scale_, const nyx_attention_keep *keep,
+                       const bool dropping) {
+  T scale = nyx__attr(scale_), by = dropping ? nyx__attr(keep->by) : K(1);
+  for (int64_t r = 0; r < rows; r++, x += width, g += width) {
+    T shift = nyx__splat(lse[r]), d = nyx__splat(delta[r]);
     for (int64_t i = 0; i < width; i += NYX_LANES) {
-      T p = exp_of(nyx__load(x + i) - shift);
-      nyx__store(x + i, p);
-      nyx__store(g + i, p * scale * (nyx__load(g + i) - d));
+      T p = exp_of(nyx__load(x + i) - shift), slope = nyx__load(g + i);
+      if (dropping) {
+        M kept = kept_keys(keep->words + r, keep, i);
+        nyx__store(x + i, nyx_select(kept, p * by, K(0)));
+        slope = nyx_select(kept, slope * by, K(0));
+      } else {
+        nyx__store(x + i, p);
+      }
+      nyx__store(g + i, p * scale * (slope - d));
+    }
+  }
+}
+
+static void slope(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
+                  const void *delta, double scale, const nyx_attention_keep *keep) {
+  if (keep)
+    slope_rows(scores, grads, rows, width, lse, delta, scale, keep, true);
+  else
+    slope_rows(scores, grads, rows, width, lse, delta, scale, NULL, false);
+}
+
+/* The words of the queries of a vector. */
+NYX_FN I load_words(const uint32_t *p) {
+  uint32_t words __attribute__((vector_size(NYX_LANES * sizeof(uint32_t))));
+  memcpy(&words, p, sizeof words);
+  return __builtin_convertvector(words, I);
+}
+
+/* Keys are rows, so that a bit of the words of some queries is that of their key. */
+NYX_FN void drop_columns(S *x, int64_t keys, int64_t step, const uint32_t *words,
+                         const nyx_attention_keep *keep) {
+  for (int64_t k = 0; k < keys;) {
+    int64_t at = keep->first + k, n = 32 - at % 32;
+    n = n < keys - k ? n : keys - k;
+    I word = load_words(words + at / 32 * keep->step), bit = KI(1) << (SI)(at % 32);
+    for (int64_t i = 0; i < n; i++, bit += bit) {
+      S *own = x + (k + i) * step;
+      nyx__store(own, nyx_select((word & bit) != 0, nyx__load(own), K(0)));
+    }
+    k += n;
+  }
+}
+
+static void drop(const nyx_attention_block *b, const nyx_attention_keep *keep) {
+  S *x = b->scores;
+  if (b->query == 1) {
+    for (int64_t q = 0; q < b->queries; q += NYX_LANES)
+      drop_columns(x + q, b->keys, b->key, keep->words + q, keep);
+    return;
+  }
+  for (int64_t q = 0; q < b->queries; q++, x += b->query) {
+    EACH_VECTOR(i, part, 0, b->keys) {
+      M kept = kept_keys(keep->words + q, keep, i);
+      store_lanes(x + i, part, nyx_select(kept, load_lanes(x + i, part), K(0)));
     }
   }
 }
@@ -364,6 +422,7 @@ const nyx_attention_kernel ATTENTION_KERNEL = {
     .finish = finish,
     .rescale = rescale,
     .slope = slope,
+    .drop = drop,
     .mask = mask,
     .causal = causal,
     .dots = dots,

@@ -410,7 +410,7 @@ NO_PEER = {
     "empty": "its elements are undefined",
     "rand": "random", "randn": "random", "randint": "random", "randperm": "random",
     "uniform": "random", "normal": "random", "bernoulli": "random", "multinomial": "random",
-    "dropout_mask": "random",
+    "dropout_mask": "random", "attention_dropout_mask": "random",
     "sgd_step": "in optimisers", "adam_step": "in optimisers", "rmsprop_step": "in optimisers",
 }
 # Ops of these groups are kernels of other ops' gradients and tested through them, unless

@@ -154,7 +154,7 @@ local function merged(self, options, q, k)
   return mask and mask.dtype == "bool" and mask:logical_not() or mask
 end
 
--- Through the matrix of all weights, which dropout changes and need_weights asks for.
+-- Through the matrix of all weights, which need_weights asks for.
 local function with_weights(self, q, k, v, mask, causal, before)
   local group = self.num_heads / self.num_kv_heads
   if group > 1 then k, v = k:repeat_interleave(group, 2), v:repeat_interleave(group, 2) end
@@ -201,11 +201,11 @@ function MultiheadAttention:forward(query, key, value, options)
   q, k, v, before = placed(self, q, k, v, options.cache)
   local mask, causal = merged(self, options, q, k), options.is_causal or false
   local y, weights
-  if options.need_weights or (self.training and self.dropout > 0) then
+  if options.need_weights then
     y, weights = with_weights(self, q, k, v, mask, causal, before)
   else
     y = nyx.scaled_dot_product_attention(q, k, v, { attn_mask = mask, is_causal = causal,
-      offset = before })
+      offset = before, dropout_p = self.training and self.dropout or 0 })
   end
   y = self.out_proj(y:transpose(2, 3):reshape(y:size(1), y:size(3), self.embed_dim))
   y = single and y:squeeze(1) or self.batch_first and y or y:transpose(1, 2)

@@ -32,6 +32,19 @@ attention(1024)
 attention(4096)
 
 
+@case("attention_dropout_1024_backward")
+def dropout():
+    q, k, v = leaves = [values(seed, 1, 12, 1024, 64).requires_grad_(True) for seed in (1, 2, 3)]
+    g = values(4, 1, 12, 1024, 64)
+
+    def step():
+        for x in leaves:
+            x.grad = None
+        scaled_dot_product_attention(q, k, v, dropout_p=0.1).backward(g)
+        return v.grad.sum(-2)
+    return step
+
+
 def decode(name, dtype):
     @case(name)
     def make():

@@ -1,5 +1,5 @@
--- Causal attention, 12 heads of 64, forward and with backward; decoding: one query of 32 heads of
--- 128 against a cache of 8 heads; rotary embedding.
+-- Causal attention, 12 heads of 64, forward and with backward; all pairs with dropout; decoding:
+-- one query of 32 heads of 128 against a cache of 8 heads; rotary embedding.
 local nyx = require "nyx"
 local bench = require "nyx.bench.case"
 
@@ -35,6 +35,19 @@ for _, length in ipairs { 1024, 4096 } do
     end
   end)
 end
+
+-- Weights are dropped at random: of each key's values only what all keys of a head get is the same
+-- on both sides, nearly.
+bench.case("attention_dropout_1024_backward", { limit = { "fma32", 7 * 2 * 12 * 1024 ^ 2 * 64 },
+  tol = 0.1 }, function()
+  local all, g = {}, bench.values(4, { 1, 12, 1024, 64 })
+  for i = 1, 3 do all[i] = bench.values(i, { 1, 12, 1024, 64 }):requires_grad_(true) end
+  return function()
+    for _, x in ipairs(all) do x.grad = nil end
+    nyx.scaled_dot_product_attention(all[1], all[2], all[3], { dropout_p = 0.1 }):backward(g)
+    return all[3].grad:sum(-2)
+  end
+end)
 
 for _, kind in ipairs { { "float32", 4 }, { "bfloat16", 2 } } do
   local dtype, bytes = kind[1], kind[2]
