@@ -46,6 +46,12 @@
 #define UNITS 16
 #define DEEPEST 1024
 #define IN_PLACE_ROWS 160
+/* With so few rows a thread packs the columns of B that it is about to multiply, some
+ * tiles at a time, so that they come from the second cache; rows of B so far apart that
+ * they throw each other out of it are copied in the same way. */
+#define PACKING_ROWS 256
+#define OWN_TILES 2
+#define CONFLICTING_BYTES 16384
 /* Few rows or columns, for kernels of their own: columns or rows of the other factor, at
  * least; parts of these. */
 #define FEW_LEAST 64
@@ -430,6 +436,7 @@ typedef struct shared_run {
   int64_t width;    /* of the panels of A */
   int64_t depth;    /* terms of a block */
   char *b;          /* panels, block by block, or NULL */
+  int64_t own_cols; /* of B that a thread packs for itself, just before; 0: none */
   const char *kept; /* panels of all of A, block by block; NULL: units pack */
   int64_t panels, row_units, unit_cols, col_units;
   int64_t row, col; /* where p begins in all results */
@@ -450,6 +457,24 @@ static void pack_panels(void *arg, int64_t begin, int64_t end) {
     narrow(&p, item, 0, p.m, first, (end - begin) * s->kernel->tile_cols, l, s->depth);
     s->kernel->pack_b(p.b, p.b_rs, p.b_cs, p.k, p.n,
                       s->b + (l * padded(s, s->p.n) + first * p.k) * item);
+  }
+}
+
+/* Of the panels of a unit's rows, of one block. */
+static int64_t rows_bytes(const shared_run *s) {
+  if (s->kept) return 0;
+  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
+  return (rows * s->depth * s->r->item + 63) / 64 * 64;
+}
+
+/* p, some columns at a time, which are packed behind the panels of A. */
+static void multiply_packing(const shared_run *s, const nyx_product *p,
+                             const char *panels, char *own) {
+  for (int64_t j = 0; j < p->n; j += s->own_cols) {
+    nyx_product q = *p;
+    narrow(&q, s->r->item, 0, q.m, j, s->own_cols, 0, q.k);
+    s->kernel->pack_b(q.b, q.b_rs, q.b_cs, q.k, q.n, own);
+    s->kernel->block(&q, s->width, panels, own);
   }
 }
 
@@ -480,7 +505,10 @@ static void multiply_unit(const shared_run *s, int64_t row, int64_t col, char *a
     else if (!*held)
       s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
     *held = s->p.k <= s->depth;
-    s->kernel->block(&p, s->width, panels, b);
+    if (s->own_cols)
+      multiply_packing(s, &p, panels, a + rows_bytes(s));
+    else
+      s->kernel->block(&p, s->width, panels, b);
   }
   if (s->last) nyx__epilogue_end(s->r->g->after, dtype, &region);
 }
@@ -488,9 +516,9 @@ static void multiply_unit(const shared_run *s, int64_t row, int64_t col, char *a
 /* Room for the panels of a unit, where none are kept. NULL without an error: not needed.
  */
 static char *room_for_rows(shared_run *s) {
-  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
-  if (s->kept) return NULL;
-  char *a = nyx_memory_alloc((size_t)(rows * s->depth * s->r->item));
+  int64_t own = s->own_cols * s->depth * s->r->item;
+  if (s->kept && !own) return NULL;
+  char *a = nyx_memory_alloc((size_t)(rows_bytes(s) + own));
   if (!a) atomic_store(&s->r->status, NYX_ERR_MEMORY);
   return a;
 }
@@ -641,7 +669,7 @@ static nyx__packed *kept_rows(shared_run *s) {
 static void by_sharing_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
   int64_t even = parts_of(s->panels, threads) * threads;
-  bool large = s->r->way == NYX__GEMM_COLUMNS;
+  bool large = s->r->way != NYX__GEMM_ROWS;
   if (!large && m / even >= s->kernel->tile_rows / 2) s->panels = even;
   s->width = parts_of(m, s->panels);
   s->panels = parts_of(m, s->width);
@@ -725,8 +753,9 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
   shared_run s = {.r = r, .kernel = kernel, .p = *all, .row = row};
   s.first = s.last = true;
   s.panels = parts_of(all->m, kernel->tile_rows);
-  if (r->way == NYX__GEMM_ROWS || r->way == NYX__GEMM_COLUMNS) {
-    s.depth = depth_of(&s, false, all->k);
+  if (r->way == NYX__GEMM_PACKING) s.own_cols = OWN_TILES * kernel->tile_cols;
+  if (r->way < NYX__GEMM_PACKED) {
+    s.depth = depth_of(&s, s.own_cols && !in_place(all, r->item), all->k);
     by_sharing_in_place(&s);
     return NYX_OK;
   }
@@ -747,11 +776,21 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
   return NYX_OK;
 }
 
+/* A large B, read by few rows. Of 1024 to 4096 columns, whose terms lie together: 30 to
+ * 10 % less time with 65 to 192 rows than packing all of it first. */
+static bool packing_pays(const nyx_product *p, int64_t item) {
+  int64_t tile = kernel_of(item == 8 ? NYX_FLOAT64 : NYX_FLOAT32)->tile_rows;
+  if (work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes()) return false;
+  if (p->m > PACKING_ROWS || p->n < 2 * p->m) return false;
+  return !in_place(p, item) || (p->m > tile && p->b_rs * item % CONFLICTING_BYTES == 0);
+}
+
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t item = (int64_t)nyx_dtype_size(g->dtype);
   if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
+  if (packing_pays(p, item)) return NYX__GEMM_PACKING;
   if (!in_place(p, item)) return NYX__GEMM_PACKED;
   return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
                                                                 : NYX__GEMM_ROWS;
@@ -764,8 +803,8 @@ uint32_t nyx__gemm_usable(const nyx_gemm *g) {
   if (few_rows(g)) ways |= 1u << NYX__GEMM_FEW;
   if (nyx__blas()) ways |= 1u << NYX__GEMM_SLABS_OWN | 1u << NYX__GEMM_ONE_OWN;
   if (p->m < 8 || p->n < SHARED_LEAST) return ways;
-  ways |= 1u << NYX__GEMM_PACKED | 1u << NYX__GEMM_PACKED_SHALLOW |
-          1u << NYX__GEMM_PACKED_DEEP;
+  ways |= 1u << NYX__GEMM_PACKING | 1u << NYX__GEMM_PACKED |
+          1u << NYX__GEMM_PACKED_SHALLOW | 1u << NYX__GEMM_PACKED_DEEP;
   /* A tile of a B in place begins inside it: there are more columns than a tile has. */
   return p->b_cs == 1 ? ways | 1u << NYX__GEMM_ROWS | 1u << NYX__GEMM_COLUMNS : ways;
 }

@@ -35,6 +35,7 @@ typedef enum nyx__gemm_way {
   NYX__GEMM_ONE_OWN,
   NYX__GEMM_ROWS,           /* shared by the threads, B where it is: each takes rows */
   NYX__GEMM_COLUMNS,        /* or columns */
+  NYX__GEMM_PACKING,        /* or columns, which it packs */
   NYX__GEMM_PACKED,         /* shared, both packed */
   NYX__GEMM_PACKED_SHALLOW, /* in blocks of fewer terms */
   NYX__GEMM_PACKED_DEEP,    /* or more */

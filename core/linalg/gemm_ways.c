@@ -18,6 +18,7 @@ static const char *const wide_ways[NYX__GEMM_WAYS] = {
     [NYX__GEMM_ONE_OWN] = "own_one_thread",
     [NYX__GEMM_ROWS] = "in_place_rows",
     [NYX__GEMM_COLUMNS] = "in_place_columns",
+    [NYX__GEMM_PACKING] = "packed_columns",
     [NYX__GEMM_PACKED] = "packed",
     [NYX__GEMM_PACKED_SHALLOW] = "packed_shallow",
     [NYX__GEMM_PACKED_DEEP] = "packed_deep"};
