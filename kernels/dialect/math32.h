@@ -103,6 +103,12 @@ NYX_FN T nyx__exp_between(T x) {
   return nyx__scale_down(nyx__exp_of(r), n);
 }
 NYX_FN T nyx_exp(T x) {
+#if defined(__AVX512F__)
+  /* Nothing is cut: from infinities r becomes a NaN, but scalef of that by an infinite n
+   * is infinite or 0; far beyond 89 r is large, the polynomial above 0 all the same. */
+  T n, r = nyx__exp_reduce(x, &n);
+  if (__builtin_expect(!nyx__any_lt(n, K(-125)), 1)) return nyx__scale(nyx__exp_of(r), n);
+#endif
   return nyx__exp_between(nyx__exp_clamp(x));
 }
 /* e^x for x <= 89. */
@@ -414,8 +420,8 @@ NYX_FN T nyx__ndtr_far(T t) {
   p = nyx_fma(p, u, K(0x1.988450p-2f));
   return nyx__scale_down(nyx__exp_of(r) * (p * inverse), n);
 }
-/* The lower tail at -t, 0 <= t <= 6.5. The other side is 1 minus this: so the lower tail
- * keeps its digits, which 1 + erf would lose. */
+/* The lower tail at -t, 0 <= t <= 6.5; beyond it is anything. The other side is 1 minus
+ * this: so the lower tail keeps its digits, which 1 + erf would lose. */
 #if defined(__AVX512F__)
 NYX_FN T nyx__ndtr_near(T t) {
   return nyx__piecewise(nyx__ndtr_table, NYX_NDTR_WIDTH, t);
@@ -423,7 +429,7 @@ NYX_FN T nyx__ndtr_near(T t) {
 #else
 /* As e^(s R(s)) / 2 for s = -t. The half is in the polynomial of e^r. */
 NYX_FN T nyx__ndtr_near(T t) {
-  T s = -t;
+  T s = -nyx__min_or(K(6.5), t);
   T p = nyx__poly8(s, -0x1.71fe04p-30f, -0x1.c995c8p-25f, -0x1.f2cb74p-21f,
                    -0x1.388546p-17f, -0x1.e254f2p-15f, -0x1.9f524ep-13f, 0x1.c198ccp-18f,
                    0x1.3cf1b6p-8f);
@@ -437,10 +443,15 @@ NYX_FN T nyx__ndtr_near(T t) {
 }
 #endif
 NYX_FN T nyx_ndtr(T x) {
-  T t = nyx_abs(x), tail = nyx__ndtr_near(nyx__min_or(K(6.5), t));
+  T t = nyx_abs(x), tail = nyx__ndtr_near(t);
   if (__builtin_expect(nyx__any_lt(K(6.5), t), 0))
     tail = nyx_select(nyx_gt(t, K(6.5)), nyx__ndtr_far(t), tail);
+#if defined(__AVX512F__)
+  __mmask16 upper = _mm512_testn_epi32_mask((__m512i)x, (__m512i)KI(NYX_SIGN));
+  return (T)_mm512_mask_sub_ps(tail, upper, K(1), tail);
+#else
   return nyx__if_negative(x, tail, K(1) - tail);
+#endif
 }
 
 /* In float64: what needs more digits than a float has. D holds half of the lanes. */

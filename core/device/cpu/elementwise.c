@@ -14,6 +14,7 @@
 #define BLOCK_BYTES 4096        /* six fit the first-level cache */
 #define TILE_BYTES 8192         /* two lines of each row or column */
 #define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
+#define STREAM_AHEAD 4096       /* bytes from what is computed to what is asked for */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
@@ -234,10 +235,10 @@ static char *widened(const plan *p, int64_t n, buffers *b) {
   return b->in[0];
 }
 
-/* Asks for the block after the next while this one is computed: the caches' own guesses
- * end too soon for functions of many instructions. */
-static void fetch_block(const plan *p, const operand *o, int64_t i, int64_t n) {
-  const char *at = o->data + (i + 2 * p->block) * o->item;
+/* Asks for a block to come while this one is computed: the caches' own guesses end too
+ * soon for functions of many instructions. */
+static void fetch_block(const operand *o, int64_t i, int64_t n) {
+  const char *at = o->data + i * o->item + STREAM_AHEAD;
   for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
 }
 
@@ -253,7 +254,7 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
     for (int k = 0; p->streams && k < p->n_in; k++)
-      if (p->in[k].linear) fetch_block(p, &p->in[k], i, n);
+      if (p->in[k].linear) fetch_block(&p->in[k], i, n);
     char *to = p->out.data + i * p->out.item;
     p->fn(n, in, p->out.linear && !p->streams ? to : b.out, p->attr);
     if (p->streams)
