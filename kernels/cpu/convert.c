@@ -206,6 +206,9 @@ extern const nyx_elementwise_parts NYX_PATH(rows_float32)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_float64)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_int32)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_int64)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_fn NYX_PATH(rows_int8)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_fn NYX_PATH(rows_uint8)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_fn NYX_PATH(rows_bool)[NYX_KERNEL_COUNT];
 
 #define GATHERS(name)                                                                    \
   { gather_##name##_f32, gather_##name##_f64, gather_##name##_i32, gather_##name##_i64 }
@@ -220,6 +223,7 @@ extern const nyx_elementwise_parts NYX_PATH(rows_int64)[NYX_KERNEL_COUNT];
 const nyx_elementwise_kernels NYX_PATH(elementwise) = {
     .rows = {NYX_PATH(rows_float32), NYX_PATH(rows_float64), NYX_PATH(rows_int32),
              NYX_PATH(rows_int64)},
+    .own = {NYX_PATH(rows_int8), NYX_PATH(rows_uint8), NYX_PATH(rows_bool)},
     .gather = {[NYX_FLOAT32] = GATHERS(f32),
                [NYX_FLOAT64] = GATHERS(f64),
                [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32,

@@ -3,6 +3,7 @@
  * Read next: kernels/cpu/elementwise.h. */
 #include "../../../kernels/cpu/elementwise.h"
 
+#include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -28,7 +29,8 @@ typedef struct operand {
   bool ready;   /* elements are of the type the kernel takes or gives */
   bool linear;  /* and lie in order: element i is at data + i * item */
   bool repeats; /* blocks that start at the same address hold the same elements */
-  nyx_gather_fn gather;
+  nyx_gather_fn
+      gather; /* NULL: elements are ready and only have to be brought together */
   int64_t stride[NYX_MAX_DIMS];
 } operand;
 
@@ -42,13 +44,15 @@ typedef enum cut {
 typedef struct plan {
   nyx_elementwise_fn fn;
   const double *attr;
+  nyx_dtype compute;
   int64_t item;        /* bytes of the compute type */
   int64_t result_item; /* bytes of what fn writes: the compute type or bool */
   int n_in;            /* inputs the text uses; slot[i] is the place of in[i] for fn */
   int slot[MAX_IN];
   operand in[MAX_IN], out;
-  bool copies;  /* fn only copies: a gathered tile is the result */
-  bool streams; /* the result is too large for the caches */
+  uint8_t number[MAX_IN]; /* in[i], where a number is made the narrow type */
+  bool copies;            /* fn only copies: a gathered tile is the result */
+  bool streams;           /* the result is too large for the caches */
   const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
   nyx_scatter_fn scatter;
@@ -153,7 +157,7 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
 static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
-  if (o->ready && (rows > 1 || p->copies)) {
+  if (o->ready && (rows > 1 || !o->gather)) {
     move(p, p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
@@ -541,11 +545,71 @@ static bool is_copy(const nyx_elementwise *job) {
          job->in[0]->dtype == job->out->dtype;
 }
 
+/* Narrow types */
+
+/* Whether v is in the range of a narrow type. */
+static bool in_range(nyx_dtype dtype, double v) {
+  double least = dtype == NYX_INT8 ? -128 : 0;
+  double most = dtype == NYX_INT8 ? 127 : dtype == NYX_UINT8 ? 255 : 1;
+  return !(v < least || v > most);
+}
+
+/* Whether the element of t, of another integer type, is one of `dtype`. */
+static bool number_fits(const nyx_tensor *t, nyx_dtype dtype) {
+  return t->numel == 1 && !nyx_dtype_is_float(t->dtype) &&
+         in_range(dtype, nyx__load_double(t->dtype, nyx__data(t)));
+}
+
+/* Whether in[i] is what a kernel over `dtype` takes, or a number that can be made it. The
+ * condition of `where` is only compared with 0. */
+static bool operand_fits(const nyx_elementwise *job, int i, nyx_dtype dtype) {
+  const nyx_tensor *t = job->in[i];
+  if (!t || t->dtype == dtype) return true;
+  if (i == 0 && job->row->id == NYX_KERNEL_where && t->dtype == NYX_BOOL) return true;
+  return number_fits(t, dtype);
+}
+
+/* The narrow dtype of a tensor that decides: one with more elements than a number has. */
+static nyx_dtype narrow_dtype(const nyx_elementwise *job) {
+  if (!job->row->result_bool) return job->out->dtype;
+  for (int i = 0; i < job->row->arity; i++)
+    if (job->in[i] && job->in[i]->numel != 1) return job->in[i]->dtype;
+  return job->in[0] ? job->in[0]->dtype : NYX_INT32;
+}
+
+/* Finds the kernel that computes in the narrow dtype all operands have, where its result
+ * is what int32 gives: nothing is beyond the type's range. */
+static bool plan_narrow(plan *p, const nyx_elementwise *job) {
+  if (job->compute != NYX_INT32 || job->part != 0) return false;
+  nyx_dtype dtype = narrow_dtype(job);
+  int own = dtype == NYX_INT8    ? NYX_OWN_INT8
+            : dtype == NYX_UINT8 ? NYX_OWN_UINT8
+            : dtype == NYX_BOOL  ? NYX_OWN_BOOL
+                                 : NYX_OWN_COUNT;
+  if (own == NYX_OWN_COUNT) return false;
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  p->fn = kernels->own[own][job->row->id];
+  if (!p->fn && own == NYX_OWN_UINT8) p->fn = kernels->own[NYX_OWN_INT8][job->row->id];
+  if (!p->fn || job->out->dtype != (job->row->result_bool ? NYX_BOOL : dtype))
+    return false;
+  for (int i = 0; i < job->row->arity; i++)
+    if (!operand_fits(job, i, dtype)) return false;
+  if (job->row->id == NYX_KERNEL_clamp && /* cut, these do not limit anything either */
+      ((job->attr[0] != -INFINITY && !in_range(dtype, job->attr[0])) ||
+       (job->attr[1] != INFINITY && !in_range(dtype, job->attr[1]))))
+    return false;
+  p->compute = dtype;
+  p->item = p->result_item = p->out.item = 1;
+  p->out.ready = true;
+  return true;
+}
+
 /* What is computed, and in which type. */
 static void plan_kernel(plan *p, const nyx_elementwise *job) {
   const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
   int compute = compute_index(job->compute);
   nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
+  p->compute = job->compute;
   p->copies = is_copy(job);
   p->out.item = (int64_t)nyx_dtype_size(job->out->dtype);
   if (p->copies) {
@@ -557,12 +621,24 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
                            : copy_1;
     return;
   }
+  if (plan_narrow(p, job)) return;
   p->fn = kernels->rows[compute][job->row->id][job->part];
   p->result_item = (int64_t)nyx_dtype_size(result);
   p->item = (int64_t)nyx_dtype_size(job->compute);
   p->out.ready = job->out->dtype == result;
   p->widen = result == job->compute ? NULL : kernels->gather[result][compute];
   p->scatter = kernels->scatter[compute][job->out->dtype];
+}
+
+/* An operand that the kernel takes as it is, once a number is of the right type. */
+static void plan_ready(plan *p, operand *o, const nyx_tensor *t) {
+  o->ready = true;
+  o->gather = NULL;
+  if (p->copies || t->dtype == p->compute || t->numel != 1) return;
+  uint8_t *number = &p->number[o - p->in];
+  nyx__store_int(p->compute, number, nyx__load_int(t->dtype, o->data));
+  o->data = (char *)number;
+  o->item = p->item;
 }
 
 static void plan_operands(plan *p, const nyx_elementwise *job) {
@@ -575,9 +651,13 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     operand *o = &p->in[p->n_in];
     o->data = nyx__data(t);
     o->item = (int64_t)nyx_dtype_size(t->dtype);
-    o->ready = p->copies || t->dtype == job->compute;
-    o->gather = kernels->gather[t->dtype][compute_index(job->compute)];
     p->slot[p->n_in++] = i;
+    if (p->copies || p->compute != job->compute) {
+      plan_ready(p, o, t);
+      continue;
+    }
+    o->ready = t->dtype == job->compute;
+    o->gather = kernels->gather[t->dtype][compute_index(job->compute)];
   }
 }
 
@@ -624,7 +704,7 @@ static nyx_status measured_grain(plan *p, const nyx_elementwise *job, int *way) 
   int numbers = 0;
   for (int k = 0; k < p->n_in; k++) numbers += !p->in[k].linear;
   const nyx__tune_key key = {.choice = &grain_choice,
-                             .size = {job->compute, p->copies ? 0 : job->row->id + 1,
+                             .size = {p->compute, p->copies ? 0 : job->row->id + 1,
                                       job->part, nyx__tune_class(p->n), numbers},
                              .usable = (1u << grain_choice.n_ways) - 1};
   return nyx__tune(&key, (size_t)(p->n * p->out.item), try_grain, p, way);
