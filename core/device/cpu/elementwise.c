@@ -50,9 +50,9 @@ typedef struct plan {
   int n_in;            /* inputs the text uses; slot[i] is the place of in[i] for fn */
   int slot[MAX_IN];
   operand in[MAX_IN], out;
-  uint8_t number[MAX_IN]; /* in[i], where a number is made the narrow type */
-  bool copies;            /* fn only copies: a gathered tile is the result */
-  bool streams;           /* the result is too large for the caches */
+  _Alignas(8) char number[MAX_IN][8]; /* in[i], where a number is made another type */
+  bool copies;                        /* fn only copies: a gathered tile is the result */
+  bool streams;                       /* the result is too large for the caches */
   const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
   nyx_scatter_fn scatter;
@@ -528,7 +528,7 @@ static void plan_general(plan *p, const nyx_elementwise *job) {
 }
 
 /* Copies within a dtype keep the bits, and need no kernel: whatever the type, elements of
- * a size are moved alike. */
+ * a size are moved alike. So are those of a number, which is converted once. */
 #define COPY(size)                                                                       \
   static void copy_##size(int64_t n, const void *const *in, void *out,                   \
                           const double *attr) {                                          \
@@ -542,7 +542,7 @@ COPY(8)
 
 static bool is_copy(const nyx_elementwise *job) {
   return job->row->id == NYX_KERNEL_clone && job->part == 0 &&
-         job->in[0]->dtype == job->out->dtype;
+         (job->in[0]->dtype == job->out->dtype || job->in[0]->numel == 1);
 }
 
 /* Narrow types */
@@ -630,14 +630,20 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   p->scatter = kernels->scatter[compute][job->out->dtype];
 }
 
-/* An operand that the kernel takes as it is, once a number is of the right type. */
-static void plan_ready(plan *p, operand *o, const nyx_tensor *t) {
+/* An operand that the kernel takes as it is, once a number has been made its type. */
+static void plan_ready(plan *p, const nyx_elementwise *job, operand *o,
+                       const nyx_tensor *t) {
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  const int compute = compute_index(job->compute);
+  nyx_dtype dtype = p->copies ? job->out->dtype : p->compute;
   o->ready = true;
   o->gather = NULL;
-  if (p->copies || t->dtype == p->compute || t->numel != 1) return;
-  uint8_t *number = &p->number[o - p->in];
-  nyx__store_int(p->compute, number, nyx__load_int(t->dtype, o->data));
-  o->data = (char *)number;
+  if (t->dtype == dtype || t->numel != 1) return;
+  int64_t wide;
+  char *number = p->number[o - p->in];
+  kernels->gather[t->dtype][compute](1, o->data, 1, &wide);
+  kernels->scatter[compute][dtype](1, &wide, number, 1);
+  o->data = number;
   o->item = p->item;
 }
 
@@ -653,7 +659,7 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     o->item = (int64_t)nyx_dtype_size(t->dtype);
     p->slot[p->n_in++] = i;
     if (p->copies || p->compute != job->compute) {
-      plan_ready(p, o, t);
+      plan_ready(p, job, o, t);
       continue;
     }
     o->ready = t->dtype == job->compute;
