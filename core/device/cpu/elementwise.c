@@ -51,8 +51,8 @@ typedef struct plan {
   int slot[MAX_IN];
   operand in[MAX_IN], out;
   _Alignas(8) char number[MAX_IN][8]; /* in[i], where a number is made another type */
-  bool copies;                        /* fn only copies: a gathered tile is the result */
-  bool streams;                       /* the result is too large for the caches */
+  bool copies;  /* fn only copies: what was brought together or converted is the result */
+  bool streams; /* the result is too large for the caches */
   const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
   nyx_scatter_fn scatter;
@@ -245,6 +245,15 @@ static void fetch_block(const plan *p, const operand *o, int64_t i, int64_t n) {
   for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
 }
 
+/* Elements that only change their type do so on the way: no kernel is called. */
+static void convert_block(const plan *p, buffers *b, int64_t i, const int64_t *at,
+                          int64_t n) {
+  if (p->out.linear)
+    through_rows(p, &p->in[0], at, n, p->out.data + i * p->out.item);
+  else
+    through_rows(p, &p->out, at, n, (char *)block_of(p, 0, b, i, at, n));
+}
+
 static void run_rows(const plan *p, int64_t begin, int64_t end) {
   buffers b;
   const void *in[MAX_IN];
@@ -254,6 +263,10 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     position(p, i, at);
     n = end - i < p->block ? end - i : p->block;
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
+    if (p->copies && !p->streams && !p->in[0].repeats) {
+      convert_block(p, &b, i, at, n);
+      continue;
+    }
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
     for (int k = 0; p->streams && k < p->n_in; k++)
@@ -540,9 +553,8 @@ COPY(2)
 COPY(4)
 COPY(8)
 
-static bool is_copy(const nyx_elementwise *job) {
-  return job->row->id == NYX_KERNEL_clone && job->part == 0 &&
-         (job->in[0]->dtype == job->out->dtype || job->in[0]->numel == 1);
+static bool keeps_bits(const plan *p, const nyx_elementwise *job) {
+  return p->copies && (job->in[0]->dtype == job->out->dtype || job->in[0]->numel == 1);
 }
 
 /* Narrow types */
@@ -610,9 +622,9 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   int compute = compute_index(job->compute);
   nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
   p->compute = job->compute;
-  p->copies = is_copy(job);
+  p->copies = job->row->id == NYX_KERNEL_clone && job->part == 0;
   p->out.item = (int64_t)nyx_dtype_size(job->out->dtype);
-  if (p->copies) {
+  if (keeps_bits(p, job)) {
     p->item = p->result_item = p->out.item;
     p->out.ready = true;
     p->fn = p->item == 8   ? copy_8
@@ -658,7 +670,7 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     o->data = nyx__data(t);
     o->item = (int64_t)nyx_dtype_size(t->dtype);
     p->slot[p->n_in++] = i;
-    if (p->copies || p->compute != job->compute) {
+    if (keeps_bits(p, job) || p->compute != job->compute) {
       plan_ready(p, job, o, t);
       continue;
     }
