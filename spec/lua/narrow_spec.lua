@@ -285,3 +285,31 @@ describe("numbers copied", function()
     end)
   end)
 end)
+
+describe("the extremes of narrow elements", function()
+  it("are found at every place and length", function()
+    for _, dtype in ipairs { "int8", "uint8" } do
+      local lengths = { 1, 4095, 4096, 4097, 4224, 8191, 20000 }
+      for n = 120, 300 do lengths[#lengths + 1] = n end
+      for k, n in ipairs(lengths) do
+        local least, most = range[dtype][1], range[dtype][2]
+        local base = nyx.full({ n + 9 }, (least + most + 1) // 2, { dtype = dtype })
+        local x = base:narrow(1, 1 + k % 9, n)
+        local low, high = 1 + k * 7919 % n, 1 + k * 104729 % n
+        x[low] = least
+        assert.equal(least, x:amin():item(), dtype .. " " .. n)
+        assert.equal(least, x:min():item())
+        x[high] = most
+        assert.equal(most, x:amax():item(), dtype .. " " .. n)
+        assert.equal(most, x:max():item())
+        local found, place = x:max(1)
+        assert.equal(most, found:item())
+        assert.equal(high, place:item())
+      end
+      local x = nyx.arange(0, 6000, { dtype = "int32" }):remainder(97):cast(dtype):reshape(3, 2000)
+      assert.same({ 96, 96, 96 }, x:amax(2):totable())
+      assert.same({ 0, 0, 0 }, x:amin(2):totable())
+      assert.equal(96, x:t():contiguous():t():amax():item())
+    end
+  end)
+end)
