@@ -206,9 +206,10 @@ typedef struct fill_job {
 
 #define FILL(T)                                                                          \
   {                                                                                      \
-    T *to = j->to, value;                                                                \
+    T *restrict to = j->to, value;                                                       \
+    const uint8_t *restrict mask = j->mask;                                              \
     memcpy(&value, &j->value, sizeof value);                                             \
-    for (int64_t i = begin; i < end; i++) to[i] = j->mask[i] ? value : to[i];            \
+    for (int64_t i = begin; i < end; i++) to[i] = mask[i] ? value : to[i];               \
   }
 
 static void fill_range(void *arg, int64_t begin, int64_t end) {

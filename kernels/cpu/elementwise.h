@@ -20,8 +20,10 @@ enum {
   NYX_KERNEL_COUNT
 };
 
-/* The types kernels compute in. */
+/* The types kernels compute in; and those that some rows also have kernels of their own
+ * for, which take operands of that type only. */
 enum { NYX_IN_FLOAT32, NYX_IN_FLOAT64, NYX_IN_INT32, NYX_IN_INT64, NYX_IN_COUNT };
+enum { NYX_OWN_INT8, NYX_OWN_UINT8, NYX_OWN_BOOL, NYX_OWN_COUNT };
 
 /* out[0..n-1] from contiguous inputs of the compute type: x y z, or g x y z r for a
  * gradient. Every pointer that the text does not use may be any valid address. Rows with
@@ -40,6 +42,8 @@ typedef void (*nyx_scatter_fn)(int64_t n, const void *src, void *dst, int64_t st
 
 typedef struct nyx_elementwise_kernels {
   const nyx_elementwise_parts *rows[NYX_IN_COUNT]; /* [compute][row][part] */
+  /* [type][row], forward; NULL: none, or none that differs from int8's. */
+  const nyx_elementwise_fn *own[NYX_OWN_COUNT];
   nyx_gather_fn gather[NYX_DTYPE_COUNT][NYX_IN_COUNT];
   nyx_scatter_fn scatter[NYX_IN_COUNT][NYX_DTYPE_COUNT];
 } nyx_elementwise_kernels;

@@ -1,6 +1,7 @@
-/* Compiles every row of elementwise.def for one type: elementwise_float32.c and its three
+/* Compiles every row of elementwise.def for one type: elementwise_float32.c and its
  * siblings define NYX_T_* and include this. A row becomes one function per text, all in
- * the table NYX_PATH(rows_<type>). Read next: kernels/dialect/vector.h. */
+ * the table NYX_PATH(rows_<type>); in 8 bits only its value. Read next:
+ * kernels/dialect/vector.h. */
 #include "../dialect/vector.h"
 #include "elementwise.h"
 
@@ -64,18 +65,37 @@
 #define NYX_GRADIENT_SLOT(name, k, text) NULL
 #endif
 
-/* Rows whose `types` do not include T have no functions. */
+/* Rows whose `types` do not include T have no functions. Of uint8 only those that int8's
+ * do not serve. */
 #if NYX_T_FLOAT
 #define NYX_WHEN_FLOATS(...) __VA_ARGS__
-#define NYX_WHEN_INTS(...)
-#define NYX_WHEN_BITS(...)
+#define NYX_WHEN_INT(...)
 #else
 #define NYX_WHEN_FLOATS(...)
-#define NYX_WHEN_INTS(...) __VA_ARGS__
-#define NYX_WHEN_BITS(...) __VA_ARGS__
+#define NYX_WHEN_INT(...) __VA_ARGS__
 #endif
+#if NYX_T_BITS > 8
 #define NYX_WHEN_NUMBERS(...) __VA_ARGS__
-#define NYX_WHEN_SIGNED(...) __VA_ARGS__
+#define NYX_WHEN_INTS NYX_WHEN_INT
+#else
+#define NYX_WHEN_NUMBERS(...)
+#define NYX_WHEN_INTS(...)
+#endif
+#if defined(NYX_T_UINT8)
+#define NYX_WHEN_NUMBERS8(...)
+#define NYX_WHEN_BITS8(...)
+#else
+#define NYX_WHEN_NUMBERS8(...) __VA_ARGS__
+#define NYX_WHEN_BITS8 NYX_WHEN_INT
+#endif
+#if defined(NYX_T_UINT8) || defined(NYX_T_BOOL)
+#define NYX_WHEN_SIGNED8(...)
+#define NYX_WHEN_INTS8(...)
+#else
+#define NYX_WHEN_SIGNED8(...) __VA_ARGS__
+#define NYX_WHEN_INTS8 NYX_WHEN_INT
+#endif
+#define NYX_WHEN_ORDERED8(...) __VA_ARGS__
 
 #define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi,     \
                   doc)                                                                   \
@@ -93,20 +113,26 @@
 #undef NYX_BINARY
 #undef NYX_TERNARY
 
+/* An entry of the table. */
+#if NYX_T_BITS > 8
+#define NYX_ENTRY(name, ...) [NYX_KERNEL_##name] = {forward_##name, __VA_ARGS__},
+typedef nyx_elementwise_parts entry;
+#else
+#define NYX_ENTRY(name, ...) [NYX_KERNEL_##name] = forward_##name,
+typedef nyx_elementwise_fn entry;
+#endif
 #define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, lo, hi,     \
                   doc)                                                                   \
-  [NYX_KERNEL_##                                                                         \
-      name] = {NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx))},
+  NYX_WHEN_##types(NYX_ENTRY(name, NYX_GRADIENT_SLOT(name, 0, #gx)))
 #define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, lo,    \
                    hi, doc)                                                              \
-  [NYX_KERNEL_##                                                                         \
-      name] = {NYX_WHEN_##types(forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx),         \
-                                NYX_GRADIENT_SLOT(name, 1, #gy))},
+  NYX_WHEN_##types(                                                                      \
+      NYX_ENTRY(name, NYX_GRADIENT_SLOT(name, 0, #gx), NYX_GRADIENT_SLOT(name, 1, #gy)))
 #define NYX_TERNARY(name, group, types, promotion, result, attrs, forward, gx, gy, gz,   \
                     lo, hi, doc)                                                         \
-  [NYX_KERNEL_##name] = {NYX_WHEN_##types(                                               \
-      forward_##name, NYX_GRADIENT_SLOT(name, 0, #gx), NYX_GRADIENT_SLOT(name, 1, #gy),  \
-      NYX_GRADIENT_SLOT(name, 2, #gz))},
-const nyx_elementwise_parts NYX_ROWS[NYX_KERNEL_COUNT] = {
+  NYX_WHEN_##types(NYX_ENTRY(name, NYX_GRADIENT_SLOT(name, 0, #gx),                      \
+                             NYX_GRADIENT_SLOT(name, 1, #gy),                            \
+                             NYX_GRADIENT_SLOT(name, 2, #gz)))
+const entry NYX_ROWS[NYX_KERNEL_COUNT] = {
 #include "../elementwise.def"
 };

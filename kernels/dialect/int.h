@@ -69,6 +69,7 @@ NYX_FN T nyx_bitwise_right_shift(T a, T b) {
   return a >> nyx_select(fits, b, K(NYX_T_BITS - 1));
 }
 
+#if NYX_T_BITS > 8
 /* Quotient towards zero and what remains, of one element. */
 static inline S nyx__quotient1(S a, S b) {
   return b == 0 ? 0 : b == -1 ? (S)(0 - (SU)a) : a / b;
@@ -107,3 +108,4 @@ NYX_LANEWISE2(floor_divide, nyx__floor_divide1(a, b))
 NYX_LANEWISE2(remainder, nyx__remainder1(a, b))
 NYX_LANEWISE2(fmod, nyx__left1(a, b))
 NYX_LANEWISE2(pow, nyx__pow1(a, b))
+#endif

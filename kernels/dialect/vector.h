@@ -1,8 +1,9 @@
 /* The dialect on the CPU: T is a vector as wide as the path's registers. Define one of
- * NYX_T_FLOAT32, NYX_T_FLOAT64, NYX_T_INT32, NYX_T_INT64 and include this once; float
- * types get their functions from math.h. Texts are branch free: masks come from
- * comparisons and go into nyx_select. Flags it needs: README.md. Read next: float.h,
- * math.h, int.h. */
+ * NYX_T_FLOAT32, NYX_T_FLOAT64, NYX_T_INT32, NYX_T_INT64, NYX_T_INT8, NYX_T_UINT8,
+ * NYX_T_BOOL and include this once; float types get their functions from math.h, the last
+ * three have no division and nothing that crosses lanes. Texts are branch free: masks
+ * come from comparisons and go into nyx_select. Flags it needs: README.md. Read next:
+ * float.h, math.h, int.h. */
 #ifndef NYX_DIALECT_VECTOR_H
 #define NYX_DIALECT_VECTOR_H
 
@@ -34,8 +35,12 @@ typedef double S;
 typedef int32_t S;
 #elif defined(NYX_T_INT64)
 typedef int64_t S;
+#elif defined(NYX_T_INT8)
+typedef int8_t S;
+#elif defined(NYX_T_UINT8) || defined(NYX_T_BOOL)
+typedef uint8_t S;
 #else
-#error "define NYX_T_FLOAT32, NYX_T_FLOAT64, NYX_T_INT32 or NYX_T_INT64"
+#error "define NYX_T_FLOAT32 or one of its kin"
 #endif
 #if defined(NYX_T_FLOAT32) || defined(NYX_T_FLOAT64)
 #define NYX_T_FLOAT 1
@@ -47,6 +52,10 @@ typedef int64_t S;
 typedef int32_t SI;
 typedef uint32_t SU;
 typedef float SF;
+#elif defined(NYX_T_INT8) || defined(NYX_T_UINT8) || defined(NYX_T_BOOL)
+#define NYX_T_BITS 8
+typedef int8_t SI;
+typedef uint8_t SU;
 #else
 #define NYX_T_BITS 64
 typedef int64_t SI;
@@ -61,16 +70,32 @@ typedef SU U __attribute__((vector_size(NYX_BYTES)));
 typedef I M; /* a mask: all bits of a lane set, or none */
 typedef S T_at __attribute__((vector_size(NYX_BYTES), aligned(1), may_alias));
 
-/* Memory. Partial loads and stores touch the first n elements, 0 < n < NYX_LANES. */
+/* Memory. Partial loads and stores touch the first n elements, 0 < n < NYX_LANES. Any
+ * byte but 0 is true; 1 is what texts see and what is stored. */
 
+NYX_FN T nyx__truth(T v) {
+#if defined(NYX_T_BOOL)
+  return (T)((v != (T){0}) & 1);
+#else
+  return v;
+#endif
+}
 NYX_FN T nyx__load(const S *p) {
-  return *(const T_at *)p;
+  return nyx__truth(*(const T_at *)p);
 }
 NYX_FN void nyx__store(S *p, T v) {
-  *(T_at *)p = v;
+  *(T_at *)p = nyx__truth(v);
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__) && NYX_T_BITS == 8
+#define NYX_PART(n) (((__mmask64)1 << (n)) - 1)
+NYX_FN T nyx__load_part(const S *p, int64_t n) {
+  return nyx__truth((T)_mm512_maskz_loadu_epi8(NYX_PART(n), p));
+}
+NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
+  _mm512_mask_storeu_epi8(p, NYX_PART(n), (__m512i)nyx__truth(v));
+}
+#elif defined(__AVX512F__) && NYX_T_BITS > 8
 #if NYX_T_BITS == 32
 #define NYX_PART(n) ((__mmask16)((1u << (n)) - 1))
 NYX_FN T nyx__load_part(const S *p, int64_t n) {
@@ -88,7 +113,7 @@ NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
   _mm512_mask_storeu_epi64(p, NYX_PART(n), (__m512i)v);
 }
 #endif
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && NYX_T_BITS > 8
 #if NYX_T_BITS == 32
 #define NYX_PART(n) (__m256i)(((I){0} + (SI)(n)) > (I){0, 1, 2, 3, 4, 5, 6, 7})
 NYX_FN T nyx__load_part(const S *p, int64_t n) {
@@ -110,9 +135,10 @@ NYX_FN void nyx__store_part(S *p, int64_t n, T v) {
 static __attribute__((noinline, pure, unused)) T nyx__load_part(const S *p, int64_t n) {
   T v = {0};
   memcpy(&v, p, (size_t)n * sizeof(S));
-  return v;
+  return nyx__truth(v);
 }
 static __attribute__((noinline, unused)) void nyx__store_part(S *p, int64_t n, T v) {
+  v = nyx__truth(v);
   memcpy(p, &v, (size_t)n * sizeof(S));
 }
 #endif
@@ -128,12 +154,18 @@ static __attribute__((noinline, unused)) void nyx__store_part(S *p, int64_t n, T
 #else
 #define NYX_EACH(s) s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s
 #endif
+#if NYX_T_BITS > 8
 NYX_FN T nyx__splat(S s) {
   return (T){NYX_EACH(s)};
 }
 NYX_FN I nyx__splat_int(SI s) {
   return (I){NYX_EACH(s)};
 }
+#else
+NYX_FN T nyx__splat(S s) {
+  return (T){0} + s;
+}
+#endif
 #define K(c) nyx__splat((S)(c))
 #define KI(c) nyx__splat_int((SI)(c))
 
@@ -150,6 +182,8 @@ NYX_FN I nyx__splat_int(SI s) {
 NYX_FN T nyx__attr(double a) {
 #if NYX_T_FLOAT
   return nyx__splat((S)a);
+#elif defined(NYX_T_UINT8) || defined(NYX_T_BOOL)
+  return nyx__splat(a >= UINT8_MAX ? UINT8_MAX : a > 0 ? (S)a : 0);
 #else
   const double limit = (double)((SU)1 << (NYX_T_BITS - 1));
   const SI most = (SI)(((SU)1 << (NYX_T_BITS - 1)) - 1);
@@ -181,6 +215,7 @@ NYX_FN bool nyx__any(M m) {
 #endif
 }
 
+#if NYX_T_BITS > 8
 /* The first lane that is set, of a mask that has one. */
 NYX_FN int nyx__first_lane(M m) {
 #if defined(__AVX512DQ__)
@@ -199,6 +234,7 @@ NYX_FN int nyx__first_lane(M m) {
   return lane;
 #endif
 }
+#endif
 
 /* Comparison, logic on masks, selection. A comparison with a NaN is false, ne true. */
 
@@ -236,6 +272,7 @@ NYX_FN T nyx_select(M m, T a, T b) {
   return nyx__select_bits(m, a, b);
 }
 
+#if NYX_T_BITS > 8
 /* Lanes. NYX_SWAPPED(v, d): lanes d (1, 2, 4 or 8) apart exchanged. */
 
 #if NYX_LANES == 2
@@ -262,10 +299,13 @@ NYX_FN T nyx_select(M m, T a, T b) {
 NYX_FN T nyx__first_lanes(T a, int64_t n, T b) {
   return nyx_select((M)((I){NYX_LANE_NUMBERS} < KI(n)), a, b);
 }
+#endif
 
 /* One byte, 0 or 1, per lane. */
 NYX_FN void nyx__store_mask(uint8_t *p, M m) {
-#if defined(__AVX512F__) && NYX_LANES == 16
+#if NYX_T_BITS == 8
+  *(T_at *)p = (T)(m & 1);
+#elif defined(__AVX512F__) && NYX_LANES == 16
   __mmask16 k = _mm512_movepi32_mask((__m512i)m);
   _mm_storeu_si128((__m128i *)p, _mm_maskz_set1_epi8(k, 1));
 #elif defined(__AVX2__) && NYX_BYTES == 32 && NYX_LANES == 8

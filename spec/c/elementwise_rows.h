@@ -25,19 +25,19 @@
   }
 #if defined(NYX_T_FLOAT)
 #define WHEN_FLOATS(...) __VA_ARGS__
-#define WHEN_NUMBERS(...) __VA_ARGS__
-#define WHEN_SIGNED(...) __VA_ARGS__
 #define WHEN_INTS(...)
-#define WHEN_BITS(...)
 #define GRADIENT(text) text
 #else
 #define WHEN_FLOATS(...)
-#define WHEN_NUMBERS(...) __VA_ARGS__
-#define WHEN_SIGNED(...) __VA_ARGS__
 #define WHEN_INTS(...) __VA_ARGS__
-#define WHEN_BITS(...) __VA_ARGS__
 #define GRADIENT(text) K(0)
 #endif
+#define WHEN_NUMBERS(...) __VA_ARGS__
+#define WHEN_NUMBERS8 WHEN_NUMBERS
+#define WHEN_ORDERED8 WHEN_NUMBERS
+#define WHEN_SIGNED8 WHEN_NUMBERS
+#define WHEN_INTS8 WHEN_INTS
+#define WHEN_BITS8 WHEN_INTS
 #define NYX_UNARY(name, group, types, promotion, result, attrs, forward, gx, ...)        \
   WHEN_##types(ORACLE(name, forward, GRADIENT(gx), K(0), K(0)))
 #define NYX_BINARY(name, group, types, promotion, result, attrs, forward, gx, gy, ...)   \

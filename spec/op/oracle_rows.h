@@ -13,8 +13,11 @@
 #define ROW_INTS(...) __VA_ARGS__
 #endif
 #define ROW_NUMBERS(...) __VA_ARGS__
-#define ROW_SIGNED(...) __VA_ARGS__
-#define ROW_BITS ROW_INTS
+#define ROW_NUMBERS8 ROW_NUMBERS
+#define ROW_ORDERED8 ROW_NUMBERS
+#define ROW_SIGNED8 ROW_NUMBERS
+#define ROW_INTS8 ROW_INTS
+#define ROW_BITS8 ROW_INTS
 
 /* An attribute as the type holds it: infinities are its extremes. */
 static T limited(double v) {

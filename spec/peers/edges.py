@@ -1,6 +1,6 @@
 """Elementwise rows at the edges: nan, infinities, zeros of both signs, the largest and
-smallest numbers, and the points where rows bend; values and first gradients. Read next:
-ops.py, kernels/elementwise.def."""
+smallest numbers, and the points where rows bend; values and first gradients. In narrow
+integers and bool all pairs of values. Read next: ops.py, kernels/elementwise.def."""
 import itertools
 import math
 
@@ -67,7 +67,50 @@ def describe(at, inputs, got, want):
     return f"at ({', '.join(f'{x[at].item():.6g}' for x in inputs)}): {got[at].item()!r}, torch {want[at].item()!r}"
 
 
+# Rows that torch does not define for all of them: a quotient by 0, a power or a shift beyond
+# the width.
+NOT_NARROW = {"floor_divide", "remainder", "fmod", "pow", "bitwise_left_shift", "bitwise_right_shift"}
+DIFFERENT_NARROW = {("square", "bool")}  # a bool like its product; torch gives int64
+
+
+def narrow(tap, worker, every):
+    """All pairs of values of a narrow dtype, exactly, in order and turned."""
+    for op in every:
+        if op.kind != "elementwise" or op.reason() or op.peer is None or op.name in NOT_NARROW:
+            continue
+        failures, cases = [], 0
+        for dtype in (torch.int8, torch.uint8, torch.bool):
+            name = NAMES[dtype]
+            if name not in op.dtypes or (op.name, name) in DIFFERENT_NARROW:
+                continue
+            values = torch.arange(2 if dtype == torch.bool else 256).to(dtype)
+            x, y = torch.meshgrid(values, values, indexing="ij")
+            inputs = [x.contiguous(), y.contiguous(), (x ^ y.t()).contiguous()]
+            if len(op.inputs) == 3:
+                inputs = [(x > y), x.contiguous(), y.contiguous()] if op.name == "where" else inputs
+            inputs = inputs[:len(op.inputs)]
+            for turned in (False, True):
+                sent = ",".join(f"T[{i + 1}]" + ":t()" * (turned and i == 0) for i in range(len(inputs)))
+                try:
+                    want = op.peer(*(v.t() if turned and i == 0 else v for i, v in enumerate(inputs)))
+                except RuntimeError:  # torch does not have it for this dtype
+                    continue
+                if want.is_floating_point():
+                    continue
+                try:
+                    got = worker.run(f"return nyx.{op.name}({sent})", inputs)[0]
+                    cases += want.numel()
+                    if got.dtype != want.dtype:
+                        raise ops.Mismatch(f"is {NAMES[got.dtype]}, expected {NAMES[want.dtype]}")
+                    ops.check_exact(got, want, "value")
+                except (NyxError, ops.Mismatch) as e:
+                    failures.append(f"{name}: {e}")
+        if cases:
+            tap.result(f"narrow pairs of {op.name}: {cases} points", failures)
+
+
 def compare(tap, worker, every):
+    narrow(tap, worker, every)
     for op in every:
         if op.kind != "elementwise" or op.reason() or op.peer is None:
             continue

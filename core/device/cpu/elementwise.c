@@ -3,6 +3,7 @@
  * Read next: kernels/cpu/elementwise.h. */
 #include "../../../kernels/cpu/elementwise.h"
 
+#include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -29,7 +30,8 @@ typedef struct operand {
   bool ready;   /* elements are of the type the kernel takes or gives */
   bool linear;  /* and lie in order: element i is at data + i * item */
   bool repeats; /* blocks that start at the same address hold the same elements */
-  nyx_gather_fn gather;
+  nyx_gather_fn
+      gather; /* NULL: elements are ready and only have to be brought together */
   int64_t stride[NYX_MAX_DIMS];
 } operand;
 
@@ -43,12 +45,14 @@ typedef enum cut {
 typedef struct plan {
   nyx_elementwise_fn fn;
   const double *attr;
+  nyx_dtype compute;
   int64_t item;        /* bytes of the compute type */
   int64_t result_item; /* bytes of what fn writes: the compute type or bool */
   int n_in;            /* inputs the text uses; slot[i] is the place of in[i] for fn */
   int slot[MAX_IN];
   operand in[MAX_IN], out;
-  bool copies;  /* fn only copies: a gathered tile is the result */
+  _Alignas(8) char number[MAX_IN][8]; /* in[i], where a number is made another type */
+  bool copies;  /* fn only copies: what was brought together or converted is the result */
   bool streams; /* the result is too large for the caches */
   const nyx_move_kernels *move;
   nyx_gather_fn widen; /* turns fn's bools into the compute type before `scatter` */
@@ -154,7 +158,7 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
 static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
-  if (o->ready && (rows > 1 || p->copies)) {
+  if (o->ready && (rows > 1 || !o->gather)) {
     move(p, p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
@@ -242,6 +246,15 @@ static void fetch_block(const operand *o, int64_t i, int64_t n) {
   for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
 }
 
+/* Elements that only change their type do so on the way: no kernel is called. */
+static void convert_block(const plan *p, buffers *b, int64_t i, const int64_t *at,
+                          int64_t n) {
+  if (p->out.linear)
+    through_rows(p, &p->in[0], at, n, p->out.data + i * p->out.item);
+  else
+    through_rows(p, &p->out, at, n, (char *)block_of(p, 0, b, i, at, n));
+}
+
 static void run_rows(const plan *p, int64_t begin, int64_t end) {
   buffers b;
   const void *in[MAX_IN];
@@ -251,6 +264,10 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     position(p, i, at);
     n = end - i < p->block ? end - i : p->block;
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
+    if (p->copies && !p->streams && !p->in[0].repeats) {
+      convert_block(p, &b, i, at, n);
+      continue;
+    }
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
     for (int k = 0; p->streams && k < p->n_in; k++)
@@ -525,7 +542,7 @@ static void plan_general(plan *p, const nyx_elementwise *job) {
 }
 
 /* Copies within a dtype keep the bits, and need no kernel: whatever the type, elements of
- * a size are moved alike. */
+ * a size are moved alike. So are those of a number, which is converted once. */
 #define COPY(size)                                                                       \
   static void copy_##size(int64_t n, const void *const *in, void *out,                   \
                           const double *attr) {                                          \
@@ -537,9 +554,67 @@ COPY(2)
 COPY(4)
 COPY(8)
 
-static bool is_copy(const nyx_elementwise *job) {
-  return job->row->id == NYX_KERNEL_clone && job->part == 0 &&
-         job->in[0]->dtype == job->out->dtype;
+static bool keeps_bits(const plan *p, const nyx_elementwise *job) {
+  return p->copies && (job->in[0]->dtype == job->out->dtype || job->in[0]->numel == 1);
+}
+
+/* Narrow types */
+
+/* Whether v is in the range of a narrow type. */
+static bool in_range(nyx_dtype dtype, double v) {
+  double least = dtype == NYX_INT8 ? -128 : 0;
+  double most = dtype == NYX_INT8 ? 127 : dtype == NYX_UINT8 ? 255 : 1;
+  return !(v < least || v > most);
+}
+
+/* Whether the element of t, of another integer type, is one of `dtype`. */
+static bool number_fits(const nyx_tensor *t, nyx_dtype dtype) {
+  return t->numel == 1 && !nyx_dtype_is_float(t->dtype) &&
+         in_range(dtype, nyx__load_double(t->dtype, nyx__data(t)));
+}
+
+/* Whether in[i] is what a kernel over `dtype` takes, or a number that can be made it. The
+ * condition of `where` is only compared with 0. */
+static bool operand_fits(const nyx_elementwise *job, int i, nyx_dtype dtype) {
+  const nyx_tensor *t = job->in[i];
+  if (!t || t->dtype == dtype) return true;
+  if (i == 0 && job->row->id == NYX_KERNEL_where && t->dtype == NYX_BOOL) return true;
+  return number_fits(t, dtype);
+}
+
+/* The narrow dtype of a tensor that decides: one with more elements than a number has. */
+static nyx_dtype narrow_dtype(const nyx_elementwise *job) {
+  if (!job->row->result_bool) return job->out->dtype;
+  for (int i = 0; i < job->row->arity; i++)
+    if (job->in[i] && job->in[i]->numel != 1) return job->in[i]->dtype;
+  return job->in[0] ? job->in[0]->dtype : NYX_INT32;
+}
+
+/* Finds the kernel that computes in the narrow dtype all operands have, where its result
+ * is what int32 gives: nothing is beyond the type's range. */
+static bool plan_narrow(plan *p, const nyx_elementwise *job) {
+  if (job->compute != NYX_INT32 || job->part != 0) return false;
+  nyx_dtype dtype = narrow_dtype(job);
+  int own = dtype == NYX_INT8    ? NYX_OWN_INT8
+            : dtype == NYX_UINT8 ? NYX_OWN_UINT8
+            : dtype == NYX_BOOL  ? NYX_OWN_BOOL
+                                 : NYX_OWN_COUNT;
+  if (own == NYX_OWN_COUNT) return false;
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  p->fn = kernels->own[own][job->row->id];
+  if (!p->fn && own == NYX_OWN_UINT8) p->fn = kernels->own[NYX_OWN_INT8][job->row->id];
+  if (!p->fn || job->out->dtype != (job->row->result_bool ? NYX_BOOL : dtype))
+    return false;
+  for (int i = 0; i < job->row->arity; i++)
+    if (!operand_fits(job, i, dtype)) return false;
+  if (job->row->id == NYX_KERNEL_clamp && /* cut, these do not limit anything either */
+      ((job->attr[0] != -INFINITY && !in_range(dtype, job->attr[0])) ||
+       (job->attr[1] != INFINITY && !in_range(dtype, job->attr[1]))))
+    return false;
+  p->compute = dtype;
+  p->item = p->result_item = p->out.item = 1;
+  p->out.ready = true;
+  return true;
 }
 
 /* What is computed, and in which type. */
@@ -547,9 +622,10 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
   int compute = compute_index(job->compute);
   nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
-  p->copies = is_copy(job);
+  p->compute = job->compute;
+  p->copies = job->row->id == NYX_KERNEL_clone && job->part == 0;
   p->out.item = (int64_t)nyx_dtype_size(job->out->dtype);
-  if (p->copies) {
+  if (keeps_bits(p, job)) {
     p->item = p->result_item = p->out.item;
     p->out.ready = true;
     p->fn = p->item == 8   ? copy_8
@@ -558,12 +634,30 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
                            : copy_1;
     return;
   }
+  if (plan_narrow(p, job)) return;
   p->fn = kernels->rows[compute][job->row->id][job->part];
   p->result_item = (int64_t)nyx_dtype_size(result);
   p->item = (int64_t)nyx_dtype_size(job->compute);
   p->out.ready = job->out->dtype == result;
   p->widen = result == job->compute ? NULL : kernels->gather[result][compute];
   p->scatter = kernels->scatter[compute][job->out->dtype];
+}
+
+/* An operand that the kernel takes as it is, once a number has been made its type. */
+static void plan_ready(plan *p, const nyx_elementwise *job, operand *o,
+                       const nyx_tensor *t) {
+  const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
+  const int compute = compute_index(job->compute);
+  nyx_dtype dtype = p->copies ? job->out->dtype : p->compute;
+  o->ready = true;
+  o->gather = NULL;
+  if (t->dtype == dtype || t->numel != 1) return;
+  int64_t wide;
+  char *number = p->number[o - p->in];
+  kernels->gather[t->dtype][compute](1, o->data, 1, &wide);
+  kernels->scatter[compute][dtype](1, &wide, number, 1);
+  o->data = number;
+  o->item = p->item;
 }
 
 static void plan_operands(plan *p, const nyx_elementwise *job) {
@@ -576,9 +670,13 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     operand *o = &p->in[p->n_in];
     o->data = nyx__data(t);
     o->item = (int64_t)nyx_dtype_size(t->dtype);
-    o->ready = p->copies || t->dtype == job->compute;
-    o->gather = kernels->gather[t->dtype][compute_index(job->compute)];
     p->slot[p->n_in++] = i;
+    if (keeps_bits(p, job) || p->compute != job->compute) {
+      plan_ready(p, job, o, t);
+      continue;
+    }
+    o->ready = t->dtype == job->compute;
+    o->gather = kernels->gather[t->dtype][compute_index(job->compute)];
   }
 }
 
@@ -625,7 +723,7 @@ static nyx_status measured_grain(plan *p, const nyx_elementwise *job, int *way) 
   int numbers = 0;
   for (int k = 0; k < p->n_in; k++) numbers += !p->in[k].linear;
   const nyx__tune_key key = {.choice = &grain_choice,
-                             .size = {job->compute, p->copies ? 0 : job->row->id + 1,
+                             .size = {p->compute, p->copies ? 0 : job->row->id + 1,
                                       job->part, nyx__tune_class(p->n), numbers},
                              .usable = (1u << grain_choice.n_ways) - 1};
   return nyx__tune(&key, (size_t)(p->n * p->out.item), try_grain, p, way);

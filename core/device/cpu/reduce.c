@@ -17,6 +17,7 @@
 #include "kernels/cpu/reduce.h"
 
 #define CHUNK 4096        /* elements reduced by one kernel call */
+#define FEW 128           /* narrow elements that are not halved further */
 #define COLUMN_ROWS 64    /* rows combined one after the other before merging pairwise */
 #define COLUMN_WIDTH 1024 /* columns in one task */
 #define WIDE 4096         /* the same of many long rows, read from end to end */
@@ -33,10 +34,11 @@ typedef struct plan {
   const nyx_reduce_kernel *kernel;
   const struct nyx_cpu_kernels *path;
   nyx_gather_fn gather;
-  bool convert;         /* the elements are not of the compute type */
-  size_t item_in, item; /* bytes of an element of the input, of the compute type */
-  int in;               /* NYX_IN_* */
-  bool least;           /* positions: of the least value */
+  nyx_elementwise_fn extreme; /* the lesser or greater of narrow elements, or NULL */
+  bool convert;               /* the elements are not of the compute type */
+  size_t item_in, item;       /* bytes of an element of the input, of the compute type */
+  int in;                     /* NYX_IN_* */
+  bool least;                 /* positions: of the least value */
   const char *x;
   side kept, reduced;
   int64_t chunks;      /* per kept element */
@@ -96,9 +98,23 @@ static int64_t chunks_per_run(const plan *p) {
   return run > CHUNK ? (run + CHUNK - 1) / CHUNK : 1;
 }
 
+/* The least and the greatest of narrow elements are found in their own type: halves are
+ * compared until few enough are left to convert. Returns how many those in `to` are. */
+static int64_t halve(const plan *p, const char *x, int64_t n, char *to) {
+  const double none[2] = {0, 0};
+  while (n > FEW) {
+    int64_t half = (n + 1) / 2;
+    const void *in[5] = {x, x + n - half, x, x, x};
+    p->extreme(half, in, to, none);
+    x = to;
+    n = half;
+  }
+  return n;
+}
+
 static void row_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
-  _Alignas(64) char buffer[CHUNK * 8];
+  _Alignas(64) char buffer[CHUNK * 8], halves[CHUNK / 2];
   int64_t run = inner_size(&p->reduced), stride = inner_stride(&p->reduced);
   int64_t per_run = chunks_per_run(p);
   for (int64_t task = begin; task < end; task++) {
@@ -107,7 +123,13 @@ static void row_tasks(void *arg, int64_t begin, int64_t end) {
     int64_t n = run - in_run < CHUNK ? run - in_run : CHUNK;
     if (p->reduced.count == 0) n = 0;
     if (first > 0) at += place(&p->reduced, first);
-    const void *x = elements(p, at, n, stride, buffer);
+    const void *x = buffer;
+    if (p->extreme && stride == 1 && n > FEW) {
+      n = halve(p, p->x + at, n, halves);
+      p->gather(n, halves, 1, buffer);
+    } else {
+      x = elements(p, at, n, stride, buffer);
+    }
     p->kernel->row(n, x, acc_at(p, task), p->job->attr[0]);
     if (p->index)
       p->index[task] = first + p->path->reduce->find[p->in](n, x, acc_at(p, task));
@@ -399,6 +421,18 @@ static nyx_status measured_way(nyx_context *ctx, const plan *p, int *way) {
   return nyx__tune(&key, bytes, try_way, &t, way);
 }
 
+/* The kernel that gives the extreme of two narrow elements. */
+static nyx_elementwise_fn extreme_of(const plan *p, int id) {
+  const bool least = id == NYX__REDUCE_amin || id == NYX__REDUCE_min;
+  if (p->positions || !(least || id == NYX__REDUCE_amax || id == NYX__REDUCE_max))
+    return NULL;
+  const nyx_elementwise_fn *const *own = p->path->elementwise->own;
+  const int row = least ? NYX_KERNEL_minimum : NYX_KERNEL_maximum;
+  return p->job->in->dtype == NYX_INT8    ? own[NYX_OWN_INT8][row]
+         : p->job->in->dtype == NYX_UINT8 ? own[NYX_OWN_UINT8][row]
+                                          : NULL;
+}
+
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reduction *job) {
   (void)dev;
   const nyx_tensor *x = job->in;
@@ -423,6 +457,7 @@ nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reductio
   p.gather = p.path->elementwise->gather[x->dtype][p.in];
   if (job->out) p.out = nyx__data(job->out);
   if (job->index) p.positions = nyx__data(job->index);
+  p.extreme = extreme_of(&p, id);
   int way = fold_of(&p) > 1 || choose_columns(&p);
   if (x->numel >= TUNED_FROM && nyx__tuned()) NYX_TRY(measured_way(ctx, &p, &way));
   return reduce_by(ctx, &p, way);

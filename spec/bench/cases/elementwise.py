@@ -2,7 +2,7 @@
 import torch
 from torch.nn.functional import gelu, silu
 
-from .common import case, values
+from .common import case, integers, values
 
 SIZES = {"1m": 2**20, "16m": 2**24}
 
@@ -40,6 +40,45 @@ for size, n in SIZES.items():
     unary("relu", torch.relu, lambda x, out: torch.clamp_min(x, 0, out=out), size, n)
     unary("gelu", gelu, lambda x, out: torch.ops.aten.gelu.out(x, out=out), size, n)
     unary("silu", silu, lambda x, out: torch.ops.aten.silu.out(x, out=out), size, n)
+
+
+def narrow(seed):
+    return integers(seed, -60, 60, 2**20).to(torch.int8)
+
+
+def narrow_binary(op):
+    @case(f"{op.__name__}_int8_1m")
+    def fresh():
+        x, y = narrow(1), narrow(2)
+        return lambda: op(x, y)
+
+
+for op in (torch.add, torch.maximum, torch.lt):
+    narrow_binary(op)
+
+
+@case("lt_1m")
+def lt():
+    x, y = values(1, 2**20), values(2, 2**20)
+    return lambda: x < y
+
+
+@case("logical_and_1m")
+def logical_and():
+    x, y = values(1, 2**20) > 0, values(2, 2**20) > 0
+    return lambda: torch.logical_and(x, y)
+
+
+@case("masked_fill_int8_1m")
+def masked_fill():
+    x, mask = narrow(1), values(2, 2**20) > 0
+    return lambda: x.masked_fill(mask, 7)
+
+
+@case("cast_int8_1m")
+def cast():
+    x = values(1, 2**20) * 60
+    return lambda: x.to(torch.int8)
 
 
 @case("add_transposed_4096")

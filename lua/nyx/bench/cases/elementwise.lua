@@ -40,6 +40,38 @@ for _, op in ipairs { "relu", "exp", "tanh", "sigmoid", "gelu", "silu" } do
   end
 end
 
+-- Bytes, and floats that become them: 1M elements.
+local function narrow(seed, dtype)
+  return bench.integers(seed, -60, 60, { 2 ^ 20 }):to(dtype)
+end
+
+for _, op in ipairs { "add", "maximum", "lt" } do
+  case(op .. "_int8_1m", { limit = { "triad", 3 * 2 ^ 20 }, tol = 0 }, function()
+    local x, y = narrow(1, "int8"), narrow(2, "int8")
+    return function() return x[op](x, y) end
+  end)
+end
+
+case("lt_1m", { limit = { "triad", 9 * 2 ^ 20 }, tol = 0 }, function()
+  local x, y = values(1, { 2 ^ 20 }), values(2, { 2 ^ 20 })
+  return function() return x:lt(y) end
+end)
+
+case("logical_and_1m", { limit = { "triad", 3 * 2 ^ 20 }, tol = 0 }, function()
+  local x, y = values(1, { 2 ^ 20 }):gt(0), values(2, { 2 ^ 20 }):gt(0)
+  return function() return x:logical_and(y) end
+end)
+
+case("masked_fill_int8_1m", { limit = { "triad", 3 * 2 ^ 20 }, tol = 0 }, function()
+  local x, mask = narrow(1, "int8"), values(2, { 2 ^ 20 }):gt(0)
+  return function() return x:masked_fill(mask, 7) end
+end)
+
+case("cast_int8_1m", { limit = { "copy", 5 * 2 ^ 20 }, tol = 0 }, function()
+  local x = values(1, { 2 ^ 20 }) * 60
+  return function() return x:to "int8" end
+end)
+
 case("add_transposed_4096", { limit = { "copy", 12 * sixteen }, tol = 1e-6 }, function()
   local x = values(1, { 4096, 4096 })
   return function() return x + x:t() end
