@@ -23,12 +23,12 @@ TEXT
 #   zlib         compressed data sets               cJSON     nyx.save and nyx.load
 #   libzip       .npz files of NumPy
 #   LuaJIT       its module, and the specs under it
-#   busted, luarocks, PoCL (OpenCL on the CPU), Graphviz      for the tests
+#   busted, luarocks, PoCL (OpenCL on the CPU), Graphviz, valgrind      for the tests
 #   clang                                           for the tests, as the other compiler
 #   luacheck, clang-format                          for .ci/run
 apt_needed="build-essential cmake ninja-build pkg-config liblua5.4-dev lua5.4"
 apt_wanted="libedit-dev libopenblas0-pthread libluajit-5.1-dev luajit zlib1g-dev libcjson-dev libzip-dev"
-apt_tests="lua-busted luarocks lua-check clang clang-format pocl-opencl-icd ocl-icd-libopencl1 graphviz"
+apt_tests="lua-busted luarocks lua-check clang clang-format pocl-opencl-icd ocl-icd-libopencl1 graphviz valgrind"
 
 # For other systems: the command to type, by package manager.
 other_systems() {

@@ -407,7 +407,7 @@ static nyx_status add_to(nyx_context *ctx, nyx_tensor *sum, nyx_tensor *g) {
 static bool is_own(const nyx_tensor *leaf, const nyx_tensor *g) {
   if (atomic_load(&g->refs) != 1 || atomic_load(&g->storage->refs) != 1) return false;
   if (nyx__lies_last(leaf->ndim, leaf->shape, leaf->stride))
-    return nyx__lies_last(g->ndim, g->shape, g->stride);
+    return nyx_tensor_is_channels_last(g);
   return nyx__is_contiguous(g);
 }
 

@@ -85,7 +85,7 @@ static nyx_status fused(nyx_context *ctx, const nyx_row *row, int part,
                         const double attr[2], nyx_tensor **out) {
   nyx_device *dev = value[0]->storage->device;
   nyx_spec spec = *result;
-  spec.laid_out = nyx__is_dense(spec.ndim, spec.shape, spec.stride);
+  spec.laid_out = nyx__close_gaps(spec.ndim, spec.shape, spec.stride, spec.stride);
   NYX_TRY(nyx__tensor_of(ctx, dev, &spec, out));
   nyx_elementwise job = {.row = row,
                          .part = part,

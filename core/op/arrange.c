@@ -49,6 +49,7 @@ static nyx_status flip_infer(nyx_call *c) {
   uint32_t dims;
   NYX_TRY(read_dims(c->ctx, &c->attr[0], c->in[0]->ndim, &dims));
   nyx__spec(&c->spec[0], c->dtype, c->in[0]->ndim, c->in[0]->shape);
+  nyx__spec_keep(&c->spec[0], c->in[0]);
   return NYX_OK;
 }
 
@@ -68,7 +69,11 @@ static nyx_status flip_cpu(nyx_call *c) {
 }
 
 static nyx_status flip_gradient(nyx_backward *b) {
-  return nyx__apply1(b->ctx, NYX__OP_flip, b->grad_out[0], b->attr, &b->grad_in[0]);
+  nyx_tensor *g;
+  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_flip, g, b->attr, &b->grad_in[0]);
+  nyx_tensor_release(g);
+  return status;
 }
 
 static const nyx_attr flip_attrs[] = {
@@ -105,6 +110,7 @@ static nyx_status roll_infer(nyx_call *c) {
     return nyx__error(c->ctx, ATTR_COUNT, "shifts", shifts->n,
                       "one for each of dims, or a single one without dims");
   nyx__spec(&c->spec[0], c->dtype, c->in[0]->ndim, c->in[0]->shape);
+  if (dims->given) nyx__spec_images(&c->spec[0], c->in[0]);
   return NYX_OK;
 }
 
@@ -166,8 +172,12 @@ static nyx_status roll_gradient(nyx_backward *b) {
     back[i] = size ? -(b->attr[0].list[i] % size) : 0;
   }
   nyx_value attrs[] = {NYX_LIST(back, n), b->attr[1]};
-  nyx_status status =
-      nyx__apply1(b->ctx, NYX__OP_roll, b->grad_out[0], attrs, &b->grad_in[0]);
+  nyx_tensor *g;
+  nyx_status status = nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g);
+  if (status == NYX_OK) {
+    status = nyx__apply1(b->ctx, NYX__OP_roll, g, attrs, &b->grad_in[0]);
+    nyx_tensor_release(g);
+  }
   nyx_memory_free(back);
   return status;
 }

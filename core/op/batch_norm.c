@@ -248,7 +248,7 @@ static nyx_status infer_training(nyx_call *c) {
     return nyx__error(c->ctx, NORM_ONE, NYX__SHAPE(x));
   }
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
-  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
+  nyx__spec_images(&c->spec[0], x);
   nyx__spec(&c->spec[1], compute_dtype(c->dtype), 1, &x->shape[1]);
   nyx__spec(&c->spec[2], compute_dtype(c->dtype), 1, &x->shape[1]);
   return NYX_OK;
@@ -456,7 +456,7 @@ static nyx_status infer_backward(nyx_call *c) {
     NYX_TRY(nyx__shape_check(c->ctx, parameters[i - 2], c->in[i], 1, &x->shape[1]));
   }
   nyx__spec(&c->spec[0], x->dtype, x->ndim, x->shape);
-  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
+  nyx__spec_images(&c->spec[0], x);
   nyx__spec(&c->spec[1], compute_dtype(c->dtype), 1, &x->shape[1]);
   nyx__spec(&c->spec[2], compute_dtype(c->dtype), 1, &x->shape[1]);
   return NYX_OK;

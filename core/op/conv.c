@@ -118,6 +118,7 @@ typedef struct conv_fn {
   nyx_status (*last)(nyx_context *ctx, const nyx__conv *v, nyx_tensor *const in[3],
                      void *out);
   int weight; /* which input it is; -1: none */
+  int x, y;   /* the same */
 } conv_fn;
 
 /* The dtype of channels-last data: half types stay where products gain by it. */
@@ -166,6 +167,8 @@ static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_job *job) {
   nyx_tensor *in[3] = {NULL}, *out = NULL;
   nyx_status status = NYX_OK;
   v->dtype = last_dtype(c, v);
+  v->x_pixel = v->in_channels;
+  v->y_pixel = v->out_channels;
   if (c->out[0]->numel == 0) return NYX_OK;
   for (int i = 0; status == NYX_OK && i < c->n_in && i < 3; i++) {
     nyx_tensor *t = c->in[i];
@@ -175,7 +178,11 @@ static nyx_status compute_last(nyx_call *c, nyx__conv *v, const conv_job *job) {
     else if (i == fn->weight && t->dtype == v->dtype)
       in[i] = nyx_tensor_retain(t);
     else
-      status = nyx__last_as(ctx, t, v->dtype, &in[i]);
+      status = nyx__last_as(ctx, t, v->dtype,
+                            i == fn->x   ? &v->x_pixel
+                            : i == fn->y ? &v->y_pixel
+                                         : NULL,
+                            &in[i]);
   }
   nyx_dtype result = fn->weight < 0 ? compute_dtype(c->dtype) : v->dtype;
   if (status == NYX_OK) status = last_result(c, result, &out);
@@ -261,7 +268,7 @@ static nyx_status forward_last(nyx_context *ctx, const nyx__conv *v,
 }
 
 nyx_status nyx__conv_cpu(nyx_call *c, const nyx__finish *finish) {
-  static const conv_fn fn = {forward, forward_last, 1};
+  static const conv_fn fn = {forward, forward_last, 1, 0, -1};
   nyx__conv v = {0};
   NYX_TRY(read_conv2d(c, &v));
   const nyx_tensor *weight = c->in[1]; /* forms of a copy would be lost with it */
@@ -477,7 +484,7 @@ static nyx_status input_last(nyx_context *ctx, const nyx__conv *v,
 }
 
 static nyx_status cpu_input(nyx_call *c) {
-  static const conv_fn fn = {input, input_last, 1};
+  static const conv_fn fn = {input, input_last, 1, -1, 0};
   nyx__conv v = {0};
   NYX_TRY(read_input(c, &v));
   return compute(c, &v, &(conv_job){&fn, NULL});
@@ -567,7 +574,7 @@ static nyx_status weight_last(nyx_context *ctx, const nyx__conv *v,
 }
 
 static nyx_status cpu_weight(nyx_call *c) {
-  static const conv_fn fn = {weight, weight_last, -1};
+  static const conv_fn fn = {weight, weight_last, -1, 1, 0};
   nyx__conv v = {0};
   NYX_TRY(read_weight_gradient(c, &v));
   return compute(c, &v, &(conv_job){&fn, NULL});

@@ -13,7 +13,8 @@ typedef struct nyx__conv {
   int64_t in_channels;  /* c */
   int64_t out_channels; /* o */
   int64_t groups;
-  nyx__window window[2]; /* height, width */
+  nyx__window window[2];    /* height, width */
+  int64_t x_pixel, y_pixel; /* channels-last: elements from place to place */
   nyx_storage *keep; /* of the weight, if packed forms of it are to be kept; else NULL */
   const nyx_epilogue *after; /* for y, by whoever has written it; NULL: nothing */
 } nyx__conv;

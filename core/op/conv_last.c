@@ -422,12 +422,12 @@ static nyx__last_sum sum_of(nyx_context *ctx, const nyx__conv *v,
                          .out = out / v->groups,
                          .window = {*wy, *wx},
                          .weight = weight->data,
-                         .x_pixel = in,
-                         .x_row = in * wx->in,
-                         .x_image = in * wx->in * wy->in,
-                         .y_pixel = out,
-                         .y_row = out * wx->out,
-                         .y_image = out * wx->out * wy->out,
+                         .x_pixel = v->x_pixel,
+                         .x_row = v->x_pixel * wx->in,
+                         .x_image = v->x_pixel * wx->in * wy->in,
+                         .y_pixel = v->y_pixel,
+                         .y_row = v->y_pixel * wx->out,
+                         .y_image = v->y_pixel * wx->out * wy->out,
                          .w_group = out / v->groups * weight->stride[0],
                          .w_out = weight->stride[0],
                          .w_in = weight->stride[1],
@@ -593,7 +593,7 @@ static void plan_weight(weight_run *w, const nyx__conv *v) {
   if (segments < 1) segments = 1;
   w->each = parts(w->blocks, segments);
   w->segments = parts(w->blocks, w->each);
-  bool few = w->in < tile && v->groups == 1 && v->window[1].dilation == 1;
+  bool few = w->in < tile && v->x_pixel == w->in && v->window[1].dilation == 1;
   w->merged = few ? v->window[1].kernel : 1;
   w->a_at = w->chunk * w->depth * w->item;
   w->from_at = parts(w->a_at + w->block_rows * w->depth * w->item, 64) * 64;
@@ -609,7 +609,7 @@ static void plan_weight(weight_run *w, const nyx__conv *v) {
 static void find_taps(const weight_run *w, int64_t group, int64_t ky, int64_t kx,
                       int64_t c, int64_t q0, int64_t q1, const void **from, char *slots) {
   const nyx__window *wy = &w->v->window[0], *wx = &w->v->window[1];
-  int64_t pixel = w->v->in_channels * w->item;
+  int64_t pixel = w->v->x_pixel * w->item;
   for (int64_t q = q0; q < q1;) {
     int64_t row = q / wx->out, x = q - row * wx->out, n = row / wy->out;
     int64_t y = row % wy->out * wy->stride - wy->pad + ky * wy->dilation;
@@ -654,7 +654,7 @@ static void pack_patches(const weight_run *w, int64_t group, int64_t t0, int64_t
 static void weight_block(const weight_run *w, int64_t group, int64_t t0, int64_t t1,
                          int64_t block, char *to, bool add, char *scratch) {
   int64_t q0 = block * w->depth, q1 = least(q0 + w->depth, w->positions);
-  int64_t all = w->v->out_channels, first = group * w->out;
+  int64_t all = w->v->y_pixel, first = group * w->out;
   char *a = scratch + w->a_at;
   pack_patches(w, group, t0, t1, q0, q1, scratch);
   for (int64_t row = 0; row < w->out; row += w->block_rows) {

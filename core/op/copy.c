@@ -208,25 +208,36 @@ nyx_status nyx__layout_of(nyx_context *ctx, nyx_tensor *t, const nyx_spec *like,
                           nyx_tensor **out) {
   bool last = nyx__lies_last(like->ndim, like->shape, like->stride);
   const nyx_value format = last ? NYX_S("channels_last") : NYX_S("contiguous");
-  if (!last && !nyx__lies_last(t->ndim, t->shape, t->stride)) {
+  if (last == nyx__lies_last(t->ndim, t->shape, t->stride)) {
     *out = nyx_tensor_retain(t);
     return NYX_OK;
   }
   return in_format(ctx, t, &format, out);
 }
 
-nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+/* Whether t has places `pixel` elements apart, each with its channels side by side. */
+static bool in_places(const nyx_tensor *t, int64_t pixel) {
+  const int64_t *shape = t->shape;
+  const int64_t step[] = {shape[2] * shape[3] * pixel, 1, shape[3] * pixel, pixel};
+  for (int d = 0; d < 4; d++)
+    if (shape[d] != 1 && t->stride[d] != step[d]) return false;
+  return pixel >= shape[1];
+}
+
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int64_t *pixel,
                         nyx_tensor **out) {
-  nyx_spec spec;
-  nyx__spec(&spec, dtype, 4, t->shape);
-  nyx__spec_last(&spec);
-  bool same = t->dtype == dtype;
-  for (int d = 0; same && d < 4; d++)
-    same = t->shape[d] == 1 || t->stride[d] == spec.stride[d];
-  if (same) {
+  const int wide = t->shape[3] > 1 ? 3 : t->shape[2] > 1 ? 2 : 0;
+  int64_t gap = t->shape[1]; /* from place to place, where there are several */
+  if (pixel && t->shape[wide] > 1) gap = t->stride[wide];
+  if (t->dtype == dtype && in_places(t, gap)) {
+    if (pixel) *pixel = gap;
     *out = nyx_tensor_retain(t);
     return NYX_OK;
   }
+  nyx_spec spec;
+  nyx__spec(&spec, dtype, 4, t->shape);
+  nyx__spec_last(&spec);
+  if (pixel) *pixel = t->shape[1];
   NYX_TRY(nyx__tensor_of(ctx, t->storage->device, &spec, out));
   nyx_status status = nyx__copy_into(ctx, t, *out);
   if (status != NYX_OK) {

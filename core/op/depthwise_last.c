@@ -145,16 +145,16 @@ typedef struct weight_run {
 static void add_row(const weight_run *w, int64_t n, int64_t y, int64_t c0, int64_t count,
                     char *sum) {
   const nyx__window *wy = &w->v->window[0], *wx = &w->v->window[1];
-  int64_t channels = w->v->in_channels, lo, hi;
-  const char *g = w->y + ((n * wy->out + y) * wx->out * channels + c0) * w->item;
+  int64_t x_pixel = w->v->x_pixel, y_pixel = w->v->y_pixel, lo, hi;
+  const char *g = w->y + ((n * wy->out + y) * wx->out * y_pixel + c0) * w->item;
   for (int64_t t = 0; t < w->taps; t++, sum += count * w->item) {
     int64_t at_y = y * wy->stride - wy->pad + t / wx->kernel * wy->dilation;
     if (at_y < 0 || at_y >= wy->in) continue;
     nyx__window_inside(wx, t % wx->kernel, &lo, &hi);
     int64_t at_x = lo * wx->stride - wx->pad + t % wx->kernel * wx->dilation;
     const char *x =
-        w->x + (((n * wy->in + at_y) * wx->in + at_x) * channels + c0) * w->item;
-    w->last->products(x, wx->stride * channels, g + lo * channels * w->item, channels,
+        w->x + (((n * wy->in + at_y) * wx->in + at_x) * x_pixel + c0) * w->item;
+    w->last->products(x, wx->stride * x_pixel, g + lo * y_pixel * w->item, y_pixel,
                       hi - lo, count, sum);
   }
 }

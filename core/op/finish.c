@@ -15,7 +15,7 @@ static nyx_status laid(nyx_context *ctx, nyx_tensor *t, const nyx_tensor *like,
                        nyx_tensor **out, const void **data) {
   if (!t) return NYX_OK;
   if (lies_last(like))
-    NYX_TRY(nyx__last_as(ctx, t, like->dtype, out));
+    NYX_TRY(nyx__last_as(ctx, t, like->dtype, NULL, out));
   else
     NYX_TRY(nyx__contiguous_as(ctx, t, like->dtype, out));
   *data = nyx__data(*out);

@@ -206,7 +206,7 @@ static nyx_status infer_backward(nyx_call *c) {
   NYX_TRY(nyx__shape_check(c->ctx, "grad", g, x->ndim, x->shape));
   if (weight) NYX_TRY(nyx__shape_check(c->ctx, "weight", weight, 1, &x->shape[1]));
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
-  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
+  nyx__spec_images(&c->spec[0], x);
   nyx__spec(&c->spec[1], c->dtype, 1, &x->shape[1]);
   nyx__spec(&c->spec[2], c->dtype, 1, &x->shape[1]);
   if (!c->attr[PARAMETERS].i) c->n_out = 1;
@@ -275,7 +275,7 @@ static nyx_status infer_group_norm(nyx_call *c) {
   if (weight) NYX_TRY(nyx__shape_check(c->ctx, "weight", weight, 1, &x->shape[1]));
   if (bias) NYX_TRY(nyx__shape_check(c->ctx, "bias", bias, 1, &x->shape[1]));
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
-  if (nyx__lies_last(x->ndim, x->shape, x->stride)) nyx__spec_last(&c->spec[0]);
+  nyx__spec_images(&c->spec[0], x);
   return NYX_OK;
 }
 

@@ -29,7 +29,7 @@ nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) {
   for (int i = 0; status == NYX_OK && i < n_in; i++) {
     nyx_tensor *t = c->in[i];
     if (t && data->last && t->ndim == 4)
-      status = nyx__last_as(c->ctx, t, data->dtype, &data->in[i]);
+      status = nyx__last_as(c->ctx, t, data->dtype, NULL, &data->in[i]);
     else if (t)
       status = nyx__contiguous_as(c->ctx, t, data->dtype, &data->in[i]);
   }
@@ -38,7 +38,7 @@ nyx_status nyx__norm_open(nyx_call *c, int n_in, nyx__norm_data *data) {
     if (out->dtype == data->dtype) {
       data->out[i] = nyx_tensor_retain(out);
     } else if (i == 0 && data->last) {
-      status = nyx__last_as(c->ctx, out, data->dtype, &data->out[i]);
+      status = nyx__last_as(c->ctx, out, data->dtype, NULL, &data->out[i]);
     } else {
       status =
           nyx_tensor_empty(c->ctx, data->dtype, out->ndim, out->shape, &data->out[i]);

@@ -110,10 +110,12 @@ static inline nyx_dtype nyx__compute_dtype(nyx_dtype dtype) {
 
 /* For infer functions: spec[i] = dtype and shape. Overflow is checked by nyx_apply. */
 void nyx__spec(nyx_spec *spec, nyx_dtype dtype, int ndim, const int64_t *shape);
-/* Lays spec out as t is, where t has its shape and no gaps; true: this decides. */
+/* Lays spec out in t's order of dimensions, without gaps, where t has its shape and no
+ * repeats; true: this decides. */
 bool nyx__spec_keep(nyx_spec *spec, const nyx_tensor *t);
-/* Lays out spec, of four dimensions, channels-last. */
+/* Lays out spec, of four dimensions, channels-last; and only where t is. */
 void nyx__spec_last(nyx_spec *spec);
+void nyx__spec_images(nyx_spec *spec, const nyx_tensor *t);
 /* spec of an existing tensor (dtype, shape, strides, offset). */
 void nyx__spec_of(const nyx_tensor *t, nyx_spec *spec);
 
@@ -145,8 +147,8 @@ nyx_status nyx__to_dtype(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
 nyx_status nyx__memory_format(nyx_context *ctx, const nyx_value *format, const char *name,
                               int ndim, const int64_t *shape, bool *last) NYX_MUST_CHECK;
 /* t channels-last where `like` is, not where it is not: t itself, retained, where that is
- * so, or a copy; recorded when gradients are on. For gradients, which shall lie as what
- * they are the gradients of. */
+ * so, perhaps with gaps, or a copy; recorded when gradients are on. For gradients, which
+ * shall lie as what they are the gradients of. */
 nyx_status nyx__layout_of(nyx_context *ctx, nyx_tensor *t, const nyx_spec *like,
                           nyx_tensor **out) NYX_MUST_CHECK;
 /* A tensor of zeros like `spec`, on the device of `like`. */

@@ -100,6 +100,7 @@ static nyx_status pad_infer(nyx_call *c) {
   if (p.mode == CONSTANT)
     NYX_TRY(nyx__value_store(c->ctx, "value", c->attr[2].f, c->dtype, &value));
   nyx__spec(&c->spec[0], c->dtype, p.ndim, p.shape);
+  nyx__spec_images(&c->spec[0], x);
   return NYX_OK;
 }
 
@@ -121,18 +122,21 @@ static nyx_status pad_cpu(nyx_call *c) {
 
 /* The gradient of a constant padding crops what was added and pads what was cropped. */
 static nyx_status pad_gradient(nyx_backward *b) {
-  nyx_tensor *g = b->grad_out[0];
+  nyx_tensor *g;
   pad_mode mode;
   NYX_TRY(find_mode(b->ctx, b->attr[1].s, &mode));
-  if (mode == CONSTANT) {
-    int64_t back[2 * NYX_MAX_DIMS];
-    for (int i = 0; i < b->attr[0].n; i++) back[i] = -b->attr[0].list[i];
-    nyx_value attrs[] = {NYX_LIST(back, b->attr[0].n), b->attr[1], NYX_F(0)};
-    return nyx__apply1(b->ctx, NYX__OP_pad, g, attrs, &b->grad_in[0]);
-  }
+  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
   const nyx_spec *x = &b->in_spec[0];
-  nyx_value attrs[] = {NYX_LIST(x->shape, x->ndim), b->attr[0], b->attr[1]};
-  return nyx__apply1(b->ctx, NYX__OP_pad_backward, g, attrs, &b->grad_in[0]);
+  int64_t back[2 * NYX_MAX_DIMS];
+  for (int i = 0; i < b->attr[0].n; i++) back[i] = -b->attr[0].list[i];
+  nyx_value crop[] = {NYX_LIST(back, b->attr[0].n), b->attr[1], NYX_F(0)};
+  nyx_value add[] = {NYX_LIST(x->shape, x->ndim), b->attr[0], b->attr[1]};
+  nyx_status status =
+      mode == CONSTANT
+          ? nyx__apply1(b->ctx, NYX__OP_pad, g, crop, &b->grad_in[0])
+          : nyx__apply1(b->ctx, NYX__OP_pad_backward, g, add, &b->grad_in[0]);
+  nyx_tensor_release(g);
+  return status;
 }
 
 static const nyx_attr pad_attrs[] = {
@@ -193,6 +197,7 @@ static nyx_status pad_backward_infer(nyx_call *c) {
   NYX_TRY(pad_backward_padding(c->ctx, c->attr, &p));
   NYX_TRY(nyx__shape_check(c->ctx, "g", c->in[0], p.ndim, p.shape));
   nyx__spec(&c->spec[0], c->dtype, p.ndim, p.size);
+  nyx__spec_images(&c->spec[0], c->in[0]);
   return NYX_OK;
 }
 
@@ -201,12 +206,19 @@ static nyx_status pad_backward_cpu(nyx_call *c) {
   nyx_tensor *out = c->out[0], *sum, *g = NULL;
   nyx__remap map = {0};
   padding p;
+  int64_t pixel;
   NYX_TRY(pad_backward_padding(ctx, c->attr, &p));
+  bool last = nyx__lies_last(out->ndim, out->shape, out->stride);
   memset(nyx__data(out), 0, (size_t)out->numel * nyx_dtype_size(out->dtype));
-  NYX_TRY(nyx__update_begin(ctx, out, true, &sum));
+  if (last)
+    NYX_TRY(nyx__last_as(ctx, out, nyx__compute_dtype(out->dtype), NULL, &sum));
+  else
+    NYX_TRY(nyx__update_begin(ctx, out, true, &sum));
   nyx_status status = NYX_OK;
   if (c->in[0]->numel > 0 && out->numel > 0) {
-    status = nyx__contiguous_as(ctx, c->in[0], sum->dtype, &g);
+    bool gaps = p.dims && p.shape[1] > 1; /* see nyx__remap_add */
+    status = last ? nyx__last_as(ctx, c->in[0], sum->dtype, gaps ? &pixel : NULL, &g)
+                  : nyx__contiguous_as(ctx, c->in[0], sum->dtype, &g);
     if (status == NYX_OK) status = open_map(ctx, &p, &map);
     if (status == NYX_OK) status = nyx__remap_add(ctx, &map, g, sum);
     nyx__remap_close(&map);
@@ -217,7 +229,11 @@ static nyx_status pad_backward_cpu(nyx_call *c) {
 
 static nyx_status pad_backward_gradient(nyx_backward *b) {
   nyx_value attrs[] = {b->attr[1], b->attr[2], NYX_F(0)};
-  return nyx__apply1(b->ctx, NYX__OP_pad, b->grad_out[0], attrs, &b->grad_in[0]);
+  nyx_tensor *g;
+  NYX_TRY(nyx__layout_of(b->ctx, b->grad_out[0], &b->out_spec[0], &g));
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_pad, g, attrs, &b->grad_in[0]);
+  nyx_tensor_release(g);
+  return status;
 }
 
 static const nyx_attr pad_backward_attrs[] = {

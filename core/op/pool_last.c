@@ -16,6 +16,7 @@ typedef struct pool_run {
   const nyx__window *w;
   const nyx_last_kernel *last;
   int64_t item, images, channels, blocks; /* blocks: of channels */
+  int64_t pixel; /* elements from one place of `from` to the next */
   const char *from;
   char *to;
   int64_t *index; /* of max_pool2d: positions in the plane, counted from base */
@@ -29,8 +30,8 @@ static nyx_status run(nyx_call *c, pool_run *r, nyx_range_fn fn, int64_t units,
                       int64_t work) {
   nyx_dtype dtype = c->dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
   nyx_tensor *in, *out;
-  NYX_TRY(nyx__last_as(c->ctx, c->in[0], dtype, &in));
-  nyx_status status = nyx__last_as(c->ctx, c->out[0], dtype, &out);
+  NYX_TRY(nyx__last_as(c->ctx, c->in[0], dtype, &r->pixel, &in));
+  nyx_status status = nyx__last_as(c->ctx, c->out[0], dtype, NULL, &out);
   if (status == NYX_OK) {
     r->last = &nyx__cpu_kernels()->last->type[dtype == NYX_FLOAT64];
     r->item = (int64_t)nyx_dtype_size(dtype);
@@ -75,7 +76,7 @@ static int64_t find_taps(const pool_run *r, int64_t n, int64_t oy, int64_t ox,
     for (int64_t j = x_lo; j < x_hi; j++) {
       int64_t place = row + left + j * wx->dilation;
       at[taps] = (int32_t)place;
-      x[taps++] = r->from + (n * wy->in * wx->in + place) * r->channels * r->item;
+      x[taps++] = r->from + (n * wy->in * wx->in + place) * r->pixel * r->item;
     }
   }
   return taps;
@@ -125,15 +126,16 @@ nyx_status nyx__max_pool_last(nyx_call *c, const nyx__window w[2]) {
              w[1].out * r.channels * w[0].kernel * w[1].kernel);
 }
 
-/* The box of output (oy, ox) at the place it begins at; false: empty. */
-static bool box_at(const pool_run *r, int64_t n, int64_t oy, int64_t ox, int64_t *first,
-                   nyx_last_box *box) {
+/* The box of output (oy, ox) at the place it begins at, of places `pixel` elements
+ * apart; false: empty. */
+static bool box_at(const pool_run *r, int64_t n, int64_t oy, int64_t ox, int64_t pixel,
+                   int64_t *first, nyx_last_box *box) {
   nyx__pool_box by = r->box[0][oy], bx = r->box[1][ox];
   *box = (nyx_last_box){.rows = by.hi - by.lo,
-                        .row_step = r->w[1].in * r->channels,
+                        .row_step = r->w[1].in * pixel,
                         .cols = bx.hi - bx.lo,
-                        .col_step = r->channels};
-  *first = ((n * r->w[0].in + by.lo) * r->w[1].in + bx.lo) * r->channels;
+                        .col_step = pixel};
+  *first = ((n * r->w[0].in + by.lo) * r->w[1].in + bx.lo) * pixel;
   return box->rows > 0 && box->cols > 0;
 }
 
@@ -145,7 +147,7 @@ static void average_rows(void *arg, int64_t begin, int64_t end) {
     for (int64_t ox = 0; ox < r->w[1].out; ox++, to += r->channels * r->item) {
       nyx_last_box box;
       double divisor = r->box[0][oy].scale * r->box[1][ox].scale;
-      if (!box_at(r, n, oy, ox, &first, &box)) box.rows = first = 0;
+      if (!box_at(r, n, oy, ox, r->pixel, &first, &box)) box.rows = first = 0;
       r->last->average(r->from + first * r->item, &box, r->channels, divisor, to);
     }
   }
@@ -164,8 +166,8 @@ static void spread_units(void *arg, int64_t begin, int64_t end) {
     for (int64_t q = 0; q < positions; q++) {
       nyx_last_box box;
       int64_t oy = q / r->w[1].out, ox = q % r->w[1].out;
-      if (!box_at(r, n, oy, ox, &first, &box)) continue;
-      r->last->spread(r->from + ((n * positions + q) * r->channels + c) * r->item, &box,
+      if (!box_at(r, n, oy, ox, r->channels, &first, &box)) continue;
+      r->last->spread(r->from + ((n * positions + q) * r->pixel + c) * r->item, &box,
                       count, r->box[0][oy].scale * r->box[1][ox].scale,
                       r->to + (first + c) * r->item);
     }

@@ -12,7 +12,9 @@
 enum {
   UNIT_BYTES = 1 << 16,  /* work per parallel range, about */
   STREAM_UNIT = 1 << 19, /* past the caches: a range ends with a wait for the memory */
-  STREAM_RUN = 512       /* in runs from here on, most of them whole lines */
+  STREAM_RUN = 512,      /* in runs from here on, most of them whole lines */
+  ADD_UNITS = 16,        /* sums in fewer are cut further */
+  CUT = 32               /* elements, of rows that are cut */
 };
 
 nyx_status nyx__remap_open(nyx_context *ctx, int ndim, const int64_t *shape,
@@ -173,14 +175,40 @@ static int64_t cut_runs(const int64_t *from, int64_t length, int64_t step, run *
   return n;
 }
 
-/* How many trailing dimensions keep their positions and lie row-major in `in`; their
- * elements in *count. */
-static int plain_tail(const nyx__remap *map, const nyx_tensor *in, int64_t *count) {
+/* How far out a dimension of t lies: sizes of 1 outside, whatever their strides. */
+static int64_t rank(const nyx_tensor *t, int d) {
+  return t->shape[d] == 1 ? INT64_MAX : t->stride[d];
+}
+
+/* The map with its dimensions in the order in which `out` lies in memory, and the strides
+ * of `in` in that order. */
+static nyx__remap in_order_of(const nyx__remap *map, const nyx_tensor *out,
+                              const nyx_tensor *in, int64_t *stride) {
+  nyx__remap turned = {.ndim = map->ndim, .scattered = map->scattered};
+  bool rows = nyx__is_contiguous(out);
+  int order[NYX_MAX_DIMS];
+  for (int d = 0; d < map->ndim; d++) {
+    int at = d;
+    for (; !rows && at > 0 && rank(out, order[at - 1]) < rank(out, d); at--)
+      order[at] = order[at - 1];
+    order[at] = d;
+  }
+  for (int i = 0; i < map->ndim; i++) {
+    turned.shape[i] = map->shape[order[i]];
+    turned.from[i] = map->from[order[i]];
+    stride[i] = in->stride[order[i]];
+  }
+  return turned;
+}
+
+/* How many trailing dimensions keep their positions and lie row-major in the source of
+ * these strides; their elements in *count. */
+static int plain_tail(const nyx__remap *map, const int64_t *stride, int64_t *count) {
   int tail = 0;
   *count = 1;
   for (int d = map->ndim - 1; d >= 0 && !map->from[d]; d--) {
-    if (in->shape[d] != 1 && in->stride[d] != *count) break;
-    *count *= in->shape[d];
+    if (map->shape[d] != 1 && stride[d] != *count) break;
+    *count *= map->shape[d];
     tail++;
   }
   return tail;
@@ -189,7 +217,7 @@ static int plain_tail(const nyx__remap *map, const nyx_tensor *in, int64_t *coun
 /* Element offsets for `dims` dimensions, and runs of the row dimension unless its
  * positions are followed one by one; in scratch, to be freed. */
 static nyx_status make_tables(nyx_context *ctx, const nyx__remap *map,
-                              const nyx_tensor *in, const void *fill, copy_job *j,
+                              const int64_t *stride, const void *fill, copy_job *j,
                               char **out) {
   int64_t block = (int64_t)(j->block / j->item), total = 0;
   bool direct = map->scattered && map->from[j->outer];
@@ -205,7 +233,7 @@ static nyx_status make_tables(nyx_context *ctx, const nyx__remap *map,
     j->from[d] = table;
     for (int64_t i = 0; i < j->shape[d]; i++) {
       int64_t from = map->from[d] ? map->from[d][i] : i;
-      table[i] = from == NYX__FILL ? from : from * in->stride[d];
+      table[i] = from == NYX__FILL ? from : from * stride[d];
     }
     table += j->shape[d];
   }
@@ -216,7 +244,7 @@ static nyx_status make_tables(nyx_context *ctx, const nyx__remap *map,
   }
   if (direct) {
     j->from[j->outer] = map->from[j->outer];
-    j->step = in->stride[j->outer];
+    j->step = stride[j->outer];
     j->scattered = true;
   } else {
     run *runs = (run *)(void *)table;
@@ -229,11 +257,12 @@ static nyx_status make_tables(nyx_context *ctx, const nyx__remap *map,
   return NYX_OK;
 }
 
-nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *in,
-                           nyx_tensor *out, const void *fill) {
+nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *asked,
+                           const nyx_tensor *in, nyx_tensor *out, const void *fill) {
   if (out->numel == 0) return NYX_OK;
-  int64_t block, rows = 1;
-  int kept = map->ndim - plain_tail(map, in, &block);
+  int64_t block, rows = 1, stride[NYX_MAX_DIMS];
+  const nyx__remap turned = in_order_of(asked, out, in, stride), *map = &turned;
+  int kept = map->ndim - plain_tail(map, stride, &block);
   copy_job j = {.item = nyx_dtype_size(in->dtype),
                 .in = nyx__data(in),
                 .out = nyx__data(out),
@@ -249,7 +278,7 @@ nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_te
   if ((size_t)out->numel * j.item >= NYX_STREAM_BYTES)
     j.stream = nyx__cpu_kernels()->move;
   char *scratch;
-  NYX_TRY(make_tables(ctx, map, in, fill, &j, &scratch));
+  NYX_TRY(make_tables(ctx, map, stride, fill, &j, &scratch));
   int64_t unit = j.stream ? STREAM_UNIT : UNIT_BYTES;
   int64_t grain = (unit + (int64_t)j.block - 1) / (int64_t)j.block;
   nyx_status status = nyx__parallel_for(ctx, rows * j.length, grain, copy_range, &j);
@@ -262,6 +291,8 @@ typedef struct add_job {
   int lead;        /* leading dimensions that stay: their elements are independent */
   int64_t rows;    /* of g, for each of those */
   int64_t in_part; /* elements of out for each of those */
+  int64_t cuts;    /* of a row whose positions stay: they are independent, too */
+  int64_t pitch;   /* elements from one row of g to the next */
   int64_t stride[NYX_MAX_DIMS]; /* of out */
   const void *g;
   void *out;
@@ -286,12 +317,14 @@ static void add_range(void *arg, int64_t begin, int64_t end) {
   int last = j->map->ndim - 1;
   int64_t length = last < j->lead ? 1 : j->map->shape[last];
   const int64_t *from = last < j->lead ? NULL : j->map->from[last];
-  for (int64_t part = begin; part < end; part++) {
+  for (int64_t unit = begin; unit < end; unit++) {
+    int64_t part = unit / j->cuts, cut = unit % j->cuts;
+    int64_t first = length * cut / j->cuts, stop = length * (cut + 1) / j->cuts;
     for (int64_t row = 0; row < j->rows; row++) {
-      int64_t to = add_offset(j, row), g = (part * j->rows + row) * length;
+      int64_t to = add_offset(j, row), g = (part * j->rows + row) * j->pitch;
       if (to == NYX__FILL) continue;
       to += part * j->in_part;
-      for (int64_t i = 0; i < length; i++) {
+      for (int64_t i = first; i < stop; i++) {
         int64_t at = from ? from[i] : i;
         if (at == NYX__FILL) continue;
         if (j->wide)
@@ -303,22 +336,36 @@ static void add_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *g,
+/* Elements of g from one row to the next, g's dimensions in the order of `map`. */
+static int64_t pitch_of(const nyx__remap *map, const nyx__remap *asked,
+                        const nyx_tensor *g) {
+  int64_t stride[NYX_MAX_DIMS];
+  in_order_of(asked, g, g, stride);
+  int d = map->ndim - 2;
+  return d >= 0 && map->shape[d] != 1 ? stride[d] : map->shape[map->ndim - 1];
+}
+
+nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *asked, const nyx_tensor *g,
                           nyx_tensor *out) {
   if (g->numel == 0) return NYX_OK;
+  int64_t stride[NYX_MAX_DIMS];
+  const nyx__remap turned = in_order_of(asked, g, out, stride), *map = &turned;
   add_job j = {.map = map,
                .rows = 1,
                .in_part = 1,
+               .cuts = 1,
                .g = nyx__data(g),
                .out = nyx__data(out),
                .wide = out->dtype == NYX_FLOAT64};
   int64_t parts = 1;
   while (j.lead < map->ndim && !map->from[j.lead]) parts *= map->shape[j.lead++];
   for (int d = j.lead; d < map->ndim - 1; d++) j.rows *= map->shape[d];
-  for (int d = map->ndim - 1; d >= j.lead; d--) {
-    j.stride[d] = j.in_part;
-    j.in_part *= out->shape[d];
-  }
-  int64_t grain = UNIT_BYTES / 8 / (g->numel / parts) + 1;
-  return nyx__parallel_for(ctx, parts, grain, add_range, &j);
+  for (int d = j.lead; d < map->ndim; d++) j.stride[d] = stride[d];
+  j.pitch = j.lead < map->ndim ? pitch_of(&turned, asked, g) : 1;
+  j.in_part = parts > 0 ? out->numel / parts : 0;
+  int last = map->ndim - 1;
+  if (last >= j.lead && !map->from[last] && parts < ADD_UNITS)
+    j.cuts = (map->shape[last] + CUT - 1) / CUT;
+  int64_t grain = UNIT_BYTES / 8 / (g->numel / (parts * j.cuts) + 1) + 1;
+  return nyx__parallel_for(ctx, parts * j.cuts, grain, add_range, &j);
 }

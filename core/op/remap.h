@@ -26,12 +26,15 @@ nyx_status nyx__remap_open(nyx_context *ctx, int ndim, const int64_t *shape,
                            uint32_t dims, nyx__remap *map) NYX_MUST_CHECK;
 void nyx__remap_close(nyx__remap *map);
 
-/* out = in through the map. `in` has any strides, out is contiguous, has the map's shape
- * and in's dtype. `fill` is one element of it; NULL when no table holds NYX__FILL. */
+/* out = in through the map. `in` has any strides, out in's dtype; it is contiguous, with
+ * as many elements as the map, or has the map's shape and no gaps. `fill` is one element
+ * of it; NULL when no table holds NYX__FILL. */
 nyx_status nyx__remap_copy(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *in,
                            nyx_tensor *out, const void *fill) NYX_MUST_CHECK;
 /* The adjoint: out[from(o)] += g[o]. g has the map's shape, out the input's; both are
- * contiguous float32 or float64. Sums in the order of g, whatever the threads. */
+ * float32 or float64 in the same order of dimensions without gaps, though rows of several
+ * elements of g may lie apart, evenly, where some table is. Sums in the order of g,
+ * whatever the threads. */
 nyx_status nyx__remap_add(nyx_context *ctx, const nyx__remap *map, const nyx_tensor *g,
                           nyx_tensor *out) NYX_MUST_CHECK;
 

@@ -102,10 +102,12 @@ bool nyx__spec_keep(nyx_spec *spec, const nyx_tensor *t) {
     return false;
   bool last = nyx__lies_last(t->ndim, t->shape, t->stride);
   if (!last && nyx__is_contiguous(t)) return true;
-  if (!last && !nyx__is_dense(t->ndim, t->shape, t->stride)) return false;
-  memcpy(spec->stride, t->stride, (size_t)t->ndim * sizeof *t->stride);
-  spec->laid_out = true;
-  return true;
+  spec->laid_out = nyx__close_gaps(t->ndim, t->shape, t->stride, spec->stride);
+  return spec->laid_out;
+}
+
+void nyx__spec_images(nyx_spec *spec, const nyx_tensor *t) {
+  if (nyx__lies_last(t->ndim, t->shape, t->stride)) nyx__spec_last(spec);
 }
 
 void nyx__spec_last(nyx_spec *spec) {

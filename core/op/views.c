@@ -34,13 +34,20 @@ static void insert_dim(nyx_spec *s, int dim, int64_t size, int64_t stride) {
 }
 
 /* The gradient of views that pick a region: zeros of the input's shape with g in the
- * region. Regions are found by asking the view itself about a contiguous tensor of that
- * shape. */
+ * region. Regions are found by asking the view itself about a tensor of that shape, which
+ * is contiguous or channels-last like the input: then zeros are made in memory's order of
+ * dimensions. */
 static nyx_status region_gradient(nyx_backward *b) {
+  static const int64_t turned[] = {0, 3, 1, 2};
+  const nyx_value order = NYX_LIST(turned, 4);
+  const int64_t *x = b->in_spec->shape;
+  bool last = nyx__lies_last(b->in_spec->ndim, x, b->in_spec->stride);
   nyx_tensor plain = {.dtype = b->in_spec->dtype, .ndim = b->in_spec->ndim, .numel = 1};
-  for (int d = 0; d < plain.ndim; d++)
-    plain.numel *= plain.shape[d] = b->in_spec->shape[d];
-  nyx__strides(plain.ndim, plain.shape, plain.stride);
+  for (int d = 0; d < plain.ndim; d++) plain.numel *= plain.shape[d] = x[d];
+  if (last)
+    nyx__last_strides(x, plain.stride);
+  else
+    nyx__strides(plain.ndim, plain.shape, plain.stride);
   nyx_tensor *in = &plain;
   nyx_call c = {.ctx = b->ctx,
                 .op = b->op,
@@ -50,9 +57,17 @@ static nyx_status region_gradient(nyx_backward *b) {
                 .dtype = plain.dtype,
                 .n_out = 1};
   NYX_TRY(b->op->infer(&c));
-  nyx_value attr[] = {NYX_LIST(plain.shape, plain.ndim), NYX_I(c.spec[0].offset),
+  nyx_value attr[] = {NYX_LIST(x, plain.ndim), NYX_I(c.spec[0].offset),
                       NYX_LIST(c.spec[0].stride, c.spec[0].ndim)};
-  return nyx__apply1(b->ctx, NYX__OP_embed, b->grad_out[0], attr, &b->grad_in[0]);
+  if (!last)
+    return nyx__apply1(b->ctx, NYX__OP_embed, b->grad_out[0], attr, &b->grad_in[0]);
+  const int64_t places[] = {x[0], x[2], x[3], x[1]};
+  nyx_tensor *zeros;
+  attr[0] = NYX_LIST(places, 4);
+  NYX_TRY(nyx__apply1(b->ctx, NYX__OP_embed, b->grad_out[0], attr, &zeros));
+  nyx_status status = nyx__apply1(b->ctx, NYX__OP_permute, zeros, &order, &b->grad_in[0]);
+  nyx_tensor_release(zeros);
+  return status;
 }
 
 /* The gradient of views that keep all elements in their order. */

@@ -90,13 +90,46 @@ void nyx__last_strides(const int64_t shape[4], int64_t stride[4]) {
   stride[3] = step[2];
 }
 
+/* As PyTorch decides it, also where sizes of 1 leave it open. */
 bool nyx__lies_last(int ndim, const int64_t *shape, const int64_t *stride) {
-  int64_t last[4], row[4];
+  static const int order[] = {1, 3, 2, 0};
+  int64_t least = 0; /* what the next stride has to be */
   if (ndim != 4) return false;
-  nyx__last_strides(shape, last);
-  if (memcmp(last, stride, sizeof last) != 0) return false;
-  nyx__strides(4, shape, row);
-  return memcmp(row, stride, sizeof row) != 0;
+  for (int i = 0; i < 4; i++) {
+    int d = order[i];
+    if (stride[d] < least || stride[d] == 0) return false;
+    if (d == 0 && least == stride[1]) return false; /* row by row just as well */
+    least = shape[d] > 1 ? stride[d] * shape[d] : stride[d];
+  }
+  return true;
+}
+
+bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,
+                     int64_t *dense) {
+  int order[NYX_MAX_DIMS];
+  int64_t step = 1, closed[NYX_MAX_DIMS];
+  if (nyx__is_dense(ndim, shape, stride)) {
+    memmove(dense, stride, (size_t)ndim * sizeof *stride);
+    return true;
+  }
+  if (nyx__overlaps(ndim, shape, stride)) return false;
+  for (int i = 0; i < ndim; i++) { /* from the last dimension, which lies innermost */
+    int at = i, d = ndim - 1 - i;
+    for (int k = i - 1; k >= 0; k--) {
+      int e = order[k];
+      if (stride[e] < stride[d]) break;
+      if (stride[e] == stride[d] && shape[e] <= shape[d]) continue;
+      memmove(order + k + 1, order + k, (size_t)(at - k) * sizeof *order);
+      at = k;
+    }
+    order[at] = d;
+  }
+  for (int i = 0; i < ndim; i++) {
+    closed[order[i]] = step;
+    step *= shape[order[i]] == 0 ? 1 : shape[order[i]];
+  }
+  memcpy(dense, closed, (size_t)ndim * sizeof *dense);
+  return true;
 }
 
 /* Sorted by stride, each dimension must step over all that lies below it. */

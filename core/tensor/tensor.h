@@ -81,8 +81,10 @@ nyx_status nyx__contiguous(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out);
 /* Contiguous and of `dtype`: t itself, retained, or a converted copy; not recorded. */
 nyx_status nyx__contiguous_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
                               nyx_tensor **out);
-/* The same for images (batch, channels, height, width), channels-last in memory. */
-nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
+/* The same for images (batch, channels, height, width), channels-last in memory. With
+ * `pixel` they may have gaps between the channels of one place and of the next, as slices
+ * of channels do: it becomes the elements from place to place. */
+nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int64_t *pixel,
                         nyx_tensor **out);
 /* Copies src, broadcast and converted, into dst (any strides, same device); not recorded.
  */
@@ -122,9 +124,14 @@ void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride);
 int64_t nyx__said(const nyx_context *ctx, int64_t position);
 /* Whether elements fill memory without gaps or repeats, in whatever order. */
 bool nyx__is_dense(int ndim, const int64_t *shape, const int64_t *stride);
+/* Strides without gaps and dimensions in the order of `stride`, which is left as it is
+ * where it has none; false where positions share an element. dense may be stride. */
+bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,
+                     int64_t *dense);
 /* Channels-last: images (batch, channels, height, width) whose memory has the order
- * batch, height, width, channels; their strides, and whether these are exactly that and
- * not row-major at the same time. */
+ * batch, height, width, channels; their strides, and whether those of a tensor have this
+ * order and not that of rows at the same time, perhaps with gaps: slices of such images.
+ */
 void nyx__last_strides(const int64_t shape[4], int64_t stride[4]);
 bool nyx__lies_last(int ndim, const int64_t *shape, const int64_t *stride);
 /* Whether two positions of such a tensor may be one element in memory. */

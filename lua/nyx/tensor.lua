@@ -276,12 +276,24 @@ end
 
 -- ---------------------------------------------------------------- like another tensor
 
+-- Whether the channels of a place lie side by side in memory, then the places of a row, then
+-- rows and images, perhaps with gaps: nyx__lies_last of core/tensor/shape.c.
+local function lies_last(x)
+  local shape, stride = x.shape, x:stride()
+  local least = 0
+  for i, d in ipairs { 2, 4, 3, 1 } do
+    if stride[d] < least or stride[d] == 0 or i == 4 and least == stride[2] then return false end
+    least = shape[d] > 1 and stride[d] * shape[d] or stride[d]
+  end
+  return true
+end
+
 -- A tensor like x, of its dtype, device and memory format unless said otherwise, from
 -- make(shape, options). What is in it does not depend on how it lies in memory.
 local function like(where, x, options, make)
   check.tensor(where, "x", x)
   options = check.options(where, options, "dtype device memory_format requires_grad")
-  local last = x.ndim == 4 and not x:is_contiguous() and x:is_contiguous("channels_last")
+  local last = x.ndim == 4 and not x:is_contiguous() and lies_last(x)
   local y = make(x.shape, { dtype = options.dtype or x.dtype,
     device = options.device or x.device })
   y = y:to { memory_format = options.memory_format or last and "channels_last" or "contiguous" }

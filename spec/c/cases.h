@@ -109,7 +109,8 @@ static const char *cases_read_inputs(nyx_context *ctx, const cases_options *opti
     if (p < end && *p == '<') {
       p = cases_read_kind(p + 1, &below, &dtype);
     }
-    s->in[at] = cases_filled(ctx, dtype, ndim, shape, below, 0.6, 1.4);
+    double unit = nyx_dtype_is_float(dtype) ? 1 : 10;
+    s->in[at] = cases_filled(ctx, dtype, ndim, shape, below, 0.6 * unit, 1.4 * unit);
     if (at >= s->n) s->n = at + 1;
   }
   return p < end ? p + 1 : end;

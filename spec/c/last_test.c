@@ -1,7 +1,8 @@
-/* Channels-last images against the same ops on row-major ones: convolutions with both
- * gradients, pooling, batch norm; that results do not depend on the number of threads;
- * and that nothing is copied to another layout on the way, by the memory in use. On every
- * path of the CPU. Read next: core/op/conv_last.c. */
+/* Channels-last images, and slices of their channels, against the same ops on row-major
+ * ones: convolutions with both gradients, pooling, batch norm, what moves elements; that
+ * results do not depend on the number of threads; and that nothing is copied to another
+ * layout on the way, by the memory in use. On every path of the CPU. Read next:
+ * core/op/conv_last.c. */
 #include <nyx/parallel.h>
 
 #include "layouts.h"
@@ -13,6 +14,18 @@ static nyx_tensor *in_last(nyx_tensor *t) {
   nyx_tensor *out = NULL;
   must(nyx__apply1(ctx, ID(relayout), t, &last_format, &out));
   return out;
+}
+
+/* The same as a slice of the channels of images whose others are not numbers. */
+static nyx_tensor *in_slice(nyx_tensor *t) {
+  const int64_t pads[] = {0, 0, 0, 0, 2, 1};
+  const nyx_value wider[] = {NYX_LIST(pads, 6), NYX_S("constant"), NYX_F(NAN)};
+  const nyx_value part[] = {NYX_I(1), NYX_I(2), NYX_I(nyx_tensor_shape(t)[1]), NYX_I(1)};
+  nyx_tensor *wide = apply(ID(pad), t, NULL, NULL, wider), *last = in_last(wide);
+  nyx_tensor *slice = apply(ID(narrow), last, NULL, NULL, part);
+  nyx_tensor_release(wide);
+  nyx_tensor_release(last);
+  return slice;
 }
 
 /* Whether both have the same elements, up to `bound` times the largest, or times 1, which
@@ -34,16 +47,15 @@ static double bound_of(nyx_dtype dtype) {
   return dtype == NYX_FLOAT64 ? 1e-13 : 3e-5;
 }
 
-/* Applies an op to the inputs as they are and in channels-last, where those of four
- * dimensions that `which` names are, and compares outputs. */
-static void compare(nyx_dtype dtype, const char *op, nyx_tensor *const *in, int n,
-                    unsigned which, const nyx_value *attrs) {
+/* Applies an op to the inputs as they are and as `turn` makes those of four dimensions
+ * that `which` names, and compares outputs. */
+static void compare_turned(nyx_dtype dtype, const char *op, nyx_tensor *const *in, int n,
+                           unsigned which, const nyx_value *attrs,
+                           nyx_tensor *(*turn)(nyx_tensor *t)) {
   nyx_tensor *other[5] = {NULL}, *plain[NYX_MAX_OUTPUTS] = {NULL};
   nyx_tensor *last[NYX_MAX_OUTPUTS] = {NULL};
-  for (int i = 0; i < n; i++) {
-    bool turn = which >> i & 1;
-    other[i] = turn ? in_last(in[i]) : nyx_tensor_retain(in[i]);
-  }
+  for (int i = 0; i < n; i++)
+    other[i] = which >> i & 1 ? turn(in[i]) : nyx_tensor_retain(in[i]);
   CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), in, n, attrs, plain));
   CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), other, n, attrs, last));
   for (int i = 0; i < NYX_MAX_OUTPUTS && plain[i] && last[i]; i++) {
@@ -54,6 +66,12 @@ static void compare(nyx_dtype dtype, const char *op, nyx_tensor *const *in, int 
     nyx_tensor_release(last[i]);
   }
   for (int i = 0; i < n; i++) nyx_tensor_release(other[i]);
+}
+
+static void compare(nyx_dtype dtype, const char *op, nyx_tensor *const *in, int n,
+                    unsigned which, const nyx_value *attrs) {
+  compare_turned(dtype, op, in, n, which, attrs, in_last);
+  compare_turned(dtype, op, in, n, which, attrs, in_slice);
 }
 
 typedef struct conv {
@@ -119,17 +137,20 @@ static void convolutions(void) {
  * Row-major images too, which may go the same way. */
 static void half_is(const char *op, nyx_tensor *const *in, int n,
                     const nyx_value *attrs) {
-  nyx_tensor *wide[3] = {NULL}, *last[3] = {NULL}, *exact[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_tensor *wide[3] = {NULL}, *last[2][3] = {{NULL}}, *exact[NYX_MAX_OUTPUTS] = {NULL};
   nyx_dtype dtype = nyx_tensor_dtype(in[0]);
   for (int i = 0; i < n; i++) {
     wide[i] = apply(ID(cast), in[i], NULL, NULL, ATTRS(NYX_I(NYX_FLOAT64)));
-    last[i] = nyx_tensor_ndim(in[i]) == 4 ? in_last(in[i]) : nyx_tensor_retain(in[i]);
+    bool images = nyx_tensor_ndim(in[i]) == 4;
+    last[0][i] = images ? in_last(in[i]) : nyx_tensor_retain(in[i]);
+    last[1][i] = images ? in_slice(in[i]) : nyx_tensor_retain(in[i]);
   }
   CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), wide, n, attrs, exact));
-  for (int turn = 0; turn < 2; turn++) {
+  for (int turn = 0; turn < 3; turn++) {
     nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
-    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), turn ? last : in, n, attrs, out));
-    CHECK(nyx_tensor_is_channels_last(out[0]) == (turn == 1));
+    nyx_tensor *const *from = turn ? last[turn - 1] : in;
+    CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find(op), from, n, attrs, out));
+    CHECK(nyx_tensor_is_channels_last(out[0]) == (turn > 0));
     near_to(out[0], nyx_tensor_retain(exact[0]),
             dtype == NYX_BFLOAT16 ? 1.01 / 256 : 1.01 / 2048);
     nyx_tensor_release(out[0]);
@@ -137,7 +158,8 @@ static void half_is(const char *op, nyx_tensor *const *in, int n,
   nyx_tensor_release(exact[0]);
   for (int i = 0; i < n; i++) {
     nyx_tensor_release(wide[i]);
-    nyx_tensor_release(last[i]);
+    nyx_tensor_release(last[0][i]);
+    nyx_tensor_release(last[1][i]);
   }
 }
 
@@ -201,6 +223,35 @@ static void pooling(void) {
   }
 }
 
+/* What moves elements gives the same ones. */
+static void moving(void) {
+  static const char *const modes[] = {"constant", "reflect", "replicate", "circular"};
+  const int64_t edges[] = {1, 2, 3, -1}, all[] = {-1, 2, 1, 0, 2, 0, 1, 0};
+  const int64_t dims[] = {1, 3}, steps[] = {2, -9};
+  static const int64_t channels[] = {5, 67, 1};
+  for (int i = 0; i < 24; i++) {
+    nyx_dtype dtype = i % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    int64_t c = channels[i / 8], n = i % 3;
+    nyx_tensor *x = random_tensor(dtype, SHAPE(n, c, 4, 5), false);
+    nyx_tensor *g = random_tensor(dtype, SHAPE(n, c, 6, 8), false);
+    const nyx_value mode = NYX_S(modes[i / 2 % 4]);
+    const nyx_value pad[] = {NYX_LIST(edges, 4), mode, NYX_F(0.5)};
+    const nyx_value more[] = {NYX_LIST(all, 8), NYX_S("constant"), NYX_NONE};
+    const int64_t shape[] = {n, c, 4, 5};
+    const nyx_value back[] = {NYX_LIST(shape, 4), NYX_LIST(edges, 4), mode};
+    compare(dtype, "pad", &x, 1, 1, pad);
+    compare(dtype, "pad", &x, 1, 1, more);
+    compare(dtype, "pad_backward", &g, 1, 1, back);
+    compare(dtype, "flip", &x, 1, 1, (nyx_value[]){NYX_LIST(dims, 2)});
+    compare(dtype, "roll", &x, 1, 1,
+            (nyx_value[]){NYX_LIST(steps, 2), NYX_LIST(dims, 2)});
+    compare(dtype, "sigmoid", &x, 1, 1, NULL);
+    compare(dtype, "cat", (nyx_tensor *[]){x, x}, 2, 3, (nyx_value[]){NYX_I(1)});
+    nyx_tensor_release(x);
+    nyx_tensor_release(g);
+  }
+}
+
 static void batch_norm(void) {
   static const int64_t channels[] = {1, 16, 70, 300};
   for (int i = 0; i < 8; i++) {
@@ -224,6 +275,11 @@ static void batch_norm(void) {
 /* Images of 8 MiB, and how much more memory is in use while one op runs. */
 
 enum { CHANNELS = 32, SIZE = 256 };
+
+static nyx_tensor *channels_of(nyx_tensor *t, int64_t first, int64_t count) {
+  const nyx_value part[] = {NYX_I(1), NYX_I(first), NYX_I(count), NYX_I(1)};
+  return apply(ID(narrow), t, NULL, NULL, part);
+}
 
 static nyx_tensor *images(int64_t channels, int64_t size) {
   const nyx_value attrs[] = {NYX_LIST(((int64_t[]){1, channels, size, size}), 4),
@@ -258,7 +314,9 @@ static void copy_nothing_convolutions(void) {
     int64_t o, kernel, stride, groups;
   } kinds[] = {{CHANNELS, 3, 1, 1}, {CHANNELS, 1, 1, 1}, {CHANNELS, 1, 2, 1},
                {CHANNELS, 3, 2, 1}, {CHANNELS, 3, 1, 4}, {CHANNELS, 3, 1, CHANNELS}};
-  nyx_tensor *x = images(CHANNELS, SIZE);
+  nyx_tensor *x = images(CHANNELS, SIZE), *many = images(CHANNELS + 8, SIZE);
+  nyx_tensor *slice = channels_of(many, 3, CHANNELS);
+  nyx_tensor_release(many);
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     const int64_t k = kinds[i].kernel, pad = k / 2, size = SIZE, one = 1;
     const nyx_value shape[] = {
@@ -276,11 +334,59 @@ static void copy_nothing_convolutions(void) {
     takes_little("conv2d", (nyx_tensor *[]){x, w}, 2, attrs + 1);
     takes_little("conv2d_input", (nyx_tensor *[]){y, last}, 2, attrs);
     takes_little("conv2d_weight", (nyx_tensor *[]){y, x}, 2, weight_attrs);
+    takes_little("conv2d", (nyx_tensor *[]){slice, w}, 2, attrs + 1);
+    takes_little("conv2d_weight", (nyx_tensor *[]){y, slice}, 2, weight_attrs);
+    if (kinds[i].stride == 1) {
+      takes_little("conv2d_input", (nyx_tensor *[]){slice, w}, 2, attrs);
+      takes_little("conv2d_weight", (nyx_tensor *[]){slice, x}, 2, weight_attrs);
+    }
     nyx_tensor_release(w);
     nyx_tensor_release(last);
     nyx_tensor_release(y);
   }
   nyx_tensor_release(x);
+  nyx_tensor_release(slice);
+}
+
+static void copy_nothing_moved(nyx_tensor *x) {
+  static const char *const modes[] = {"constant", "reflect", "replicate", "circular"};
+  const int64_t edges[] = {1, 1, 2, 0}, plane[] = {2, 3}, steps[] = {3, -5};
+  const int64_t shape[] = {1, CHANNELS, SIZE - 2, SIZE - 2};
+  const nyx_value both = NYX_LIST(plane, 2);
+  nyx_tensor *inner = NULL;
+  inner = apply(ID(pad), x, NULL, NULL,
+                ATTRS(NYX_LIST(((int64_t[]){-1, -1, -1, -1}), 4), NYX_NONE, NYX_NONE));
+  for (int i = 0; i < 4; i++) {
+    const nyx_value pad[] = {NYX_LIST(edges, 4), NYX_S(modes[i]), NYX_F(2)};
+    const nyx_value back[] = {NYX_LIST(shape, 4), NYX_LIST(edges, 4), NYX_S(modes[i])};
+    takes_little("pad", &inner, 1, pad);
+    if (i > 0) takes_little("pad_backward", &x, 1, back);
+  }
+  takes_little("flip", &x, 1, &both);
+  takes_little("roll", &x, 1, (nyx_value[]){NYX_LIST(steps, 2), both});
+  takes_little("relu", &x, 1, NULL);
+  takes_little("where", (nyx_tensor *[]){x, x, x}, 3, NULL);
+  takes_little("cat", (nyx_tensor *[]){x, x}, 2, (nyx_value[]){NYX_I(1)});
+  takes_little("cast", &x, 1, (nyx_value[]){NYX_I(NYX_FLOAT64)});
+  nyx_tensor_release(inner);
+}
+
+/* What moves elements, and what computes them one by one, on slices of channels too. */
+static void copy_nothing_of_slices(void) {
+  const int64_t two = 2, one = 1, zero = 0;
+  const nyx_value windows[] = {NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
+                               NYX_LIST(&one, 1), NYX_I(0)};
+  const nyx_value average[] = {NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
+                               NYX_I(0),          NYX_I(1),          NYX_NONE};
+  nyx_tensor *x = images(CHANNELS, SIZE), *many = images(CHANNELS + 8, SIZE);
+  nyx_tensor *slice = channels_of(many, 3, CHANNELS);
+  copy_nothing_moved(x);
+  copy_nothing_moved(slice);
+  takes_little("max_pool2d_with_indices", &slice, 1, windows);
+  takes_little("avg_pool2d", &slice, 1, average);
+  nyx_tensor_release(x);
+  nyx_tensor_release(many);
+  nyx_tensor_release(slice);
 }
 
 static void copy_nothing_else(void) {
@@ -364,9 +470,11 @@ static void run(void) {
   RUN(convolutions);
   RUN(half_types);
   RUN(pooling);
+  RUN(moving);
   RUN(batch_norm);
   RUN(copy_nothing_convolutions);
   RUN(copy_nothing_else);
+  RUN(copy_nothing_of_slices);
   RUN(threads);
 }
 

@@ -161,7 +161,7 @@ static void convolution_ways(int64_t images, int64_t in, int64_t out, int64_t gr
                              int64_t dilation) {
   int64_t side = out_size(size, kernel, stride, pad, dilation);
   nyx__window w = {size, kernel, stride, pad, dilation, side};
-  nyx__conv v = {NYX_FLOAT32, images, in, out, groups, {w, w}, NULL, NULL};
+  nyx__conv v = {NYX_FLOAT32, images, in, out, groups, {w, w}, in, out, NULL, NULL};
   int64_t counts[] = {images * out * side * side, images * in * size * size,
                       out * (in / groups) * kernel * kernel};
   float *y = numbers(counts[0]), *x = numbers(counts[1]), *weight = numbers(counts[2]);

@@ -6,6 +6,13 @@ local nn = nyx.nn
 
 local function last(x) return x:is_contiguous("channels_last") and not x:is_contiguous() end
 
+-- The same order of dimensions, perhaps with gaps.
+local function ordered(x)
+  local s = x:stride()
+  return s[2] == 1 and s[4] >= x.shape[2] and s[3] >= s[4] * x.shape[4] and
+    s[1] >= s[3] * x.shape[3]
+end
+
 local function images(...) return nyx.randn(...):contiguous("channels_last") end
 
 describe("channels-last", function()
@@ -94,7 +101,14 @@ describe("channels-last", function()
         c:flatten():exp()) end,
     }
     ops.group_norm = function() return x:group_norm { num_groups = 3 } end
+    for _, mode in ipairs { "constant", "reflect", "replicate", "circular" } do
+      ops["pad " .. mode] = function() return x:pad({ 1, 2, 0, -1 }, { mode = mode }) end
+    end
+    ops.flip = function() return x:flip { 3, 4 } end
+    ops.roll = function() return x:roll({ 1, 2 }, { 2, 3 }) end
     for name, op in pairs(ops) do assert.is_true(last(op()), name) end
+    assert.is_true(x:roll { 3 }:is_contiguous()) -- all elements as one row
+    assert.is_true(x:contiguous():flip { 3 }:is_contiguous())
     assert.is_true((x + x:contiguous()):is_contiguous("channels_last"))
     assert.is_true(nyx.cat({ x, x * 2 }, 1):equal(nyx.cat({ x:contiguous(), x * 2 }, 1)))
     assert.is_true(nyx.cat({ x:contiguous(), x }, 1):is_contiguous())
@@ -108,6 +122,63 @@ describe("channels-last", function()
     assert.is_true(last(x.grad))
   end)
 
+  it("is kept by slices of channels and of places", function()
+    local x = images(2, 6, 5, 7):requires_grad_()
+    local slices = {
+      channels = function(t) return t:narrow(2, 2, 3) end,
+      one = function(t) return t:narrow(2, 3, 1) end,
+      places = function(t) return t:narrow(3, 2, 3):narrow(4, 1, 4) end,
+      steps = function(t) return t:slice(2, 1, 6, 2) end,
+    }
+    local ops = {
+      exp = function(t) return t:exp() end,
+      where = function(t) return nyx.where(t:gt(0), t, -t) end,
+      row = function(t) return t * nyx.ones(t.shape) end,
+      clone = function(t) return t:clone() end,
+      cast = function(t) return t:double() end,
+      cat = function(t) return nyx.cat({ t, t }, 2) end,
+      pad = function(t) return t:pad({ 1, 1, 2, 0 }, { mode = "reflect" }) end,
+      flip = function(t) return t:flip { 3 } end,
+      roll = function(t) return t:roll({ 1 }, { 4 }) end,
+      pool = function(t) return t:max_pool2d(2) end,
+      average = function(t) return t:avg_pool2d(2) end,
+      norm = function(t) return t:group_norm { num_groups = 1 } end,
+      conv = function(t) return t:conv2d(nyx.ones(4, t.shape[2], 3, 3) / 9) end,
+      like = function(t) return nyx.ones_like(t) * t end,
+    }
+    for at, slice in pairs(slices) do
+      for name, op in pairs(ops) do
+        local what = name .. " of " .. at
+        local rows = x:detach():contiguous():requires_grad_()
+        local y, z = op(slice(x)), op(slice(rows))
+        assert.is_true(y:is_contiguous("channels_last"), what)
+        assert.is_true(y:allclose(z, 1e-5, 1e-6), what)
+        x.grad = nil
+        local g = nyx.randn_like(z)
+        y:backward(g:contiguous("channels_last"))
+        z:backward(g)
+        assert.is_true(last(x.grad), "gradient of " .. what)
+        assert.is_true(x.grad:allclose(rows.grad, 1e-4, 1e-5), "gradient of " .. what)
+      end
+    end
+    assert.is_false(last(slices.channels(x)))
+    assert.is_true(last(slices.channels(x):contiguous("channels_last")))
+    assert.is_true(nyx.cat({ slices.channels(x), x:contiguous() }, 2):is_contiguous())
+  end)
+
+  it("has second gradients of slices", function()
+    local x = images(1, 4, 4, 4):double():requires_grad_()
+    local w = nyx.randn(3, 2, 3, 3, { dtype = "float64" })
+    for _, mode in ipairs { "constant", "reflect", "replicate", "circular" } do
+      local function f(t)
+        return (t:narrow(2, 2, 2):pad({ 1, 1, 1, 1 }, { mode = mode }):conv2d(w) ^ 2)
+          :roll({ 1 }, { 3 }):flip { 4 }
+      end
+      assert.is_true(nyx.gradcheck(f, x))
+      assert.is_true(nyx.gradgradcheck(f, x))
+    end
+  end)
+
   it("is one order of dimensions among others", function()
     local x = nyx.randn(3, 4)
     assert.same({ 1, 4 }, x:t():exp():stride())
@@ -115,6 +186,8 @@ describe("channels-last", function()
     assert.same({ 1, 4 }, (x:t() + nyx.randn(1, 3)):stride())
     assert.same({ 3, 1 }, x:t():exp():contiguous():stride())
     assert.same({ 2, 1 }, x:narrow(2, 1, 2):exp():stride()) -- gaps are not kept
+    assert.same({ 1, 2 }, x:t():narrow(2, 1, 3):narrow(1, 2, 2):exp():stride())
+    assert.same({ 1, 4 }, x:t():flip({ 2 }):stride())
     assert.same({ 12 }, x:t():exp():reshape(12).shape)
     assert.is_true(x:t():exp():reshape(12):equal(x:t():contiguous():exp():flatten()))
   end)
@@ -229,6 +302,72 @@ describe("a residual network in channels-last", function()
       end
     end
     local report = nyx.profile_backward(step, net, x:contiguous("channels_last"))
+    for _, row in ipairs(report) do assert.not_equal("relayout", row.name) end
+  end)
+end)
+
+-- ---------------------------------------------------------------- a network of slices
+
+-- A unit of ShuffleNet V2: half of the channels go through convolutions, then all are mixed;
+-- padding is reflected.
+local Unit = nyx.class("ChannelsLastSpecUnit", nn.Module)
+
+function Unit:init(half)
+  self.first = nn.Sequential(nn.Conv2d(half, half, 1), nn.BatchNorm2d(half), nn.ReLU())
+  self.depthwise = nn.Sequential(nn.Conv2d(half, half, 3, { groups = half }), nn.BatchNorm2d(half))
+  self.second = nn.Sequential(nn.Conv2d(half, half, 1), nn.BatchNorm2d(half), nn.ReLU())
+  self.half = half
+end
+
+function Unit:forward(x)
+  local left, right = x:narrow(2, 1, self.half), x:narrow(2, self.half + 1, self.half)
+  self.seen = {}
+  local function see(y)
+    self.seen[#self.seen + 1] = y
+    if y.requires_grad then y:retain_grad() end
+    return y
+  end
+  right = see(see(self.first(right)):pad({ 1, 1, 1, 1 }, { mode = "reflect" }))
+  right = see(self.second(see(self.depthwise(right))))
+  local a = see(nyx.cat({ left, see(right:flip { 4 }) }, 2))
+  local b = see(nyx.cat({ right, see(left * 2) }, 2))
+  return see(a + see(b:roll({ 1 }, { 2 })))
+end
+
+describe("a network of slices in channels-last", function()
+  local function shuffled()
+    nyx.manual_seed(7)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, { padding = 1 }), Unit(8), Unit(8),
+      nn.MaxPool2d(2), Unit(8), nn.Conv2d(16, 4, 3))
+  end
+
+  local x = nyx.randn(2, 3, 20, 20)
+
+  it("gives what it gives in rows, and its gradients", function()
+    local rows, turned = shuffled():to("float64"), shuffled():to("float64")
+    turned:to { memory_format = "channels_last" }
+    local a = step(rows, x:double())
+    local b = step(turned, x:double():contiguous("channels_last"))
+    assert.is_true(last(b))
+    assert.is_true(b:allclose(a, 1e-10, 1e-10))
+    local others = {}
+    for name, p in turned:named_parameters() do others[name] = p end
+    for name, p in rows:named_parameters() do
+      assert.is_true(others[name].grad:allclose(p.grad, 1e-8, 1e-8), name)
+    end
+  end)
+
+  it("copies nothing to another layout, forward or backward", function()
+    local net, input = shuffled():to { memory_format = "channels_last" },
+      x:contiguous("channels_last")
+    step(net, input)
+    for _, i in ipairs { 2, 3, 5 } do
+      for k, y in ipairs(net[i].seen) do
+        assert.is_true(last(y), "activation " .. k)
+        assert.is_true(ordered(y.grad), "gradient " .. k)
+      end
+    end
+    local report = nyx.profile_backward(step, net, input)
     for _, row in ipairs(report) do assert.not_equal("relayout", row.name) end
   end)
 end)

@@ -37,6 +37,24 @@ describe("nyx --bench", function()
     end
   end)
 
+  it("counts instructions, twice as many for twice the work", function()
+    if not python then return pending "no python3" end
+    if select(3, run "valgrind --version") ~= 0 then return pending "no valgrind" end
+    local out, err, code = run "python3 spec/bench/run.py --nyx $NYX --instructions add_16"
+    assert.are.equal(0, code, err)
+    local count = tonumber((out:match("\nadd_16 +([%d,]+)\n"):gsub(",", "")))
+    assert.is_true(count > 1000 and count < 100000, out)
+    assert.matches("%d+%%  nyx_apply", out)
+    out, err, code = run([[python3 -c '
+import sys
+sys.path.insert(0, "spec/bench")
+import instructions
+none, once, twice = (instructions.profile(sys.argv[1], "sgemm_64", n)[0] for n in (100, 200, 300))
+print((twice - none) / (once - none))' $NYX]])
+    assert.are.equal(0, code, err)
+    assert.is_near(2, tonumber(out), 0.1)
+  end)
+
   it("fails for a case that does not exist", function()
     local out, err, code = run "$NYX --bench nothing"
     assert.are.equal(1, code)
