@@ -262,7 +262,8 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 }
 
 #include "gemv_type.h"
-#include "few_type.h"
+
+#include "few_type.h" /* needs what the former defines */
 
 #undef V
 #undef VU
