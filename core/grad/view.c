@@ -16,8 +16,9 @@ void nyx__view_link(const nyx_context *ctx, nyx_tensor *from, nyx_tensor *view) 
   if (!ctx->grad_enabled || !nyx_dtype_is_float(from->dtype) || base->is_view) return;
   view->base = nyx_tensor_retain(base);
   view->base_history = base->history;
-  /* Positions in the base are positions in memory only where it is contiguous. */
-  view->loose = base == from ? !nyx__is_contiguous(from) : from->loose;
+  /* Positions in the base are positions in memory only where it has no gaps. */
+  view->loose =
+      base == from ? !nyx__is_dense(from->ndim, from->shape, from->stride) : from->loose;
 }
 
 void nyx__view_unlink(nyx_tensor *view) {
@@ -49,16 +50,63 @@ static void set_edge(nyx_node *node, int i, nyx_edge edge) {
   nyx_tensor_retain(edge.leaf);
 }
 
+/* The base with its dimensions in the order in which they lie in memory, in which it is
+ * contiguous: `order[i]` is the base's dimension i of that, `back[d]` the opposite. */
+typedef struct in_memory {
+  nyx_tensor plain; /* no more than a description */
+  int64_t order[NYX_MAX_DIMS], back[NYX_MAX_DIMS];
+} in_memory;
+
+static in_memory in_memory_of(const nyx_tensor *base) {
+  in_memory m;
+  int n = base->ndim;
+  m.plain = (nyx_tensor){.dtype = base->dtype, .ndim = n, .offset = base->offset};
+  for (int d = 0; d < n; d++) {
+    int at = d;
+    for (; at > 0 && base->stride[m.order[at - 1]] < base->stride[d]; at--)
+      m.order[at] = m.order[at - 1];
+    m.order[at] = d;
+  }
+  for (int i = 0; i < n; i++) {
+    m.back[m.order[i]] = i;
+    m.plain.shape[i] = base->shape[m.order[i]];
+  }
+  nyx__strides(n, m.plain.shape, m.plain.stride);
+  return m;
+}
+
+/* `from` with its dimensions in another order, as `to`. */
+static nyx_node *turned_node(nyx_context *ctx, nyx_tensor *from, const nyx_tensor *to,
+                             const int64_t *order, nyx_edge edge) {
+  const nyx_value dims = NYX_LIST(order, from->ndim);
+  nyx_node *node = node_of(ctx, NYX__OP_permute, &from, 1, &dims);
+  if (!node) return NULL;
+  nyx__spec_of(to, &node->spec[1]);
+  set_edge(node, 0, edge);
+  return node;
+}
+
 /* The view as a region of its base with history `edge`; NULL: no memory. */
 static nyx_node *region_node(nyx_context *ctx, const nyx_tensor *view, nyx_edge edge) {
   nyx_tensor *base = view->base;
   const nyx_value attr[] = {NYX_LIST(view->shape, view->ndim),
                             NYX_LIST(view->stride, view->ndim),
                             NYX_I(view->offset - base->offset)};
+  nyx_node *turned = NULL;
+  in_memory m;
+  if (!nyx__is_contiguous(base)) {
+    m = in_memory_of(base);
+    turned = turned_node(ctx, base, &m.plain, m.order, edge);
+    if (!turned) return NULL;
+    base = &m.plain;
+    edge = (nyx_edge){turned, NULL, 0};
+  }
   nyx_node *node = node_of(ctx, NYX__OP_as_strided, &base, 1, attr);
-  if (!node) return NULL;
-  nyx__spec_of(view, &node->spec[1]);
-  set_edge(node, 0, edge);
+  if (node) {
+    nyx__spec_of(view, &node->spec[1]);
+    set_edge(node, 0, edge);
+  }
+  nyx__node_release(turned);
   return node;
 }
 
@@ -83,24 +131,49 @@ nyx_status nyx__view_renew(nyx_context *ctx, nyx_tensor *view) {
   return NYX_OK;
 }
 
+/* The base with history `edge` and the view, whose history is `node`, put in. */
+static nyx_node *whole_node(nyx_context *ctx, nyx_tensor *base, nyx_tensor *view,
+                            nyx_node *node, nyx_edge edge) {
+  const nyx_value attr[] = {NYX_LIST(view->stride, view->ndim),
+                            NYX_I(view->offset - view->base->offset)};
+  nyx_node *whole =
+      node_of(ctx, NYX__OP_as_strided_scatter, (nyx_tensor *[]){base, view}, 2, attr);
+  if (!whole) return NULL;
+  nyx__spec_of(base, &whole->spec[2]);
+  set_edge(whole, 0, edge);
+  set_edge(whole, 1, (nyx_edge){node, NULL, 0});
+  return whole;
+}
+
+/* The same of a base whose memory has another order of dimensions, in that and back. */
+static nyx_node *whole_turned(nyx_context *ctx, nyx_tensor *view, nyx_node *node) {
+  nyx_tensor *base = view->base;
+  in_memory m = in_memory_of(base);
+  nyx_node *whole = NULL, *back = NULL;
+  nyx_node *turned = turned_node(ctx, base, &m.plain, m.order, nyx__edge_of(base));
+  if (turned) whole = whole_node(ctx, &m.plain, view, node, (nyx_edge){turned, NULL, 0});
+  if (whole) back = turned_node(ctx, &m.plain, base, m.back, (nyx_edge){whole, NULL, 0});
+  nyx__node_release(turned);
+  nyx__node_release(whole);
+  return back;
+}
+
 nyx_status nyx__view_rebase(nyx_context *ctx, nyx_tensor *view, nyx_node *node,
                             nyx_node **out) {
   nyx_tensor *base = view->base;
-  const nyx_value attr[] = {NYX_LIST(view->stride, view->ndim),
-                            NYX_I(view->offset - base->offset)};
-  nyx_node *whole =
-      node_of(ctx, NYX__OP_as_strided_scatter, (nyx_tensor *[]){base, view}, 2, attr);
+  nyx_node *whole = nyx__is_contiguous(base)
+                        ? whole_node(ctx, base, view, node, nyx__edge_of(base))
+                        : whole_turned(ctx, view, node);
   if (!whole) return nyx__no_memory(ctx, sizeof *whole);
-  nyx__spec_of(base, &whole->spec[2]);
-  set_edge(whole, 0, nyx__edge_of(base));
-  set_edge(whole, 1, (nyx_edge){node, NULL, 0});
   *out = region_node(ctx, view, (nyx_edge){whole, NULL, 0});
   nyx__node_release(whole);
   return *out ? NYX_OK : nyx__no_memory(ctx, sizeof **out);
 }
 
 void nyx__view_rebased(nyx_tensor *view, nyx_node *node) {
-  nyx__node_adopt(node->edge[0].node, 0, view->base);
+  nyx_node *whole = node->edge[0].node;
+  if (!nyx__is_contiguous(view->base)) whole = whole->edge[0].node; /* before it turned */
+  nyx__node_adopt(whole, 0, view->base);
   nyx__node_adopt(node, 0, view);
   view->base_history = view->base->history;
   nyx__node_release(node);
