@@ -123,24 +123,44 @@ static void memory_may_end_anywhere(void) {
   nyx_tensor_release(x);
 }
 
-/* For lack of memory a change either happens with its history, or not at all. */
-static void a_change_is_all_or_nothing(void) {
-  nyx_tensor *x = leaf(2, (double[]){3, 4}), *y, *view;
-  must(nyx__apply1(ctx, ID(clone), x, NULL, &y));
+/* For lack of memory a change either happens with its history, or not at all. `before`
+ * and `after`: the op that the base comes from. */
+static void all_or_nothing(nyx_tensor *y, const char *before, const char *after) {
+  nyx_tensor *view, *three = make(NYX_FLOAT64, SHAPE(1), (double[]){3});
   must(narrow(y, 0, 1, &view));
-  nyx_tensor *three = make(NYX_FLOAT64, SHAPE(1), (double[]){3});
   nyx_status status = NYX_ERR_MEMORY;
+  double first = read(y)[0];
+  nyx_memory_stats start, end;
+  nyx_memory_get_stats(&start);
   int failures = 0;
   for (; status != NYX_OK && failures < 100; failures++) {
     nyx_memory_fail_after(failures);
     status = change(ID(mul), view, three);
     nyx_memory_fail_after(-1);
-    CHECK_STR(nyx_tensor_grad_op(y), status == NYX_OK ? "as_strided_scatter" : "clone");
+    nyx_memory_get_stats(&end);
+    if (status != NYX_OK) CHECK_INT(end.live, start.live);
+    CHECK_STR(nyx_tensor_grad_op(y), status == NYX_OK ? after : before);
     CHECK_STR(nyx_tensor_grad_op(view), status == NYX_OK ? "as_strided" : "narrow");
-    CHECK_NEAR(read(y)[0], status == NYX_OK ? 9 : 3, 0);
+    CHECK_NEAR(read(y)[0], status == NYX_OK ? 3 * first : first, 0);
   }
   CHECK(status == NYX_OK && failures > 2);
-  nyx_tensor *all[] = {x, y, view, three};
+  nyx_tensor_release(view);
+  nyx_tensor_release(three);
+}
+
+static void a_change_is_all_or_nothing(void) {
+  nyx_tensor *x = leaf(6, (double[]){3, 4, 5, 6, 7, 8}), *y, *z, *turned;
+  must(nyx__apply1(ctx, ID(clone), x, NULL, &y));
+  all_or_nothing(y, "clone", "as_strided_scatter");
+  const nyx_value shape = NYX_LIST(((int64_t[]){2, 3}), 2),
+                  order = NYX_LIST(((int64_t[]){1, 0}), 2);
+  must(nyx__apply1(ctx, ID(reshape), x, &shape, &z));
+  must(nyx__apply1(ctx, ID(permute), z, &order, &turned));
+  nyx_tensor_release(y);
+  must(nyx__apply1(ctx, ID(exp), turned, NULL, &y));
+  CHECK(!nyx_tensor_is_contiguous(y));
+  all_or_nothing(y, "exp", "permute");
+  nyx_tensor *all[] = {x, y, z, turned};
   for (int i = 0; i < 4; i++) nyx_tensor_release(all[i]);
 }
 
