@@ -59,17 +59,14 @@ typedef struct in_memory {
 
 static in_memory in_memory_of(const nyx_tensor *base) {
   in_memory m;
-  int n = base->ndim;
+  int n = base->ndim, innermost[NYX_MAX_DIMS];
   m.plain = (nyx_tensor){.dtype = base->dtype, .ndim = n, .offset = base->offset};
-  for (int d = 0; d < n; d++) {
-    int at = d;
-    for (; at > 0 && base->stride[m.order[at - 1]] < base->stride[d]; at--)
-      m.order[at] = m.order[at - 1];
-    m.order[at] = d;
-  }
+  nyx__memory_order(n, base->shape, base->stride, innermost);
   for (int i = 0; i < n; i++) {
-    m.back[m.order[i]] = i;
-    m.plain.shape[i] = base->shape[m.order[i]];
+    int d = innermost[n - 1 - i];
+    m.order[i] = d;
+    m.back[d] = i;
+    m.plain.shape[i] = base->shape[d];
   }
   nyx__strides(n, m.plain.shape, m.plain.stride);
   return m;

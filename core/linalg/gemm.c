@@ -52,9 +52,7 @@
 #define PACKING_ROWS 256
 #define OWN_TILES 2
 #define CONFLICTING_BYTES 16384
-/* Few rows or columns, for kernels of their own: columns or rows of the other factor, at
- * least; parts of these. */
-#define FEW_LEAST 64
+/* Parts of the columns that few rows are multiplied with, or the opposite. */
 #define FEW_PARTS 32
 
 /* Saturating, for sizes: exact where it matters. */
@@ -323,10 +321,10 @@ static int64_t vector_cols(int64_t n) {
  * terms or neighbours that lie together on the other. */
 static bool few_rows(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
-  bool turned = p->n < p->m;
+  bool turned = p->m >= p->n; /* as slabs are by rows then */
   int64_t few = turned ? p->n : p->m, many = turned ? p->m : p->n;
   if (!nyx_dtype_is_float(g->dtype) || p->k < 1) return false;
-  if (few < 2 || few > NYX_FEW_MOST || many < FEW_LEAST) return false;
+  if (few < 2 || few > NYX_FEW_MOST || many < NYX_FEW_LEAST) return false;
   return turned ? p->a_rs == 1 || p->a_cs == 1 : p->b_rs == 1 || p->b_cs == 1;
 }
 
@@ -392,7 +390,7 @@ SUM_PARTS(sum_parts_f64, double)
 /* `count` products, divided into slabs or along k where they are large. */
 static nyx_status by_slabs(gemm_run *r, int64_t count) {
   const nyx_product *p = &r->g->product;
-  r->by_rows = r->way == NYX__GEMM_FEW ? p->m > p->n : p->m >= p->n;
+  r->by_rows = p->m >= p->n;
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
@@ -615,7 +613,7 @@ static bool in_place(const nyx_product *p, int64_t item) {
 static bool few_pays(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
-  bool turned = p->n < p->m, dots = (turned ? p->a_cs : p->b_rs) == 1;
+  bool turned = p->m >= p->n, dots = (turned ? p->a_cs : p->b_rs) == 1;
   int64_t few = turned ? p->n : p->m, many = turned ? p->m : p->n;
   int64_t bytes = work_of(many, p->k, (int64_t)nyx_dtype_size(g->dtype));
   if (!few_rows(g) || bytes <= nyx__gemm_in_place_bytes()) return false;
@@ -778,8 +776,9 @@ static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
 
 /* A large B, read by few rows. Of 1024 to 4096 columns, whose terms lie together: 30 to
  * 10 % less time with 65 to 192 rows than packing all of it first. */
-static bool packing_pays(const nyx_product *p, int64_t item) {
-  int64_t tile = kernel_of(item == 8 ? NYX_FLOAT64 : NYX_FLOAT32)->tile_rows;
+static bool packing_pays(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t item = (int64_t)nyx_dtype_size(g->dtype), tile = kernel_of(g->dtype)->tile_rows;
   if (work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes()) return false;
   if (p->m > PACKING_ROWS || p->n < 2 * p->m) return false;
   return !in_place(p, item) || (p->m > tile && p->b_rs * item % CONFLICTING_BYTES == 0);
@@ -790,7 +789,7 @@ nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   int64_t item = (int64_t)nyx_dtype_size(g->dtype);
   if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
-  if (packing_pays(p, item)) return NYX__GEMM_PACKING;
+  if (packing_pays(g)) return NYX__GEMM_PACKING;
   if (!in_place(p, item)) return NYX__GEMM_PACKED;
   return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
                                                                 : NYX__GEMM_ROWS;
@@ -811,10 +810,9 @@ uint32_t nyx__gemm_usable(const nyx_gemm *g) {
 
 /* What a way means for products that are not shared. */
 static void set_ranges(gemm_run *r) {
-  bool fine = r->way == NYX__GEMM_FINE;
+  bool fine = r->way == NYX__GEMM_FINE || r->way == NYX__GEMM_FEW;
   bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
   r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
-  if (r->way == NYX__GEMM_FEW) fine = true;
   r->range = is_vector(&r->g->product) ? VECTOR_RANGE : fine ? RANGE / 4 : RANGE;
   if (one) r->range = INT64_MAX;
 }

@@ -104,15 +104,8 @@ bool nyx__lies_last(int ndim, const int64_t *shape, const int64_t *stride) {
   return true;
 }
 
-bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,
-                     int64_t *dense) {
-  int order[NYX_MAX_DIMS];
-  int64_t step = 1, closed[NYX_MAX_DIMS];
-  if (nyx__is_dense(ndim, shape, stride)) {
-    memmove(dense, stride, (size_t)ndim * sizeof *stride);
-    return true;
-  }
-  if (nyx__overlaps(ndim, shape, stride)) return false;
+void nyx__memory_order(int ndim, const int64_t *shape, const int64_t *stride,
+                       int *order) {
   for (int i = 0; i < ndim; i++) { /* from the last dimension, which lies innermost */
     int at = i, d = ndim - 1 - i;
     for (int k = i - 1; k >= 0; k--) {
@@ -124,6 +117,18 @@ bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,
     }
     order[at] = d;
   }
+}
+
+bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,
+                     int64_t *dense) {
+  int order[NYX_MAX_DIMS];
+  int64_t step = 1, closed[NYX_MAX_DIMS];
+  if (nyx__is_dense(ndim, shape, stride)) {
+    memmove(dense, stride, (size_t)ndim * sizeof *stride);
+    return true;
+  }
+  if (nyx__overlaps(ndim, shape, stride)) return false;
+  nyx__memory_order(ndim, shape, stride, order);
   for (int i = 0; i < ndim; i++) {
     closed[order[i]] = step;
     step *= shape[order[i]] == 0 ? 1 : shape[order[i]];

@@ -124,6 +124,9 @@ void nyx__broadcast_strides(const nyx_tensor *t, int ndim, int64_t *stride);
 int64_t nyx__said(const nyx_context *ctx, int64_t position);
 /* Whether elements fill memory without gaps or repeats, in whatever order. */
 bool nyx__is_dense(int ndim, const int64_t *shape, const int64_t *stride);
+/* Dimensions from the innermost in memory on, as PyTorch orders them where strides are
+ * equal. */
+void nyx__memory_order(int ndim, const int64_t *shape, const int64_t *stride, int *order);
 /* Strides without gaps and dimensions in the order of `stride`, which is left as it is
  * where it has none; false where positions share an element. dense may be stride. */
 bool nyx__close_gaps(int ndim, const int64_t *shape, const int64_t *stride,

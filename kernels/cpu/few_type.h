@@ -4,7 +4,7 @@
  * are what lies together, give dot products. The few are packed in the order in which
  * they are read: rows a power of two apart would throw each other out of the cache. The
  * order of a result's sum does not depend on the rows and columns beside it. */
-#if VECTOR_BYTES == 64 || defined(__aarch64__) /* with 32 registers */
+#if REGISTERS == 32
 #define FEW_DOT_ROWS 4
 #define FEW_DOT_COLS 6
 #define FEW_SUM_VECTORS 2

@@ -17,9 +17,11 @@
 #define TILE_ROWS 4 /* without FMA a product needs a register of its own */
 #endif
 #define TILE_VECTORS 2
-#if VECTOR_BYTES == 64 || defined(__aarch64__) /* 32 registers */
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define REGISTERS 32
 #define FEW_DOTS 64
 #else
+#define REGISTERS 16
 #define FEW_DOTS 32 /* tiles of 6 by two vectors need fewer loads */
 #endif
 #define AHEAD 20 /* rows of B that are asked for before they are needed */

@@ -22,7 +22,7 @@ typedef struct nyx_product {
 } nyx_product;
 
 #define NYX_FEW_MOST 64
-#define NYX_FEW_LEAST 8 /* not fewer than a tile has */
+#define NYX_FEW_LEAST 64 /* more than a tile has */
 
 /* For each of float32 and float64. m, n, k >= 1. */
 typedef struct nyx_gemm_kernel {

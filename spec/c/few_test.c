@@ -6,28 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "core/linalg/gemm.h"
+#include "eighths.h"
 
 static nyx_context *ctx;
-static uint64_t state = 1;
-
-/* Multiples of 1/8: sums are exact in float32 in any order. */
-UNTRACED static double number(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (double)(int)(state >> 60) / 8 - 1;
-}
-
-UNTRACED static void put(nyx_dtype dtype, void *to, int64_t i, double value) {
-  if (dtype == NYX_FLOAT32)
-    ((float *)to)[i] = (float)value;
-  else
-    ((double *)to)[i] = value;
-}
-UNTRACED static double get(nyx_dtype dtype, const void *from, int64_t i) {
-  return dtype == NYX_FLOAT32 ? (double)((const float *)from)[i]
-                              : ((const double *)from)[i];
-}
 
 /* count matrices, rows x cols: elements at i * rs + j * cs, `gap` behind each line. */
 typedef struct matrix {

@@ -5,29 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "core/linalg/gemm.h"
+#include "eighths.h"
 #include "kernels/cpu/cpu.h"
 
 static nyx_context *ctx;
-static uint64_t state = 1;
-
-/* Multiples of 1/8: sums are exact in float32 in any order. */
-UNTRACED static double number(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (double)(int)(state >> 60) / 8 - 1;
-}
-
-UNTRACED static void put(nyx_dtype dtype, void *to, int64_t i, double value) {
-  if (dtype == NYX_FLOAT32)
-    ((float *)to)[i] = (float)value;
-  else
-    ((double *)to)[i] = value;
-}
-UNTRACED static double get(nyx_dtype dtype, const void *from, int64_t i) {
-  return dtype == NYX_FLOAT32 ? (double)((const float *)from)[i]
-                              : ((const double *)from)[i];
-}
 
 /* What is multiplied: an m x k matrix whose rows, or else columns, lie together with
  * `gap` elements between them, and a vector with a step. */
