@@ -80,11 +80,12 @@ static inline nyx__box *nyx__lua_box(lua_State *L, const nyx__lua *s, int index)
 }
 /* A block of Lua's memory, pushed as userdata, while tensors are borrowed. */
 void *nyx__lua_allocate(lua_State *L, nyx__lua *s, size_t size);
-/* Pushes an empty box, to be filled with nyx__lua_fill after a call succeeded. */
+/* Pushes an empty box, to be filled with nyx__lua_fill after a call succeeded. May run
+ * the collector. */
 nyx__box *nyx__lua_push_box(lua_State *L, nyx__lua *s, int meta);
 /* Gives `t` to the box, which is on the stack. `owner`: t's storage is new, not shared
- * with tensors that Lua knows. May run the collector. */
-void nyx__lua_fill(lua_State *L, nyx__lua *s, nyx__box *box, nyx_tensor *t, bool owner);
+ * with tensors that Lua knows. */
+void nyx__lua_fill(nyx__lua *s, nyx__box *box, nyx_tensor *t, bool owner);
 void nyx__lua_drop(nyx__lua *s, nyx__box *box);
 /* Moves a box to a list; NULL: out of all. */
 void nyx__lua_link(nyx__box *box, nyx__box **list);
@@ -131,16 +132,16 @@ _Noreturn void nyx__lua_bad_argument(lua_State *L, nyx__lua *s, int index,
 
 /* collect.c: the collector feels tensors */
 
-void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner);
+void nyx__lua_count(nyx__lua *s, nyx__box *box, bool owner);
 /* The tensor of `box` is freed. */
 void nyx__lua_uncount(nyx__lua *s, nyx__box *box);
 /* Before the first tensor. */
 void nyx__lua_start_pace(lua_State *L, nyx__lua *s);
 /* Replaces t's gradient by `grad`, which may be NULL; t is on the stack. What boxes that
- * x.grad made still hold of the old one is left to the collector, which may run. */
+ * x.grad made still hold of the old one is left to the collector. */
 void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad);
-/* A young collection, where there are such and one is due. */
-void nyx__lua_collect_young(lua_State *L, nyx__lua *s);
+/* The collections that are due before another tensor is made. */
+void nyx__lua_make_room(lua_State *L, nyx__lua *s);
 /* A full collection, unless one is running. */
 void nyx__lua_collect(lua_State *L, nyx__lua *s);
 /* Runs `call`; when memory is short, collects and runs it once more. */

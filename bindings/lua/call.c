@@ -475,7 +475,7 @@ static void finish_constructor(arguments *a) {
     if (device != nyx_tensor_device(t)) {
       nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
       nyx__lua_try(L, s, nyx_tensor_to(s->ctx, t, device, &moved));
-      nyx__lua_fill(L, s, box, moved, true);
+      nyx__lua_fill(s, box, moved, true);
     }
   }
   if (a->requires_grad)
@@ -514,7 +514,7 @@ static int run(arguments *a) {
   bool owner =
       op->kind != NYX_OP_VIEW && !(op->kind == NYX_OP_COMPOSITE && a->n_in > 0 &&
                                    a->in[0] && nyx_tensor_shares(outputs[0], a->in[0]));
-  for (int i = 0; i < count; i++) nyx__lua_fill(L, s, box[i], outputs[i], owner);
+  for (int i = 0; i < count; i++) nyx__lua_fill(s, box[i], outputs[i], owner);
   if (op->max_in == 0) finish_constructor(a);
   return count == 1 || op->max_in > 0 ? count : 1;
 }
@@ -659,5 +659,5 @@ void nyx__lua_apply(lua_State *L, nyx__lua *s, const nyx_op *op, nyx_tensor *con
   NYX_LUA_RETRY(L, s, status, nyx_apply(s->ctx, op, in, n, attrs, outputs));
   nyx__lua_try(L, s, status);
   for (int i = 1; i < op->n_out; i++) nyx_tensor_release(outputs[i]);
-  nyx__lua_fill(L, s, box, outputs[0], !nyx_tensor_shares(outputs[0], in[0]));
+  nyx__lua_fill(s, box, outputs[0], !nyx_tensor_shares(outputs[0], in[0]));
 }

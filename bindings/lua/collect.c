@@ -80,11 +80,15 @@ void nyx__lua_collect(lua_State *L, nyx__lua *s) {
 }
 
 /* Before a new box, not after: what lives through two collections is old, and in a loop
- * the result before may still lie on the stack. */
-void nyx__lua_collect_young(lua_State *L, nyx__lua *s) {
-  if (!s->generational || s->young_work <= WORK_YOUNG) return;
-  ask_mode(L, s); /* the script may have changed it */
-  collect(L, s, s->generational);
+ * the result before may still lie on the stack. A full one makes everything old, so it
+ * runs only for what a young one has left: of large temporaries each would have it run
+ * again for the one before. */
+void nyx__lua_make_room(lua_State *L, nyx__lua *s) {
+  if (s->generational && s->young_work > WORK_YOUNG) {
+    ask_mode(L, s); /* the script may have changed it */
+    collect(L, s, s->generational);
+  }
+  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
 }
 
 static size_t work_of(size_t bytes) {
@@ -95,18 +99,17 @@ static void subtract(size_t *from, size_t amount) {
   *from -= *from < amount ? *from : amount;
 }
 
-static void add(lua_State *L, nyx__lua *s, size_t bytes, size_t work) {
+static void add(nyx__lua *s, size_t bytes, size_t work) {
   s->fresh += bytes;
   s->work += work;
   s->young_work += work;
-  if (s->work > s->work_limit || s->fresh > s->fresh_limit) nyx__lua_collect(L, s);
 }
 
-void nyx__lua_count(lua_State *L, nyx__lua *s, nyx__box *box, bool owner) {
+void nyx__lua_count(nyx__lua *s, nyx__box *box, bool owner) {
   size_t bytes = owner ? nyx_tensor_storage_bytes(box->t) : 0;
   box->bytes = bytes + OVERHEAD;
   s->live += box->bytes;
-  add(L, s, box->bytes, work_of(bytes));
+  add(s, box->bytes, work_of(bytes));
 }
 
 void nyx__lua_uncount(nyx__lua *s, nyx__box *box) {
@@ -125,5 +128,5 @@ void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *gra
   if (old && old != grad && nyx_tensor_is_shared(old))
     bytes = nyx_tensor_storage_bytes(old);
   nyx__lua_try(L, s, nyx_tensor_set_grad(s->ctx, t, grad));
-  add(L, s, bytes, bytes / WORK_BYTES);
+  add(s, bytes, bytes / WORK_BYTES);
 }

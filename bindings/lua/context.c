@@ -180,7 +180,7 @@ static void fill_boxes(lua_State *L, nyx__lua *s, nyx_tensor *const *t, int n) {
   for (int i = 0; i < n; i++) {
     if (t[i]) {
       lua_rawgeti(L, -1, i + 1);
-      nyx__lua_fill(L, s, nyx__lua_box(L, s, -1), t[i], true);
+      nyx__lua_fill(s, nyx__lua_box(L, s, -1), t[i], true);
       lua_pop(L, 1);
     } else {
       lua_pushboolean(L, 0);

@@ -180,7 +180,7 @@ nyx_tensor *nyx__lua_to_tensor(lua_State *L, nyx__lua *s, int index, int dtype,
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, n.dtype, n.ndim, n.shape, &t));
   nyx__lua_try_in(L, s, status, function);
-  nyx__lua_fill(L, s, box, t, true);
+  nyx__lua_fill(s, box, t, true);
   n.next = (char *)nyx_tensor_data(t);
   if (n.ndim > 0)
     fill(&n, 0);
@@ -235,7 +235,7 @@ static int finish(lua_State *L, nyx__lua *s, const making *m) {
   if (m->device && m->device != nyx_tensor_device(t)) {
     nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
     nyx__lua_try(L, s, nyx_tensor_to(s->ctx, t, m->device, &moved));
-    nyx__lua_fill(L, s, box, moved, true);
+    nyx__lua_fill(s, box, moved, true);
     t = moved;
   }
   if (m->requires_grad) nyx__lua_try(L, s, nyx_tensor_set_requires_grad(s->ctx, t, true));
@@ -253,7 +253,7 @@ static int make_tensor(lua_State *L) {
     nyx_tensor *t = nyx__lua_check(L, s, 1, "tensor"), *plain = NULL;
     nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
     nyx__lua_try(L, s, nyx_tensor_detach(s->ctx, t, &plain));
-    nyx__lua_fill(L, s, box, plain, false);
+    nyx__lua_fill(s, box, plain, false);
     nyx_value dtype = NYX_I(m.dtype < 0 ? (int)nyx_tensor_dtype(t) : m.dtype);
     nyx__lua_apply(L, s, s->cast, &plain, 1, &dtype);
     return finish(L, s, &m);
@@ -317,7 +317,7 @@ static int from_buffer(lua_State *L) {
     uint8_t *p = (uint8_t *)nyx_tensor_data(t);
     for (int64_t i = 0; i < nyx_tensor_numel(t); i++) p[i] = p[i] != 0;
   }
-  nyx__lua_fill(L, s, box, t, true);
+  nyx__lua_fill(s, box, t, true);
   return 1;
 }
 
@@ -391,7 +391,7 @@ static nyx__box *read_all(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_dtype dt
   nyx_status status;
   NYX_LUA_RETRY(L, s, status, nyx_tensor_empty(s->ctx, NYX_UINT8, 1, &bytes, &copy));
   nyx__lua_try_in(L, s, status, function);
-  nyx__lua_fill(L, s, box, copy, true);
+  nyx__lua_fill(s, box, copy, true);
   NYX_LUA_RETRY(L, s, status,
                 nyx_tensor_read(s->ctx, t, dtype, nyx_tensor_data(copy), (size_t)bytes));
   nyx__lua_try_in(L, s, status, function);

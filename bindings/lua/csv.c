@@ -230,7 +230,7 @@ static int csv(lua_State *L) {
                   nyx_tensor_from_data(s->ctx, NYX_FLOAT64, 2, (int64_t[]){rows, width},
                                        cells, &t));
     nyx__lua_try(L, s, status);
-    nyx__lua_fill(L, s, box, t, true);
+    nyx__lua_fill(s, box, t, true);
     nyx_value to = NYX_I(dtype);
     nyx__lua_apply(L, s, s->cast, &t, 1, &to);
   }

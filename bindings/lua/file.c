@@ -252,7 +252,7 @@ static int decode(lua_State *L) {
   else if (bytes)
     memcpy(nyx_tensor_data(t), from, bytes);
   bool valid = nyx__lua_bools_valid(t);
-  nyx__lua_fill(L, s, box, t, true);
+  nyx__lua_fill(s, box, t, true);
   return valid ? 1 : nyx__lua_failure(L, "a bool is neither 0 nor 1");
 }
 

@@ -116,7 +116,7 @@ static int gradients(lua_State *L) {
   for (int i = 0; i < n; i++) {
     if (out[i]) {
       lua_rawgeti(L, result, i + 1);
-      nyx__lua_fill(L, s, nyx__lua_box(L, s, -1), out[i], true);
+      nyx__lua_fill(s, nyx__lua_box(L, s, -1), out[i], true);
       lua_pop(L, 1);
     } else {
       lua_pushnil(L);
@@ -132,7 +132,7 @@ static int tensor_detach(lua_State *L) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "detach"), *plain = NULL;
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx__lua_try(L, s, nyx_tensor_detach(s->ctx, t, &plain));
-  nyx__lua_fill(L, s, box, plain, false);
+  nyx__lua_fill(s, box, plain, false);
   return 1;
 }
 

@@ -167,7 +167,7 @@ void nyx__lua_index(lua_State *L, nyx__lua *s) {
     nyx_tensor_release(at);
     nyx__lua_raise(L, s);
   }
-  nyx__lua_fill(L, s, box, at, false);
+  nyx__lua_fill(s, box, at, false);
 }
 
 #define EXACT ((int64_t)1 << 53) /* integers as far from 0 are exact as doubles */

@@ -247,7 +247,7 @@ static void api_push_tensor(lua_State *L, nyx_tensor *t) {
   luaL_getmetatable(L, META_KEY);
   nyx__box *box = nyx__lua_push_box(L, s, lua_gettop(L));
   lua_remove(L, -2);
-  nyx__lua_fill(L, s, box, nyx_tensor_retain(t), true);
+  nyx__lua_fill(s, box, nyx_tensor_retain(t), true);
 }
 
 static void api_check(lua_State *L, nyx_status status) {

@@ -13,7 +13,7 @@ void *nyx__lua_allocate(lua_State *L, nyx__lua *s, size_t size) {
 }
 
 nyx__box *nyx__lua_push_box(lua_State *L, nyx__lua *s, int meta) {
-  nyx__lua_collect_young(L, s);
+  nyx__lua_make_room(L, s);
   nyx__box *box = (nyx__box *)nyx__lua_allocate(L, s, sizeof *box);
   box->t = NULL;
   box->bytes = 0;
@@ -23,10 +23,10 @@ nyx__box *nyx__lua_push_box(lua_State *L, nyx__lua *s, int meta) {
   return box;
 }
 
-void nyx__lua_fill(lua_State *L, nyx__lua *s, nyx__box *box, nyx_tensor *t, bool owner) {
+void nyx__lua_fill(nyx__lua *s, nyx__box *box, nyx_tensor *t, bool owner) {
   box->t = t;
   nyx__lua_link(box, s->scope);
-  nyx__lua_count(L, s, box, owner);
+  nyx__lua_count(s, box, owner);
 }
 
 void nyx__lua_link(nyx__box *box, nyx__box **list) {
@@ -106,7 +106,7 @@ static void push_field(lua_State *L, nyx__lua *s, nyx_tensor *t, int which) {
       if (!grad)
         lua_pushnil(L);
       else
-        nyx__lua_fill(L, s, box, nyx_tensor_retain(grad), false);
+        nyx__lua_fill(s, box, nyx_tensor_retain(grad), false);
       break;
     }
     case FIELD_REQUIRES_GRAD: lua_pushboolean(L, nyx_tensor_requires_grad(t)); break;
@@ -510,7 +510,7 @@ static int tensor_to(lua_State *L) {
     nyx_status status;
     NYX_LUA_RETRY(L, s, status, nyx_tensor_to(s->ctx, t, to.device, &moved));
     nyx__lua_try(L, s, status);
-    nyx__lua_fill(L, s, box, moved, true);
+    nyx__lua_fill(s, box, moved, true);
     t = moved;
   }
   if (to.format && !lies_in(t, to.format)) {

@@ -27,7 +27,7 @@ static int pair(lua_State *L, lift_pair fn, const char *function) {
   nyx_tensor *second = nyx__lua_check(L, s, 3, function), *out = NULL;
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx__lua_try(L, s, fn(s->ctx, level, first, second, &out));
-  nyx__lua_fill(L, s, box, out, false);
+  nyx__lua_fill(s, box, out, false);
   return 1;
 }
 
@@ -53,9 +53,9 @@ static int both_parts(lua_State *L, lower_pair fn, const char *function) {
   nyx__lua_try(L, s, fn(s->ctx, level, t, &value, &tangent));
   first->t = value; /* both have their box before anything may be collected */
   second->t = tangent;
-  nyx__lua_fill(L, s, first, value, false);
+  nyx__lua_fill(s, first, value, false);
   if (tangent) {
-    nyx__lua_fill(L, s, second, tangent, false);
+    nyx__lua_fill(s, second, tangent, false);
   } else {
     lua_pop(L, 1);
     lua_pushnil(L);
@@ -83,7 +83,7 @@ static int batch_change(lua_State *L, change fn, const char *function) {
   int64_t dim = dim_at(L, s, 3, function);
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx__lua_try(L, s, fn(s->ctx, level, t, dim, &out));
-  nyx__lua_fill(L, s, box, out, false);
+  nyx__lua_fill(s, box, out, false);
   return 1;
 }
 
@@ -103,7 +103,7 @@ static int variable(lua_State *L) {
   nyx_tensor *t = nyx__lua_check(L, s, 1, "grad"), *out = NULL;
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   nyx__lua_try(L, s, nyx_transform_variable(s->ctx, t, &out));
-  nyx__lua_fill(L, s, box, out, false);
+  nyx__lua_fill(s, box, out, false);
   return 1;
 }
 
@@ -121,7 +121,7 @@ static int result(lua_State *L) {
     lua_pop(L, 1);
   }
   nyx__lua_try(L, s, nyx_transform_result(s->ctx, t, variables, n, &out));
-  nyx__lua_fill(L, s, box, out, false);
+  nyx__lua_fill(s, box, out, false);
   return 1;
 }
 

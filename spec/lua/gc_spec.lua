@@ -45,6 +45,24 @@ describe("the collector", function()
     assert.is_true(most < 30 * MIB, "so many bytes: " .. most)
   end)
 
+  it("does not look at everything for each of the largest temporaries", function()
+    if _VERSION ~= "Lua 5.4" then return pending "LuaJIT has no young collections" end
+    local mode, before = collectgarbage "generational", live()
+    local all = 0 -- full collections: only they find that an old object is not used
+    local old = { setmetatable({}, { __gc = function() all = all + 1 end }) }
+    collectgarbage()
+    table.remove(old)
+    local most = 0
+    for _ = 1, 20 do
+      local _ = nyx.empty(20 * MIB)
+      most = math.max(most, nyx.memory().live - before)
+    end
+    local found = all
+    collectgarbage(mode)
+    assert.are.equal(0, found)
+    assert.is_true(most < 200 * MIB, "so many bytes: " .. most)
+  end)
+
   it("keeps gradients that were looked at small", function()
     local x = nyx.ones(MIB / 4, { requires_grad = true })
     for i = 1, 600 do
