@@ -283,6 +283,7 @@ SCATTER_CUT(f64, double, i32, int32_t, 4)
 
 extern const nyx_elementwise_parts NYX_PATH(rows_float32)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_float64)[NYX_KERNEL_COUNT];
+extern const nyx_elementwise_fn NYX_PATH(past_float32)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_int32)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_parts NYX_PATH(rows_int64)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_fn NYX_PATH(rows_int8)[NYX_KERNEL_COUNT];
@@ -302,6 +303,7 @@ const nyx_elementwise_kernels NYX_PATH(elementwise) = {
     .rows = {NYX_PATH(rows_float32), NYX_PATH(rows_float64), NYX_PATH(rows_int32),
              NYX_PATH(rows_int64)},
     .own = {NYX_PATH(rows_int8), NYX_PATH(rows_uint8), NYX_PATH(rows_bool)},
+    .past = NYX_PATH(past_float32),
     .gather = {[NYX_FLOAT32] = GATHERS(f32),
                [NYX_FLOAT64] = GATHERS(f64),
                [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32,

@@ -33,6 +33,9 @@ typedef void (*nyx_elementwise_fn)(int64_t n, const void *const *in, void *out,
                                    const double *attr);
 /* Forward, then the gradients of x, y, z; NULL where there is none. */
 typedef nyx_elementwise_fn nyx_elementwise_parts[4];
+/* Bytes from what is computed to the inputs that are asked for, by functions that write
+ * past the caches: the caches' own guesses end too soon for many instructions. */
+#define NYX_AHEAD_BYTES 4096
 
 /* n elements of some dtype, `stride` elements apart, to or from contiguous elements of a
  * compute type. Floats become the nearest integer towards zero, cut to the range of the
@@ -44,6 +47,9 @@ typedef struct nyx_elementwise_kernels {
   const nyx_elementwise_parts *rows[NYX_IN_COUNT]; /* [compute][row][part] */
   /* [type][row], forward; NULL: none, or none that differs from int8's. */
   const nyx_elementwise_fn *own[NYX_OWN_COUNT];
+  /* [row], forward in float32: writes past the caches (see move.h), to where a line of 64
+   * bytes begins, and asks for inputs ahead. NULL: a bool result. */
+  const nyx_elementwise_fn *past;
   nyx_gather_fn gather[NYX_DTYPE_COUNT][NYX_IN_COUNT];
   nyx_scatter_fn scatter[NYX_IN_COUNT][NYX_DTYPE_COUNT];
 } nyx_elementwise_kernels;

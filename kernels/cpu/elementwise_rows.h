@@ -1,6 +1,7 @@
 /* Compiles every row of elementwise.def for one type: elementwise_float32.c and its
  * siblings define NYX_T_* and include this. A row becomes one function per text, all in
- * the table NYX_PATH(rows_<type>); in 8 bits only its value. Read next:
+ * the table NYX_PATH(rows_<type>); in 8 bits only its value. In float32 the value has a
+ * second function that writes past the caches. Read next:
  * kernels/dialect/vector.h. */
 #include "../dialect/vector.h"
 #include "elementwise.h"
@@ -36,6 +37,22 @@
       declare store(text);                                                               \
     }                                                                                    \
   }
+/* Past the caches: inputs are asked for ahead, results stored at once. Copied from a
+ * buffer in the first cache, as other types are, they have computing wait for memory. */
+#define NYX_ASK(k)                                                                       \
+  if (NYX_BYTES == 64 || i % (64 / (int)sizeof(S)) == 0)                                 \
+    __builtin_prefetch((const char *)((const S *)in[k] + i) + NYX_AHEAD_BYTES);
+#define NYX_ASK_1 NYX_ASK(0)
+#define NYX_ASK_2 NYX_ASK(0) NYX_ASK(1)
+#define NYX_ASK_3 NYX_ASK(0) NYX_ASK(1) NYX_ASK(2)
+#define NYX_STORE_PAST(value)                                                            \
+  do {                                                                                   \
+    const T result = (value);                                                            \
+    if (left >= NYX_LANES)                                                               \
+      nyx__store_past((S *)out + i, result);                                             \
+    else                                                                                 \
+      nyx__store_part((S *)out + i, left, result);                                       \
+  } while (0)
 #define NYX_LOADS_1                                                                      \
   const T x = NYX_LOAD(0);                                                               \
   (void)x;
@@ -51,7 +68,15 @@
   (void)g, (void)x, (void)y, (void)z, (void)r;
 
 #define NYX_FORWARD(name, arity, result, text)                                           \
-  NYX_LOOP(forward_##name, NYX_LOADS_##arity, NYX_STORE_##result, text)
+  NYX_LOOP(forward_##name, NYX_LOADS_##arity, NYX_STORE_##result, text)                  \
+  NYX_FORWARD_PAST_##result(name, arity, text)
+#if defined(NYX_ROWS_PAST)
+#define NYX_FORWARD_PAST_SAME(name, arity, text)                                         \
+  NYX_LOOP(past_##name, NYX_ASK_##arity NYX_LOADS_##arity, NYX_STORE_PAST, text)
+#else
+#define NYX_FORWARD_PAST_SAME(name, arity, text)
+#endif
+#define NYX_FORWARD_PAST_BOOL(name, arity, text)
 /* Gradients exist for float types; the text NOGRAD leaves a function nobody points to. */
 #if NYX_T_FLOAT
 #define NOGRAD K(0)
@@ -136,3 +161,18 @@ typedef nyx_elementwise_fn entry;
 const entry NYX_ROWS[NYX_KERNEL_COUNT] = {
 #include "../elementwise.def"
 };
+#undef NYX_UNARY
+#undef NYX_BINARY
+#undef NYX_TERNARY
+
+#if defined(NYX_ROWS_PAST)
+#define NYX_PAST_SAME(name) [NYX_KERNEL_##name] = past_##name,
+#define NYX_PAST_BOOL(name)
+#define NYX_UNARY(name, group, types, promotion, result, ...)                            \
+  NYX_WHEN_##types(NYX_PAST_##result(name))
+#define NYX_BINARY NYX_UNARY
+#define NYX_TERNARY NYX_UNARY
+const nyx_elementwise_fn NYX_ROWS_PAST[NYX_KERNEL_COUNT] = {
+#include "../elementwise.def"
+};
+#endif

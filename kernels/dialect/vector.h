@@ -86,6 +86,20 @@ NYX_FN T nyx__load(const S *p) {
 NYX_FN void nyx__store(S *p, T v) {
   *(T_at *)p = nyx__truth(v);
 }
+#if defined(NYX_T_FLOAT32)
+/* Past the caches, to whole vectors of memory. */
+NYX_FN void nyx__store_past(S *p, T v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(p, (__m128)v);
+#else
+  nyx__store(p, v);
+#endif
+}
+#endif
 
 #if defined(__AVX512BW__) && NYX_T_BITS == 8
 #define NYX_PART(n) (((__mmask64)1 << (n)) - 1)

@@ -195,13 +195,16 @@ static void turned_shapes(void) {
   }
 }
 
-/* Results in order that are written past the caches, in pieces of a block. */
+/* Results in order that are written past the caches, in pieces of a block; in float32
+ * without a buffer, from where a line of the cache begins. */
 static void results_past_the_caches(void) {
-  static const int64_t shape[] = {2, 1049, 1001};
-  static const nyx_dtype dtype[] = {NYX_FLOAT64, NYX_FLOAT64, NYX_FLOAT64, NYX_FLOAT64};
   for (int layout = 0; layout < LAYOUTS; layout++)
-    compare(NYX_KERNEL_sub, NYX_FLOAT64, 3, shape, dtype,
-            (int[]){PLAIN, layout, 0, PLAIN});
+    for (int single = 0; single < 2; single++) {
+      const nyx_dtype one = single ? NYX_FLOAT32 : NYX_FLOAT64;
+      const nyx_dtype dtype[] = {one, one, one, one};
+      const int64_t shape[] = {single ? 4 : 2, 1049, 1001};
+      compare(NYX_KERNEL_sub, one, 3, shape, dtype, (int[]){PLAIN, layout, 0, PLAIN});
+    }
 }
 
 /* Kernels of every path: blocks of all shapes around the squares that are turned in

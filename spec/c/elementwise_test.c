@@ -3,6 +3,7 @@
  * elementwise_int64_test.c. Read next: elementwise_rows.h. */
 #define NYX_T_FLOAT64
 #include "elementwise_rows.h"
+#include "kernels/cpu/move.h"
 
 DEFINE_RUN(run_float32, float)
 DEFINE_RUN(run_float64, double)
@@ -236,6 +237,36 @@ static void alone(void) {
       }
 }
 
+/* What is written past the caches has the same bits, up to the last element. */
+static void past(void) {
+  for (int path = 0; path < 3; path++)
+    for (int id = 0; id < NYX_KERNEL_COUNT; id++) {
+      const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
+      nyx_elementwise_fn plain = k ? k->elementwise->rows[NYX_IN_FLOAT32][id][0] : NULL;
+      nyx_elementwise_fn fn = k ? k->elementwise->past[id] : NULL;
+      const nyx_op *op = op_of(id);
+      trial t = {.row = op->row};
+      if (!k) continue;
+      CHECK_AT((fn != NULL) == (plain && !t.row->result_bool), op->name, " on %s",
+               k->name);
+      if (!fn) continue;
+      for (int a = 0; a < op->n_attrs; a++) t.attr[a] = op->attrs[a].preset.f;
+      for (int v = 0; v < 5; v++)
+        for (int64_t i = 0; i < MOST; i++)
+          t.value[v][i] = i % 9 ? random_float((int)(i & 3)) : special[i % SPECIAL];
+      for (t.n = 0; t.n <= MOST; t.n++) {
+        _Alignas(64) unsigned char want[MOST * 4 + 4], out[MOST * 4 + 4];
+        memset(want, 0xa5, sizeof want);
+        memset(out, 0xa5, sizeof out);
+        run_float32(&t, plain, false, want);
+        run_float32(&t, fn, false, out);
+        k->move->drain();
+        CHECK_AT(memcmp(want, out, sizeof out) == 0, op->name, ": %d elements on %s",
+                 (int)t.n, k->name);
+      }
+    }
+}
+
 /* The oracle's functions are those of libm. */
 static void oracle(void) {
   for (int i = 0; i < 1000; i++) {
@@ -261,5 +292,6 @@ int main(void) {
   RUN(rows);
   RUN(infinite);
   RUN(alone);
+  RUN(past);
   return check_done();
 }

@@ -15,7 +15,6 @@
 #define BLOCK_BYTES 4096        /* six fit the first-level cache */
 #define TILE_BYTES 8192         /* two lines of each row or column */
 #define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
-#define STREAM_AHEAD 4096       /* bytes from what is computed to what is asked for */
 #define TILE_COLS 64            /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512          /* done across before going further down: page tables */
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
@@ -44,6 +43,7 @@ typedef enum cut {
 
 typedef struct plan {
   nyx_elementwise_fn fn;
+  nyx_elementwise_fn past; /* computes the same past the caches, or NULL */
   const double *attr;
   nyx_dtype compute;
   int64_t item;        /* bytes of the compute type */
@@ -242,8 +242,27 @@ static char *widened(const plan *p, int64_t n, buffers *b) {
 /* Asks for a block to come while this one is computed: the caches' own guesses end too
  * soon for functions of many instructions. */
 static void fetch_block(const operand *o, int64_t i, int64_t n) {
-  const char *at = o->data + i * o->item + STREAM_AHEAD;
+  const char *at = o->data + i * o->item + NYX_AHEAD_BYTES;
   for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
+}
+
+/* A block of a result that streams. */
+static void stream_block(const plan *p, buffers *b, int64_t i, int64_t n,
+                         const void *const *in) {
+  char *to = p->out.data + i * p->out.item;
+  if (!p->past) {
+    for (int k = 0; k < p->n_in; k++)
+      if (p->in[k].linear) fetch_block(&p->in[k], i, n);
+    p->fn(n, in, b->out, p->attr);
+    p->move->stream(n * p->out.item, b->out, to);
+    return;
+  }
+  int64_t head = (int64_t)(-(uintptr_t)to % 64) / p->item; /* to where a line begins */
+  const void *rest[MAX_IN];
+  if (head > n) head = n;
+  if (head > 0) p->fn(head, in, to, p->attr);
+  for (int k = 0; k < MAX_IN; k++) rest[k] = (const char *)in[k] + head * p->item;
+  p->past(n - head, rest, to + head * p->item, p->attr);
 }
 
 /* Elements that only change their type do so on the way: no kernel is called. */
@@ -270,14 +289,12 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     }
     for (int k = 0; k < MAX_IN; k++) in[k] = b.in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = block_of(p, k, &b, i, at, n);
-    for (int k = 0; p->streams && k < p->n_in; k++)
-      if (p->in[k].linear) fetch_block(&p->in[k], i, n);
-    char *to = p->out.data + i * p->out.item;
-    p->fn(n, in, p->out.linear && !p->streams ? to : b.out, p->attr);
-    if (p->streams)
-      p->move->stream(n * p->out.item, b.out, to);
-    else if (!p->out.linear)
-      through_rows(p, &p->out, at, n, widened(p, n, &b));
+    if (p->streams) {
+      stream_block(p, &b, i, n, in);
+      continue;
+    }
+    p->fn(n, in, p->out.linear ? p->out.data + i * p->out.item : b.out, p->attr);
+    if (!p->out.linear) through_rows(p, &p->out, at, n, widened(p, n, &b));
   }
   if (p->streams) p->move->drain();
 }
@@ -508,7 +525,7 @@ static void lay_out(plan *p) {
     o->repeats = repeats(p, o);
   }
   p->streams = streams(p);
-  if (p->streams && p->cut == CUT_ROW) p->block = STREAM_BLOCK / p->item;
+  if (p->streams && !p->past && p->cut == CUT_ROW) p->block = STREAM_BLOCK / p->item;
 }
 
 /* The common case: everything contiguous, of one geometry, of the compute type; or one
@@ -528,7 +545,7 @@ static bool plan_simple(plan *p, const nyx_elementwise *job) {
   p->out.stride[0] = 1;
   p->ndim = 1;
   p->shape[0] = p->n;
-  p->block = (p->streams ? STREAM_BLOCK : BLOCK_BYTES) / p->item;
+  p->block = (p->streams && !p->past ? STREAM_BLOCK : BLOCK_BYTES) / p->item;
   p->cut = CUT_ROW;
   return true;
 }
@@ -636,6 +653,7 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   }
   if (plan_narrow(p, job)) return;
   p->fn = kernels->rows[compute][job->row->id][job->part];
+  if (compute == NYX_IN_FLOAT32 && job->part == 0) p->past = kernels->past[job->row->id];
   p->result_item = (int64_t)nyx_dtype_size(result);
   p->item = (int64_t)nyx_dtype_size(job->compute);
   p->out.ready = job->out->dtype == result;
@@ -738,6 +756,7 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
   p.attr = job->attr;
   p.move = nyx__cpu_kernels()->move;
   p.streams = false;
+  p.past = NULL;
   plan_kernel(&p, job);
   if (!p.fn)
     return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
