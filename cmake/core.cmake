@@ -25,7 +25,7 @@ target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
 set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
 set(core_loops base/memory base/random device/cpu/elementwise device/cpu/reduce
     grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
-    op/position op/put op/remap op/sort op/variance)
+    op/position op/put op/remap op/sort op/table op/variance tensor/tensor)
 list(TRANSFORM core_loops REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/core/\\1.c")
 set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
   "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")
@@ -104,6 +104,12 @@ int main(void) { return 0; }" NYX_LOADER_PACKS)
 check_linker_flag(C "LINKER:-z,pack-relative-relocs,--fatal-warnings" NYX_LINKER_PACKS)
 if(NYX_LOADER_PACKS AND NYX_LINKER_PACKS)
   target_link_options(nyx_shared PRIVATE LINKER:-z,pack-relative-relocs)
+endif()
+# Calls within the library are bound when it is linked, not through the table by which a
+# program could put a function of its own in the place of a public one.
+check_linker_flag(C "LINKER:-Bsymbolic-functions" NYX_LINKER_BINDS)
+if(NYX_LINKER_BINDS)
+  target_link_options(nyx_shared PRIVATE LINKER:-Bsymbolic-functions)
 endif()
 target_link_libraries(nyx_shared PRIVATE $<BUILD_INTERFACE:nyx_flags> Threads::Threads m
                                          ${CMAKE_DL_LIBS})

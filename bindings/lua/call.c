@@ -413,13 +413,15 @@ static void take_arguments(arguments *a, int n) {
   int index = op->variadic && n > 0 ? take_list_inputs(a) : 1, which = 0, options = 0;
   bool inputs_open = index == 1;
   while (index <= n) {
-    int type = lua_type(L, index);
-    nyx__box *box = type == LUA_TUSERDATA ? nyx__lua_box(L, a->s, index) : NULL;
+    nyx__box *box = nyx__lua_box(L, a->s, index);
     if (box && inputs_open && a->n_in < most) {
       if (a->n_in == 0) a->self = index;
       a->in[a->n_in++] = box->t ? box->t : nyx__lua_check(L, a->s, index, op->name);
       index++;
-    } else if (type == LUA_TNIL) {
+      continue;
+    }
+    int type = lua_type(L, index);
+    if (type == LUA_TNIL) {
       if (a->n_in < op->min_in && !tensor_after(a, index, n)) break;
       if (inputs_open && a->n_in < most && which == 0 && !op->variadic)
         a->in[a->n_in++] = NULL;
@@ -503,7 +505,7 @@ static int run(arguments *a) {
   if (status != NYX_OK) nyx__lua_raise(L, s);
   int count = 0;
   while (count < op->n_out && outputs[count]) count++;
-  lua_pop(L, op->n_out - count);
+  if (count < op->n_out) lua_pop(L, op->n_out - count);
   if (op->kind == NYX_OP_COMPOSITE && count == 1 && a->self && outputs[0] == a->in[0]) {
     nyx_tensor_release(outputs[0]); /* x:contiguous() of a contiguous x is x */
     lua_pushvalue(L, a->self);

@@ -270,8 +270,7 @@ static _Thread_local nyx_node *dead_first;
 static _Thread_local bool freeing;
 
 void nyx__node_release(nyx_node *node) {
-  if (!node || atomic_fetch_sub_explicit(&node->refs, 1, memory_order_acq_rel) != 1)
-    return;
+  if (!node || !nyx__last_reference(&node->refs)) return;
   node->next = dead_first;
   dead_first = node;
   if (freeing) return;
@@ -337,9 +336,7 @@ nyx_status nyx_tensor_set_grad(nyx_context *ctx, nyx_tensor *t, nyx_tensor *grad
 
 nyx_status nyx__check_grad(nyx_context *ctx, const nyx_tensor *g, nyx_dtype dtype,
                            int ndim, const int64_t *shape) {
-  if (g->dtype == dtype && g->ndim == ndim &&
-      memcmp(g->shape, shape, (size_t)ndim * sizeof *shape) == 0)
-    return NYX_OK;
+  if (g->dtype == dtype && nyx__has_shape(g, ndim, shape)) return NYX_OK;
   char text[NYX_SHAPE_TEXT];
   return nyx__error(ctx, GRAD_SHAPE, NYX__SHAPE(g), nyx_dtype_name(g->dtype),
                     nyx__shape_text(ndim, shape, text, sizeof text),

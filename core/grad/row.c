@@ -42,14 +42,9 @@ unsigned nyx__row_uses(const nyx_row *row, int part) {
   return uses[row->id][part - 1];
 }
 
-static bool same_shape(const nyx_tensor *t, const nyx_spec *spec) {
-  return t->ndim == spec->ndim &&
-         memcmp(t->shape, spec->shape, (size_t)t->ndim * sizeof *t->shape) == 0;
-}
-
 nyx_status nyx__sum_to(nyx_context *ctx, nyx_tensor *g, const nyx_spec *spec,
                        nyx_tensor **out) {
-  if (same_shape(g, spec)) {
+  if (nyx__has_shape(g, spec->ndim, spec->shape)) {
     *out = nyx_tensor_retain(g);
     return NYX_OK;
   }
@@ -149,7 +144,7 @@ static nyx_status spread(nyx_context *ctx, nyx_tensor *t, const nyx_spec *result
                          nyx_tensor **out) {
   nyx_tensor *full = t;
   nyx_status status = NYX_OK;
-  if (!same_shape(t, result)) {
+  if (!nyx__has_shape(t, result->ndim, result->shape)) {
     nyx_value shape = NYX_LIST(result->shape, result->ndim);
     status = nyx__apply1(ctx, NYX__OP_expand, t, &shape, &full);
     nyx_tensor_release(t);

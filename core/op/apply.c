@@ -76,8 +76,14 @@ static nyx_status choose_device(application *a) {
   return NYX_OK;
 }
 
+/* Whether input i holds positions, of which the dtype says nothing. */
+static bool is_index(const nyx_op *op, int i) {
+  return op->index_in && i < 32 && op->index_in & NYX_SAVE(i);
+}
+
 /* The dtype of `class` merged into *have: see promote. */
 static void merge_dtype(int *have, nyx_dtype dtype) {
+  if (*have == (int)dtype) return;
   *have = *have < 0 ? (int)dtype : (int)nyx_dtype_promote((nyx_dtype)*have, dtype);
 }
 
@@ -87,7 +93,7 @@ static int promote(const application *a) {
   int have[3] = {-1, -1, -1};
   for (int i = 0; i < a->c.n_in; i++) {
     const nyx_tensor *t = a->in[i];
-    if (!t || (i < 32 && a->c.op->index_in & NYX_SAVE(i))) continue;
+    if (!t || is_index(a->c.op, i)) continue;
     if (!t->weak)
       merge_dtype(&have[t->ndim == 0], t->dtype);
     else
@@ -140,7 +146,7 @@ static nyx_status choose_dtype(application *a) {
                  (op->kind == NYX_OP_STRUCTURAL || op->kind == NYX_OP_PORTABLE);
   for (int i = 0; convert && i < c->n_in; i++) {
     nyx_tensor *t = a->in[i];
-    if (!t || t->dtype == c->dtype || (i < 32 && op->index_in & NYX_SAVE(i))) continue;
+    if (!t || t->dtype == c->dtype || is_index(op, i)) continue;
     nyx_value to = NYX_I(c->dtype);
     NYX_TRY(nyx__apply1(c->ctx, NYX__OP_cast, t, &to, &a->in[i]));
     a->converted[a->n_converted++] = a->in[i];
@@ -170,9 +176,11 @@ static nyx_status check_number(nyx_call *c) {
  * first of them that has its shape and no gaps. */
 static nyx_status infer_row(nyx_call *c) {
   nyx_spec *spec = &c->spec[0];
-  spec->ndim = 0;
-  for (int i = 0; i < c->n_in; i++) {
+  spec->ndim = c->in[0]->ndim;
+  memcpy(spec->shape, c->in[0]->shape, sizeof spec->shape); /* whole: without a call */
+  for (int i = 1; i < c->n_in; i++) {
     const nyx_tensor *t = c->in[i];
+    if (nyx__has_shape(t, spec->ndim, spec->shape)) continue;
     int ndim;
     int64_t shape[NYX_MAX_DIMS];
     if (!nyx__broadcast(spec->ndim, spec->shape, t->ndim, t->shape, &ndim, shape)) {
@@ -203,9 +211,7 @@ static bool clashes(const nyx_tensor *out, const nyx_tensor *in) {
  * at an address of its own. */
 static nyx_status check_target(nyx_context *ctx, const nyx_tensor *t,
                                const nyx_spec *spec) {
-  bool same = t->ndim == spec->ndim;
-  for (int d = 0; same && d < t->ndim; d++) same = t->shape[d] == spec->shape[d];
-  if (!same) {
+  if (!nyx__has_shape(t, spec->ndim, spec->shape)) {
     char text[NYX_SHAPE_TEXT];
     return nyx__error(ctx, OUT_SHAPE, NYX__SHAPE(t),
                       nyx__shape_text(spec->ndim, spec->shape, text, sizeof text));
@@ -300,7 +306,7 @@ static nyx_status make_output(application *a, int i) {
  * nothing is left behind, and for lack of memory nothing has been written. */
 static nyx_status allocate_and_launch(application *a) {
   nyx_call *c = &a->c;
-  for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
+  memset(c->out, 0, sizeof c->out);
   nyx_status status = NYX_OK;
   for (int i = 0; status == NYX_OK && i < c->n_out; i++) status = make_output(a, i);
   nyx_node *node = NULL, *rebased = NULL;

@@ -6,6 +6,7 @@
 #include <nyx/op.h>
 
 #include "../base/context.h"
+#include "../tensor/dtype.h"
 
 /* Which types a row's kernels exist for. */
 #define NYX_ROW_FLOATS 1 /* float32 and float64; half types compute in float32 */
@@ -105,7 +106,7 @@ nyx_status nyx__autocast(nyx_call *call, nyx_tensor **made, int *n_made) NYX_MUS
 /* The type a row's kernels compute in. */
 static inline nyx_dtype nyx__compute_dtype(nyx_dtype dtype) {
   if (dtype == NYX_FLOAT64 || dtype == NYX_INT64) return dtype;
-  return nyx_dtype_is_float(dtype) ? NYX_FLOAT32 : NYX_INT32;
+  return nyx__dtype_rows[dtype].kind == NYX_KIND_FLOAT ? NYX_FLOAT32 : NYX_INT32;
 }
 
 /* For infer functions: spec[i] = dtype and shape. Overflow is checked by nyx_apply. */

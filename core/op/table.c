@@ -97,10 +97,8 @@ void nyx__spec(nyx_spec *spec, nyx_dtype dtype, int ndim, const int64_t *shape) 
 }
 
 bool nyx__spec_keep(nyx_spec *spec, const nyx_tensor *t) {
-  if (t->ndim != spec->ndim) return false;
-  if (memcmp(t->shape, spec->shape, (size_t)t->ndim * sizeof *t->shape) != 0)
-    return false;
-  bool last = nyx__lies_last(t->ndim, t->shape, t->stride);
+  if (!nyx__has_shape(t, spec->ndim, spec->shape)) return false;
+  bool last = t->ndim == 4 && nyx__lies_last(t->ndim, t->shape, t->stride);
   if (!last && nyx__is_contiguous(t)) return true;
   spec->laid_out = nyx__close_gaps(t->ndim, t->shape, t->stride, spec->stride);
   return spec->laid_out;
@@ -120,6 +118,6 @@ void nyx__spec_of(const nyx_tensor *t, nyx_spec *spec) {
   spec->ndim = t->ndim;
   spec->offset = t->offset;
   spec->laid_out = false;
-  memcpy(spec->shape, t->shape, (size_t)t->ndim * sizeof *spec->shape);
-  memcpy(spec->stride, t->stride, (size_t)t->ndim * sizeof *spec->stride);
+  memcpy(spec->shape, t->shape, sizeof spec->shape); /* whole: without a call */
+  memcpy(spec->stride, t->stride, sizeof spec->stride);
 }

@@ -9,13 +9,7 @@
 
 #include "tensor.h"
 
-typedef struct row {
-  const char *name, *short_name;
-  uint8_t size;
-  nyx_dtype_kind kind;
-} row;
-
-static const row rows[NYX_DTYPE_COUNT] = {
+const nyx__dtype_row nyx__dtype_rows[NYX_DTYPE_COUNT] = {
 #define NYX_DTYPE(id, name, short_name, type, kind)                                      \
   [NYX_##id] = {name, short_name, sizeof(type), NYX_KIND_##kind},
 #include "dtype.def"
@@ -27,15 +21,15 @@ static bool valid(nyx_dtype dtype) {
 }
 
 const char *nyx_dtype_name(nyx_dtype dtype) {
-  return valid(dtype) ? rows[dtype].name : "unknown";
+  return valid(dtype) ? nyx__dtype_rows[dtype].name : "unknown";
 }
 
 size_t nyx_dtype_size(nyx_dtype dtype) {
-  return valid(dtype) ? rows[dtype].size : 0;
+  return valid(dtype) ? nyx__dtype_rows[dtype].size : 0;
 }
 
 nyx_dtype_kind nyx_dtype_kind_of(nyx_dtype dtype) {
-  return valid(dtype) ? rows[dtype].kind : NYX_KIND_BOOL;
+  return valid(dtype) ? nyx__dtype_rows[dtype].kind : NYX_KIND_BOOL;
 }
 
 bool nyx_dtype_is_float(nyx_dtype dtype) {
@@ -45,7 +39,8 @@ bool nyx_dtype_is_float(nyx_dtype dtype) {
 bool nyx_dtype_find(const char *name, nyx_dtype *out) {
   if (!name) return false;
   for (int i = 0; i < NYX_DTYPE_COUNT; i++) {
-    if (strcmp(name, rows[i].name) == 0 || strcmp(name, rows[i].short_name) == 0) {
+    if (strcmp(name, nyx__dtype_rows[i].name) == 0 ||
+        strcmp(name, nyx__dtype_rows[i].short_name) == 0) {
       *out = (nyx_dtype)i;
       return true;
     }

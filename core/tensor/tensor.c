@@ -10,26 +10,25 @@
 #include "../grad/graph.h"
 #include "../transform/lift.h"
 
-/* Few elements on the CPU lie behind their storage, in one block: of the time of a small
- * op an allocation is a tenth. */
+/* A storage and the tensor it was made for are one block, which the last of its tensors
+ * frees. Few elements on the CPU lie behind them: of the time of a small op an allocation
+ * is a tenth. */
+typedef struct block {
+  nyx_storage storage;
+  nyx_tensor first;
+} block;
 #define FEW_BYTES 1024
-#define STORAGE_ROOM ((sizeof(nyx_storage) + 63) / 64 * 64)
+#define BLOCK_ROOM ((sizeof(block) + 63) / 64 * 64)
 
-static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes,
-                              nyx_storage **out) {
-  bool few = bytes <= FEW_BYTES && device == nyx__cpu();
-  size_t room = few ? STORAGE_ROOM + bytes : sizeof(nyx_storage);
-  if (few) NYX_TRY(nyx__cpu_path_check(ctx)); /* as the device does */
-  nyx_storage *s = nyx_memory_alloc(room);
-  if (!s) return nyx__no_memory(ctx, room);
-  void *data = (char *)s + STORAGE_ROOM;
-  if (!few) {
-    nyx_status status = device->alloc(ctx, device, bytes, &data);
-    if (status != NYX_OK) {
-      nyx_memory_free(s);
-      return status;
-    }
-  }
+static void *few_data(nyx_storage *s) {
+  return (char *)s + BLOCK_ROOM;
+}
+static nyx_tensor *first_of(nyx_storage *s) {
+  return &((block *)s)->first;
+}
+
+static void storage_fill(nyx_storage *s, const nyx_context *ctx, nyx_device *device,
+                         void *data, size_t bytes) {
   atomic_init(&s->refs, 1);
   atomic_init(&s->version, 0);
   s->inference = ctx && ctx->inference && !ctx->grad_enabled; /* transform.h */
@@ -39,26 +38,42 @@ static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes
   s->free_fn = NULL;
   s->free_arg = NULL;
   atomic_init(&s->forms, NULL);
+}
+
+static nyx_status storage_new(nyx_context *ctx, nyx_device *device, size_t bytes,
+                              nyx_storage **out) {
+  bool few = bytes <= FEW_BYTES && device == nyx__cpu();
+  size_t room = few ? BLOCK_ROOM + bytes : sizeof(block);
+  if (few) NYX_TRY(nyx__cpu_path_check(ctx)); /* as the device does */
+  nyx_storage *s = nyx_memory_alloc(room);
+  if (!s) return nyx__no_memory(ctx, room);
+  void *data = few_data(s);
+  if (!few) {
+    nyx_status status = device->alloc(ctx, device, bytes, &data);
+    if (status != NYX_OK) {
+      nyx_memory_free(s);
+      return status;
+    }
+  }
+  storage_fill(s, ctx, device, data, bytes);
   *out = s;
   return NYX_OK;
 }
 
 void nyx__storage_release(nyx_storage *s) {
-  if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+  if (!nyx__last_reference(&s->refs)) return;
   nyx__forms_free(atomic_load_explicit(&s->forms, memory_order_relaxed));
   if (s->free_fn)
     s->free_fn(s->free_arg);
-  else if (s->data != (char *)s + STORAGE_ROOM)
+  else if (s->data != few_data(s))
     s->device->free(s->device, s->data);
   nyx_memory_free(s);
 }
 
-/* A tensor over `storage`, whose reference it takes over when it succeeds. */
-static nyx_status tensor_new(nyx_context *ctx, nyx_storage *storage, nyx_dtype dtype,
-                             int ndim, const int64_t *shape, const int64_t *stride,
-                             int64_t offset, nyx_tensor **out) {
-  nyx_tensor *t = nyx_memory_alloc(sizeof *t);
-  if (!t) return nyx__no_memory(ctx, sizeof *t);
+/* A tensor over `storage`, whose reference it takes over. */
+static void tensor_fill(nyx_tensor *t, const nyx_context *ctx, nyx_storage *storage,
+                        nyx_dtype dtype, int ndim, const int64_t *shape,
+                        const int64_t *stride, int64_t offset) {
   atomic_init(&t->refs, 1);
   t->dtype = dtype;
   t->ndim = ndim;
@@ -84,8 +99,16 @@ static nyx_status tensor_new(nyx_context *ctx, nyx_storage *storage, nyx_dtype d
     memcpy(t->stride, stride, (size_t)ndim * sizeof *stride);
   else
     nyx__strides(ndim, shape, t->stride);
-  *out = t;
-  return NYX_OK;
+}
+
+/* Of a shape that nyx__numel refused. */
+static nyx_status size_error(nyx_context *ctx, int ndim, const int64_t *shape) {
+  for (int d = 0; d < ndim; d++)
+    if (shape[d] < 0)
+      return nyx__error(ctx, SIZE_NEGATIVE, (long long)shape[d],
+                        d + (ctx ? ctx->index_base : 0));
+  char text[NYX_SHAPE_TEXT];
+  return nyx__error(ctx, SIZE_OVERFLOW, nyx__shape_text(ndim, shape, text, sizeof text));
 }
 
 /* Checks a shape and says how many bytes it takes. */
@@ -93,17 +116,9 @@ static nyx_status shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
                               const int64_t *shape, size_t *bytes) {
   if (ndim < 0 || ndim > NYX_MAX_DIMS)
     return nyx__error(ctx, NDIM_RANGE, ndim, NYX_MAX_DIMS);
-  for (int d = 0; d < ndim; d++)
-    if (shape[d] < 0)
-      return nyx__error(ctx, SIZE_NEGATIVE, (long long)shape[d],
-                        d + (ctx ? ctx->index_base : 0));
   int64_t numel;
   size_t item = nyx_dtype_size(dtype);
-  if (!nyx__numel(ndim, shape, item, &numel)) {
-    char text[NYX_SHAPE_TEXT];
-    return nyx__error(ctx, SIZE_OVERFLOW,
-                      nyx__shape_text(ndim, shape, text, sizeof text));
-  }
+  if (!nyx__numel(ndim, shape, item, &numel)) return size_error(ctx, ndim, shape);
   *bytes = (size_t)numel * item;
   return NYX_OK;
 }
@@ -116,9 +131,9 @@ static nyx_status empty(nyx_context *ctx, nyx_device *device, nyx_dtype dtype, i
   NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
   nyx_storage *storage;
   NYX_TRY(storage_new(ctx, device, bytes, &storage));
-  nyx_status status = tensor_new(ctx, storage, dtype, ndim, shape, stride, 0, out);
-  if (status != NYX_OK) nyx__storage_release(storage);
-  return status;
+  *out = first_of(storage);
+  tensor_fill(*out, ctx, storage, dtype, ndim, shape, stride, 0);
+  return NYX_OK;
 }
 
 nyx_status nyx_tensor_empty_on(nyx_context *ctx, nyx_device *device, nyx_dtype dtype,
@@ -151,20 +166,14 @@ nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
   *out = NULL;
   size_t bytes;
   NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
-  nyx_storage *s = nyx_memory_alloc(sizeof *s);
-  nyx_status status = s ? NYX_OK : nyx__no_memory(ctx, sizeof *s);
+  nyx_storage *s = nyx_memory_alloc(sizeof(block));
+  nyx_status status = s ? NYX_OK : nyx__no_memory(ctx, sizeof(block));
   if (status == NYX_OK) {
-    atomic_init(&s->refs, 1);
-    atomic_init(&s->version, 0);
-    s->inference = ctx && ctx->inference && !ctx->grad_enabled; /* transform.h */
-    s->device = nyx__cpu();
-    s->data = data;
-    s->bytes = bytes;
+    storage_fill(s, ctx, nyx__cpu(), data, bytes);
     s->free_fn = free_fn ? free_fn : nyx__keep;
     s->free_arg = free_arg;
-    atomic_init(&s->forms, NULL);
-    status = tensor_new(ctx, s, dtype, ndim, shape, NULL, 0, out);
-    if (status != NYX_OK) nyx_memory_free(s);
+    *out = first_of(s);
+    tensor_fill(*out, ctx, s, dtype, ndim, shape, NULL, 0);
   }
   if (status != NYX_OK && free_fn) free_fn(free_arg);
   return status;
@@ -184,8 +193,11 @@ nyx_status nyx_tensor_scalar(nyx_context *ctx, double value, nyx_dtype dtype, bo
 
 nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
                             nyx_tensor **out) {
-  NYX_TRY(tensor_new(ctx, storage, spec->dtype, spec->ndim, spec->shape, spec->stride,
-                     spec->offset, out));
+  nyx_tensor *t = nyx_memory_alloc(sizeof *t);
+  if (!t) return nyx__no_memory(ctx, sizeof *t);
+  tensor_fill(t, ctx, storage, spec->dtype, spec->ndim, spec->shape, spec->stride,
+              spec->offset);
+  *out = t;
   atomic_fetch_add_explicit(&storage->refs, 1, memory_order_relaxed);
   return NYX_OK;
 }
@@ -207,7 +219,7 @@ nyx_tensor *nyx_tensor_retain(nyx_tensor *t) {
 void nyx_tensor_release(nyx_tensor *t) {
   /* A gradient may own history whose gradients own history: nyx__node_release works down
    * the graph without recursion, this loop down a chain of .grad, or to the base. */
-  while (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
+  while (t && nyx__last_reference(&t->refs)) {
     nyx_tensor *next = t->grad ? t->grad : t->base;
     if (next != t->base) nyx_tensor_release(t->base);
     if (t->hooks) nyx__hooks_drop(&t->hooks, false);
@@ -218,8 +230,9 @@ void nyx_tensor_release(nyx_tensor *t) {
       nyx_tensor_release(t->lift->tangent);
       nyx_memory_free(t->lift);
     }
+    bool alone = t != first_of(t->storage); /* in a block of its own */
     nyx__storage_release(t->storage);
-    nyx_memory_free(t);
+    if (alone) nyx_memory_free(t);
     t = next;
   }
 }

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "../base/context.h"
+#include "dtype.h"
 
 typedef struct nyx__forms nyx__forms;
 
@@ -56,7 +57,14 @@ struct nyx_tensor {
   int64_t stride[NYX_MAX_DIMS];
 };
 
+/* Gives a reference back; true: it was the last. A thread that holds the only one needs
+ * no atomic step to say so, as nobody else can take another. */
+static inline bool nyx__last_reference(atomic_int *refs) {
+  return atomic_load_explicit(refs, memory_order_acquire) == 1 ||
+         atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+}
 void nyx__storage_release(nyx_storage *s);
+
 /* packed.c */
 bool nyx__forms_on(const nyx__forms *f);
 void nyx__forms_free(nyx__forms *f); /* NULL is allowed */
@@ -90,6 +98,12 @@ nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int64_
  */
 nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);
 
+static inline bool nyx__has_shape(const nyx_tensor *t, int ndim, const int64_t *shape) {
+  bool same = t->ndim == ndim;
+  for (int d = 0; same && d < ndim; d++) same = t->shape[d] == shape[d];
+  return same;
+}
+
 static inline bool nyx__is_contiguous(const nyx_tensor *t) {
   int64_t expect = 1;
   for (int d = t->ndim - 1; d >= 0; d--) {
@@ -100,7 +114,7 @@ static inline bool nyx__is_contiguous(const nyx_tensor *t) {
 }
 
 static inline void *nyx__data(const nyx_tensor *t) { /* CPU tensors only */
-  return (char *)t->storage->data + (size_t)t->offset * nyx_dtype_size(t->dtype);
+  return (char *)t->storage->data + t->offset * nyx__item(t->dtype);
 }
 
 /* shape.c */

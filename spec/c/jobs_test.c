@@ -4,8 +4,13 @@
  *
  * `jobs_test --time [THREADS]` measures instead: the same ops by turns through the pool,
  * through jobs of threads that sleep at once, and of threads that look for jobs a moment
- * longer, as the pool's do; medians, and their ratios to the pool's. Read next:
+ * longer, as the pool's do; medians, and their ratios to the pool's.
+ *
+ * `jobs_test --blas LIBRARY [THREADS]` measures the same ops behind a product of a BLAS
+ * that the host has loaded for itself, in one thread and in as many as there are, which
+ * look for work for a while: what they cost Nyx. LIBRARY is an OpenBLAS. Read next:
  * core/base/parallel.c. */
+#include <dlfcn.h>
 #include <nyx/nyx.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -304,12 +309,83 @@ static void print_times(int threads) {
   stop_jobs(&looking);
 }
 
+/* The host's BLAS */
+
+enum { SIDE = 512 };
+
+typedef struct openblas {
+  void (*sgemm)(int order, int turn_a, int turn_b, int m, int n, int k, float alpha,
+                const float *a, int lda, const float *b, int ldb, float beta, float *c,
+                int ldc);
+  void (*set_threads)(int n);
+  float *a, *b, *c;
+} openblas;
+
+static bool symbol(void *lib, const char *name, void *function) {
+  void *address = dlsym(lib, name);
+  memcpy(function, &address, sizeof address);
+  return address != NULL;
+}
+
+/* The host's product, then one call of an op: microseconds of the latter. */
+static double time_behind(const openblas *blas, int threads, int k, nyx_tensor *x) {
+  blas->set_threads(threads);
+  blas->sgemm(101, 111, 111, SIDE, SIDE, SIDE, 1, blas->a, SIDE, blas->b, SIDE, 0,
+              blas->c, SIDE); /* row by row, neither turned */
+  double start = now();
+  nyx_tensor_release(ops[k].run(x));
+  return now() - start;
+}
+
+static int print_behind_blas(const char *name, int threads) {
+  openblas blas;
+  void *lib = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  if (!lib || !symbol(lib, "cblas_sgemm", &blas.sgemm) ||
+      !symbol(lib, "openblas_set_num_threads", &blas.set_threads)) {
+    printf("%s: not found, or no OpenBLAS\n", name);
+    return 1;
+  }
+  must(nyx_parallel_set_threads(threads));
+  nyx_tensor *matrix[3];
+  for (int i = 0; i < 3; i++) matrix[i] = normal(SIDE, SIDE);
+  blas.a = nyx_tensor_data(matrix[0]);
+  blas.b = nyx_tensor_data(matrix[1]);
+  blas.c = nyx_tensor_data(matrix[2]);
+  int most = nyx_parallel_threads();
+  printf(
+      "behind a product of %d by the host's BLAS in 1 and %d threads; medians of %d "
+      "turns, microseconds\n%-28s %8s %8s\n",
+      SIDE, most, ROUNDS, "", "1", "all");
+  for (int k = 0; k < OPS; k++) {
+    nyx_tensor *x = normal(ops[k].rows, ops[k].cols);
+    double us[2][ROUNDS], ratio[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+      const struct timespec pause = {0, 100 * 1000 * 1000}; /* until all sleep */
+      for (int way = 0; way < 2; way++) {
+        nanosleep(&pause, NULL);
+        us[way][i] = time_behind(&blas, way == 0 ? 1 : most, k, x);
+      }
+      ratio[i] = us[1][i] / us[0][i];
+    }
+    nyx_tensor_release(x);
+    printf("%-28s %8.1f %8.1f %5.2f\n", ops[k].name, median(us[0]), median(us[1]),
+           median(ratio));
+  }
+  for (int i = 0; i < 3; i++) nyx_tensor_release(matrix[i]);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   if (argc > 1 && strcmp(argv[1], "--time") == 0) {
     print_times(argc > 2 ? atoi(argv[2]) : 0);
     nyx_context_free(ctx);
     return 0;
+  }
+  if (argc > 2 && strcmp(argv[1], "--blas") == 0) {
+    int failed = print_behind_blas(argv[2], argc > 3 ? atoi(argv[3]) : 0);
+    nyx_context_free(ctx);
+    return failed;
   }
   must(nyx_parallel_set_threads(3));
   RUN(the_same_bits);

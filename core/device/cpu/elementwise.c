@@ -545,7 +545,8 @@ static bool plan_simple(plan *p, const nyx_elementwise *job) {
   p->out.stride[0] = 1;
   p->ndim = 1;
   p->shape[0] = p->n;
-  p->block = (p->streams && !p->past ? STREAM_BLOCK : BLOCK_BYTES) / p->item;
+  p->block =
+      (p->streams && !p->past ? STREAM_BLOCK : BLOCK_BYTES) >> __builtin_ctzll(p->item);
   p->cut = CUT_ROW;
   return true;
 }
@@ -641,7 +642,7 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   nyx_dtype result = job->row->result_bool && job->part == 0 ? NYX_BOOL : job->compute;
   p->compute = job->compute;
   p->copies = job->row->id == NYX_KERNEL_clone && job->part == 0;
-  p->out.item = (int64_t)nyx_dtype_size(job->out->dtype);
+  p->out.item = nyx__item(job->out->dtype);
   if (keeps_bits(p, job)) {
     p->item = p->result_item = p->out.item;
     p->out.ready = true;
@@ -654,8 +655,8 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   if (plan_narrow(p, job)) return;
   p->fn = kernels->rows[compute][job->row->id][job->part];
   if (compute == NYX_IN_FLOAT32 && job->part == 0) p->past = kernels->past[job->row->id];
-  p->result_item = (int64_t)nyx_dtype_size(result);
-  p->item = (int64_t)nyx_dtype_size(job->compute);
+  p->result_item = nyx__item(result);
+  p->item = nyx__item(job->compute);
   p->out.ready = job->out->dtype == result;
   p->widen = result == job->compute ? NULL : kernels->gather[result][compute];
   p->scatter = kernels->scatter[compute][job->out->dtype];
@@ -687,7 +688,7 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     if (!t) continue;
     operand *o = &p->in[p->n_in];
     o->data = nyx__data(t);
-    o->item = (int64_t)nyx_dtype_size(t->dtype);
+    o->item = nyx__item(t->dtype);
     p->slot[p->n_in++] = i;
     if (keeps_bits(p, job) || p->compute != job->compute) {
       plan_ready(p, job, o, t);
@@ -699,6 +700,10 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
 }
 
 static void run_plan(plan *p, int64_t grain_bytes, nyx__stop *stop) {
+  if (p->cut != CUT_TILES && p->n * p->item <= grain_bytes) {
+    run_range(p, 0, p->n);
+    return;
+  }
   int64_t blocks = grain_bytes / p->item / p->block;
   nyx_range_fn fn = run_range;
   int64_t n = p->n, grain = blocks * p->block;
@@ -707,9 +712,6 @@ static void run_plan(plan *p, int64_t grain_bytes, nyx__stop *stop) {
     n = p->n / (p->shape[p->ndim - 1] * p->shape[p->ndim - 2]) * p->tiles_down *
         p->tiles_across;
     grain = blocks;
-  } else if (n <= grain) {
-    run_range(p, 0, n);
-    return;
   }
   if (stop)
     nyx__parallel_until(stop, n, grain, fn, p);

@@ -2,6 +2,7 @@
  * the one NYX_CPU names. Some names are a path and an extension for products of narrow
  * types, which unit.c looks up. Read next: kernels/cpu/cpu.h, core/base/cpu.h. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const nyx_cpu_kernels *usable[MOST]; /* narrowest first */
 static int usable_count;
 static const nyx_cpu_kernels *chosen;
+/* The same once it is known to be right: the short way for every call after. */
+static _Atomic(const nyx_cpu_kernels *) ready;
 static const char *refused; /* NYX_CPU when it cannot be followed */
 static char known[96];      /* names of the usable paths */
 
@@ -86,8 +89,15 @@ static void choose(void) {
     }
 }
 
-const nyx_cpu_kernels *nyx__cpu_kernels(void) {
+static void choose_once(void) {
   pthread_once(&once, choose);
+  if (!refused) atomic_store_explicit(&ready, chosen, memory_order_release);
+}
+
+const nyx_cpu_kernels *nyx__cpu_kernels(void) {
+  const nyx_cpu_kernels *kernels = atomic_load_explicit(&ready, memory_order_acquire);
+  if (kernels) return kernels;
+  choose_once();
   return chosen;
 }
 
@@ -96,12 +106,13 @@ const char *nyx_cpu_path(void) {
 }
 
 nyx_status nyx__cpu_path_check(nyx_context *ctx) {
-  pthread_once(&once, choose);
+  if (atomic_load_explicit(&ready, memory_order_acquire)) return NYX_OK;
+  choose_once();
   return refused ? nyx__error(ctx, CPU_PATH, refused, known) : NYX_OK;
 }
 
 const nyx_cpu_kernels *nyx__cpu_path_find(const char *name) {
-  pthread_once(&once, choose);
+  choose_once();
   for (int i = 0; i < usable_count; i++)
     if (strcmp(usable[i]->name, name) == 0) return usable[i];
   return NULL;
