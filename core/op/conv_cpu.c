@@ -502,9 +502,7 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   return ways;
 }
 
-nyx__conv_way nyx__conv_rule(const nyx__conv *v, nyx__conv_mode mode, uint32_t usable) {
-  (void)v;
-  (void)mode;
+nyx__conv_way nyx__conv_rule(uint32_t usable) {
   if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
   if (usable >> NYX__CONV_IMAGE & 1) return NYX__CONV_IMAGE;
   if (usable >> NYX__CONV_WINOGRAD & 1) return NYX__CONV_WINOGRAD;

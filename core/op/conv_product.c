@@ -329,9 +329,11 @@ static void pad_channels(const product_run *r, const unit *u, int64_t c0, int64_
 /* Whether channels up to c1 are packed from the images: vectors may be read beyond a
  * plane, but not beyond the last one. */
 static bool sees_images(const product_run *r, const unit *u, int64_t c1) {
-  int64_t seen = (u->q1 - 1) / r->positions * r->v->in_channels + u->group * r->in_group;
-  int64_t behind = r->v->images * r->v->in_channels - seen - c1;
-  return r->straight && behind * r->plane >= r->patches->lanes;
+  int64_t n = (u->q1 - 1) / r->positions, lanes = r->patches->lanes;
+  int64_t seen = n * r->v->in_channels + u->group * r->in_group + c1;
+  int64_t behind = r->v->images * r->v->in_channels - seen;
+  bool whole = u->q0 / r->positions == n && (u->q1 - u->q0) % lanes == 0;
+  return r->straight && (whole || behind * r->plane >= lanes);
 }
 
 /* Channels c0..c1-1 of the group for this unit's columns to be packed from. */
@@ -695,11 +697,15 @@ bool nyx__conv_product_takes_turned(const nyx__conv *t) {
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the
  * column matrix turned (positions x terms). Positions are summed in blocks of r->columns,
- * in segments with a partial sum each. */
+ * in segments with a partial sum each: few where they are short, as sums cost as much to
+ * write and read as many terms. */
 
 #define SEGMENTS 16                       /* partial sums, at most */
 #define SEGMENT_BYTES ((int64_t)64 << 20) /* all of them together */
 #define CHUNK_TERMS 512                   /* of a unit */
+#define CHUNK_ROWS 256                    /* and rows, at least where these are divided */
+#define WEIGHT_UNITS 8                    /* wanted where sums are short */
+#define LONG 3                            /* blocks of a sum that is not */
 
 typedef struct weight_run {
   product_run p;
@@ -707,6 +713,21 @@ typedef struct weight_run {
   int64_t chunk, chunks;          /* input channels of a unit; units of a group */
   int64_t blocks, segments, each; /* blocks of positions; of a segment */
 } weight_run;
+
+/* The units of a group: chunks of channels, rows, segments. */
+static void divide_weight(weight_run *w) {
+  product_run *r = &w->p;
+  int64_t units = r->v->groups * w->chunks;
+  divide_rows(r, parts(WEIGHT_UNITS, units), CHUNK_ROWS);
+  units *= r->row_units;
+  int64_t segments = SEGMENTS / units + 1, enough = parts(WEIGHT_UNITS, units);
+  if (enough < w->blocks / LONG) enough = w->blocks / LONG;
+  segments = least(least(segments, enough), w->blocks);
+  int64_t most = SEGMENT_BYTES / (r->v->out_channels * r->terms * r->item);
+  segments = least(segments, most > 1 ? most : 1);
+  w->each = parts(w->blocks, segments);
+  w->segments = parts(w->blocks, w->each);
+}
 
 static bool plan_weight(weight_run *w, const nyx__conv *v) {
   product_run *r = &w->p;
@@ -719,12 +740,7 @@ static bool plan_weight(weight_run *w, const nyx__conv *v) {
   r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
   r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);
   w->blocks = parts(all, r->columns);
-  int64_t bytes = v->out_channels * r->terms * r->item;
-  int64_t segments = least(SEGMENTS / (v->groups * w->chunks) + 1, w->blocks);
-  if (segments > SEGMENT_BYTES / bytes) segments = SEGMENT_BYTES / bytes;
-  if (segments < 1) segments = 1;
-  w->each = parts(w->blocks, segments);
-  w->segments = parts(w->blocks, w->each);
+  divide_weight(w);
   if (!plan_padded(r, w->chunk)) return false;
   int64_t terms = parts(w->chunk * r->taps, tile) * tile, lanes = r->patches->lanes;
   r->panel_bytes = (size_t)((r->columns * terms + lanes * tile) * r->item);
@@ -771,9 +787,9 @@ static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, 
   open_channels(r, u, c0, c1);
   find_offsets(r, u, 0, terms);
   pack_terms(r, u, terms);
-  for (int64_t row = 0; row < r->out_group; row += block) {
+  for (int64_t row = u->o0; row < u->o1; row += block) {
     int64_t at = (u->group * r->out_group + row) * r->terms + c0 * r->taps;
-    nyx_product p = {.m = least(block, r->out_group - row),
+    nyx_product p = {.m = least(block, u->o1 - row),
                      .n = terms,
                      .k = u->q1 - u->q0,
                      .c = to + at * r->item,
@@ -784,7 +800,7 @@ static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, 
   }
 }
 
-/* Units are (segment, group, chunk of channels). */
+/* Units are (segment, group, chunk of channels, rows). */
 static void weight_range(void *arg, int64_t begin, int64_t end) {
   weight_run *w = arg;
   product_run *r = &w->p;
@@ -793,10 +809,12 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   unit u;
   if (!take_scratch(r, &u)) return;
   for (int64_t i = begin; i < end; i++) {
-    int64_t c0 = i % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
-    int64_t segment = i / w->chunks / r->v->groups, first = segment * w->each;
-    int64_t last = least(first + w->each, w->blocks);
-    u.group = i / w->chunks % r->v->groups;
+    int64_t chunk = i / r->row_units, segment = chunk / w->chunks / r->v->groups;
+    int64_t c0 = chunk % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
+    int64_t first = segment * w->each, last = least(first + w->each, w->blocks);
+    u.group = chunk / w->chunks % r->v->groups;
+    u.o0 = i % r->row_units * r->rows;
+    u.o1 = least(u.o0 + r->rows, r->out_group);
     for (int64_t b = first; b < last && going(r); b++) {
       u.q0 = b * r->columns;
       u.q1 = least(u.q0 + r->columns, all);
@@ -838,10 +856,9 @@ nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const 
     return nyx__no_memory(ctx, bytes);
   }
   double work =
-      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->out_group;
-  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
-  nyx_parallel_for(w.segments * v->groups * w.chunks, grain > 0 ? grain : 1, weight_range,
-                   &w);
+      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->rows;
+  nyx_parallel_for(w.segments * v->groups * w.chunks * r->row_units, grain_of(work),
+                   weight_range, &w);
   if (w.partial && going(r)) {
     nyx_parallel_for(count, 1 << 15,
                      v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);
