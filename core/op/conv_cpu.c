@@ -1,8 +1,9 @@
 /* Convolutions on the CPU. Most go elsewhere: depthwise ones to depthwise.c, those that
- * fill the tiles of a product to conv_product.c. The others, and products of 1x1 kernels,
- * are here: tiles of output positions, each gathered into a column matrix that stays in
- * cache, and one matrix product per tile. Work is divided by size alone. Read next:
- * conv_ways.c, conv_type.h (the loops), core/linalg/gemm.c. */
+ * fill the tiles of a product to conv_product.c. The others, and 1x1 kernels on one image,
+ * which are a product of two matrices, are here: tiles of output positions, each gathered
+ * into a column matrix that stays in cache, and one matrix product per tile. Work is
+ * divided by size alone. Read next: conv_ways.c, conv_type.h (the loops),
+ * core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 
