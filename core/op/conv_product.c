@@ -41,7 +41,7 @@ typedef struct product_run {
   int64_t item;
   const char *x, *weight, *bias;
   char *y, *a;         /* a: the packed weight; NULL: read in place, or packed by units */
-  char *shared;        /* the packed columns, where the units share them; */
+  char *shared;        /* the packed columns, where the units share them */
   int64_t shared_step; /* bytes of a block of terms there */
   int64_t row_step, term_step; /* of the weight, in elements */
   int64_t taps, positions, plane, in_group, out_group, terms;

@@ -6,7 +6,7 @@
 #include "conv.h"
 
 /* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
- * usually less than one, and with no more columns than 1 KiB a KiB for each term. */
+ * usually less than one, and where few columns are shared 1 KiB for each term. */
 bool nyx__conv_product_takes(const nyx__conv *v);
 
 /* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
