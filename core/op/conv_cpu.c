@@ -1,8 +1,9 @@
 /* Convolutions on the CPU. Most go elsewhere: depthwise ones to depthwise.c, those that
- * fill the tiles of a product to conv_product.c. The others, and products of 1x1 kernels,
- * are here: tiles of output positions, each gathered into a column matrix that stays in
- * cache, and one matrix product per tile. Work is divided by size alone. Read next:
- * conv_ways.c, conv_type.h (the loops), core/linalg/gemm.c. */
+ * fill the tiles of a product to conv_product.c. Here are 1x1 kernels on one image, which
+ * are products of two matrices, and the others: tiles of output positions, each gathered
+ * into a column matrix that stays in cache, and one matrix product per tile. Work is
+ * divided by size alone. Read next: conv_ways.c, conv_type.h (the loops),
+ * core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -502,22 +503,11 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   return ways;
 }
 
-/* Planes so small that a tile has several of them: copying them together and results
- * apart takes longer than packing patches, where there are as many outputs as inputs. */
-static bool is_small_pointwise(const nyx__conv *v, nyx__conv_mode mode) {
-  int64_t places = v->window[0].out * v->window[1].out;
-  if (places < 32 || places > 128 || v->groups > 1) return false;
-  return mode == NYX__CONV_WEIGHT ||
-         (mode == NYX__CONV_FORWARD && v->out_channels >= v->in_channels);
-}
-
-nyx__conv_way nyx__conv_rule(const nyx__conv *v, nyx__conv_mode mode, uint32_t usable) {
+nyx__conv_way nyx__conv_rule(uint32_t usable) {
   if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
   if (usable >> NYX__CONV_IMAGE & 1) return NYX__CONV_IMAGE;
   if (usable >> NYX__CONV_WINOGRAD & 1) return NYX__CONV_WINOGRAD;
-  bool product = usable >> NYX__CONV_PRODUCT & 1 &&
-                 (!is_pointwise(v) || is_small_pointwise(v, mode));
-  return product ? NYX__CONV_PRODUCT : NYX__CONV_TILES;
+  return usable >> NYX__CONV_PRODUCT & 1 ? NYX__CONV_PRODUCT : NYX__CONV_TILES;
 }
 
 static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -539,6 +529,8 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
 static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void *y,
                                const void *weight, void *x, nyx__conv_way way) {
   nyx__conv t = nyx__conv_turned(v);
+  if (way == NYX__CONV_PRODUCT && v->window[0].kernel * v->window[1].kernel == 1)
+    return nyx__conv_product_turned(ctx, &t, y, weight, x);
   void *turned;
   NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
   nyx_status status = forward_by(ctx, &t, y, turned, NULL, x, way);

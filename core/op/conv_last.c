@@ -2,9 +2,11 @@
  * patches (places x terms) times the weight (terms x output channels), terms being (tap,
  * input channel). A patch is read where it lies, in runs: the channels of one tap, or of
  * a row of taps, are side by side. Only where there is padding is it read from rows with
- * zeros around them, which a unit of work copies for itself. The weight is packed once.
- * Units depend on sizes alone, so results do not depend on the number of threads. Read
- * next: kernels/cpu/last.h, kernels/cpu/gemm.h, depthwise_last.c, winograd_last.c. */
+ * zeros around them, which a unit of work copies for itself. The weight is packed once:
+ * first, or, where a unit has all places, by the unit as it goes, since what is packed is
+ * then not used again. Units depend on sizes alone, so results do not depend on the
+ * number of threads. Read next: kernels/cpu/last.h, kernels/cpu/gemm.h, depthwise_last.c,
+ * winograd_last.c. */
 #include "conv_last.h"
 
 #include <nyx/parallel.h>
@@ -17,7 +19,7 @@
 #define UNITS 16                        /* wanted, for threads to share */
 #define TILES 16                        /* of places in a unit, at most */
 #define LEAST_TILES 4                   /* and at least, where more units are wanted */
-#define WEIGHT_BYTES ((int64_t)1 << 20) /* of more, units rather share columns */
+#define WEIGHT_BYTES ((int64_t)1 << 20) /* of so much, units rather share columns */
 #define MOST_PLACES 256                 /* of a unit, in any kernel */
 #define SCRATCH_BYTES ((double)(64 << 20))
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
@@ -37,9 +39,11 @@ typedef struct last_run {
   int64_t spans, span;             /* divisions of a row of places; places in one */
   int64_t rows, blocks;            /* of places in a unit; divisions of all rows */
   int64_t across, down;            /* places of x that a span, and an output row, see */
-  char *packed;                    /* groups x (bias, blocks of terms x panels) */
+  bool own;     /* units have all places, and pack what they need of the weight */
+  char *packed; /* groups x (bias, blocks of terms x panels); own: the bias alone */
+  char *shared; /* the padded image, where units share it */
   int64_t group_bytes;
-  size_t padded_bytes;
+  size_t padded_bytes, panel_bytes;
   atomic_int status;
 } last_run;
 
@@ -65,7 +69,7 @@ static void divide(last_run *r) {
   const nyx__last_sum *s = r->s;
   int64_t height = s->window[0].out * s->images, width = s->window[1].out;
   int64_t terms = r->runs * r->length, most = TILES, tile = r->last->tile_rows;
-  bool heavy = terms * s->out * r->item > WEIGHT_BYTES;
+  bool heavy = terms * s->out * r->item >= WEIGHT_BYTES;
   r->panels = parts(s->out, r->tile);
   for (;; most /= 2) {
     int64_t places = most * tile;
@@ -115,8 +119,10 @@ static void plan(last_run *r, const nyx__last_sum *s) {
   int64_t images = least((r->rows - 1) / wy->out + 2, s->images);
   int64_t rows = r->rows * wy->stride + images * r->down;
   r->padded_bytes = r->padded ? (size_t)(rows * r->across * r->pixel * r->item) : 0;
-  int64_t terms = r->runs * r->length;
+  r->own = r->blocks * r->spans == 1;
+  int64_t terms = r->own ? 0 : r->runs * r->length;
   r->group_bytes = (terms + 1) * r->panels * r->tile * r->item;
+  r->panel_bytes = r->own ? (size_t)(r->together * r->piece * r->tile * r->item) : 0;
   atomic_init(&r->status, NYX_OK);
 }
 
@@ -202,38 +208,48 @@ static void pack_bias(const last_run *r) {
 
 typedef struct unit {
   int64_t group, row0, row1, x0, x1, panel0, panel1;
-  char *padded;
+  char *padded, *panel;
   const char **a;
   char **c;
   int64_t *run;
   int64_t places;
 } unit;
 
-/* Copies what `rows` rows of places from y on see of image n, with zeros around it. */
-static void pad_rows(const last_run *r, const unit *u, int64_t n, int64_t y, int64_t rows,
-                     char *to) {
+/* Padded rows that `rows` rows of places see. */
+static int64_t seen(const last_run *r, int64_t rows) {
+  return (rows - 1) * r->s->window[0].stride + r->down;
+}
+
+/* Copies padded rows first..end-1 of those that the places from row y on see of image n,
+ * with zeros around them. What strides of a single tap skip is not copied. */
+static void pad_rows(const last_run *r, const unit *u, int64_t n, int64_t y,
+                     int64_t first, int64_t end, char *to) {
   const nyx__last_sum *s = r->s;
   const nyx__window *wy = &s->window[0], *wx = &s->window[1];
-  int64_t left = u->x0 * wx->stride - wx->pad, count = (rows - 1) * wy->stride + r->down;
+  int64_t left = u->x0 * wx->stride - wx->pad;
+  int64_t step_y = wy->kernel > 1 ? 1 : wy->stride;
+  int64_t step_x = wx->kernel > 1 ? 1 : wx->stride;
   int64_t lo = left < 0 ? least(-left, r->across) : 0;
   int64_t hi = least(r->across, wx->in - left), pixel = r->pixel * r->item;
   size_t bytes = (size_t)(s->in * r->item);
   if (hi < lo) hi = lo;
-  for (int64_t i = 0; i < count; i++, to += r->across * pixel) {
+  first = parts(first, step_y) * step_y;
+  to += first * r->across * pixel;
+  for (int64_t i = first; i < end; i += step_y, to += step_y * r->across * pixel) {
     int64_t at = y * wy->stride - wy->pad + i;
     if (at < 0 || at >= wy->in) {
       memset(to, 0, (size_t)(r->across * pixel));
       continue;
     }
-    const char *from = s->x + (n * s->x_image + at * s->x_row + u->group * s->in +
-                               (left + lo) * s->x_pixel) *
-                                  r->item;
+    const char *from =
+        s->x +
+        (n * s->x_image + at * s->x_row + u->group * s->in + left * s->x_pixel) * r->item;
     memset(to, 0, (size_t)(lo * pixel));
-    if (r->pixel == s->x_pixel) {
-      memcpy(to + lo * pixel, from, (size_t)((hi - lo) * pixel));
+    if (r->pixel == s->x_pixel && step_x == 1) {
+      memcpy(to + lo * pixel, from + lo * pixel, (size_t)((hi - lo) * pixel));
     } else {
-      for (int64_t x = lo; x < hi; x++, from += s->x_pixel * r->item)
-        memcpy(to + x * pixel, from, bytes);
+      for (int64_t x = parts(lo, step_x) * step_x; x < hi; x += step_x)
+        memcpy(to + x * pixel, from + x * s->x_pixel * r->item, bytes);
     }
     memset(to + hi * pixel, 0, (size_t)((r->across - hi) * pixel));
   }
@@ -243,12 +259,12 @@ static void pad_rows(const last_run *r, const unit *u, int64_t n, int64_t y, int
 static void find_places(const last_run *r, unit *u) {
   const nyx__last_sum *s = r->s;
   const nyx__window *wy = &s->window[0], *wx = &s->window[1];
-  char *padded = u->padded;
+  char *padded = r->shared ? r->shared : u->padded;
   u->places = 0;
   for (int64_t row = u->row0, rows; row < u->row1; row += rows) {
     int64_t n = row / wy->out, y = row % wy->out;
     rows = least(u->row1 - row, wy->out - y);
-    if (r->padded) pad_rows(r, u, n, y, rows, padded);
+    if (r->padded && !r->shared) pad_rows(r, u, n, y, 0, seen(r, rows), padded);
     for (int64_t i = 0; i < rows; i++) {
       int64_t at = n * s->y_image + (y + i) * s->y_row + u->group * s->out;
       const char *from = padded + i * wy->stride * r->across * r->pixel * r->item;
@@ -264,7 +280,7 @@ static void find_places(const last_run *r, unit *u) {
         to += s->y_pixel * r->item;
       }
     }
-    padded += ((rows - 1) * wy->stride + r->down) * r->across * r->pixel * r->item;
+    padded += seen(r, rows) * r->across * r->pixel * r->item;
   }
 }
 
@@ -296,6 +312,9 @@ static void run_unit(const last_run *r, unit *u) {
     const char *bias = r->s->bias && i == 0 ? bias_at(r, u->group) : NULL;
     for (int64_t k = 0; k < b.runs; k++) run[k] = u->run[b.run + k] + b.from;
     for (int64_t j = u->panel0; j < u->panel1; j++) {
+      const char *panel = r->own ? u->panel : panel_at(r, u->group, &b, j);
+      if (r->own)
+        pack_terms(r, u->group, b.first, b.runs * b.length, j * r->tile, u->panel);
       /* One panel at a time: it stays in the cache for all places. */
       const nyx_last_product p = {.m = u->places,
                                   .n = least(r->tile, r->s->out - j * r->tile),
@@ -303,7 +322,7 @@ static void run_unit(const last_run *r, unit *u) {
                                   .run = run,
                                   .runs = b.runs,
                                   .length = b.length,
-                                  .b = panel_at(r, u->group, &b, j),
+                                  .b = panel,
                                   .bias = bias ? bias + j * r->tile * r->item : NULL,
                                   .c = (void *const *)u->c,
                                   .add = i > 0};
@@ -335,12 +354,15 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
   size_t places = (size_t)(r->rows * r->span), runs = (size_t)(2 * r->runs);
   size_t bytes = places * 2 * sizeof(char *) + runs * sizeof(int64_t);
   bytes = (bytes + 63) / 64 * 64;
-  char *block = nyx_memory_alloc(bytes + r->padded_bytes);
+  size_t padded = r->shared ? 0 : (r->padded_bytes + 63) / 64 * 64;
+  char *block = nyx_memory_alloc(bytes + padded + r->panel_bytes);
   if (!block) {
     atomic_store(&r->status, NYX_ERR_MEMORY);
     return;
   }
-  unit u = {.a = (const char **)(void *)block, .padded = block + bytes};
+  unit u = {.a = (const char **)(void *)block,
+            .padded = block + bytes,
+            .panel = block + bytes + padded};
   u.c = (char **)(void *)(block + places * sizeof(char *));
   u.run = (int64_t *)(void *)(block + places * 2 * sizeof(char *));
   find_offsets(r, u.run);
@@ -349,6 +371,13 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
     run_unit(r, &u);
   }
   nyx_memory_free(block);
+}
+
+/* Items are padded rows of the image, which is one. */
+static void share_range(void *arg, int64_t begin, int64_t end) {
+  const last_run *r = arg;
+  const unit u = {.group = 0};
+  pad_rows(r, &u, 0, 0, begin, end, r->shared);
 }
 
 nyx_status nyx__last_finish(nyx_context *ctx, atomic_int *status, size_t bytes) {
@@ -370,13 +399,21 @@ nyx_status nyx__last_plain(const nyx__last_sum *s) {
   size_t bytes = (size_t)(r.group_bytes * s->groups);
   if (!(r.packed = nyx_memory_alloc(bytes))) return nyx__no_memory(s->ctx, bytes);
   pack_bias(&r);
-  nyx_parallel_for(s->groups * block_count(&r) * r.panels, 4, pack_range, &r);
+  if (!r.own) nyx_parallel_for(s->groups * block_count(&r) * r.panels, 4, pack_range, &r);
+  if (r.padded && r.own && r.splits > 1 && s->images * s->groups == 1) {
+    if (!(r.shared = nyx_memory_alloc(r.padded_bytes))) {
+      nyx_memory_free(r.packed);
+      return nyx__no_memory(s->ctx, r.padded_bytes);
+    }
+    nyx_parallel_for(seen(&r, s->window[0].out), 2, share_range, &r);
+  }
   double work = (double)(r.rows * r.span) * (double)(r.runs * r.length) *
                 (double)(r.split * r.tile);
   nyx_parallel_for(r.blocks * r.spans * s->groups * r.splits,
                    nyx__last_grain(work, RANGE_WORK), run_range, &r);
+  nyx_memory_free(r.shared);
   nyx_memory_free(r.packed);
-  return nyx__last_finish(s->ctx, &r.status, r.padded_bytes);
+  return nyx__last_finish(s->ctx, &r.status, r.padded_bytes + r.panel_bytes);
 }
 
 static nyx_status run_sum(const nyx__last_sum *s) {

@@ -1,8 +1,9 @@
 /* Dense convolutions as products: y = weight (output channels x terms) times the column
  * matrix (terms x output positions), terms being (input channel, tap). The weight is
- * packed once, or read where it lies when few positions use it; then each unit of work
- * packs its own columns, block of terms by block of terms, from rows of the images that
- * it has padded, and multiplies. Units depend on sizes alone, so results do not depend on
+ * packed once; then each unit of work packs its own columns, block of terms by block of
+ * terms, from rows of the images that it has padded (or, under a kernel of one tap, from
+ * the images), and multiplies. A weight that few positions use is read where it lies, and
+ * all units share the columns. Units depend on sizes alone, so results do not depend on
  * the number of threads. Read next: kernels/cpu/patches.h, kernels/cpu/gemm.h,
  * kernels/cpu/last.h. */
 #include "conv_product.h"
@@ -18,12 +19,15 @@
 #include "../tensor/packed.h"
 
 #define UNITS 16               /* wanted, for threads to share */
-#define UNIT_BYTES 1024        /* a row of a unit's columns, at most */
+#define UNIT_BYTES 1024        /* a row of a unit's columns, about */
 #define RESULT_BYTES (1 << 18) /* a unit's result, where it is not written in place */
+#define RESULT_ROWS 512        /* and its rows, at most */
 #define LEAST_ROWS 112         /* of the weight, where its rows are divided */
+#define SHARED_ROWS 64         /* where the columns are shared */
 #define LEAST 12               /* output channels and terms that fill tiles well enough */
 #define SCRATCH_BYTES ((int64_t)8 << 20)
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
+#define COPY_WORK 32                   /* an element, packed, in these */
 #define LARGEST ((int64_t)1 << 24)     /* sizes; below it products of two are in range */
 #define MOST_TILE_ROWS 16              /* in any kernel */
 #define PAGE 4096 /* rows so far apart share few lines of the first cache */
@@ -36,19 +40,33 @@ typedef struct product_run {
   const nyx_patches_kernel *patches;
   int64_t item;
   const char *x, *weight, *bias;
-  char *y, *a; /* a: the packed weight; NULL: read in place, or packed by units */
+  char *y, *a;         /* a: the packed weight; NULL: read in place, or packed by units */
+  char *shared;        /* the packed columns, where the units share them */
+  int64_t shared_step; /* bytes of a block of terms there */
+  int64_t row_step, term_step; /* of the weight, in elements */
   int64_t taps, positions, plane, in_group, out_group, terms;
   nyx_row_padding padding;
   int64_t pitch, span;       /* of padded rows; rows that one output row sees */
+  int64_t stride;            /* padded rows from one output row to the next */
   int64_t width, depth;      /* of the panels of A; terms at a time */
   int64_t columns, rows;     /* of a unit, at most */
   int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
   int64_t row_units;         /* divisions of the output channels of a group */
+  bool straight;             /* one tap, no padding: columns are packed from the images */
   bool once;     /* one block of columns: no block of the weight is used again */
   bool in_place; /* then its rows are read where they lie */
-  size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes, a_bytes;
+  size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
+  size_t piece_bytes, a_bytes;
   atomic_int status;
 } product_run;
+
+/* Columns q0..q1-1 of a unit whose result goes to `c`: of one image, where it belongs
+ * (`there`), or tiles that images share, to be copied. */
+typedef struct piece {
+  int64_t q0, q1, ldc;
+  char *c;
+  bool there;
+} piece;
 
 static int64_t parts(int64_t n, int64_t part) {
   return (n + part - 1) / part;
@@ -58,29 +76,49 @@ static int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-/* Columns for a unit, and how the output channels are divided. */
+/* `n` in equal parts of about `most`, each so many whole `step`s. */
+static int64_t equal(int64_t n, int64_t most, int64_t step) {
+  return parts(parts(n, parts(n, most)), step) * step;
+}
+
+/* Output channels in `units` parts or fewer, and the panels of A that fit these. */
+static void divide_rows(product_run *r, int64_t units, int64_t fewest) {
+  units = least(units, r->out_group / fewest);
+  int64_t rows = parts(r->out_group, units > 1 ? units : 1);
+  r->width = parts(rows, parts(rows, r->gemm->tile_rows));
+  r->rows = parts(rows, r->width) * r->width;
+  r->row_units = parts(r->out_group, r->rows);
+}
+
+/* Columns for a unit, and how the output channels are divided. Where columns mix images a
+ * unit has fewer, and fewer rows. */
 static void divide(product_run *r) {
   const nyx__conv *v = r->v;
-  int64_t tile = r->gemm->tile_cols, count = r->positions * v->images;
-  int64_t waste = parts(r->positions, tile) * tile - r->positions;
+  int64_t lanes = r->patches->lanes, count = r->positions * v->images;
+  int64_t waste = parts(r->positions, lanes) * lanes - r->positions;
+  int64_t most = UNIT_BYTES / r->item, fewest = 4 * lanes;
   bool in_place = v->images == 1 || waste <= r->positions / 24;
-  r->rows = r->out_group;
-  r->columns = UNIT_BYTES / r->item / tile * tile;
-  r->once = count <= r->columns;
-  while (!in_place && !r->once && r->columns > 2 * tile &&
-         r->columns * r->rows * r->item > RESULT_BYTES)
-    r->columns = parts(r->columns / 2, tile) * tile;
-  for (;;) {
+  int64_t each = in_place ? r->positions : count;
+  r->once = count <= most;
+  if (r->once) {
+    r->columns = count;
+    r->per_image = v->images == 1;
+    r->blocks = 1;
+    divide_rows(r, UNITS, SHARED_ROWS);
+    return;
+  }
+  int64_t row_units = in_place ? 1 : parts(r->out_group, RESULT_ROWS);
+  divide_rows(r, row_units, 1);
+  most += most / 4; /* rather than a small rest */
+  if (!in_place) most = least(most, RESULT_BYTES / (r->rows * r->item));
+  for (most = most > fewest ? most : fewest;; most = most / 2) {
+    r->columns = equal(each, most > fewest ? most : fewest, lanes);
     r->per_image = in_place ? parts(r->positions, r->columns) : 0;
     r->blocks = in_place ? r->per_image * v->images : parts(count, r->columns);
-    if (r->once || r->blocks * v->groups >= UNITS || r->columns <= 2 * tile) break;
-    r->columns = parts(r->columns / 2, tile) * tile;
+    if (r->blocks * r->row_units * v->groups >= UNITS || most <= fewest) break;
   }
-  int64_t wanted = parts(UNITS, r->blocks * v->groups);
-  int64_t panels = parts(r->out_group, r->width), most = LEAST_ROWS / r->width;
-  int64_t units = least(wanted, panels / (most > 0 ? most : 1));
-  r->rows = parts(panels, units > 0 ? units : 1) * r->width;
-  r->row_units = parts(r->out_group, r->rows);
+  row_units = parts(UNITS, r->blocks * v->groups);
+  if (row_units > r->row_units) divide_rows(r, row_units, LEAST_ROWS);
 }
 
 /* The most padded rows that r->columns positions in a row need. */
@@ -89,7 +127,7 @@ static int64_t rows_needed(const product_run *r) {
   int64_t images =
       r->per_image ? 1 : least((r->columns - 1) / r->positions + 2, r->v->images);
   int64_t rows = least((r->columns - 1) / wx->out + 2, images * wy->out) + images;
-  return rows * wy->stride + images * r->span;
+  return rows * r->stride + images * r->span;
 }
 
 /* Rows of the weight that are multiplied together. */
@@ -108,7 +146,8 @@ static bool describe(product_run *r, const nyx__conv *v) {
       .patches = &nyx__cpu_kernels()->patches->type[v->dtype == NYX_FLOAT64],
       .item = (int64_t)nyx_dtype_size(v->dtype),
       .in_group = v->in_channels / v->groups,
-      .out_group = v->out_channels / v->groups};
+      .out_group = v->out_channels / v->groups,
+      .term_step = 1};
   for (int i = 0; i < 2; i++) {
     const nyx__window *w = &v->window[i];
     if (w->in > LARGEST || w->out > LARGEST || w->pad > LARGEST || w->kernel > 64 ||
@@ -118,15 +157,20 @@ static bool describe(product_run *r, const nyx__conv *v) {
   r->taps = wy->kernel * wx->kernel;
   r->positions = wy->out * wx->out;
   r->plane = wy->in * wx->in;
-  r->terms = r->in_group * r->taps;
+  r->terms = r->row_step = r->in_group * r->taps;
   if (r->out_group < LEAST || r->terms < LEAST) return false;
   int64_t across = (wx->kernel - 1) * wx->dilation + 1;
   r->span = (wy->kernel - 1) * wy->dilation + 1;
+  r->stride = wy->kernel > 1 ? wy->stride : 1; /* rows between are seen by nobody */
+  r->straight =
+      r->taps == 1 && wy->stride == 1 && wx->stride == 1 && wy->pad == 0 && wx->pad == 0;
   r->padding = (nyx_row_padding){.width = wx->in,
                                  .step = wx->stride,
                                  .pad = wx->pad,
                                  .phases = least(wx->stride, across),
-                                 .phase = wx->out + (across - 1) / wx->stride};
+                                 .phase = wx->out + (across - 1) / wx->stride,
+                                 .down = wy->kernel > 1 ? 1 : wy->stride,
+                                 .ahead = r->plane};
   r->pitch = r->padding.phases * r->padding.phase;
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
   return true;
@@ -149,11 +193,14 @@ static bool plan(product_run *r, const nyx__conv *v) {
   r->depth = (r->depth + 15) / 16 * 16;
   divide(r);
   if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
+  int64_t tile = r->gemm->tile_cols;
   r->panel_bytes =
-      (size_t)(r->depth * r->columns * r->item + 4 * r->patches->lanes * r->item);
+      (size_t)((r->depth * parts(r->columns, tile) * tile + 4 * r->patches->lanes) *
+               r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
   r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
+  r->piece_bytes = (size_t)parts(r->columns, tile) * sizeof(piece);
   r->in_place = r->once && r->terms * r->item % PAGE != 0;
   bool packs = r->once && !r->in_place;
   r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
@@ -183,10 +230,11 @@ static char *panel_at(const product_run *r, int64_t group, int64_t term, int64_t
 
 static void pack_rows(const product_run *r, int64_t group, int64_t term, int64_t row,
                       int64_t rows, char *to) {
-  const char *from =
-      r->weight + ((group * r->out_group + row) * r->terms + term) * r->item;
-  r->gemm->pack_a(from, r->terms, 1, rows, r->width, least(r->depth, r->terms - term),
-                  to);
+  const char *from = r->weight + (group * r->out_group * r->terms + row * r->row_step +
+                                  term * r->term_step) *
+                                     r->item;
+  r->gemm->pack_a(from, r->row_step, r->term_step, rows, r->width,
+                  least(r->depth, r->terms - term), to);
 }
 
 /* Items are panels: (group, block of terms, panel). */
@@ -227,7 +275,10 @@ typedef struct unit {
   char *padded, *panels, *result, *a;
   int64_t *offset;
   nyx_patch *patch;
-  int64_t channel; /* elements from one padded channel to the next */
+  piece *piece;
+  int64_t pieces;
+  const char *from; /* where columns are packed from: padded rows, or the images */
+  int64_t channel;  /* elements from one channel to the next there */
 } unit;
 
 /* Part of an image: output rows y0..y1-1 of image n. */
@@ -245,7 +296,7 @@ static image_part part_at(const product_run *r, const unit *u, int64_t q, int64_
 }
 
 static int64_t part_rows(const product_run *r, const image_part *p) {
-  return (p->y1 - p->y0 - 1) * r->v->window[0].stride + r->span;
+  return (p->y1 - p->y0 - 1) * r->stride + r->span;
 }
 
 /* How much a channel of a unit takes. */
@@ -275,6 +326,28 @@ static void pad_channels(const product_run *r, const unit *u, int64_t c0, int64_
   }
 }
 
+/* Whether channels up to c1 are packed from the images: vectors may be read beyond a
+ * plane, but not beyond the last one. */
+static bool sees_images(const product_run *r, const unit *u, int64_t c1) {
+  int64_t n = (u->q1 - 1) / r->positions, lanes = r->patches->lanes;
+  int64_t seen = n * r->v->in_channels + u->group * r->in_group + c1;
+  int64_t behind = r->v->images * r->v->in_channels - seen;
+  bool whole = u->q0 / r->positions == n && (u->q1 - u->q0) % lanes == 0;
+  return r->straight && (whole || behind * r->plane >= lanes);
+}
+
+/* Channels c0..c1-1 of the group for this unit's columns to be packed from. */
+static void open_channels(const product_run *r, unit *u, int64_t c0, int64_t c1) {
+  if (sees_images(r, u, c1)) {
+    u->from = r->x + (u->group * r->in_group + c0) * r->plane * r->item;
+    u->channel = r->plane;
+    return;
+  }
+  measure(r, u);
+  pad_channels(r, u, c0, c1);
+  u->from = u->padded;
+}
+
 /* Where the terms from `first` on read. */
 static void find_offsets(const product_run *r, const unit *u, int64_t first,
                          int64_t depth) {
@@ -292,10 +365,25 @@ static void find_offsets(const product_run *r, const unit *u, int64_t first,
   }
 }
 
+/* The vectors of some columns from q on, in the images. */
+static int64_t find_vectors(const product_run *r, const unit *u, int64_t q,
+                            int64_t columns) {
+  int64_t end = least(q + columns, u->q1), n = 0;
+  for (int64_t at = q, next; at < end; at = next) {
+    int64_t image = at / r->positions, first = image * r->positions;
+    int64_t from = image * r->v->in_channels * r->plane + at - first;
+    next = least(first + r->positions, end);
+    for (int64_t l = 0; l < next - at; l += r->patches->lanes)
+      u->patch[n++] = (nyx_patch){from + l, at - q + l};
+  }
+  return n;
+}
+
 /* The vectors of some columns from q on; `base` is where the images' parts begin. */
 static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
                             int64_t columns) {
-  const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  if (u->from != u->padded) return find_vectors(r, u, q, columns);
+  const nyx__window *wx = &r->v->window[1];
   int64_t end = least(q + columns, u->q1), first = q, base = 0, next, n = 0;
   for (int64_t at = u->q0; at < end; at = next) {
     image_part p = part_at(r, u, at, &next);
@@ -303,7 +391,7 @@ static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
     while (q < least(next, end)) {
       int64_t y = (q - origin) / wx->out, x = (q - origin) % wx->out;
       int64_t live = least(wx->out - x, least(next, end) - q);
-      int64_t from = base + (y - p.y0) * wy->stride * r->pitch + x;
+      int64_t from = base + (y - p.y0) * r->stride * r->pitch + x;
       for (int64_t l = 0; l < live; l += r->patches->lanes)
         u->patch[n++] = (nyx_patch){from + l, q - first + l};
       q += live;
@@ -313,60 +401,86 @@ static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
   return n;
 }
 
-static void pack_columns(const product_run *r, const unit *u, int64_t depth) {
+/* The columns' terms from `term` on. */
+static void pack_columns(const product_run *r, unit *u, int64_t term, int64_t depth,
+                         char *panels) {
   int64_t tile = r->gemm->tile_cols;
+  open_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
+  find_offsets(r, u, term, depth);
   for (int64_t q = u->q0; q < u->q1; q += tile) {
-    char *panel = u->panels + (q - u->q0) * depth * r->item;
+    char *panel = panels + (q - u->q0) * depth * r->item;
     int64_t n = find_patches(r, u, q, tile);
     if (u->q1 - q < tile) memset(panel, 0, (size_t)(depth * tile * r->item));
-    r->patches->pack(u->padded, u->offset, depth, u->patch, n, tile, panel);
-  }
-}
-
-/* By rows of the weight where they lie: a few, while they are in the first cache, with
- * all columns. */
-static void multiply_in_place(const product_run *r, const unit *u, int64_t term,
-                              int64_t depth, char *c, int64_t ldc) {
-  const void *a[MOST_TILE_ROWS];
-  void *to[MOST_TILE_ROWS];
-  const int64_t run = 0;
-  nyx_last_product p = {.n = u->q1 - u->q0,
-                        .a = a,
-                        .run = &run,
-                        .runs = 1,
-                        .length = depth,
-                        .b = u->panels,
-                        .c = to,
-                        .add = term > 0};
-  for (int64_t row = u->o0; row < u->o1; row += r->width) {
-    p.m = least(r->width, u->o1 - row);
-    for (int64_t i = 0; i < p.m; i++) {
-      int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
-      a[i] = r->weight + at * r->item;
-      to[i] = c + (row + i - u->o0) * ldc * r->item;
-    }
-    r->last->product(&p);
-  }
-}
-
-static void multiply(const product_run *r, const unit *u, int64_t term, int64_t depth,
-                     char *c, int64_t ldc) {
-  int64_t block = row_block(r);
-  for (int64_t row = u->o0; row < u->o1; row += block) {
-    nyx_product p = {.m = least(block, u->o1 - row),
-                     .n = u->q1 - u->q0,
-                     .k = depth,
-                     .c = c + (row - u->o0) * ldc * r->item,
-                     .ldc = ldc,
-                     .add = term > 0};
-    if (r->once) pack_rows(r, u->group, term, row, p.m, u->a);
-    const char *a = r->once ? u->a : panel_at(r, u->group, term, row);
-    r->gemm->block(&p, r->width, a, u->panels);
+    r->patches->pack(u->from, u->offset, depth, u->patch, n, tile, panel);
   }
 }
 
 static char *y_at(const product_run *r, int64_t n, int64_t channel) {
   return r->y + (n * r->v->out_channels + channel) * r->positions * r->item;
+}
+
+/* Where the result of a unit goes. A tile is of one piece. */
+static void find_pieces(const product_run *r, unit *u) {
+  int64_t tile = r->per_image ? u->q1 - u->q0 : r->gemm->tile_cols;
+  u->pieces = 0;
+  for (int64_t q = u->q0; q < u->q1; q += tile) {
+    int64_t end = least(q + tile, u->q1), n = q / r->positions;
+    bool there = (end - 1) / r->positions == n;
+    piece *before = u->pieces > 0 ? &u->piece[u->pieces - 1] : NULL;
+    if (before && before->there == there && (!there || before->q0 / r->positions == n)) {
+      before->q1 = end;
+      continue;
+    }
+    piece p = {.q0 = q, .q1 = end, .there = there};
+    p.ldc = there ? r->positions : r->columns;
+    p.c = there ? y_at(r, n, u->group * r->out_group + u->o0) +
+                      (q - n * r->positions) * r->item
+                : u->result + (q - u->q0) * r->item;
+    u->piece[u->pieces++] = p;
+  }
+}
+
+/* By rows of the weight where they lie: a few, while they are in the first cache, with
+ * all columns. */
+static void multiply_in_place(const product_run *r, const unit *u, const char *panels,
+                              int64_t term, int64_t depth) {
+  const void *a[MOST_TILE_ROWS];
+  void *to[MOST_TILE_ROWS];
+  const int64_t run = 0;
+  nyx_last_product p = {
+      .a = a, .run = &run, .runs = 1, .length = depth, .c = to, .add = term > 0};
+  for (int64_t row = u->o0; row < u->o1; row += r->width) {
+    p.m = least(r->width, u->o1 - row);
+    for (int64_t i = 0; i < p.m; i++) {
+      int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
+      a[i] = r->weight + at * r->item;
+    }
+    for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
+      for (int64_t i = 0; i < p.m; i++)
+        to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
+      p.n = at->q1 - at->q0;
+      p.b = panels + (at->q0 - u->q0) * depth * r->item;
+      r->last->product(&p);
+    }
+  }
+}
+
+static void multiply(const product_run *r, const unit *u, const char *panels,
+                     int64_t term, int64_t depth) {
+  int64_t block = row_block(r);
+  for (int64_t row = u->o0; row < u->o1; row += block) {
+    nyx_product p = {.m = least(block, u->o1 - row), .k = depth, .add = term > 0};
+    if (!r->a) pack_rows(r, u->group, term, row, p.m, u->a);
+    const char *a = r->a ? panel_at(r, u->group, term, row) : u->a;
+    for (int64_t i = 0; i < u->pieces; i++) {
+      const piece *at = &u->piece[i];
+      p.n = at->q1 - at->q0;
+      p.c = at->c + (row - u->o0) * at->ldc * r->item;
+      p.ldc = at->ldc;
+      p.next = i + 1 < u->pieces ? panels + (at->q1 - u->q0) * depth * r->item : NULL;
+      r->gemm->block(&p, r->width, a, panels + (at->q0 - u->q0) * depth * r->item);
+    }
+  }
 }
 
 /* What comes after, for columns q.. of one image, which have been written. */
@@ -377,60 +491,60 @@ static void end_columns(const product_run *r, const unit *u, int64_t q, int64_t 
                       u->o1 - u->o0, columns, r->positions);
 }
 
-/* A unit's result to the images it is of. */
-static void spread(const product_run *r, const unit *u) {
-  int64_t columns = u->q1 - u->q0, next;
-  for (int64_t q = u->q0; q < u->q1; q = next) {
+/* A piece to the images it is of. */
+static void spread(const product_run *r, const unit *u, const piece *p) {
+  for (int64_t q = p->q0, next; q < p->q1; q = next) {
     int64_t n = q / r->positions, first = q - n * r->positions;
-    next = least((n + 1) * r->positions, u->q1);
+    next = least((n + 1) * r->positions, p->q1);
     for (int64_t o = u->o0; o < u->o1; o++) {
       memcpy(y_at(r, n, u->group * r->out_group + o) + first * r->item,
-             u->result + ((o - u->o0) * columns + q - u->q0) * r->item,
+             p->c + ((o - u->o0) * p->ldc + q - p->q0) * r->item,
              (size_t)((next - q) * r->item));
     }
     end_columns(r, u, q, next - q);
   }
 }
 
-static void add_bias(const product_run *r, const unit *u, char *c, int64_t ldc) {
-  for (int64_t o = u->o0; o < u->o1; o++, c += ldc * r->item) {
+static void add_bias(const product_run *r, const unit *u, const piece *p) {
+  char *c = p->c;
+  for (int64_t o = u->o0; o < u->o1; o++, c += p->ldc * r->item) {
     int64_t channel = u->group * r->out_group + o;
     if (r->v->dtype == NYX_FLOAT32) {
       float b = ((const float *)(const void *)r->bias)[channel],
             *row = (float *)(void *)c;
-      for (int64_t q = 0; q < u->q1 - u->q0; q++) row[q] += b;
+      for (int64_t q = 0; q < p->q1 - p->q0; q++) row[q] += b;
     } else {
       double b = ((const double *)(const void *)r->bias)[channel];
       double *row = (double *)(void *)c;
-      for (int64_t q = 0; q < u->q1 - u->q0; q++) row[q] += b;
+      for (int64_t q = 0; q < p->q1 - p->q0; q++) row[q] += b;
     }
   }
 }
 
+/* Where the columns' terms from `term` on are, that the units share. */
+static char *shared_at(const product_run *r, int64_t group, int64_t term) {
+  int64_t blocks = parts(r->terms, r->depth);
+  return r->shared + (group * blocks + term / r->depth) * r->shared_step;
+}
+
 static void run_unit(product_run *r, unit *u) {
-  char *c = u->result;
-  int64_t ldc = u->q1 - u->q0;
-  if (r->per_image) {
-    int64_t n = u->q0 / r->positions;
-    c = y_at(r, n, u->group * r->out_group + u->o0) +
-        (u->q0 - n * r->positions) * r->item;
-    ldc = r->positions;
-  }
+  find_pieces(r, u);
   for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
     int64_t depth = least(r->depth, r->terms - term);
-    pad_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
-    find_offsets(r, u, term, depth);
-    pack_columns(r, u, depth);
+    const char *panels = r->shared ? shared_at(r, u->group, term) : u->panels;
+    if (!r->shared) pack_columns(r, u, term, depth, u->panels);
     if (r->in_place)
-      multiply_in_place(r, u, term, depth, c, ldc);
+      multiply_in_place(r, u, panels, term, depth);
     else
-      multiply(r, u, term, depth, c, ldc);
+      multiply(r, u, panels, term, depth);
   }
-  if (r->bias) add_bias(r, u, c, ldc);
-  if (r->per_image)
-    end_columns(r, u, u->q0, u->q1 - u->q0);
-  else
-    spread(r, u);
+  for (const piece *p = u->piece; p < u->piece + u->pieces; p++) {
+    if (r->bias) add_bias(r, u, p);
+    if (p->there)
+      end_columns(r, u, p->q0, p->q1 - p->q0);
+    else
+      spread(r, u, p);
+  }
 }
 
 /* Unit i: (column block, group, division of the rows). */
@@ -447,15 +561,14 @@ static void find_unit(const product_run *r, int64_t i, unit *u) {
     u->q0 = block * r->columns;
     u->q1 = least(u->q0 + r->columns, r->positions * r->v->images);
   }
-  measure(r, u);
 }
 
 /* The scratch of a range of units; false: no memory. Its block is u->padded. */
 static bool take_scratch(product_run *r, unit *u) {
-  size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes,
-                   r->offset_bytes, r->patch_bytes, r->a_bytes};
-  size_t bytes = 0, at[6];
-  for (int i = 0; i < 6; i++) {
+  size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes, r->offset_bytes,
+                   r->patch_bytes,  r->piece_bytes, r->a_bytes};
+  size_t bytes = 0, at[7];
+  for (int i = 0; i < 7; i++) {
     at[i] = bytes;
     bytes += (part[i] + 63) / 64 * 64;
   }
@@ -469,8 +582,10 @@ static bool take_scratch(product_run *r, unit *u) {
               .result = block + at[2],
               .offset = (int64_t *)(void *)(block + at[3]),
               .patch = (nyx_patch *)(void *)(block + at[4]),
-              .a = block + at[5]};
-  memset(u->padded, 0, r->padded_bytes); /* beside the images; see pad_type.h */
+              .piece = (piece *)(void *)(block + at[5]),
+              .a = block + at[6]};
+  if (!r->straight) /* beside the images; see pad_type.h */
+    memset(u->padded, 0, r->padded_bytes);
   return true;
 }
 
@@ -485,12 +600,67 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(u.padded);
 }
 
+/* Items are (group, block of terms): the columns that the units share. */
+static void share_range(void *arg, int64_t begin, int64_t end) {
+  product_run *r = arg;
+  unit u;
+  if (!take_scratch(r, &u)) return;
+  int64_t blocks = parts(r->terms, r->depth);
+  for (int64_t i = begin; i < end && going(r); i++) {
+    int64_t term = i % blocks * r->depth;
+    u.group = i / blocks;
+    u.q1 = r->columns;
+    pack_columns(r, &u, term, least(r->depth, r->terms - term),
+                 shared_at(r, u.group, term));
+  }
+  nyx_memory_free(u.padded);
+}
+
 static nyx_status finish(const product_run *r) {
   switch (atomic_load(&r->status)) {
     case NYX_OK: return NYX_OK;
     case NYX_ERR_INTERRUPTED: return nyx__error(r->ctx, INTERRUPTED);
     default: return nyx__no_memory(r->ctx, r->panel_bytes + r->padded_bytes);
   }
+}
+
+/* Ranges of units of so many multiplications each. */
+static int64_t grain_of(double work) {
+  return work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) + 1 : 1;
+}
+
+/* With r->a, or the weight where it is. */
+static nyx_status run_units(product_run *r) {
+  int64_t groups = r->v->groups, blocks = groups * parts(r->terms, r->depth);
+  if (r->once) {
+    size_t bytes = (size_t)blocks * r->panel_bytes;
+    r->shared_step = (int64_t)r->panel_bytes;
+    if (!(r->shared = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+    nyx_parallel_for(blocks, grain_of((double)(r->columns * r->depth * COPY_WORK)),
+                     share_range, r);
+    r->panel_bytes = r->padded_bytes = 0;
+  }
+  double work = (double)(r->columns * r->rows) * (double)r->terms;
+  if (going(r))
+    nyx_parallel_for(r->blocks * groups * r->row_units, grain_of(work), run_range, r);
+  nyx_memory_free(r->shared);
+  return finish(r);
+}
+
+static nyx_status run_product(product_run *r) {
+  size_t bytes = (size_t)(r->v->out_channels * r->terms * r->item);
+  nyx__packed *kept = kept_weight(r, bytes);
+  if (kept) {
+    r->a = kept->data;
+    r->in_place = false;
+  } else if (!r->once) {
+    if (!(r->a = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+    pack_all(r, r->a);
+  }
+  nyx_status status = run_units(r);
+  if (!kept) nyx_memory_free(r->a);
+  nyx__packed_release(kept);
+  return status;
 }
 
 nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
@@ -503,22 +673,21 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   r.bias = bias;
   r.y = y;
   atomic_init(&r.status, NYX_OK);
-  size_t bytes = (size_t)(v->out_channels * r.terms * r.item);
-  nyx__packed *kept = kept_weight(&r, bytes);
-  if (kept) {
-    r.a = kept->data;
-    r.once = r.in_place = false;
-  } else if (!r.once) {
-    if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
-    pack_all(&r, r.a);
-  }
-  double work = (double)(r.columns * r.rows) * (double)r.terms;
-  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
-  nyx_parallel_for(r.blocks * v->groups * r.row_units, grain > 0 ? grain : 1, run_range,
-                   &r);
-  if (!kept) nyx_memory_free(r.a);
-  nyx__packed_release(kept);
-  return finish(&r);
+  return run_product(&r);
+}
+
+nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
+                                    const void *weight, void *x) {
+  product_run r;
+  plan(&r, t);
+  r.ctx = ctx;
+  r.x = y;
+  r.weight = weight;
+  r.row_step = 1;
+  r.term_step = r.out_group;
+  r.y = x;
+  atomic_init(&r.status, NYX_OK);
+  return run_product(&r);
 }
 
 bool nyx__conv_product_takes_turned(const nyx__conv *t) {
@@ -528,11 +697,15 @@ bool nyx__conv_product_takes_turned(const nyx__conv *t) {
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the
  * column matrix turned (positions x terms). Positions are summed in blocks of r->columns,
- * in segments with a partial sum each. */
+ * in segments with a partial sum each: few where they are short, as sums cost as much to
+ * write and read as many terms. */
 
 #define SEGMENTS 16                       /* partial sums, at most */
 #define SEGMENT_BYTES ((int64_t)64 << 20) /* all of them together */
 #define CHUNK_TERMS 512                   /* of a unit */
+#define CHUNK_ROWS 256                    /* and rows, at least where these are divided */
+#define WEIGHT_UNITS 8                    /* wanted where sums are short */
+#define LONG 3                            /* blocks of a sum that is not */
 
 typedef struct weight_run {
   product_run p;
@@ -540,6 +713,21 @@ typedef struct weight_run {
   int64_t chunk, chunks;          /* input channels of a unit; units of a group */
   int64_t blocks, segments, each; /* blocks of positions; of a segment */
 } weight_run;
+
+/* The units of a group: chunks of channels, rows, segments. */
+static void divide_weight(weight_run *w) {
+  product_run *r = &w->p;
+  int64_t units = r->v->groups * w->chunks;
+  divide_rows(r, parts(WEIGHT_UNITS, units), CHUNK_ROWS);
+  units *= r->row_units;
+  int64_t segments = SEGMENTS / units + 1, enough = parts(WEIGHT_UNITS, units);
+  if (enough < w->blocks / LONG) enough = w->blocks / LONG;
+  segments = least(least(segments, enough), w->blocks);
+  int64_t most = SEGMENT_BYTES / (r->v->out_channels * r->terms * r->item);
+  segments = least(segments, most > 1 ? most : 1);
+  w->each = parts(w->blocks, segments);
+  w->segments = parts(w->blocks, w->each);
+}
 
 static bool plan_weight(weight_run *w, const nyx__conv *v) {
   product_run *r = &w->p;
@@ -552,12 +740,7 @@ static bool plan_weight(weight_run *w, const nyx__conv *v) {
   r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
   r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);
   w->blocks = parts(all, r->columns);
-  int64_t bytes = v->out_channels * r->terms * r->item;
-  int64_t segments = least(SEGMENTS / (v->groups * w->chunks) + 1, w->blocks);
-  if (segments > SEGMENT_BYTES / bytes) segments = SEGMENT_BYTES / bytes;
-  if (segments < 1) segments = 1;
-  w->each = parts(w->blocks, segments);
-  w->segments = parts(w->blocks, w->each);
+  divide_weight(w);
   if (!plan_padded(r, w->chunk)) return false;
   int64_t terms = parts(w->chunk * r->taps, tile) * tile, lanes = r->patches->lanes;
   r->panel_bytes = (size_t)((r->columns * terms + lanes * tile) * r->item);
@@ -577,7 +760,7 @@ static void pack_terms(const product_run *r, const unit *u, int64_t terms) {
   int64_t tile = r->gemm->tile_cols, columns = u->q1 - u->q0;
   int64_t n = find_patches(r, u, u->q0, columns);
   for (int64_t t = 0; t < terms; t += tile) {
-    r->patches->pack_turned(u->padded, u->offset + t, least(tile, terms - t), u->patch, n,
+    r->patches->pack_turned(u->from, u->offset + t, least(tile, terms - t), u->patch, n,
                             tile, u->panels + t * columns * r->item);
   }
 }
@@ -601,13 +784,12 @@ static void pack_y(const product_run *r, const unit *u, int64_t row, int64_t row
 static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, char *to,
                          bool add) {
   int64_t terms = (c1 - c0) * r->taps, block = row_block(r);
-  measure(r, u);
-  pad_channels(r, u, c0, c1);
+  open_channels(r, u, c0, c1);
   find_offsets(r, u, 0, terms);
   pack_terms(r, u, terms);
-  for (int64_t row = 0; row < r->out_group; row += block) {
+  for (int64_t row = u->o0; row < u->o1; row += block) {
     int64_t at = (u->group * r->out_group + row) * r->terms + c0 * r->taps;
-    nyx_product p = {.m = least(block, r->out_group - row),
+    nyx_product p = {.m = least(block, u->o1 - row),
                      .n = terms,
                      .k = u->q1 - u->q0,
                      .c = to + at * r->item,
@@ -618,7 +800,7 @@ static void weight_block(const product_run *r, unit *u, int64_t c0, int64_t c1, 
   }
 }
 
-/* Units are (segment, group, chunk of channels). */
+/* Units are (segment, group, chunk of channels, rows). */
 static void weight_range(void *arg, int64_t begin, int64_t end) {
   weight_run *w = arg;
   product_run *r = &w->p;
@@ -627,10 +809,12 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   unit u;
   if (!take_scratch(r, &u)) return;
   for (int64_t i = begin; i < end; i++) {
-    int64_t c0 = i % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
-    int64_t segment = i / w->chunks / r->v->groups, first = segment * w->each;
-    int64_t last = least(first + w->each, w->blocks);
-    u.group = i / w->chunks % r->v->groups;
+    int64_t chunk = i / r->row_units, segment = chunk / w->chunks / r->v->groups;
+    int64_t c0 = chunk % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
+    int64_t first = segment * w->each, last = least(first + w->each, w->blocks);
+    u.group = chunk / w->chunks % r->v->groups;
+    u.o0 = i % r->row_units * r->rows;
+    u.o1 = least(u.o0 + r->rows, r->out_group);
     for (int64_t b = first; b < last && going(r); b++) {
       u.q0 = b * r->columns;
       u.q1 = least(u.q0 + r->columns, all);
@@ -672,10 +856,9 @@ nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const 
     return nyx__no_memory(ctx, bytes);
   }
   double work =
-      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->out_group;
-  int64_t grain = work < RANGE_WORK ? (int64_t)(RANGE_WORK / (work + 1)) : 1;
-  nyx_parallel_for(w.segments * v->groups * w.chunks, grain > 0 ? grain : 1, weight_range,
-                   &w);
+      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->rows;
+  nyx_parallel_for(w.segments * v->groups * w.chunks * r->row_units, grain_of(work),
+                   weight_range, &w);
   if (w.partial && going(r)) {
     nyx_parallel_for(count, 1 << 15,
                      v->dtype == NYX_FLOAT32 ? sum_segments_f32 : sum_segments_f64, &w);

@@ -6,7 +6,7 @@
 #include "conv.h"
 
 /* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
- * usually less than one. */
+ * usually less than one, and where few columns are shared 1 KiB for each term. */
 bool nyx__conv_product_takes(const nyx__conv *v);
 
 /* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
@@ -19,6 +19,9 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
 /* The same for the adjoint with respect to x, which `t` is as a convolution
  * (conv_turn.h). */
 bool nyx__conv_product_takes_turned(const nyx__conv *t);
+/* With the weight where it lies, not turned; of one tap. */
+nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
+                                    const void *weight, void *x) NYX_MUST_CHECK;
 
 /* The adjoint with respect to the weight; at most 64 MiB of partial sums. */
 bool nyx__conv_product_takes_weight(const nyx__conv *v);

@@ -66,7 +66,8 @@ static void TYPED(sum)(const TYPED(sums) * j) {
 
 static nyx_row_padding TYPED(x_padding)(const plan *p) {
   const nyx_depthwise *d = p->d;
-  return (nyx_row_padding){d->in[1], d->stride[1], d->pad[1], p->phases, p->phase};
+  return (nyx_row_padding){d->in[1],  d->stride[1], d->pad[1],
+                           p->phases, p->phase,     .down = 1};
 }
 
 /* The padded rows that outputs row..row+rows-1 see. */
@@ -207,7 +208,7 @@ static void TYPED(input)(const nyx_depthwise_planes *planes, void *scratch) {
   }
   int64_t first = d->pad[0] / d->stride[0];
   int64_t all = (d->pad[0] + d->in[0] - 1) / d->stride[0] - first + 1;
-  nyx_row_padding g = {d->out[1], 1, p->across, 1, p->phase};
+  nyx_row_padding g = {d->out[1], 1, p->across, 1, p->phase, .down = 1};
   TYPED(order_weights)(p, planes->weight);
   for (int64_t a = 0; a < all; a += p->stripe) {
     int64_t rows = all - a < p->stripe ? all - a : p->stripe;

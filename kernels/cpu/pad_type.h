@@ -89,32 +89,45 @@ static inline void TYPED(inside)(const nyx_row_padding *g, int64_t f, int64_t *l
   if (*n > g->phase - *lo) *n = g->phase - *lo;
 }
 
-/* Rows first..first+count-1 of a plane of `height` rows, to rows `pitch` apart. The zeros
- * beside the image are there already. */
+/* Rows that are needed when the same rows of another plane are: nothing guesses them. */
+static ALWAYS_INLINE void TYPED(ask_ahead)(const nyx_row_padding *g, const T *row) {
+  const char *next = (const char *)(row + g->ahead);
+  for (int64_t p = 0; p < g->width * (int64_t)sizeof(T); p += 64)
+    __builtin_prefetch(next + p);
+}
+
+/* `count` rows of a plane of `height` rows, from `first` on, to rows `pitch` apart. The
+ * zeros beside the image are there already. */
 static void TYPED(pad_rows)(const nyx_row_padding *g, const T *plane, int64_t height,
                             const T *limit, int64_t first, int64_t count, T *to,
                             int64_t pitch) {
-  int64_t begin = first < 0 ? (-first < count ? -first : count) : 0;
-  int64_t end = height - first < count ? height - first : count;
+  const int64_t down = g->down, step = down * g->width;
+  int64_t begin = first < 0 ? (down - 1 - first) / down : 0;
+  int64_t end = height > first ? (height - 1 - first) / down + 1 : 0;
+  if (begin > count) begin = count;
+  if (end > count) end = count;
   if (end < begin) end = begin;
   memset(to, 0, (size_t)(begin * pitch) * sizeof(T));
   memset(to + end * pitch, 0, (size_t)((count - end) * pitch) * sizeof(T));
+  const T *image = plane + (first + begin * down) * g->width;
+  for (int64_t r = begin; g->ahead && r < end; r++)
+    TYPED(ask_ahead)(g, image + (r - begin) * step);
   for (int64_t f = 0; f < g->phases; f++) {
     int64_t lo, column, n;
     TYPED(inside)(g, f, &lo, &column, &n);
     if (n < 1) continue;
     T *row = to + f * g->phase + lo;
-    const T *from = plane + column + (first + begin) * g->width;
+    const T *from = image + column;
     int64_t room = g->phase - lo, r = begin;
     row += begin * pitch;
     if (g->step == 1) {
-      for (; r < end; r++, row += pitch, from += g->width)
+      for (; r < end; r++, row += pitch, from += step)
         TYPED(copy_step)(row, from, n, 1, room, limit);
     } else if (g->step == 2) {
-      for (; r < end; r++, row += pitch, from += g->width)
+      for (; r < end; r++, row += pitch, from += step)
         TYPED(copy_step)(row, from, n, 2, room, limit);
     } else {
-      for (; r < end; r++, row += pitch, from += g->width)
+      for (; r < end; r++, row += pitch, from += step)
         TYPED(copy_step)(row, from, n, g->step, room, limit);
     }
   }

@@ -10,9 +10,10 @@
 #include <stdint.h>
 
 /* How a row is laid out: element q of phase f is column q * step + f - pad of the image,
- * zero outside; phases are `phase` elements apart. See pad_type.h. */
+ * zero outside; phases are `phase` elements apart. Rows are `down` rows of the image
+ * apart; those `ahead` elements further are asked for (0: none are). See pad_type.h. */
 typedef struct nyx_row_padding {
-  int64_t width, step, pad, phases, phase;
+  int64_t width, step, pad, phases, phase, down, ahead;
 } nyx_row_padding;
 
 /* A vector of a panel's row: neighbouring columns, read `from` elements after a tap's

@@ -2,6 +2,8 @@
 #include "pad_type.h"
 #include "transpose_type.h"
 
+#define AHEAD 6 /* vectors of a row that are asked for in time */
+
 static void TYPED(pad)(const nyx_row_padding *g, const void *plane, int64_t height,
                        const void *limit, int64_t first, int64_t count, void *to) {
   TYPED(pad_rows)(g, plane, height, limit, first, count, to, g->phases * g->phase);
@@ -40,7 +42,10 @@ static inline void TYPED(turn_patch)(const T *from, const int64_t *offset, int64
                                      T *to, int64_t step) {
   V row[LANES];
   if (terms >= LANES) {
-    UNROLL for (int i = 0; i < LANES; i++) row[i] = LOAD(from + offset[i]);
+    UNROLL for (int i = 0; i < LANES; i++) {
+      row[i] = LOAD(from + offset[i]);
+      __builtin_prefetch(from + offset[i] + AHEAD * LANES);
+    }
   } else {
     UNROLL for (int i = 0; i < LANES; i++) row[i] =
         i < terms ? LOAD(from + offset[i]) : (V){0};
@@ -63,3 +68,4 @@ static void TYPED(pack_turned)(const void *from, const int64_t *offset, int64_t 
 #undef LANES
 #undef LOAD
 #undef STORE
+#undef AHEAD
