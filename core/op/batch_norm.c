@@ -173,8 +173,8 @@ static void backward_channels(void *arg, int64_t begin, int64_t end) {
     const nyx_norm_row row = {mean, p, q, s};
     for (int64_t n = 0; n < r->p.images; n++) {
       size_t at = plane_at(r, n, c);
-      r->kernel->backward(r->g + at, r->x + at, NULL, r->p.plane, 1, &row, r->y + at,
-                          NULL, NULL, true);
+      r->kernel->backward(r->g + at, r->x + at, NULL, r->p.plane, 1, 0, &row, r->y + at,
+                          0, NULL, NULL, true);
     }
   }
 }

@@ -176,8 +176,8 @@ static void backward_rows(void *arg, int64_t begin, int64_t end) {
     for (int64_t k = i * size; k < (i + 1) * size; k++) {
       size_t at = channel_at(r, k);
       row.p = rstd * value_of(r, rows->weight, k % r->channels, 1);
-      rows->kernel->backward(rows->g + at, rows->x + at, NULL, r->places, 1, &row,
-                             rows->y + at, NULL, NULL, true);
+      rows->kernel->backward(rows->g + at, rows->x + at, NULL, r->places, 1, r->places,
+                             &row, rows->y + at, r->places, NULL, NULL, true);
     }
   }
 }

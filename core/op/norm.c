@@ -14,7 +14,9 @@
 #define RANGE_WORK 16384 /* elements worth waking a thread for */
 #define CHUNKS 32        /* partial sums of the parameters' gradients, at most */
 #define COLUMNS 4096     /* of them that one task adds up */
-#define PIECE 32768      /* elements of a row read twice before the next ones */
+#define PIECE 2048       /* elements of a row read twice before the next ones */
+#define BLOCK_BYTES 2048 /* of a row that is written past the caches */
+#define STREAM_ROW 1024  /* bytes from which on a row is: most of it whole lines */
 
 const nyx_norm_kernel *nyx__norm_kernel(nyx_dtype compute) {
   return nyx__cpu_kernels()->norm->type[compute == NYX_FLOAT64];
@@ -180,37 +182,58 @@ void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute) {
   r->item = nyx_dtype_size(compute);
 }
 
-/* Chan, Golub, LeVeque: "Algorithms for computing the sample variance", 1983 */
-static double merged_moments(const nyx__norm_rows *r, const char *x, double *mean) {
-  double squares;
-  r->moments->moments(x, PIECE, mean, &squares);
-  for (int64_t from = PIECE; from < r->n; from += PIECE) {
-    int64_t size = r->n - from < PIECE ? r->n - from : PIECE;
-    double piece_mean, piece_squares;
-    r->moments->moments(x + (size_t)from * r->item, size, &piece_mean, &piece_squares);
-    double delta = piece_mean - *mean, all = (double)(from + size);
-    squares += piece_squares + delta * delta * (double)size * (double)from / all;
-    *mean += delta * (double)size / all;
-  }
-  return squares;
+/* What is known of a row, or of its first elements. The last two are those of its
+ * gradient: the sum of g * w, and of g * w * (x - mean). */
+typedef struct row_sums {
+  double mean, squares, sum, dot;
+} row_sums;
+
+/* One piece, which stays in the first cache between its readings. g may be NULL. */
+static inline row_sums piece_sums(const nyx__norm_rows *r, const char *x, const char *g,
+                                  const char *w, int64_t n) {
+  row_sums s = {0, 0, 0, 0};
+  if (r->center)
+    r->moments->moments(x, n, &s.mean, &s.squares);
+  else
+    s.squares = r->kernel->squares(x, n);
+  if (g) r->kernel->sums(g, x, w, n, s.mean, &s.sum, &s.dot);
+  return s;
 }
 
-static inline void row_statistics(const nyx__norm_rows *r, const char *x, double *mean,
-                                  double *rstd) {
-  double squares;
-  *mean = 0;
-  if (!r->center)
-    squares = r->kernel->squares(x, r->n);
-  else if (r->n <= PIECE)
-    r->moments->moments(x, r->n, mean, &squares);
-  else
-    squares = merged_moments(r, x, mean);
-  *rstd = 1 / sqrt(squares / (double)r->n + r->eps);
+/* Those of `count` elements and of n more. Chan, Golub, LeVeque: "Algorithms for
+ * computing the sample variance", 1983 */
+static row_sums merged(row_sums a, int64_t count, row_sums b, int64_t n) {
+  double delta = b.mean - a.mean, share = (double)n / (double)(count + n);
+  double mean = a.mean + delta * share;
+  return (row_sums){
+      .mean = mean,
+      .squares = a.squares + b.squares + delta * delta * share * (double)count,
+      .sum = a.sum + b.sum,
+      .dot = a.dot + b.dot + (a.mean - mean) * a.sum + (b.mean - mean) * b.sum};
+}
+
+/* Of a whole row, in one way through the memory. */
+static inline row_sums sums_of(const nyx__norm_rows *r, const char *x, const char *g,
+                               const char *w) {
+  row_sums s = piece_sums(r, x, g, w, r->n < PIECE ? r->n : PIECE);
+  for (int64_t from = PIECE; from < r->n; from += PIECE) {
+    size_t at = (size_t)from * r->item;
+    int64_t n = r->n - from < PIECE ? r->n - from : PIECE;
+    s = merged(s, from, piece_sums(r, x + at, g ? g + at : NULL, w ? w + at : NULL, n),
+               n);
+  }
+  return s;
+}
+
+static double rstd_of(const nyx__norm_rows *r, const row_sums *s) {
+  return 1 / sqrt(s->squares / (double)r->n + r->eps);
 }
 
 void nyx__norm_statistics(const nyx__norm_rows *r, const char *x, double *mean,
                           double *rstd) {
-  row_statistics(r, x, mean, rstd);
+  row_sums s = sums_of(r, x, NULL, NULL);
+  *mean = s.mean;
+  *rstd = rstd_of(r, &s);
 }
 
 /* Where among the parameters those of row i are: no division where rows may be short. */
@@ -222,20 +245,67 @@ static const char *of_row(const nyx__norm_rows *r, const char *p, int64_t i) {
   return p ? p + group_at(r, i) : NULL;
 }
 
-static void forward_rows(void *arg, int64_t begin, int64_t end) {
-  const nyx__norm_rows *r = arg;
-  size_t bytes = (size_t)r->n * r->item;
-  for (int64_t i = begin; i < end; i++) {
-    const char *x = r->x + (size_t)i * bytes;
-    double mean, rstd;
-    row_statistics(r, x, &mean, &rstd);
-    r->kernel->normalize(x, r->n, mean, rstd, of_row(r, r->weight, i),
-                         of_row(r, r->bias, i), 0, r->y + (size_t)i * bytes);
+/* Rows that share their parameters, which are read for all of them at once. */
+static int rows_together(const nyx__norm_rows *r) {
+  return r->groups == 1 ? NYX_NORM_ROWS : 1;
+}
+
+/* Elements of a row that are done at once, of all rows that go together. */
+static int64_t block_of(const nyx__norm_rows *r) {
+  return r->stream ? BLOCK_BYTES / (int64_t)r->item : r->n;
+}
+
+/* Asks for a block of the rows after `count`: what is written waits for memory anyway. */
+static void fetch_next(const nyx__norm_rows *r, const char *x, int count, size_t bytes) {
+  const char *next = x + (size_t)(count * r->n) * r->item;
+  for (size_t k = 0; k < bytes; k += 64) __builtin_prefetch(next + k, 0, 2);
+}
+
+/* Rows i.. of the result, which its statistics are known of, block by block. */
+static void normalize_rows(const nyx__norm_rows *r, int64_t i, int count,
+                           const double *mean, const double *rstd) {
+  const char *w = of_row(r, r->weight, i), *b = of_row(r, r->bias, i);
+  int64_t block = block_of(r);
+  _Alignas(64) char room[BLOCK_BYTES];
+  for (int64_t from = 0; from < r->n; from += block) {
+    int64_t n = r->n - from < block ? r->n - from : block;
+    size_t column = (size_t)from * r->item, bytes = (size_t)n * r->item;
+    for (int k = 0; k < count; k++) {
+      size_t at = (size_t)((i + k) * r->n) * r->item + column;
+      r->kernel->normalize(r->x + at, n, mean[k], rstd[k], w ? w + column : NULL,
+                           b ? b + column : NULL, 0, r->stream ? room : r->y + at);
+      if (!r->stream) continue;
+      fetch_next(r, r->x + at, count, bytes);
+      r->stream->stream((int64_t)bytes, room, r->y + at);
+    }
   }
 }
 
+static void forward_rows(void *arg, int64_t begin, int64_t end) {
+  const nyx__norm_rows *r = arg;
+  int together = r->stream ? rows_together(r) : 1;
+  for (int64_t i = begin; i < end; i += together) {
+    double mean[NYX_NORM_ROWS], rstd[NYX_NORM_ROWS];
+    int count = end - i < together ? (int)(end - i) : together;
+    for (int k = 0; k < count; k++)
+      nyx__norm_statistics(r, r->x + (size_t)((i + k) * r->n) * r->item, &mean[k],
+                           &rstd[k]);
+    normalize_rows(r, i, count, mean, rstd);
+  }
+  if (r->stream) r->stream->drain();
+}
+
+/* Results that no cache holds are written past them, whole lines of them. */
+static void choose_stream(nyx__norm_rows *r) {
+  size_t row = (size_t)r->n * r->item;
+  if (row >= STREAM_ROW && (size_t)r->rows * row >= NYX_STREAM_ROWS)
+    r->stream = nyx__cpu_kernels()->move;
+}
+
 void nyx__norm_rows_forward(nyx__norm_rows *r) {
-  nyx_parallel_for(r->rows, RANGE_WORK / (r->n + 1) + 1, forward_rows, r);
+  choose_stream(r);
+  int64_t grain = RANGE_WORK / (r->n + 1) + 1, together = r->stream ? NYX_NORM_ROWS : 1;
+  nyx_parallel_for(r->rows, grain < together ? together : grain, forward_rows, r);
 }
 
 static nyx_status infer_rows(nyx_call *c, const nyx_tensor *bias) {
@@ -304,31 +374,50 @@ static nyx_status infer_backward(nyx_call *c) {
 /* rstd * (gw - mean(gw) - hat * mean(gw * hat)) */
 static nyx_norm_row gradient_row(const nyx__norm_rows *r, int64_t i) {
   size_t at = (size_t)(i * r->n) * r->item;
-  double mean, rstd, sum = 0, dot = 0, n = (double)r->n;
-  row_statistics(r, r->x + at, &mean, &rstd);
-  r->kernel->sums(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, mean, &sum, &dot);
-  return (nyx_norm_row){mean, rstd, -rstd * rstd * rstd * dot / n,
-                        r->center ? -rstd * sum / n : 0};
+  row_sums s = sums_of(r, r->x + at, r->g + at, of_row(r, r->weight, i));
+  double rstd = rstd_of(r, &s), n = (double)r->n;
+  return (nyx_norm_row){s.mean, rstd, -rstd * rstd * rstd * s.dot / n,
+                        r->center ? -rstd * s.sum / n : 0};
+}
+
+/* The gradient to rows i.. of x, and what they add to those of the parameters. */
+static void gradient_rows_of(const nyx__norm_rows *r, int64_t i, int count,
+                             const nyx_norm_row *row, char *sums, bool first) {
+  const char *w = of_row(r, r->weight, i);
+  size_t all = (size_t)(r->groups * r->n) * r->item;
+  int64_t block = block_of(r);
+  _Alignas(64) char room[NYX_NORM_ROWS * BLOCK_BYTES];
+  for (int64_t from = 0; from < r->n; from += block) {
+    int64_t n = r->n - from < block ? r->n - from : block;
+    size_t column = (size_t)from * r->item, bytes = (size_t)n * r->item;
+    size_t at = (size_t)(i * r->n) * r->item + column;
+    char *own = sums ? sums + column : NULL;
+    r->kernel->backward(r->g + at, r->x + at, w ? w + column : NULL, n, count, r->n, row,
+                        r->stream ? room : r->y + at, r->stream ? n : r->n, own,
+                        own ? own + all : NULL, first);
+    for (int k = 0; r->stream && k < count; k++)
+      r->stream->stream((int64_t)bytes, room + (size_t)k * bytes,
+                        r->y + at + (size_t)(k * r->n) * r->item);
+  }
 }
 
 static void backward_rows(void *arg, int64_t begin, int64_t end) {
   const nyx__norm_rows *r = arg;
-  size_t bytes = (size_t)r->n * r->item, all = (size_t)r->groups * bytes;
-  int together = r->groups == 1 ? NYX_NORM_ROWS : 1; /* rows of the same parameters */
+  size_t all = (size_t)(r->groups * r->n) * r->item;
+  int together = rows_together(r);
   for (int64_t unit = begin; unit < end; unit++) {
     int64_t first = unit * r->chunk;
     int64_t last = first + r->chunk < r->rows ? first + r->chunk : r->rows;
+    char *sums = r->sums ? r->sums + (size_t)unit * 2 * all : NULL;
     for (int64_t i = first; i < last; i += together) {
       nyx_norm_row row[NYX_NORM_ROWS];
       int count = last - i < together ? (int)(last - i) : together;
-      size_t at = (size_t)i * bytes, group = group_at(r, i);
-      char *sum_w = r->sums ? r->sums + (size_t)unit * 2 * all + group : NULL;
       for (int k = 0; k < count; k++) row[k] = gradient_row(r, i + k);
-      r->kernel->backward(r->g + at, r->x + at, of_row(r, r->weight, i), r->n, count, row,
-                          r->y + at, sum_w, sum_w ? sum_w + all : NULL,
-                          i - first < r->groups);
+      gradient_rows_of(r, i, count, row, sums ? sums + group_at(r, i) : NULL,
+                       i - first < r->groups);
     }
   }
+  if (r->stream) r->stream->drain();
 }
 
 /* The columns begin..end of weight and bias = the partial sums of all units, in order. */
@@ -359,6 +448,7 @@ nyx_status nyx__norm_rows_backward(nyx_context *ctx, nyx__norm_rows *r) {
   size_t bytes = (size_t)r->units * 2 * (size_t)width * r->item;
   if (r->total[0] && !(r->sums = nyx_memory_alloc(bytes)))
     return nyx__no_memory(ctx, bytes);
+  choose_stream(r);
   nyx_parallel_for(r->units, 1, backward_rows, r);
   if (r->total[0]) nyx_parallel_for(width, COLUMNS, add_sums, r);
   nyx_memory_free(r->sums);

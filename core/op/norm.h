@@ -2,6 +2,7 @@
 #ifndef NYX_OP_NORM_H
 #define NYX_OP_NORM_H
 
+#include "../../kernels/cpu/move.h"
 #include "../../kernels/cpu/norm.h"
 #include "../../kernels/cpu/softmax.h"
 #include "../tensor/tensor.h"
@@ -61,6 +62,7 @@ typedef struct nyx__norm_rows {
   size_t item;
   int64_t chunk, units; /* rows of a unit, which is one thread's */
   char *sums; /* the parameters' partial gradients: weight and bias of each unit */
+  const nyx_move_kernels *stream; /* NULL: y stays in the caches */
 } nyx__norm_rows;
 void nyx__norm_rows_kernels(nyx__norm_rows *r, nyx_dtype compute);
 void nyx__norm_rows_forward(nyx__norm_rows *r);

@@ -7,11 +7,16 @@
 
 #include "../grad/graph.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/move.h"
 #include "kernels/cpu/softmax.h"
 #include "reduce.h"
 
-#define PIECE 32768 /* elements of a row that one task takes */
-#define GRAIN 16384 /* elements of short rows that one task takes */
+#define PIECE 32768      /* elements that are looked at together */
+#define GRAIN 16384      /* elements of short rows that one task takes */
+#define ROW_PIECES 8     /* of rows that one task takes as a whole, where there are */
+#define MANY_ROWS 64     /* of them; fewer are shared piece by piece */
+#define BLOCK_BYTES 1024 /* of a row that is written past the caches: short bursts */
+#define STREAM_ROW 1024  /* bytes from which on a row is: most of it whole lines */
 
 typedef enum row_op {
   SOFTMAX,
@@ -35,21 +40,20 @@ typedef struct row_job {
   int64_t pieces;        /* of a row */
   const char *in, *more; /* x; or g and r */
   char *out;
-  part *parts; /* rows * pieces of them; NULL for short rows */
+  part *parts; /* rows * pieces of them; NULL where a task has whole rows */
+  const nyx_move_kernels *stream; /* NULL: the result stays in the caches */
 } row_job;
 
 const nyx_softmax_kernel *nyx__softmax_kernel(nyx_dtype compute) {
   return nyx__cpu_kernels()->softmax->type[compute == NYX_FLOAT64];
 }
 
-/* First look at a piece at element `at`. Softmax leaves exponentials in out. */
-static part first_look(const row_job *j, int64_t at, int64_t n) {
+/* First look at a piece at element `at`. Softmax leaves exponentials in e. */
+static part first_look(const row_job *j, int64_t at, int64_t n, char *e) {
   const char *x = j->in + (size_t)at * j->size;
   part p = {0, 0};
   switch (j->op) {
-    case SOFTMAX:
-      p.sum = j->kernel->exp_sum(x, n, &p.most, j->out + (size_t)at * j->size);
-      break;
+    case SOFTMAX: p.sum = j->kernel->exp_sum(x, n, &p.most, e); break;
     case LOG_SOFTMAX:
     case LSE: p.sum = j->kernel->exp_sum(x, n, &p.most, NULL); break;
     case SOFTMAX_BACKWARD:
@@ -70,25 +74,25 @@ static part merge(part a, part b) {
   return m;
 }
 
-/* Second look at a piece: `own` is its part, `row` the whole row's. */
-static void second_look(const row_job *j, int64_t at, int64_t n, part own, part row) {
+/* The number that the second look at a piece needs: `own` is the piece's part, `row` the
+ * whole row's. */
+static double number_of(const row_job *j, part own, part row) {
+  if (j->op == LOG_SOFTMAX) return log(row.sum);
+  if (j->op != SOFTMAX) return row.sum;
+  if (row.most == -INFINITY) return NAN; /* 0 / 0, as by the formula */
+  return (own.most == row.most ? 1 : exp(own.most - row.most)) / row.sum;
+}
+
+/* Second look at n elements, into y; e is what the first look left. */
+static void second_look(const row_job *j, int64_t at, int64_t n, double most,
+                        double number, const char *e, char *y) {
   size_t offset = (size_t)at * j->size;
-  const char *x = j->in + offset;
-  char *y = j->out + offset;
+  const char *x = j->in + offset, *r = j->more ? j->more + offset : NULL;
   switch (j->op) {
-    case SOFTMAX: {
-      double scale = own.most == row.most ? 1 : exp(own.most - row.most);
-      if (row.most == -INFINITY) scale = NAN; /* 0 / 0, as by the formula */
-      j->kernel->scale(y, n, scale / row.sum, y);
-      break;
-    }
-    case LOG_SOFTMAX: j->kernel->shift(x, n, row.most, log(row.sum), y); break;
-    case SOFTMAX_BACKWARD:
-      j->kernel->softmax_backward(x, j->more + offset, n, row.sum, y);
-      break;
-    case LOG_SOFTMAX_BACKWARD:
-      j->kernel->log_softmax_backward(x, j->more + offset, n, row.sum, y);
-      break;
+    case SOFTMAX: j->kernel->scale(e, n, number, y); break;
+    case LOG_SOFTMAX: j->kernel->shift(x, n, most, number, y); break;
+    case SOFTMAX_BACKWARD: j->kernel->softmax_backward(x, r, n, number, y); break;
+    case LOG_SOFTMAX_BACKWARD: j->kernel->log_softmax_backward(x, r, n, number, y); break;
     case LSE: break;
   }
 }
@@ -101,17 +105,6 @@ static void write_lse(const row_job *j, int64_t r, part row) {
     ((float *)j->out)[r] = (float)lse;
 }
 
-static void do_rows(void *arg, int64_t begin, int64_t end) {
-  const row_job *j = arg;
-  for (int64_t r = begin; r < end; r++) {
-    part row = first_look(j, r * j->n, j->n);
-    if (j->op == LSE)
-      write_lse(j, r, row);
-    else
-      second_look(j, r * j->n, j->n, row, row);
-  }
-}
-
 /* Where piece i begins, and its length. */
 static int64_t piece_at(const row_job *j, int64_t i, int64_t *n) {
   int64_t r = i / j->pieces, start = i % j->pieces * PIECE;
@@ -119,33 +112,100 @@ static int64_t piece_at(const row_job *j, int64_t i, int64_t *n) {
   return r * j->n + start;
 }
 
+/* The whole row's part, of those of its pieces. */
+static part whole_row(const row_job *j, const part *parts) {
+  part row = parts[0];
+  bool sums = j->op == SOFTMAX_BACKWARD || j->op == LOG_SOFTMAX_BACKWARD;
+  for (int64_t i = 1; i < j->pieces; i++) {
+    if (sums)
+      row.sum += parts[i].sum;
+    else
+      row = merge(row, parts[i]);
+  }
+  return row;
+}
+
+/* Asks for a block of the next row: what gradients are made of, which their first look
+ * would wait for. Exponentials take long enough for their kernel to do so. */
+static void fetch_next(const row_job *j, size_t offset, size_t bytes) {
+  if (!j->more) return;
+  offset += (size_t)j->n * j->size;
+  for (size_t k = 0; k < bytes; k += 64) {
+    __builtin_prefetch(j->in + offset + k, 0, 2);
+    __builtin_prefetch(j->more + offset + k, 0, 2);
+  }
+}
+
+/* A piece of the result, block by block where no cache is to hold it. */
+static void write_piece(const row_job *j, int64_t at, int64_t n, part own, part row,
+                        const char *e) {
+  char *y = j->out + (size_t)at * j->size;
+  double number = number_of(j, own, row);
+  if (!j->stream) {
+    second_look(j, at, n, row.most, number, e, y);
+    return;
+  }
+  _Alignas(64) char room[BLOCK_BYTES];
+  const int64_t block = BLOCK_BYTES / (int64_t)j->size;
+  for (int64_t from = 0; from < n; from += block) {
+    int64_t count = n - from < block ? n - from : block;
+    size_t offset = (size_t)from * j->size;
+    fetch_next(j, (size_t)(at + from) * j->size, (size_t)count * j->size);
+    second_look(j, at + from, count, row.most, number, e + offset, room);
+    j->stream->stream(count * (int64_t)j->size, room, y + offset);
+  }
+}
+
+/* The pieces of a row: number i, its first element and how many. */
+#define EACH_PIECE(j, i, from, count)                                                    \
+  for (int64_t i = 0, from = 0, count;                                                   \
+       i < (j)->pieces && (count = (j)->n - from < PIECE ? (j)->n - from : PIECE, true); \
+       i++, from += PIECE)
+
+/* e: room for a row of exponentials. */
+static void do_row(const row_job *j, int64_t r, char *e) {
+  part own[ROW_PIECES];
+  EACH_PIECE(j, i, from, n) {
+    own[i] = first_look(j, r * j->n + from, n, e + (size_t)from * j->size);
+  }
+  part row = whole_row(j, own);
+  if (j->op == LSE) {
+    write_lse(j, r, row);
+    return;
+  }
+  EACH_PIECE(j, i, from, n) {
+    write_piece(j, r * j->n + from, n, own[i], row, e + (size_t)from * j->size);
+  }
+}
+
+/* Exponentials of rows that stream wait in a room, or, where there is no memory for it,
+ * in the result like all others. */
+static void do_rows(void *arg, int64_t begin, int64_t end) {
+  const row_job *j = arg;
+  size_t bytes = (size_t)j->n * j->size;
+  char *room = j->stream && j->op == SOFTMAX ? nyx_memory_alloc(bytes) : NULL;
+  for (int64_t r = begin; r < end; r++)
+    do_row(j, r, room ? room : j->out + (size_t)r * bytes);
+  nyx_memory_free(room);
+  if (j->stream) j->stream->drain();
+}
+
 static void do_first(void *arg, int64_t begin, int64_t end) {
   const row_job *j = arg;
   for (int64_t i = begin; i < end; i++) {
     int64_t n, at = piece_at(j, i, &n);
-    j->parts[i] = first_look(j, at, n);
+    j->parts[i] = first_look(j, at, n, j->out + (size_t)at * j->size);
   }
-}
-
-static part whole_row(const row_job *j, int64_t r) {
-  part row = j->parts[r * j->pieces];
-  bool sums = j->op == SOFTMAX_BACKWARD || j->op == LOG_SOFTMAX_BACKWARD;
-  for (int64_t i = 1; i < j->pieces; i++) {
-    part next = j->parts[r * j->pieces + i];
-    if (sums)
-      row.sum += next.sum;
-    else
-      row = merge(row, next);
-  }
-  return row;
 }
 
 static void do_second(void *arg, int64_t begin, int64_t end) {
   const row_job *j = arg;
   for (int64_t i = begin; i < end; i++) {
     int64_t n, at = piece_at(j, i, &n);
-    second_look(j, at, n, j->parts[i], whole_row(j, i / j->pieces));
+    part row = whole_row(j, j->parts + i / j->pieces * j->pieces);
+    write_piece(j, at, n, j->parts[i], row, j->out + (size_t)at * j->size);
   }
+  if (j->stream) j->stream->drain();
 }
 
 static nyx_status do_long_rows(nyx_context *ctx, row_job *j) {
@@ -155,7 +215,8 @@ static nyx_status do_long_rows(nyx_context *ctx, row_job *j) {
   if (!j->parts) return nyx__no_memory(ctx, bytes);
   nyx_status status = nyx__parallel_for(ctx, items, 1, do_first, j);
   if (status == NYX_OK && j->op == LSE)
-    for (int64_t r = 0; r < j->rows; r++) write_lse(j, r, whole_row(j, r));
+    for (int64_t r = 0; r < j->rows; r++)
+      write_lse(j, r, whole_row(j, j->parts + r * j->pieces));
   else if (status == NYX_OK)
     status = nyx__parallel_for(ctx, items, 1, do_second, j);
   nyx_memory_free(j->parts);
@@ -172,11 +233,16 @@ static nyx_status run_rows(nyx_context *ctx, row_op op, int64_t n, nyx_tensor *i
                .rows = op == LSE ? out->numel
                        : n       ? in->numel / n
                                  : 0,
-               .pieces = (n + PIECE - 1) / PIECE,
+               .pieces = n > PIECE ? (n + PIECE - 1) / PIECE : 1,
                .in = nyx__data(in),
                .more = more ? nyx__data(more) : NULL,
                .out = nyx__data(out)};
-  if (j.pieces > 1) return do_long_rows(ctx, &j);
+  bool whole = j.pieces == 1 || (j.pieces <= ROW_PIECES && j.rows >= MANY_ROWS);
+  size_t row = (size_t)n * j.size;
+  if (op != LSE && row >= STREAM_ROW && (size_t)j.rows * row >= NYX_STREAM_ROWS)
+    j.stream = nyx__cpu_kernels()->move;
+  if (op == SOFTMAX && !whole) j.stream = NULL; /* exponentials are in the result */
+  if (!whole) return do_long_rows(ctx, &j);
   return nyx__parallel_for(ctx, j.rows, n >= GRAIN ? 1 : GRAIN / (n > 0 ? n : 1), do_rows,
                            &j);
 }

@@ -15,6 +15,7 @@ typedef void (*nyx_transpose_fn)(int64_t rows, int64_t cols, const void *src,
 /* Copies past the caches, in whole lines: for what will not stay there anyway, as writing
  * a line the ordinary way reads it first. drain() before another thread may look. */
 #define NYX_STREAM_BYTES (4 << 20) /* results that are moved go this way from here on */
+#define NYX_STREAM_ROWS (32 << 20) /* normalized rows, which the next op reads */
 typedef struct nyx_move_kernels {
   void (*stream)(int64_t bytes, const void *src, void *dst);
   void (*drain)(void);

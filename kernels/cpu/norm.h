@@ -22,12 +22,14 @@ typedef struct nyx_norm_kernel {
   /* *sum += the sum of g * w, *dot += that of g * w * (x - mean) */
   void (*sums)(const void *g, const void *x, const void *w, int64_t n, double mean,
                double *sum, double *dot);
-  /* y = g * w * p + (x - mean) * q + r, for one row or two that follow each other. Where
-   * w_sum is not NULL it receives g * (x - mean) * p, and b_sum g, of these rows
-   * together: added to what is there, unless `first`. */
+  /* y = g * w * p + (x - mean) * q + r, for n columns of up to NYX_NORM_ROWS rows, which
+   * are `step` elements apart, in y `y_step`. Where these differ, y is near, and the next
+   * rows of g and x are asked for. Where w_sum is not NULL it receives
+   * g * (x - mean) * p, and b_sum g, of these rows together: added to what is there,
+   * unless `first`. */
   void (*backward)(const void *g, const void *x, const void *w, int64_t n, int rows,
-                   const nyx_norm_row *row, void *y, void *w_sum, void *b_sum,
-                   bool first);
+                   int64_t step, const nyx_norm_row *row, void *y, int64_t y_step,
+                   void *w_sum, void *b_sum, bool first);
   double (*squares)(const void *x, int64_t n);    /* the sum of x * x */
   void (*add)(const void *x, int64_t n, void *y); /* y += x */
 } nyx_norm_kernel;

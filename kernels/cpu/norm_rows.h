@@ -72,8 +72,10 @@ static void sums(const void *g, const void *x, const void *w, int64_t n, double 
 }
 
 NYX_FN void backward_of(const S *g, const S *x, const S *w, int64_t n, int rows,
-                        const nyx_norm_row *row, S *y, S *w_sum, S *b_sum, bool first) {
-  const int64_t ahead = rows * n <= 4 * AHEAD ? rows * n : AHEAD;
+                        int64_t step, const nyx_norm_row *row, S *y, int64_t y_step,
+                        S *w_sum, S *b_sum, bool first) {
+  const bool near = y_step != step; /* y is, in a room: the next rows are not */
+  const int64_t ahead = rows * y_step <= 4 * AHEAD ? rows * y_step : AHEAD;
   T mean[NYX_NORM_ROWS], p[NYX_NORM_ROWS], q[NYX_NORM_ROWS], r[NYX_NORM_ROWS];
   for (int k = 0; k < rows; k++) {
     mean[k] = nyx__attr(row[k].mean);
@@ -84,13 +86,19 @@ NYX_FN void backward_of(const S *g, const S *x, const S *w, int64_t n, int rows,
   EACH_VECTOR(i, part, 0, n) {
     T weight = w ? load_lanes(w + i, part) : K(1), s = K(0), b = K(0);
     for (int k = 0; k < rows; k++) {
-      const int64_t at = k * n + i;
-      __builtin_prefetch(y + at + ahead, 1);
+      const int64_t at = k * step + i;
+      S *to = y + k * y_step + i;
+      if (near) {
+        __builtin_prefetch(g + at + rows * step, 0, 2);
+        __builtin_prefetch(x + at + rows * step, 0, 2);
+      } else {
+        __builtin_prefetch(to + ahead, 1);
+      }
       T v = load_lanes(g + at, part), d = load_lanes(x + at, part) - mean[k];
       T scaled = v * p[k];
       b += v;
       s = nyx_fma(scaled, d, s);
-      store_lanes(y + at, part, nyx_fma(scaled, weight, nyx_fma(d, q[k], r[k])));
+      store_lanes(to, part, nyx_fma(scaled, weight, nyx_fma(d, q[k], r[k])));
     }
     if (!w_sum) continue;
     if (!first) {
@@ -103,16 +111,16 @@ NYX_FN void backward_of(const S *g, const S *x, const S *w, int64_t n, int rows,
 }
 
 static void backward(const void *g, const void *x, const void *w, int64_t n, int rows,
-                     const nyx_norm_row *row, void *y, void *w_sum, void *b_sum,
-                     bool first) {
-  if (rows == 2 && w_sum && w)
-    backward_of(g, x, w, n, 2, row, y, w_sum, b_sum, first);
-  else if (rows == 2 && w)
-    backward_of(g, x, w, n, 2, row, y, NULL, NULL, first);
+                     int64_t step, const nyx_norm_row *row, void *y, int64_t y_step,
+                     void *w_sum, void *b_sum, bool first) {
+  if (rows == NYX_NORM_ROWS && w_sum && w)
+    backward_of(g, x, w, n, NYX_NORM_ROWS, step, row, y, y_step, w_sum, b_sum, first);
+  else if (rows == NYX_NORM_ROWS && w)
+    backward_of(g, x, w, n, NYX_NORM_ROWS, step, row, y, y_step, NULL, NULL, first);
   else if (w_sum)
-    backward_of(g, x, w, n, rows, row, y, w_sum, b_sum, first);
+    backward_of(g, x, w, n, rows, step, row, y, y_step, w_sum, b_sum, first);
   else
-    backward_of(g, x, w, n, rows, row, y, NULL, NULL, first);
+    backward_of(g, x, w, n, rows, step, row, y, y_step, NULL, NULL, first);
 }
 
 static double squares(const void *from, int64_t n) {

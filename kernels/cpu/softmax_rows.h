@@ -37,12 +37,17 @@ static bool any_nan(const S *x, int64_t n) {
 NYX_FN double exp_sum_to(const S *x, int64_t n, S most, S *e) {
   double sum = 0;
   T shift = nyx__splat(most);
+  const bool is_long = n >= 4 * AHEAD; /* the next row is asked for in the meantime */
   for (int64_t from = 0; from < n; from += SUM_BLOCK) {
     int64_t end = from + SUM_BLOCK < n ? from + SUM_BLOCK : n, i = from;
     T s = K(0), t = K(0);
     for (; i + 2 * NYX_LANES <= end; i += 2 * NYX_LANES) {
       T u = exp_of(nyx__load(x + i) - shift);
       T v = exp_of(nyx__load(x + i + NYX_LANES) - shift);
+      if (is_long) {
+        __builtin_prefetch(x + i + n, 0, 2);
+        __builtin_prefetch(x + i + NYX_LANES + n, 0, 2);
+      }
       if (e) {
         __builtin_prefetch(e + i + AHEAD, 1);
         __builtin_prefetch(e + i + NYX_LANES + AHEAD, 1);

@@ -62,4 +62,23 @@ __attribute__((unused)) static double epsilon(nyx_dtype dtype) {
                                  : 3e-7;
 }
 
+/* The last `count` rows of a tensor of any. */
+__attribute__((unused)) static nyx_tensor *last_rows(nyx_tensor *t, int64_t count) {
+  const nyx_value attrs[] = {NYX_I(0), NYX_I(nyx_tensor_shape(t)[0] - count),
+                             NYX_I(count), NYX_I(1)};
+  nyx_tensor *out;
+  must(nyx__apply1(ctx, ID(narrow), t, attrs, &out));
+  return out;
+}
+
+/* Whether the last elements of t, contiguous as `end` is, have the bytes of those. */
+__attribute__((unused)) static bool ends_with(const nyx_tensor *t,
+                                              const nyx_tensor *end) {
+  size_t item = nyx_dtype_size(nyx_tensor_dtype(t));
+  size_t bytes = (size_t)nyx_tensor_numel(end) * item;
+  const char *from =
+      (const char *)nyx_tensor_data(t) + (size_t)nyx_tensor_numel(t) * item - bytes;
+  return memcmp(from, nyx_tensor_data(end), bytes) == 0;
+}
+
 #endif

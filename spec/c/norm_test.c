@@ -139,6 +139,63 @@ static void any_number_of_threads(void) {
   must(nyx_parallel_set_threads(0));
 }
 
+/* The gradients of weight and bias that x as its own gradient gives, of one column. */
+static bool sums_of_column(const nyx_tensor *x, int64_t column, double weight,
+                           double bias) {
+  const float *v = nyx_tensor_data(x);
+  int64_t n = x->shape[1];
+  double all = 0, products = 0;
+  for (int64_t r = 0; r < x->shape[0]; r++) {
+    const float *row = v + r * n;
+    double mean = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++) mean += (double)row[i] / (double)n;
+    for (int64_t i = 0; i < n; i++)
+      squares += ((double)row[i] - mean) * ((double)row[i] - mean);
+    double g = row[column];
+    all += g;
+    products += g * (g - mean) / sqrt(squares / (double)n + 1e-5);
+  }
+  double room = 1e-6 * (double)x->shape[0];
+  return fabs(weight - products) < room && fabs(bias - all) < room;
+}
+
+/* Results beyond any cache are written past them, block by block: nothing else differs
+ * from the last rows alone. */
+static void past_the_caches(void) {
+  static const int64_t shapes[][2] = {{9001, 1003}, {263, 32771}};
+  for (int k = 0; k < 4; k++) {
+    const int64_t *shape = shapes[k % 2];
+    const bool center = k < 2;
+    const nyx_value size = NYX_LIST(shape + 1, 1);
+    nyx_tensor *x, *w, *y, *few_y, *out[NYX_MAX_OUTPUTS] = {NULL};
+    nyx_tensor *few[NYX_MAX_OUTPUTS] = {NULL};
+    const nyx_value attrs[] = {NYX_LIST(shape, 2), NYX_I(NYX_FLOAT32)};
+    must(nyx__applyn(ctx, ID(randn), NULL, 0, attrs, &x));
+    must(nyx__applyn(ctx, ID(randn), NULL, 0, (nyx_value[]){size, NYX_I(NYX_FLOAT32)},
+                     &w));
+    nyx_tensor *last = last_rows(x, 3);
+    nyx_tensor *in[] = {x, w, w}, *in_few[] = {last, w, w};
+    nyx__op_id op = center ? ID(layer_norm) : ID(rms_norm);
+    must(nyx__applyn(ctx, op, in, center ? 3 : 2, NULL, &y));
+    must(nyx__applyn(ctx, op, in_few, center ? 3 : 2, NULL, &few_y));
+    const nyx_value back[] = {size, NYX_F(1e-5), NYX_I(center), NYX_I(1)};
+    nyx_tensor *both[] = {x, x, w}, *both_few[] = {last, last, w};
+    must(nyx_apply(ctx, nyx__op(ID(layer_norm_backward)), both, 3, back, out));
+    must(nyx_apply(ctx, nyx__op(ID(layer_norm_backward)), both_few, 3, back, few));
+    CHECK(ends_with(y, few_y));
+    CHECK(ends_with(out[0], few[0]));
+    const float *weight = nyx_tensor_data(out[1]), *bias = nyx_tensor_data(out[2]);
+    const int64_t n = shape[1], columns[] = {0, 1000, n - 1};
+    for (int i = 0; center && i < 3; i++)
+      CHECK(sums_of_column(x, columns[i], (double)weight[columns[i]],
+                           (double)bias[columns[i]]));
+    nyx_tensor *done[] = {x, w, last, y, few_y};
+    for (int i = 0; i < 5; i++) nyx_tensor_release(done[i]);
+    for (int i = 0; i < 3; i++) nyx_tensor_release(out[i]);
+    for (int i = 0; i < 3; i++) nyx_tensor_release(few[i]);
+  }
+}
+
 static void no_rows(void) {
   nyx_tensor *x = make(NYX_FLOAT32, SHAPE(0, 3), NULL), *in[] = {x, x};
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
@@ -152,6 +209,7 @@ static void no_rows(void) {
 static void run(void) {
   RUN(any_width);
   RUN(any_number_of_threads);
+  RUN(past_the_caches);
   RUN(no_rows);
 }
 

@@ -166,6 +166,35 @@ static bool row_is(nyx__op_id op, int64_t n, const double *x, const double *want
   return true;
 }
 
+/* Results beyond any cache are written past them, and rows of several pieces are then one
+ * task's: nothing else differs from the last rows alone. */
+static void rows_past_the_caches(void) {
+  static const int64_t shapes[][2] = {{9001, 1003}, {97, 100003}, {3, 3000001}};
+  static const nyx__op_id ops[] = {ID(softmax), ID(log_softmax), ID(softmax_backward),
+                                   ID(log_softmax_backward)};
+  for (int k = 0; k < 3; k++) {
+    const nyx_value attrs[] = {NYX_LIST(shapes[k], 2), NYX_I(NYX_FLOAT32)};
+    nyx_tensor *x[2], *last[2];
+    for (int i = 0; i < 2; i++) {
+      must(nyx__applyn(ctx, ID(randn), NULL, 0, attrs, &x[i]));
+      last[i] = last_rows(x[i], 2);
+    }
+    for (int i = 0; i < 4; i++) {
+      nyx_tensor *y = apply(ops[i], x[0], i < 2 ? NULL : x[1], NULL, ATTRS(NYX_I(1)));
+      nyx_tensor *few =
+          apply(ops[i], last[0], i < 2 ? NULL : last[1], NULL, ATTRS(NYX_I(1)));
+      CHECK_AT(ends_with(y, few), nyx__op(ops[i])->name, " of %d rows of %d",
+               (int)shapes[k][0], (int)shapes[k][1]);
+      nyx_tensor_release(y);
+      nyx_tensor_release(few);
+    }
+    for (int i = 0; i < 2; i++) {
+      nyx_tensor_release(x[i]);
+      nyx_tensor_release(last[i]);
+    }
+  }
+}
+
 static void special_rows(void) {
   const double inf = INFINITY;
   CHECK(row_is(ID(softmax), 3, VALUES(1e30, 1e30, -1e30), VALUES(0.5, 0.5, 0), 0));
@@ -453,6 +482,7 @@ static void errors(void) {
 static void run(void) {
   RUN(softmax_in_any_layout);
   RUN(long_rows);
+  RUN(rows_past_the_caches);
   RUN(special_rows);
   RUN(every_loss);
   RUN(stable_losses);
