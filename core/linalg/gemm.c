@@ -43,7 +43,7 @@
 #define SHARED_COLS 4096
 #define SPAN_BYTES (32 << 20)
 #define SPAN_WORK (1 << 26)
-#define UNITS 16
+#define UNITS 32
 #define DEEPEST 1024
 #define IN_PLACE_ROWS 160
 /* With so few rows a thread packs the columns of B that it is about to multiply, some
@@ -705,7 +705,7 @@ static void divide_rows(shared_run *s, int64_t most) {
 static void divide_columns(shared_run *s) {
   int64_t each = s->p.k > s->depth ? 2 : UNITS;
   int64_t units = parts_of(each * nyx_parallel_threads(), s->row_units);
-  int64_t cols = parts_of(s->p.n, s->kernel->tile_cols), most = parts_of(cols, 4);
+  int64_t cols = parts_of(s->p.n, s->kernel->tile_cols), most = parts_of(cols, 2);
   s->unit_cols = parts_of(cols, units < most ? units : most) * s->kernel->tile_cols;
   s->col_units = parts_of(s->p.n, s->unit_cols);
 }
