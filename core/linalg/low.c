@@ -239,14 +239,12 @@ static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block 
   kernel->block(&block);
 }
 
-/* Rows i and columns j of C, terms first to last, in scratch `c`. */
+/* Rows i and columns j of C, terms first to last, in `c`, whose rows are ldc apart. */
 static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
-                     int64_t first, int64_t last, char *c) {
+                     int64_t first, int64_t last, char *c, int64_t ldc) {
   const nyx_low_kernel *kernel = r->kernel;
-  size_t line = (size_t)r->unit_cols * 4;
-  nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = r->unit_cols};
-  const nyx_region region = {c,    r->unit_cols, 0,
-                             rows, r->col + j,   least(cols, r->p.n - j)};
+  nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = ldc};
+  const nyx_region region = {c, ldc, 0, rows, r->col + j, least(cols, r->p.n - j)};
   block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
   for (int64_t l = first; l < last && going(r); l += r->depth, block.add = true) {
     block.terms = block_terms(r, l);
@@ -255,7 +253,16 @@ static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64
     if (r->alone) pack_b(r, l, j, cols, (char *)block.b);
     multiply_rows(r, i, l, &block);
   }
-  if (!block.add) memset(c, 0, (size_t)rows * line);
+  for (int64_t row = 0; row < rows && !block.add; row++)
+    memset(c + row * ldc * 4, 0, (size_t)cols * 4);
+}
+
+/* Rows of a unit that are summed where they belong: whole tiles of int32 whose terms are
+ * one block. More blocks would add to rows that are far apart. */
+static int64_t rows_there(const low_run *r, int64_t rows, int64_t cols) {
+  const nyx_low_kernel *kernel = r->kernel;
+  if (r->out != NYX_INT32 || r->parts > 1 || r->alone || r->p.k > r->depth) return 0;
+  return cols % kernel->tile_cols ? 0 : rows / kernel->tile_rows * kernel->tile_rows;
 }
 
 static void multiply_unit(const low_run *r, int64_t unit, char *c) {
@@ -266,8 +273,15 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
   int64_t live_rows = least(r->unit_rows, p->m - i);
   int64_t live_cols = least(r->unit_cols, p->n - j);
   int64_t first = part * r->part_terms, last = least(first + r->part_terms, p->k);
-  sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
-           round_up(live_cols, kernel->tile_cols), first, last, c);
+  int64_t there = rows_there(r, live_rows, live_cols);
+  if (there)
+    sum_unit(r, i, there, j, live_cols, first, last, (char *)p->c + (i * p->ldc + j) * 4,
+             p->ldc);
+  i += there;
+  live_rows -= there;
+  if (live_rows)
+    sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
+             round_up(live_cols, kernel->tile_cols), first, last, c, r->unit_cols);
   for (int64_t row = 0; row < live_rows; row++) {
     char *from = c + row * r->unit_cols * 4;
     if (r->parts > 1) {
