@@ -1,4 +1,4 @@
-/* Products with a weight of few bits. One or two rows: each output's weights become
+/* Products with a weight of few bits. A few rows: each output's weights become
  * floats in registers, at the speed of memory. Up to 64: some outputs' in the first
  * cache. More: they become panels of the built-in product, some columns and terms at a
  * time; the whole weight is never stored as floats. All is decided by size: results do
@@ -229,8 +229,9 @@ nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,
                      .bias = bias,
                      .y = y};
   atomic_init(&r.status, NYX_OK);
-  if (rows > nyx__cpu_kernels()->narrow->most && w->terms > 0) return by_panels(ctx, &r);
-  if (rows > NYX_QUANTIZED_FEW && w->terms > 0)
+  const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
+  if (rows > narrow->most && w->terms > 0) return by_panels(ctx, &r);
+  if (rows > narrow->quantized + w->int4 && w->terms > 0)
     NYX_TRY(by_columns(ctx, &r));
   else
     NYX_TRY(by_dots(ctx, &r));

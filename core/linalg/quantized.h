@@ -16,9 +16,7 @@ typedef struct nyx_quantized {
   const void *scale, *zero;          /* zero NULL: 8 for int4, 0 for int8 */
 } nyx_quantized;
 
-/* So many rows are multiplied by weights in registers; with more than some, scales and
- * zero points are best float32. */
-#define NYX_QUANTIZED_FEW 2
+/* With more rows, scales and zero points are best float32. */
 #define NYX_QUANTIZED_SOME 8
 
 /* y (rows x outputs) = x (rows x terms) times the weight turned, + bias (may be NULL). */

@@ -14,10 +14,12 @@
 #define ROWS 4 /* by 6 columns: 24 sums of 32 registers */
 #define COLS NYX_NARROW_COLS
 #define MOST 64
+#define QUANTIZED 3
 #else
 #define ROWS 2
 #define COLS 4
 #define MOST 32
+#define QUANTIZED 4
 #endif
 #define TOGETHER 32 /* rows, whose sums stay in the first cache with the floats */
 #define FLOATS 512  /* of a column at a time */
@@ -181,5 +183,6 @@ const nyx_narrow_kernels NYX_PATH(narrow) = {
 #endif
     .cols = COLS,
     .most = MOST,
+    .quantized = QUANTIZED,
     .pack = pack,
     .dots = dots};

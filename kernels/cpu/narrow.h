@@ -30,6 +30,9 @@ typedef struct nyx_narrow_kernels {
   nyx_widen_fn bf16, f16; /* of half types; NULL where low.h has no kernel for them */
   int64_t cols;           /* whose sums are computed together */
   int64_t most;           /* more rows are better multiplied by packed panels */
+  /* So many are better multiplied by weights of few bits in registers, of int4 one more.
+   */
+  int64_t quantized;
   /* Rows i..i+count-1 of x, k terms each, in the order in which `dots` reads them, behind
    * packed rows 0..i-1; i is a multiple of 4. */
   void (*pack)(const float *x, int64_t apart, int64_t i, int64_t count, int64_t k,
