@@ -460,6 +460,7 @@ typedef struct few_run {
   nyx_widen_fn widen; /* several */
   nyx_gather_fn gather;
   float *x, *packed; /* rows as floats; several as the kernel wants them */
+  int64_t cols;      /* of an item, at most FEW_COLS */
 } few_run;
 
 static void store_few(const low_run *r, int64_t j, int64_t n, float *y) {
@@ -481,7 +482,7 @@ static void multiply_row(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* Items are FEW_COLS columns. */
+/* Items are some columns. */
 static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
   const few_run *w = arg;
   const nyx_product *p = &w->r->p;
@@ -489,7 +490,7 @@ static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
   const int64_t pitch = p->b_cs * w->r->item;
   float y[NYX_FEW_MOST * FEW_COLS];
   for (int64_t item = begin; item < end && going(w->r); item++) {
-    int64_t first = item * FEW_COLS, n = least(FEW_COLS, p->n - first);
+    int64_t first = item * w->cols, n = least(w->cols, p->n - first);
     for (int64_t j = 0; j < n; j += kernel->cols) {
       const nyx_narrow_columns columns = {
           .widen = w->widen,
@@ -517,12 +518,14 @@ static void convert_rows(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* Whether it takes less time than panels do. Kept ones, and those of a matrix that stays
- * in the second cache, are better for more rows than some; tiles for any. */
+/* Whether it takes less time than panels do, of which the other ways are. Kept ones, and
+ * those of a matrix that stays in the second cache, are better for more rows than some;
+ * tiles for any. */
 static bool few_pays(const low_run *r) {
   const nyx_product *p = &r->p;
   if (p->m == 1) return true;
-  if (r->kernel->begin) return false;
+  if (r->kernel->begin || (r->way != NYX__LOW_SHARED && r->way != NYX__LOW_ONE))
+    return false;
   if (p->m <= FEW_ROWS) return true;
   if (r->keep || p->m > nyx__cpu_kernels()->narrow->most) return false;
   return times(times(p->n, p->k), r->item) > nyx__gemm_in_place_bytes();
@@ -544,10 +547,11 @@ static bool multiply_few(const low_run *r, nyx_dtype dtype) {
   w.x = x + room;
   w.packed = room ? x : NULL;
   share(r, parts_of(p->m, 4), grain_of(4 * p->k), convert_rows, &w);
+  w.cols = least(FEW_COLS, round_up(parts_of(p->n, UNITS), narrow->cols));
   if (p->m == 1)
     share(r, p->n, grain_of(8 * p->k), multiply_row, &w);
   else
-    share(r, parts_of(p->n, FEW_COLS), grain_of(FEW_COLS * p->k * (4 + p->m)),
+    share(r, parts_of(p->n, w.cols), grain_of(w.cols * p->k * (4 + p->m)),
           multiply_rows_once, &w);
   nyx_memory_free(x);
   return true;
