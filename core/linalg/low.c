@@ -547,7 +547,9 @@ static bool multiply_few(const low_run *r, nyx_dtype dtype) {
   w.x = x + room;
   w.packed = room ? x : NULL;
   share(r, parts_of(p->m, 4), grain_of(4 * p->k), convert_rows, &w);
-  w.cols = least(FEW_COLS, round_up(parts_of(p->n, UNITS), narrow->cols));
+  w.cols = FEW_COLS;
+  if (times(times(p->m, p->n), p->k) >= LARGE)
+    w.cols = least(FEW_COLS, round_up(parts_of(p->n, UNITS), narrow->cols));
   if (p->m == 1)
     share(r, p->n, grain_of(8 * p->k), multiply_row, &w);
   else
