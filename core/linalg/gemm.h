@@ -59,7 +59,8 @@ nyx_status nyx__gemm_low(nyx_context *ctx, const nyx_gemm *g,
                          nyx_dtype out) NYX_MUST_CHECK;
 
 /* The ways to do that, of which the first is the rule: all within the accuracy of the op,
- * equal bits of bytes. They differ in one thing each. */
+ * equal bits of bytes. They differ in one thing each; of few rows of a half type, which
+ * the first two need not pack, in that. */
 typedef enum nyx__low_way {
   NYX__LOW_SHARED,  /* by all threads, A in place where it can be */
   NYX__LOW_ONE,     /* in this thread */

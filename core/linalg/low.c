@@ -1,10 +1,10 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
  * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
- * packs for itself, a block of terms at a time; one row of a half type is a dot product
- * with each column, where their terms lie together. All is decided by size: results do
- * not depend on the number of threads. Read next: kernels/cpu/low.h; gemm_ways.c
- * (measuring how); gemm.c, the same for wide types. */
+ * packs for itself, a block of terms at a time; a few rows of a half type are dot
+ * products with each column, where their terms lie together. All is decided by size:
+ * results do not depend on the number of threads. Read next: kernels/cpu/low.h;
+ * gemm_ways.c (measuring how); gemm.c, the same for wide types. */
 #include <limits.h>
 #include <nyx/parallel.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/elementwise.h"
 #include "../../kernels/cpu/low.h"
+#include "../../kernels/cpu/narrow.h"
 #include "../tensor/packed.h"
 #include "gemm.h"
 
@@ -26,6 +27,8 @@
 #define UNITS 16
 #define FARTHEST 4096 /* bytes between rows in place, or their greatest power of two */
 #define LONG 512      /* sums, for few elements of C */
+#define FEW_ROWS 16   /* that are multiplied without packing, whatever the matrix */
+#define FEW_COLS 96   /* of few rows' sums, which stay in the first cache */
 #define PACK_GRAIN 2  /* groups of panels, about 64 KiB each */
 
 /* What stops all threads, and how much memory there was not. */
@@ -108,8 +111,9 @@ static int64_t unit_of(nyx__low_way way) {
   return way == NYX__LOW_SMALL ? UNIT / 2 : way == NYX__LOW_LARGE ? UNIT * 2 : UNIT;
 }
 
-static void share(low_run *r, int64_t n, int64_t grain, nyx_range_fn fn) {
-  nyx_parallel_for(n, r->way == NYX__LOW_ONE && n > grain ? n : grain, fn, r);
+static void share(const low_run *r, int64_t n, int64_t grain, nyx_range_fn fn,
+                  void *arg) {
+  nyx_parallel_for(n, r->way == NYX__LOW_ONE && n > grain ? n : grain, fn, arg);
 }
 
 static bool going(const low_run *r) {
@@ -235,14 +239,12 @@ static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block 
   kernel->block(&block);
 }
 
-/* Rows i and columns j of C, terms first to last, in scratch `c`. */
+/* Rows i and columns j of C, terms first to last, in `c`, whose rows are ldc apart. */
 static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
-                     int64_t first, int64_t last, char *c) {
+                     int64_t first, int64_t last, char *c, int64_t ldc) {
   const nyx_low_kernel *kernel = r->kernel;
-  size_t line = (size_t)r->unit_cols * 4;
-  nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = r->unit_cols};
-  const nyx_region region = {c,    r->unit_cols, 0,
-                             rows, r->col + j,   least(cols, r->p.n - j)};
+  nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = ldc};
+  const nyx_region region = {c, ldc, 0, rows, r->col + j, least(cols, r->p.n - j)};
   block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
   for (int64_t l = first; l < last && going(r); l += r->depth, block.add = true) {
     block.terms = block_terms(r, l);
@@ -251,7 +253,16 @@ static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64
     if (r->alone) pack_b(r, l, j, cols, (char *)block.b);
     multiply_rows(r, i, l, &block);
   }
-  if (!block.add) memset(c, 0, (size_t)rows * line);
+  for (int64_t row = 0; row < rows && !block.add; row++)
+    memset(c + row * ldc * 4, 0, (size_t)cols * 4);
+}
+
+/* Rows of a unit that are summed where they belong: whole tiles of int32 whose terms are
+ * one block. More blocks would add to rows that are far apart. */
+static int64_t rows_there(const low_run *r, int64_t rows, int64_t cols) {
+  const nyx_low_kernel *kernel = r->kernel;
+  if (r->out != NYX_INT32 || r->parts > 1 || r->alone || r->p.k > r->depth) return 0;
+  return cols % kernel->tile_cols ? 0 : rows / kernel->tile_rows * kernel->tile_rows;
 }
 
 static void multiply_unit(const low_run *r, int64_t unit, char *c) {
@@ -262,8 +273,15 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
   int64_t live_rows = least(r->unit_rows, p->m - i);
   int64_t live_cols = least(r->unit_cols, p->n - j);
   int64_t first = part * r->part_terms, last = least(first + r->part_terms, p->k);
-  sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
-           round_up(live_cols, kernel->tile_cols), first, last, c);
+  int64_t there = rows_there(r, live_rows, live_cols);
+  if (there)
+    sum_unit(r, i, there, j, live_cols, first, last, (char *)p->c + (i * p->ldc + j) * 4,
+             p->ldc);
+  i += there;
+  live_rows -= there;
+  if (live_rows)
+    sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
+             round_up(live_cols, kernel->tile_cols), first, last, c, r->unit_cols);
   for (int64_t row = 0; row < live_rows; row++) {
     char *from = c + row * r->unit_cols * 4;
     if (r->parts > 1) {
@@ -362,12 +380,13 @@ static void multiply(low_run *r, bool pack_b) {
   r->pack_b = pack_b;
   r->partial = NULL;
   if (r->parts > 1 && !(r->partial = scratch(r, r->parts * r->p.m * r->p.n * 4))) return;
-  if (!r->alone) share(r, parts_of(r->p.k, r->depth) * packs(r), PACK_GRAIN, pack_panels);
+  if (!r->alone)
+    share(r, parts_of(r->p.k, r->depth) * packs(r), PACK_GRAIN, pack_panels, r);
   int64_t work = times(times(r->unit_rows, r->unit_cols), r->part_terms);
-  share(r, r->units * r->parts, grain_of(work), multiply_units);
+  share(r, r->units * r->parts, grain_of(work), multiply_units, r);
   if (r->parts > 1 && going(r)) {
     int64_t row = r->p.n * (r->parts + 1);
-    share(r, r->p.m, parts_of(RANGE / 16, row), sum_parts);
+    share(r, r->p.m, parts_of(RANGE / 16, row), sum_parts, r);
   }
   nyx_memory_free(r->partial);
 }
@@ -433,41 +452,109 @@ static nyx__packed *kept_panels(const low_run *r, const nyx_product *all) {
   return nyx__packed_get(r->keep, &key, (size_t)bytes, make_whole, &w);
 }
 
-/* One row times columns whose terms lie together, as a weight has them: B is read once,
- * as it is. */
-typedef struct row_run {
+/* A few rows of a half type times columns whose terms lie together, as a weight has them:
+ * B is read once, as it is. */
+typedef struct few_run {
   const low_run *r;
-  nyx_low_dot dot;
-  const float *x;
-} row_run;
+  nyx_low_dot dot;    /* one row */
+  nyx_widen_fn widen; /* several */
+  nyx_gather_fn gather;
+  float *x, *packed; /* rows as floats; several as the kernel wants them */
+  int64_t cols;      /* of an item, at most FEW_COLS */
+} few_run;
 
-static void multiply_columns(void *arg, int64_t begin, int64_t end) {
-  const row_run *w = arg;
-  const low_run *r = w->r;
-  const nyx_product *p = &r->p;
+static void store_few(const low_run *r, int64_t j, int64_t n, float *y) {
   const float *bias = r->after ? r->after->bias : NULL;
-  float y[256];
-  for (int64_t j = begin; j < end && going(r); j += 256) {
-    int64_t n = least(256, end - j);
-    w->dot((const char *)p->b + j * p->b_cs * r->item, p->b_cs, n, w->x, p->k, y);
-    for (int64_t i = 0; i < n && bias; i++) y[i] += bias[r->col + j + i];
-    store_row(r, 0, j, n, y);
+  for (int64_t i = 0; i < r->p.m; i++, y += FEW_COLS) {
+    for (int64_t e = 0; e < n && bias; e++) y[e] += bias[r->col + j + e];
+    store_row(r, i, j, n, y);
   }
 }
 
+static void multiply_row(void *arg, int64_t begin, int64_t end) {
+  const few_run *w = arg;
+  const nyx_product *p = &w->r->p;
+  float y[FEW_COLS];
+  for (int64_t j = begin; j < end && going(w->r); j += FEW_COLS) {
+    int64_t n = least(FEW_COLS, end - j);
+    w->dot((const char *)p->b + j * p->b_cs * w->r->item, p->b_cs, n, w->x, p->k, y);
+    store_few(w->r, j, n, y);
+  }
+}
+
+/* Items are some columns. */
+static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
+  const few_run *w = arg;
+  const nyx_product *p = &w->r->p;
+  const nyx_narrow_kernels *kernel = nyx__cpu_kernels()->narrow;
+  const int64_t pitch = p->b_cs * w->r->item;
+  float y[NYX_FEW_MOST * FEW_COLS];
+  for (int64_t item = begin; item < end && going(w->r); item++) {
+    int64_t first = item * w->cols, n = least(w->cols, p->n - first);
+    for (int64_t j = 0; j < n; j += kernel->cols) {
+      const nyx_narrow_columns columns = {
+          .widen = w->widen,
+          .count = least(kernel->cols, n - j),
+          .from = (const char *)p->b + (first + j) * pitch,
+          .pitch = pitch,
+          .bits = 16};
+      kernel->dots(&columns, w->packed, p->m, p->k, y + j, FEW_COLS);
+    }
+    store_few(w->r, first, n, y);
+  }
+}
+
+/* Items are four rows of A. */
+static void convert_rows(void *arg, int64_t begin, int64_t end) {
+  const few_run *w = arg;
+  const nyx_product *p = &w->r->p;
+  for (int64_t i = 4 * begin; i < p->m && i < 4 * end; i += 4) {
+    int64_t count = least(4, p->m - i);
+    for (int64_t e = i; e < i + count; e++)
+      w->gather(p->k, (const char *)p->a + e * p->a_rs * w->r->item, p->a_cs,
+                w->x + e * p->k);
+    if (w->packed)
+      nyx__cpu_kernels()->narrow->pack(w->x + i * p->k, p->k, i, count, p->k, w->packed);
+  }
+}
+
+/* Whether it takes less time than panels do, of which the other ways are. Kept ones, and
+ * those of a matrix that stays in the second cache, are better for more rows than some;
+ * tiles for any. */
+static bool few_pays(const low_run *r) {
+  const nyx_product *p = &r->p;
+  if (p->m == 1) return true;
+  if (r->kernel->begin || (r->way != NYX__LOW_SHARED && r->way != NYX__LOW_ONE))
+    return false;
+  if (p->m <= FEW_ROWS) return true;
+  if (r->keep || p->m > nyx__cpu_kernels()->narrow->most) return false;
+  return times(times(p->n, p->k), r->item) > nyx__gemm_in_place_bytes();
+}
+
 /* Whether it did so. */
-static bool multiply_row(const low_run *r, nyx_dtype dtype) {
+static bool multiply_few(const low_run *r, nyx_dtype dtype) {
   const nyx_low_kernels *kernels = nyx__low_kernels();
-  row_run w = {.r = r};
-  if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16;
-  if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16;
-  if (!w.dot || r->p.m != 1 || r->p.b_rs != 1 || r->p.k < 1) return false;
-  char *x = scratch(r, r->p.k * (int64_t)sizeof(float));
+  const nyx_product *p = &r->p;
+  few_run w = {.r = r};
+  const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
+  if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16, w.widen = narrow->bf16;
+  if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16, w.widen = narrow->f16;
+  if (!w.dot || !w.widen || !few_pays(r) || p->b_rs != 1 || p->k < 1) return false;
+  int64_t room = p->m > 1 ? nyx_narrow_room(p->m, p->k) : 0;
+  float *x = (float *)(void *)scratch(r, (room + p->m * p->k) * (int64_t)sizeof *x);
   if (!x) return true;
-  nyx__cpu_kernels()->elementwise->gather[dtype][NYX_IN_FLOAT32](r->p.k, r->p.a,
-                                                                 r->p.a_cs, x);
-  w.x = (const float *)(const void *)x;
-  nyx_parallel_for(r->p.n, grain_of(8 * r->p.k), multiply_columns, &w);
+  w.gather = nyx__cpu_kernels()->elementwise->gather[dtype][NYX_IN_FLOAT32];
+  w.x = x + room;
+  w.packed = room ? x : NULL;
+  share(r, parts_of(p->m, 4), grain_of(4 * p->k), convert_rows, &w);
+  w.cols = FEW_COLS;
+  if (times(times(p->m, p->n), p->k) >= LARGE)
+    w.cols = least(FEW_COLS, round_up(parts_of(p->n, UNITS), narrow->cols));
+  if (p->m == 1)
+    share(r, p->n, grain_of(8 * p->k), multiply_row, &w);
+  else
+    share(r, parts_of(p->n, w.cols), grain_of(w.cols * p->k * (4 + p->m)),
+          multiply_rows_once, &w);
   nyx_memory_free(x);
   return true;
 }
@@ -528,7 +615,7 @@ static void multiply_entries(void *arg, int64_t begin, int64_t end) {
     r.p.c = (char *)r.p.c + index * r.p.m * r.p.ldc * r.out_item;
     r.row = index * r.p.m;
     if (!going(&r)) return;
-    if (!multiply_row(&r, g->dtype)) multiply_all(&r);
+    if (!multiply_few(&r, g->dtype)) multiply_all(&r);
   }
 }
 

@@ -1,8 +1,9 @@
-/* Products with a weight of few bits. Few rows: each output's weights become floats in
- * registers, at the speed of memory. More: they become panels of the built-in product,
- * some columns and terms at a time; the whole weight is never stored as floats. All is
- * decided by size: results do not depend on the number of threads. Read next: panels.c,
- * kernels/cpu/quantized.h. */
+/* Products with a weight of few bits. A few rows: each output's weights become
+ * floats in registers, at the speed of memory. Up to 64: some outputs' in the first
+ * cache. More: they become panels of the built-in product, some columns and terms at a
+ * time; the whole weight is never stored as floats. All is decided by size: results do
+ * not depend on the number of threads. Read next: panels.c, kernels/cpu/quantized.h,
+ * narrow.h. */
 #include "quantized.h"
 
 #include <nyx/parallel.h>
@@ -10,6 +11,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/elementwise.h"
+#include "../../kernels/cpu/narrow.h"
 #include "panels.h"
 
 #define RANGE_TERMS ((int64_t)1 << 18) /* weights that are worth a range */
@@ -19,8 +21,10 @@ typedef struct quantized_run {
   const nyx_quantized *w;
   const nyx_quantized_kernel *kernel;
   const nyx_gemm_kernel *gemm;
+  nyx_context *ctx;
   int64_t rows, step; /* of x; floats of an arranged row */
   const float *x, *bias;
+  float *packed; /* x, as the kernel for some rows has it */
   float *y;
   nyx_dtype dtype; /* of nyx__dequantize */
   char *to;
@@ -64,12 +68,17 @@ static void *scratch(quantized_run *r, size_t bytes) {
   return block;
 }
 
+static bool going(quantized_run *r) {
+  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
+  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
+}
+
 /* Few rows of x: outputs begin..end-1. */
 static void dot_outputs(void *arg, int64_t begin, int64_t end) {
   quantized_run *r = arg;
   const nyx_quantized *w = r->w;
   float *room = scratch(r, room_bytes(w));
-  for (int64_t n = begin; n < end && room; n++) {
+  for (int64_t n = begin; n < end && room && going(r); n++) {
     nyx_quantized_row row = row_of(w, n, room);
     float *y = r->y + n;
     for (int64_t i = 0; i < r->rows; i += NYX_QUANTIZED_ROWS) {
@@ -98,7 +107,66 @@ static nyx_status by_dots(nyx_context *ctx, quantized_run *r) {
   return NYX_OK;
 }
 
-/* More rows: the panels of some outputs and terms. Behind the panels lie a piece of each
+/* Some more rows: a few outputs at a time become floats in the first cache. */
+
+typedef struct narrow_outputs {
+  const nyx_quantized_kernel *kernel;
+  nyx_quantized_row row[NYX_NARROW_COLS];
+} narrow_outputs;
+
+static void widen_output(const nyx_narrow_columns *b, int64_t column, int64_t first,
+                         int64_t count, float *to) {
+  const narrow_outputs *outputs = b->detail;
+  outputs->kernel->unpack(&outputs->row[column], first, count, to);
+}
+
+/* Items are the outputs of one call. */
+static void multiply_outputs(void *arg, int64_t begin, int64_t end) {
+  quantized_run *r = arg;
+  const nyx_quantized *w = r->w;
+  const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
+  float *room = scratch(r, NYX_NARROW_COLS * room_bytes(w));
+  narrow_outputs outputs = {.kernel = r->kernel};
+  nyx_narrow_columns columns = {.widen = widen_output, .detail = &outputs};
+  columns.bits = w->int4 ? 4 : 8;
+  columns.pitch = w->terms * columns.bits / 8;
+  for (int64_t item = begin; item < end && room && going(r); item++) {
+    int64_t n = item * narrow->cols, left = w->outputs - n;
+    columns.from = (const char *)w->q + n * columns.pitch;
+    columns.count = left < narrow->cols ? left : narrow->cols;
+    for (int64_t c = 0; c < columns.count; c++)
+      outputs.row[c] = row_of(w, n + c, room + c * 2 * w->groups);
+    narrow->dots(&columns, r->packed, r->rows, w->terms, r->y + n, w->outputs);
+    for (int64_t i = 0; i < r->rows && r->bias; i++) {
+      float *y = r->y + i * w->outputs + n;
+      for (int64_t c = 0; c < columns.count; c++) y[c] += r->bias[n + c];
+    }
+  }
+  nyx_memory_free(room);
+}
+
+/* Items are four rows. */
+static void pack_rows(void *arg, int64_t begin, int64_t end) {
+  const quantized_run *r = arg;
+  int64_t i = 4 * begin, last = 4 * end < r->rows ? 4 * end : r->rows;
+  nyx__cpu_kernels()->narrow->pack(r->x + i * r->w->terms, r->w->terms, i, last - i,
+                                   r->w->terms, r->packed);
+}
+
+static nyx_status by_columns(nyx_context *ctx, quantized_run *r) {
+  const nyx_quantized *w = r->w;
+  size_t bytes = (size_t)nyx_narrow_room(r->rows, w->terms) * sizeof(float);
+  if (!(r->packed = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  nyx_parallel_for((r->rows + 3) / 4, RANGE_TERMS / (4 * w->terms) + 1, pack_rows, r);
+  int64_t cols = nyx__cpu_kernels()->narrow->cols;
+  nyx_parallel_for((w->outputs + cols - 1) / cols,
+                   4 * RANGE_TERMS / (w->terms * cols * (r->rows + 4)) + 1,
+                   multiply_outputs, r);
+  nyx_memory_free(r->packed);
+  return NYX_OK;
+}
+
+/* Many: the panels of some outputs and terms. Behind the panels lie a piece of each
  * output of a tile, then what row_of needs. */
 static const void *make_panels(const void *arg, int64_t j, int64_t cols, int64_t l,
                                int64_t terms, void *panels) {
@@ -141,15 +209,19 @@ static const nyx_quantized_kernel *kernel_of(const nyx_quantized *w) {
 }
 
 static nyx_status finish(nyx_context *ctx, quantized_run *r) {
-  if (atomic_load(&r->status) == NYX_OK) return NYX_OK;
-  return nyx__no_memory(ctx, room_bytes(r->w));
+  switch (atomic_load(&r->status)) {
+    case NYX_OK: return NYX_OK;
+    case NYX_ERR_INTERRUPTED: return nyx__error(ctx, INTERRUPTED);
+    default: return nyx__no_memory(ctx, room_bytes(r->w));
+  }
 }
 
 nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,
                                   const float *x, int64_t rows, const float *bias,
                                   float *y) {
   if (rows < 1 || w->outputs < 1) return NYX_OK;
-  quantized_run r = {.w = w,
+  quantized_run r = {.ctx = ctx,
+                     .w = w,
                      .kernel = kernel_of(w),
                      .gemm = &nyx__cpu_kernels()->gemm->type[0],
                      .rows = rows,
@@ -157,8 +229,12 @@ nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,
                      .bias = bias,
                      .y = y};
   atomic_init(&r.status, NYX_OK);
-  if (rows > NYX_QUANTIZED_FEW && w->terms > 0) return by_panels(ctx, &r);
-  NYX_TRY(by_dots(ctx, &r));
+  const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
+  if (rows > narrow->most && w->terms > 0) return by_panels(ctx, &r);
+  if (rows > narrow->quantized + w->int4 && w->terms > 0)
+    NYX_TRY(by_columns(ctx, &r));
+  else
+    NYX_TRY(by_dots(ctx, &r));
   return finish(ctx, &r);
 }
 
@@ -204,7 +280,8 @@ static void dequantize_outputs(void *arg, int64_t begin, int64_t end) {
 
 nyx_status nyx__dequantize(nyx_context *ctx, const nyx_quantized *w, nyx_dtype dtype,
                            void *to) {
-  quantized_run r = {.w = w, .kernel = kernel_of(w), .dtype = dtype, .to = to};
+  quantized_run r = {
+      .ctx = ctx, .w = w, .kernel = kernel_of(w), .dtype = dtype, .to = to};
   atomic_init(&r.status, NYX_OK);
   if (w->terms > 0) nyx_parallel_for(w->outputs, grain_of(w), dequantize_outputs, &r);
   return finish(ctx, &r);

@@ -17,7 +17,7 @@ typedef struct nyx_quantized {
 } nyx_quantized;
 
 /* With more rows, scales and zero points are best float32. */
-#define NYX_QUANTIZED_FEW 8
+#define NYX_QUANTIZED_SOME 8
 
 /* y (rows x outputs) = x (rows x terms) times the weight turned, + bias (may be NULL). */
 nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,

@@ -49,7 +49,8 @@ static int64_t round_up(int64_t n, int64_t part) {
 
 bool nyx__quantized_low_takes(const nyx_quantized *w, int64_t rows) {
   const nyx_low_kernel *kernel = nyx__low_kernels()->bf16;
-  if (!kernel || kernel->item != sizeof(uint16_t) || w->zero || rows <= NYX_QUANTIZED_FEW)
+  if (!kernel || kernel->item != sizeof(uint16_t) || w->zero ||
+      rows <= NYX_QUANTIZED_SOME)
     return false;
   return w->terms > 0 && w->terms / w->groups % kernel->step == 0 &&
          w->scale_dtype == NYX_FLOAT32;

@@ -274,7 +274,7 @@ static nyx_status cpu_linear(nyx_call *c) {
   nyx_tensor *x = NULL, *bias = NULL, *y = NULL;
   parts p = {0};
   /* Scales are converted where they are used, or once for many rows. */
-  bool convert = dtype == NYX_FLOAT32 && rows > NYX_QUANTIZED_FEW;
+  bool convert = dtype == NYX_FLOAT32 && rows > NYX_QUANTIZED_SOME;
   nyx_status status = open_parts(ctx, c->in + 1, convert, dtype, &p);
   /* In bfloat16 where rows go to the CPU's unit as they are. */
   bool low = status == NYX_OK && c->dtype == NYX_BFLOAT16 &&

@@ -33,6 +33,7 @@ struct nyx_quantized_kernels;  /* quantized.h */
 struct nyx_winograd_kernels;   /* winograd.h */
 struct nyx_last_kernels;       /* last.h */
 struct nyx_rotary_kernels;     /* rotary.h */
+struct nyx_narrow_kernels;     /* narrow.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -55,6 +56,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_winograd_kernels *winograd;
   const struct nyx_last_kernels *last;
   const struct nyx_rotary_kernels *rotary;
+  const struct nyx_narrow_kernels *narrow;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

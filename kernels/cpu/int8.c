@@ -107,6 +107,16 @@ static void pack_b_u8(const void *b, int64_t rs, int64_t cs, int64_t depth, int6
   pack_b_for(b, rs, cs, depth, cols, 0, panels);
 }
 
+/* Rows of C that are asked for at a step: it may be the result itself, far from caches.
+ */
+#define ASKED 2
+static ALWAYS_INLINE void ask(const int32_t *c, int64_t ldc, int64_t step) {
+  for (int64_t i = ASKED * step; i < ASKED * (step + 1) && i < TILE_ROWS; i++) {
+    UNROLL for (int at = 0; at < TILE_COLS; at += 16)
+        __builtin_prefetch(c + i * ldc + at);
+  }
+}
+
 /* `start`, when not NULL, is added to every row. */
 static inline void tile(int64_t steps, const char *a, const char *b,
                         const vec_anywhere *start, int32_t *c, int64_t ldc, bool add) {
@@ -118,7 +128,8 @@ static inline void tile(int64_t steps, const char *a, const char *b,
       if (add) sum[i][v] += ((const vec_anywhere *)(c + i * ldc))[v];
     }
   }
-  for (; steps > 0; steps--, a += 64 * TILE_ROWS) {
+  for (int64_t step = 0; step < steps; step++, a += 64 * TILE_ROWS) {
+    ask(c, ldc, step);
     for (int g = 0; g < 16; g++, b += 4 * TILE_COLS) {
       vec right[TILE_VECTORS];
       UNROLL for (int v = 0; v < TILE_VECTORS; v++) {

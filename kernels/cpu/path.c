@@ -7,6 +7,7 @@
 #include "last.h"
 #include "low.h"
 #include "move.h"
+#include "narrow.h"
 #include "norm.h"
 #include "optim.h"
 #include "patches.h"
@@ -40,6 +41,7 @@ extern const nyx_quantized_kernels NYX_PATH(quantized);
 extern const nyx_winograd_kernels NYX_PATH(winograd);
 extern const nyx_last_kernels NYX_PATH(last);
 extern const nyx_rotary_kernels NYX_PATH(rotary);
+extern const nyx_narrow_kernels NYX_PATH(narrow);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -63,4 +65,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .winograd = &NYX_PATH(winograd),
     .last = &NYX_PATH(last),
     .rotary = &NYX_PATH(rotary),
+    .narrow = &NYX_PATH(narrow),
 };

@@ -137,6 +137,9 @@ static void unpack_int4(const nyx_quantized_row *w, int64_t first, int64_t count
                         float *to) {
   int64_t g = first / w->group, here = (g + 1) * w->group - first;
   const uint8_t *from = (const uint8_t *)w->q + first / 2;
+#if defined(__AVX512F__)
+  const vec plain = values_of(8);
+#endif
   for (; count > 0; count -= here, from += here / 2, to += here, here = w->group, g++) {
     if (here > count) here = count;
     float scale = w->scale[g], zero = w->zero ? w->zero[g] : 8;
@@ -145,7 +148,7 @@ static void unpack_int4(const nyx_quantized_row *w, int64_t first, int64_t count
     const __m512i low =
         _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    vec values = values_of(zero) * scale;
+    vec values = (w->zero ? values_of(zero) : plain) * scale;
     for (; t + BLOCK4 <= here; t += BLOCK4) {
       ints bytes = unsigned_bytes(from + t / 2);
       __m512 even = (__m512)even_terms(bytes, values);

@@ -215,19 +215,27 @@ static void rows_in_place(void) {
   }
 }
 
-/* One row by columns whose terms lie together, with all rests of blocks of terms. */
-static void one_row(void) {
+/* Few rows by columns whose terms lie together, with all rests of blocks of terms. */
+static void few_rows(void) {
+  static const int64_t rows[] = {1, 2, 3, 4, 5, 7, 15, 31, 32, 33, 35, 63, 64, 65};
   float bias[700];
   for (int j = 0; j < 700; j++) bias[j] = (float)(j % 97);
   for (int kind = 0; kind < 2; kind++) {
-    for (int64_t k = 1; k < 140; k += k < 40 ? 1 : 7)
+    for (int64_t k = 1; k < 140; k += k < 40 ? 1 : 7) {
       product(kind, 1, 90, k, (int)(k % 3), 1);
-    for (int64_t k = 60; k < 2000; k += 1300) {
-      matrix a = fill(kinds[kind].a, 1, k, 2), b = fill(kinds[kind].b, k, 700, 1);
-      check_product(&a, &b, NYX_FLOAT32, bias);
-      free(a.data);
-      free(b.data);
+      product(kind, rows[k % 14], 80 + k % 30, k, (int)(k % 3), 1);
     }
+    for (int r = 0; r < 14; r++) product(kind, rows[r], 97 + 13 * r, 480 + 11 * r, 0, 1);
+    for (int64_t k = 60; k < 2000; k += 1300) {
+      for (int r = 0; r < 14; r += 4) {
+        matrix a = fill(kinds[kind].a, rows[r], k, 2);
+        matrix b = fill(kinds[kind].b, k, 700, 1);
+        check_product(&a, &b, NYX_FLOAT32, bias);
+        free(a.data);
+        free(b.data);
+      }
+    }
+    product(kind, 6, 100, 17000, 0, 1); /* partial sums */
   }
 }
 
@@ -276,24 +284,26 @@ static void extremes(void) {
 static void special_values(void) {
   for (int kind = 0; kind < 2; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    matrix a = fill(kinds[kind].a, 33, 70, 0), b = fill(kinds[kind].b, 70, 33, 0);
-    float c[33 * 33];
-    for (int64_t l = 0; l < 70; l++) set(&b, l, 4, 1), set(&a, 7, l, 1);
-    set(&a, 3, 69, INFINITY);
-    set(&b, 69, 20, NAN);
-    nyx_gemm g = describe(&a, &b, c);
-    CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_FLOAT32));
-    for (int i = 0; i < 33; i++) {
-      for (int j = 0; j < 33; j++) {
-        if (j == 20)
-          CHECK(isnan(c[i * 33 + j]));
-        else
-          CHECK((i == 3) == !isfinite(c[i * 33 + j]));
+    for (int layout = 0; layout < 2; layout++) {
+      matrix a = fill(kinds[kind].a, 33, 70, 0), b = fill(kinds[kind].b, 70, 33, layout);
+      float c[33 * 33];
+      for (int64_t l = 0; l < 70; l++) set(&b, l, 4, 1), set(&a, 7, l, 1);
+      set(&a, 3, 69, INFINITY);
+      set(&b, 69, 20, NAN);
+      nyx_gemm g = describe(&a, &b, c);
+      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_FLOAT32));
+      for (int i = 0; i < 33; i++) {
+        for (int j = 0; j < 33; j++) {
+          if (j == 20)
+            CHECK(isnan(c[i * 33 + j]));
+          else
+            CHECK((i == 3) == !isfinite(c[i * 33 + j]));
+        }
       }
+      CHECK(isinf(c[3 * 33 + 4]));
+      free(a.data);
+      free(b.data);
     }
-    CHECK(isinf(c[3 * 33 + 4]));
-    free(a.data);
-    free(b.data);
   }
 }
 
@@ -331,12 +341,13 @@ static void batches(void) {
 
 /* The same bits with one thread and with five. */
 static void threads(void) {
-  static const int64_t size[][3] = {{300, 310, 700}, {20, 30, 20000}, {10, 3000, 500}};
+  static const int64_t size[][3] = {
+      {300, 310, 700}, {20, 30, 20000}, {10, 3000, 500}, {10, 3000, 500}};
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    for (int s = 0; s < 3; s++) {
+    for (int s = 0; s < 4; s++) {
       int64_t m = size[s][0], n = size[s][1], k = size[s][2];
-      matrix a = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, 0);
+      matrix a = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, s == 3);
       size_t bytes = (size_t)(m * n) * 4;
       void *one = malloc(bytes), *five = malloc(bytes);
       nyx_gemm g = describe(&a, &b, one);
@@ -370,26 +381,29 @@ static void interrupted(void) {
 static void without_memory(void) {
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    matrix a = fill(kinds[kind].a, 200, 300, 0), b = fill(kinds[kind].b, 300, 180, 0);
-    int32_t *c = malloc(200 * 180 * 4);
-    nyx_gemm g = describe(&a, &b, c);
-    nyx_memory_stats before, after;
-    nyx_memory_get_stats(&before);
-    nyx_status status = NYX_ERR_MEMORY;
-    int64_t n = 0;
-    for (; status != NYX_OK && n < 100; n++) {
-      nyx_memory_fail_after(n);
-      status = nyx__gemm_low(ctx, &g, kinds[kind].out);
-      nyx_memory_fail_after(-1);
-      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
-      nyx_memory_get_stats(&after);
-      CHECK_INT(after.live, before.live);
+    for (int few = 0; few < 2; few++) {
+      matrix a = fill(kinds[kind].a, few ? 20 : 200, 300, 0);
+      matrix b = fill(kinds[kind].b, 300, 180, few);
+      int32_t *c = malloc(200 * 180 * 4);
+      nyx_gemm g = describe(&a, &b, c);
+      nyx_memory_stats before, after;
+      nyx_memory_get_stats(&before);
+      nyx_status status = NYX_ERR_MEMORY;
+      int64_t n = 0;
+      for (; status != NYX_OK && n < 100; n++) {
+        nyx_memory_fail_after(n);
+        status = nyx__gemm_low(ctx, &g, kinds[kind].out);
+        nyx_memory_fail_after(-1);
+        if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+        nyx_memory_get_stats(&after);
+        CHECK_INT(after.live, before.live);
+      }
+      CHECK_OK(ctx, status);
+      CHECK(n > 1);
+      free(c);
+      free(a.data);
+      free(b.data);
     }
-    CHECK_OK(ctx, status);
-    CHECK(n > 1);
-    free(c);
-    free(a.data);
-    free(b.data);
   }
 }
 
@@ -448,7 +462,7 @@ static void run(void) {
   RUN(sizes);
   RUN(rows_left);
   RUN(rows_in_place);
-  RUN(one_row);
+  RUN(few_rows);
   RUN(biases);
   RUN(strides);
   RUN(extremes);

@@ -116,7 +116,7 @@ static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT16, NYX_BFLOAT16, NYX_F
 static void edges(void) {
   static const int64_t group[] = {2, 6, 30, 32, 34, 62, 64, 66, 96, 128, 130};
   for (int i = 0; i < 11; i++) {
-    for (int64_t rows = 1; rows <= NYX_QUANTIZED_FEW + 8; rows += rows > 9 ? 5 : 1) {
+    for (int64_t rows = 1; rows <= 67; rows += rows > 9 ? 11 : 1) {
       for (int kind = 0; kind < 4; kind++) {
         product(kind % 2, rows, 1 + (i * 7 + rows) % 37, 1 + i % 4, group[i],
                 dtypes[(i + rows + kind) % 4], kind / 2, (i + kind) % 3 == 0);
@@ -135,6 +135,9 @@ static void large(void) {
     product(kind % 2, 1, 700, 32, 32, dtypes[kind], kind / 2, true);
     product(kind % 2, 4, 300, 1, 2050, NYX_FLOAT32, kind / 2, false);
     product(kind % 2, 33, 417, 25, 42, NYX_FLOAT32, kind / 2, true);
+    product(kind % 2, 64, 131, 9, 166, dtypes[kind], kind / 2, true);
+    product(kind % 2, 5, 50, 34, 258, NYX_FLOAT32, kind / 2, false); /* partial sums */
+    product(kind % 2, 70, 417, 25, 42, NYX_FLOAT32, kind / 2, true);
     product(kind % 2, 600, 140, 8, 56, NYX_FLOAT32, kind / 2, true);
   }
 }
@@ -198,8 +201,8 @@ static void by_unit(void) {
   CHECK(!nyx__quantized_low_takes(&w.q, 100)); /* zero points */
   CHECK(!nyx__quantized_low_takes(&odd.q, 100));
   w.q.zero = NULL;
-  CHECK(!nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_FEW));
-  CHECK(nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_FEW + 1) == has_unit());
+  CHECK(!nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_SOME));
+  CHECK(nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_SOME + 1) == has_unit());
   empty(&w);
   empty(&odd);
   for (int i = 0; i < 5 * 4 * 2 && has_unit(); i++)
@@ -273,12 +276,12 @@ static void weights(void) {
 
 /* The same bits whatever the number of threads. */
 static void threads(void) {
-  enum { ROWS = 40, OUTPUTS = 900 };
+  enum { ROWS = 67, OUTPUTS = 900 };
   weight w = fill(true, OUTPUTS, 16, 64, NYX_FLOAT32, true);
   float *x = malloc(ROWS * 1024 * 4), *y[2];
   if (!x) exit(1);
   for (int i = 0; i < ROWS * 1024; i++) x[i] = (float)random_number();
-  for (int64_t rows = 1; rows <= ROWS; rows += ROWS - 1) {
+  for (int64_t rows = 1; rows <= ROWS; rows += ROWS / 2) {
     for (int i = 0; i < 2; i++) {
       if (!(y[i] = malloc(ROWS * OUTPUTS * 4))) exit(1);
       must(nyx_parallel_set_threads(i ? 3 : 1));

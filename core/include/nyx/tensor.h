@@ -67,10 +67,10 @@ NYX_API uint32_t nyx_tensor_version(const nyx_tensor *t);
 /* A weight that is used many times unchanged: ops that pack it for their kernels keep
  * what they packed with its storage, for all tensors that share it, and pack again after
  * an in-place change (nyx_tensor_touch says so). Results are the same; a product of a few
- * rows may differ in the last bits, where a BLAS would compute it otherwise. Takes about
- * as much memory as the weight for each kind of op and of view, counted like all other;
- * without memory ops go on as they do for any tensor. `on` false gives it back. Default:
- * off. Fails without memory for the mark itself. */
+ * rows may differ in the last bits, where it would be computed without packing. Takes
+ * about as much memory as the weight for each kind of op and of view, counted like all
+ * other; without memory ops go on as they do for any tensor. `on` false gives it back.
+ * Default: off. Fails without memory for the mark itself. */
 NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_keep_packed(nyx_context *ctx, nyx_tensor *t,
                                                          bool on);
 NYX_API bool nyx_tensor_keeps_packed(const nyx_tensor *t);
