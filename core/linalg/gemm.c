@@ -23,6 +23,7 @@
 #define VECTOR_RANGE ((int64_t)1 << 17)
 #define VECTOR_ROWS 32
 #define VECTOR_COLS 1024
+#define VECTOR_UNITS 32 /* slabs of such columns, times parts of the rows */
 /* Products of four ranges or more are divided between threads. */
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
@@ -360,13 +361,20 @@ static void divide_slabs(gemm_run *r, const nyx_product *p) {
   r->slabs = parts_of(long_side, r->slab);
 }
 
-/* A long sum for few results: x^T g over a large batch, a dot product. */
+/* A long sum for few results: x^T g over a large batch, a dot product. A vector times
+ * rows that are added up is divided both ways, so that many threads have slabs of it. */
 static void divide_depth(gemm_run *r, const nyx_product *p) {
-  int64_t work = work_of(p->m, p->n, p->k);
-  int64_t parts = work / r->range < DEPTH_PARTS ? work / r->range : DEPTH_PARTS;
-  if (work / 4 < r->range || r->slabs > 2 || p->k / parts < PART_DEPTH) return;
-  r->slabs = 1;
-  r->slab = r->by_rows ? p->m : p->n;
+  int64_t work = work_of(p->m, p->n, p->k), most = DEPTH_PARTS;
+  bool both = sums_rows(p) && r->slabs > 2;
+  if (both) most = VECTOR_UNITS / r->slabs;
+  int64_t parts = work / r->range / (both ? r->slabs : 1);
+  if (parts > most) parts = most;
+  if (work / 4 < r->range || parts < 2 || p->k / parts < PART_DEPTH) return;
+  if (r->slabs > 2 && !both) return;
+  if (!both) {
+    r->slabs = 1;
+    r->slab = r->by_rows ? p->m : p->n;
+  }
   r->depth = (parts_of(p->k, parts) + 31) / 32 * 32;
   r->parts = parts_of(p->k, r->depth);
 }

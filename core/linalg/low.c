@@ -25,6 +25,7 @@
 /* Units: the most rows and columns (scratch of 256 KiB), how many are wanted. */
 #define UNIT 256
 #define UNITS 16
+#define UNITS_EACH 4  /* of a thread, at least: the last ends soon after the others */
 #define FARTHEST 4096 /* bytes between rows in place, or their greatest power of two */
 #define LONG 512      /* sums, for few elements of C */
 #define FEW_ROWS 16   /* that are multiplied without packing, whatever the matrix */
@@ -342,11 +343,34 @@ static int64_t panels_in_place(const low_run *r) {
   return p->m / r->kernel->tile_rows;
 }
 
+/* The sides of units in tiles: no larger than *rows and *cols, and so small that there
+ * are `wanted` where C has that many tiles. */
+static void shrink_units(const low_run *r, int64_t wanted, int64_t *rows, int64_t *cols) {
+  while (parts_of(r->a_panels, *rows) * parts_of(r->b_panels, *cols) < wanted) {
+    if (*cols > 2 && *cols >= *rows / 2) {
+      *cols = (*cols + 1) / 2;
+    } else if (*rows > 2) {
+      *rows = (*rows + 1) / 2;
+    } else {
+      return;
+    }
+  }
+}
+
+static void set_units(low_run *r, int64_t rows, int64_t cols) {
+  int64_t row_units = parts_of(r->a_panels, rows);
+  r->col_units = parts_of(r->b_panels, cols);
+  r->unit_rows = parts_of(r->a_panels, row_units) * r->kernel->tile_rows;
+  r->unit_cols = parts_of(r->b_panels, r->col_units) * r->kernel->tile_cols;
+  r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
+}
+
 /* Units of equal size, as many as are wanted where C has that many tiles; a long sum for
- * few results is cut into parts of whole blocks. */
+ * few results is cut into parts of whole blocks. Many threads have smaller units, which
+ * changes no result; parts would. */
 static void divide(low_run *r) {
   const nyx_low_kernel *kernel = r->kernel;
-  const int64_t unit = unit_of(r->way);
+  const int64_t unit = unit_of(r->way), each = nyx_parallel_threads() * UNITS_EACH;
   int64_t rows = unit / kernel->tile_rows, cols = unit / kernel->tile_cols;
   r->a_panels = parts_of(r->p.m, kernel->tile_rows);
   r->b_panels = parts_of(r->p.n, kernel->tile_cols);
@@ -354,25 +378,16 @@ static void divide(low_run *r) {
   r->a_group = group_of(kernel->tile_rows);
   r->b_group = group_of(kernel->tile_cols);
   bool large = times(times(r->p.m, r->p.n), r->p.k) >= LARGE;
-  while (large && parts_of(r->a_panels, rows) * parts_of(r->b_panels, cols) < UNITS) {
-    if (cols > 2 && cols >= rows / 2) {
-      cols = (cols + 1) / 2;
-    } else if (rows > 2) {
-      rows = (rows + 1) / 2;
-    } else {
-      break;
-    }
-  }
-  int64_t row_units = parts_of(r->a_panels, rows);
-  r->col_units = parts_of(r->b_panels, cols);
-  r->unit_rows = parts_of(r->a_panels, row_units) * kernel->tile_rows;
-  r->unit_cols = parts_of(r->b_panels, r->col_units) * kernel->tile_cols;
-  r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
+  if (large) shrink_units(r, UNITS, &rows, &cols);
+  set_units(r, rows, cols);
   r->alone = r->units == 1;
   int64_t blocks = parts_of(r->p.k, r->depth), parts = large ? UNITS / r->units : 1;
   if (parts > blocks / 2) parts = blocks / 2;
   r->part_terms = parts > 1 ? parts_of(blocks, parts) * r->depth : r->p.k;
   r->parts = parts > 1 ? parts_of(r->p.k, r->part_terms) : 1;
+  if (!large || r->alone || r->parts > 1 || r->units >= each) return;
+  shrink_units(r, each, &rows, &cols);
+  set_units(r, rows, cols);
 }
 
 /* C of r->p, with the panels of A, and of B unless they are packed already. */

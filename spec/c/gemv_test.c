@@ -94,8 +94,9 @@ static void lengths(void) {
 /* Divided between threads: rows, columns, terms. */
 static void large(void) {
   static const int64_t shapes[][2] = {{2000, 517},  {517, 2000}, {130, 20011},
-                                      {20011, 130}, {3, 300000}, {300000, 3}};
-  for (int i = 0; i < 6; i++) {
+                                      {20011, 130}, {3, 300000}, {300000, 3},
+                                      {2000, 2051}};
+  for (int i = 0; i < 7; i++) {
     for (int kind = 0; kind < 4; kind++) {
       const problem p = {.dtype = i % 2 ? NYX_FLOAT64 : NYX_FLOAT32,
                          .m = shapes[i][0],
@@ -161,8 +162,9 @@ static void accuracy(void) {
 
 /* Sums that are rounded: the same bits whatever the number of threads. */
 static void threads(void) {
-  static const int64_t shapes[][2] = {{2000, 517}, {200, 20011}, {3, 300000}};
-  for (int i = 0; i < 6; i++) {
+  static const int64_t shapes[][2] = {
+      {2000, 517}, {200, 20011}, {3, 300000}, {2000, 2051}};
+  for (int i = 0; i < 8; i++) {
     const problem p = {.dtype = NYX_FLOAT32,
                        .m = shapes[i / 2][0],
                        .k = shapes[i / 2][1],

@@ -340,6 +340,7 @@ static void batches(void) {
 }
 
 /* The same bits with one thread and with five. */
+/* Many threads have smaller units. */
 static void threads(void) {
   static const int64_t size[][3] = {
       {300, 310, 700}, {20, 30, 20000}, {10, 3000, 500}, {10, 3000, 500}};
@@ -349,17 +350,17 @@ static void threads(void) {
       int64_t m = size[s][0], n = size[s][1], k = size[s][2];
       matrix a = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, s == 3);
       size_t bytes = (size_t)(m * n) * 4;
-      void *one = malloc(bytes), *five = malloc(bytes);
+      void *one = malloc(bytes), *many = malloc(bytes);
       nyx_gemm g = describe(&a, &b, one);
       CHECK_OK(ctx, nyx_parallel_set_threads(1));
       CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out));
-      CHECK_OK(ctx, nyx_parallel_set_threads(5));
-      g.product.c = five;
+      CHECK_OK(ctx, nyx_parallel_set_threads(11));
+      g.product.c = many;
       CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out));
       CHECK_OK(ctx, nyx_parallel_set_threads(0));
-      CHECK(memcmp(one, five, bytes) == 0);
+      CHECK(memcmp(one, many, bytes) == 0);
       free(one);
-      free(five);
+      free(many);
       free(a.data);
       free(b.data);
     }
