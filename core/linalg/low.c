@@ -471,8 +471,7 @@ static nyx__packed *kept_panels(const low_run *r, const nyx_product *all) {
  * B is read once, as it is. */
 typedef struct few_run {
   const low_run *r;
-  nyx_low_dot dot;    /* one row */
-  nyx_widen_fn widen; /* several */
+  nyx_low_dot dot; /* one row; several: by floats that `gather` makes */
   nyx_gather_fn gather;
   float *x, *packed; /* rows as floats; several as the kernel wants them */
   int64_t cols;      /* of an item, at most FEW_COLS */
@@ -497,6 +496,12 @@ static void multiply_row(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+static void widen_half(const nyx_narrow_columns *b, int64_t column, int64_t first,
+                       int64_t count, float *to) {
+  const few_run *w = b->detail;
+  w->gather(count, b->from + column * b->pitch + first * w->r->item, 1, to);
+}
+
 /* Items are some columns. */
 static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
   const few_run *w = arg;
@@ -508,11 +513,12 @@ static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
     int64_t first = item * w->cols, n = least(w->cols, p->n - first);
     for (int64_t j = 0; j < n; j += kernel->cols) {
       const nyx_narrow_columns columns = {
-          .widen = w->widen,
+          .widen = widen_half,
           .count = least(kernel->cols, n - j),
           .from = (const char *)p->b + (first + j) * pitch,
           .pitch = pitch,
-          .bits = 16};
+          .bits = 16,
+          .detail = w};
       kernel->dots(&columns, w->packed, p->m, p->k, y + j, FEW_COLS);
     }
     store_few(w->r, first, n, y);
@@ -552,9 +558,9 @@ static bool multiply_few(const low_run *r, nyx_dtype dtype) {
   const nyx_product *p = &r->p;
   few_run w = {.r = r};
   const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
-  if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16, w.widen = narrow->bf16;
-  if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16, w.widen = narrow->f16;
-  if (!w.dot || !w.widen || !few_pays(r) || p->b_rs != 1 || p->k < 1) return false;
+  if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16;
+  if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16;
+  if (!w.dot || !few_pays(r) || p->b_rs != 1 || p->k < 1) return false;
   int64_t room = p->m > 1 ? nyx_narrow_room(p->m, p->k) : 0;
   float *x = (float *)(void *)scratch(r, (room + p->m * p->k) * (int64_t)sizeof *x);
   if (!x) return true;

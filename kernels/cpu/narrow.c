@@ -137,52 +137,6 @@ static void dots(const nyx_narrow_columns *b, const float *packed, int64_t rows,
   }
 }
 
-/* Half types */
-
-#if defined(__AVX512F__)
-static ALWAYS_INLINE vec bf16_floats(const uint16_t *from) {
-  __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
-  return (vec)_mm512_slli_epi32(words, 16);
-}
-static ALWAYS_INLINE vec f16_floats(const uint16_t *from) {
-  return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
-}
-#elif defined(__AVX2__)
-static ALWAYS_INLINE vec bf16_floats(const uint16_t *from) {
-  __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
-  return (vec)_mm256_slli_epi32(words, 16);
-}
-static ALWAYS_INLINE vec f16_floats(const uint16_t *from) {
-  return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
-}
-#endif
-
-#if defined(__AVX2__)
-#define WIDEN(name)                                                                      \
-  static void widen_##name(const nyx_narrow_columns *b, int64_t column, int64_t first,   \
-                           int64_t count, float *to) {                                   \
-    const uint16_t *from =                                                               \
-        (const uint16_t *)(const void *)(b->from + column * b->pitch) + first;           \
-    int64_t t = 0;                                                                       \
-    for (; t + LANES <= count; t += LANES) *(vecu *)(to + t) = name##_floats(from + t);  \
-    if (t < count) {                                                                     \
-      uint16_t rest[LANES] = {0};                                                        \
-      memcpy(rest, from + t, (size_t)(count - t) * sizeof *rest);                        \
-      *(vecu *)(to + t) = name##_floats(rest);                                           \
-    }                                                                                    \
-  }
-WIDEN(bf16)
-WIDEN(f16)
-#endif
-
 extern const nyx_narrow_kernels NYX_PATH(narrow);
 const nyx_narrow_kernels NYX_PATH(narrow) = {
-#if defined(__AVX2__)
-    .bf16 = widen_bf16,
-    .f16 = widen_f16,
-#endif
-    .cols = COLS,
-    .most = MOST,
-    .quantized = QUANTIZED,
-    .pack = pack,
-    .dots = dots};
+    .cols = COLS, .most = MOST, .quantized = QUANTIZED, .pack = pack, .dots = dots};

@@ -27,9 +27,8 @@ struct nyx_narrow_columns {
 };
 
 typedef struct nyx_narrow_kernels {
-  nyx_widen_fn bf16, f16; /* of half types; NULL where low.h has no kernel for them */
-  int64_t cols;           /* whose sums are computed together */
-  int64_t most;           /* more rows are better multiplied by packed panels */
+  int64_t cols; /* whose sums are computed together */
+  int64_t most; /* more rows are better multiplied by packed panels */
   /* So many are better multiplied by weights of few bits in registers, of int4 one more.
    */
   int64_t quantized;

@@ -23,10 +23,10 @@ typedef struct nyx_norm_kernel {
   void (*sums)(const void *g, const void *x, const void *w, int64_t n, double mean,
                double *sum, double *dot);
   /* y = g * w * p + (x - mean) * q + r, for n columns of up to NYX_NORM_ROWS rows, which
-   * are `step` elements apart, in y `y_step`. Where these differ, y is near, and the next
-   * rows of g and x are asked for. Where w_sum is not NULL it receives
-   * g * (x - mean) * p, and b_sum g, of these rows together: added to what is there,
-   * unless `first`. */
+   * are `step` elements apart, in y `y_step`: where y goes on is asked for, nothing where
+   * both are 0, of one row. Where they differ, y is near, and the next rows of g and x
+   * are asked for instead. Where w_sum is not NULL it receives g * (x - mean) * p, and
+   * b_sum g, of these rows together: added to what is there, unless `first`. */
   void (*backward)(const void *g, const void *x, const void *w, int64_t n, int rows,
                    int64_t step, const nyx_norm_row *row, void *y, int64_t y_step,
                    void *w_sum, void *b_sum, bool first);
