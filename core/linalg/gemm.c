@@ -3,16 +3,11 @@
  * is decided by size: results do not depend on the number of threads. gemm_ways.c asks
  * for these ways by name where measuring has found that another than the rule's is
  * faster. Read next: gemm_ways.c, blas.c, kernels/cpu/gemm_type.h. */
-#include "gemm.h"
-
 #include <limits.h>
 #include <nyx/parallel.h>
-#include <string.h>
-
-#include "../../kernels/cpu/cpu.h"
 #include "../base/cpu.h"
-#include "../tensor/packed.h"
 #include "blas.h"
+#include "gemm_run.h"
 #include "panels.h"
 
 /* Multiplications, m * n * k, that are worth waking a thread for: 12 microseconds of one
@@ -34,35 +29,19 @@
  * deep. */
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
-/* Products that the threads share: from how many multiplications and what side on;
- * columns of B packed at a time, and bytes; multiplications of a block that is worth a
- * span of its own; units of a thread; terms of a block, at most; with so few rows B is
- * not packed. */
+/* Products that the threads share: from how many multiplications and what side on; with
+ * so few rows B is not packed. */
 #define SHARED (2 * RANGE)
 #define SHARED_LEAST 48
 #define SHARED_LEAST_ROWS 8
-#define SHARED_COLS 4096
-#define SPAN_BYTES (32 << 20)
-#define SPAN_WORK (1 << 26)
-#define UNITS 32
-#define DEEPEST 1024
 #define IN_PLACE_ROWS 160
 /* With so few rows a thread packs the columns of B that it is about to multiply, some
  * tiles at a time, so that they come from the second cache; rows of B so far apart that
  * they throw each other out of it are copied in the same way. */
 #define PACKING_ROWS 256
-#define OWN_TILES 2
 #define CONFLICTING_BYTES 16384
 /* Parts of the columns that few rows are multiplied with, or the opposite. */
 #define FEW_PARTS 32
-
-/* Saturating, for sizes: exact where it matters. */
-static int64_t work_of(int64_t m, int64_t n, int64_t k) {
-  int64_t result;
-  if (__builtin_mul_overflow(m, n, &result)) return INT64_MAX;
-  if (__builtin_mul_overflow(result, k, &result)) return INT64_MAX;
-  return result;
-}
 
 static bool fits_int(int64_t x) {
   return x >= 0 && x <= INT_MAX;
@@ -91,10 +70,6 @@ static void clear(nyx_dtype dtype, const nyx_product *p) {
   for (int64_t i = 0; i < p->m; i++) {
     memset((char *)p->c + (size_t)(i * p->ldc) * item, 0, (size_t)p->n * item);
   }
-}
-
-static const nyx_gemm_kernel *kernel_of(nyx_dtype dtype) {
-  return &nyx__cpu_kernels()->gemm->type[dtype == NYX_FLOAT64];
 }
 
 /* A vector whose elements lie together: x, or a copy. */
@@ -201,21 +176,6 @@ void nyx__gemm_here(nyx_dtype dtype, const nyx_product *p) {
   multiply_here(dtype, p, false);
 }
 
-/* Everything the threads share. Units are slabs of one product (of rows, or else of
- * columns), then parts along k, then the batch. */
-typedef struct gemm_run {
-  nyx_context *ctx;
-  const nyx_gemm *g;
-  nyx__gemm_way way;
-  int64_t item;  /* bytes */
-  int64_t range; /* multiplications worth a thread */
-  bool by_rows, own;
-  int64_t slab, slabs, depth, parts;
-  char *partial; /* parts x m x n, when parts > 1 */
-  char *few;     /* packed rows or columns, of each product */
-  atomic_int status;
-} gemm_run;
-
 /* The product of batch entry `index`. */
 static nyx_product entry(const nyx_gemm *g, int64_t index, int64_t item) {
   nyx_product p = g->product;
@@ -230,23 +190,6 @@ static nyx_product entry(const nyx_gemm *g, int64_t index, int64_t item) {
   p.b = (const char *)p.b + b * item;
   p.c = (char *)p.c + index * p.m * p.ldc * item;
   return p;
-}
-
-/* Narrows p to `m` rows from i, `n` columns from j, `k` terms from l, as far as there
- * are. */
-static void narrow(nyx_product *p, int64_t item, int64_t i, int64_t m, int64_t j,
-                   int64_t n, int64_t l, int64_t k) {
-  p->a = (const char *)p->a + (i * p->a_rs + l * p->a_cs) * item;
-  p->b = (const char *)p->b + (l * p->b_rs + j * p->b_cs) * item;
-  p->c = (char *)p->c + (i * p->ldc + j) * item;
-  p->m = p->m - i < m ? p->m - i : m;
-  p->n = p->n - j < n ? p->n - j : n;
-  p->k = p->k - l < k ? p->k - l : k;
-}
-
-static bool going(gemm_run *r) {
-  if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
-  return atomic_load_explicit(&r->status, memory_order_relaxed) == NYX_OK;
 }
 
 /* Elements of what is packed of the few rows or columns of one product. */
@@ -290,10 +233,6 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
       multiply_here(r->g->dtype, &p, r->own);
     nyx__epilogue_end(after, r->g->dtype, &region);
   }
-}
-
-static int64_t parts_of(int64_t size, int64_t part) {
-  return (size + part - 1) / part;
 }
 
 static bool is_vector(const nyx_product *p) {
@@ -430,156 +369,6 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   return NYX_OK;
 }
 
-/* One large product of the built-in kind: the threads pack B together, or leave it where
- * it is; then each packs some panels of A for itself and multiplies them with the columns
- * of B, some at a time. Who finds no more rows helps with what is left of the others'
- * columns: a core may have a neighbour that makes it a third slower than the next. Within
- * a span of terms they meet once. */
-typedef struct shared_run {
-  gemm_run *r;
-  const nyx_gemm_kernel *kernel;
-  nyx_product p;    /* the span and the columns at hand */
-  int64_t width;    /* of the panels of A */
-  int64_t depth;    /* terms of a block */
-  char *b;          /* panels, block by block, or NULL */
-  int64_t own_cols; /* of B that a thread packs for itself, just before; 0: none */
-  const char *kept; /* panels of all of A, block by block; NULL: units pack */
-  int64_t panels, row_units, unit_cols, col_units;
-  int64_t row, col; /* where p begins in all results */
-  bool first, last; /* the span holds the first, the last terms */
-  /* What is not begun: rows, and of each unit columns. */
-  _Atomic int64_t next_row, *next_col;
-} shared_run;
-
-static int64_t padded(const shared_run *s, int64_t cols) {
-  return parts_of(cols, s->kernel->tile_cols) * s->kernel->tile_cols;
-}
-
-static void pack_panels(void *arg, int64_t begin, int64_t end) {
-  const shared_run *s = arg;
-  int64_t item = s->r->item, first = begin * s->kernel->tile_cols;
-  for (int64_t l = 0; l < s->p.k; l += s->depth) {
-    nyx_product p = s->p;
-    narrow(&p, item, 0, p.m, first, (end - begin) * s->kernel->tile_cols, l, s->depth);
-    s->kernel->pack_b(p.b, p.b_rs, p.b_cs, p.k, p.n,
-                      s->b + (l * padded(s, s->p.n) + first * p.k) * item);
-  }
-}
-
-/* Of the panels of a unit's rows, of one block. */
-static int64_t rows_bytes(const shared_run *s) {
-  if (s->kept) return 0;
-  int64_t rows = parts_of(s->panels, s->row_units) * s->width;
-  return (rows * s->depth * s->r->item + 63) / 64 * 64;
-}
-
-/* p, some columns at a time, which are packed behind the panels of A. */
-static void multiply_packing(const shared_run *s, const nyx_product *p,
-                             const char *panels, char *own) {
-  for (int64_t j = 0; j < p->n; j += s->own_cols) {
-    nyx_product q = *p;
-    narrow(&q, s->r->item, 0, q.m, j, s->own_cols, 0, q.k);
-    s->kernel->pack_b(q.b, q.b_rs, q.b_cs, q.k, q.n, own);
-    s->kernel->block(&q, s->width, panels, own);
-  }
-}
-
-/* Columns `col` of unit `row`, block by block. `held`: its rows of A, of one block, lie
- * in `a` already. */
-static void multiply_unit(const shared_run *s, int64_t row, int64_t col, char *a,
-                          bool *held) {
-  int64_t i = s->panels * row / s->row_units * s->width, j = col * s->unit_cols;
-  int64_t rows = s->panels * (row + 1) / s->row_units * s->width - i;
-  nyx_product all = s->p;
-  narrow(&all, s->r->item, i, rows, j, s->unit_cols, 0, all.k);
-  const nyx_region region = {all.c, all.ldc, s->row + i, all.m, s->col + j, all.n};
-  nyx_dtype dtype = s->r->g->dtype;
-  bool add = s->first && nyx__epilogue_begin(s->r->g->after, dtype, &region);
-  for (int64_t l = 0; l < s->p.k && going(s->r); l += s->depth) {
-    nyx_product p = s->p;
-    narrow(&p, s->r->item, i, rows, j, s->unit_cols, l, s->depth);
-    p.add = s->p.add || add || l > 0;
-    const char *b = s->b, *panels = a;
-    if (b) {
-      b += (l * padded(s, s->p.n) + j * p.k) * s->r->item;
-      p.next = l + s->depth < s->p.k ? NULL
-               : j + p.n < s->p.n    ? b + p.n * p.k * s->r->item
-                                     : s->b;
-    }
-    if (s->kept)
-      panels = s->kept + (l * s->p.m + i * p.k) * s->r->item;
-    else if (!*held)
-      s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k, a);
-    *held = s->p.k <= s->depth;
-    if (s->own_cols)
-      multiply_packing(s, &p, panels, a + rows_bytes(s));
-    else
-      s->kernel->block(&p, s->width, panels, b);
-  }
-  if (s->last) nyx__epilogue_end(s->r->g->after, dtype, &region);
-}
-
-/* Room for the panels of a unit, where none are kept. NULL without an error: not needed.
- */
-static char *room_for_rows(shared_run *s) {
-  int64_t own = s->own_cols * s->depth * s->r->item;
-  if (s->kept && !own) return NULL;
-  char *a = nyx_memory_alloc((size_t)(rows_bytes(s) + own));
-  if (!a) atomic_store(&s->r->status, NYX_ERR_MEMORY);
-  return a;
-}
-
-/* Units of rows, whose columns are not divided. */
-static void multiply_whole(void *arg, int64_t begin, int64_t end) {
-  shared_run *s = arg;
-  char *a = room_for_rows(s);
-  for (int64_t row = begin; row < end && going(s->r); row++) {
-    bool held = false;
-    multiply_unit(s, row, 0, a, &held);
-  }
-  nyx_memory_free(a);
-}
-
-/* What nobody has begun of a unit of rows. */
-static void multiply_left(shared_run *s, int64_t row, char *a) {
-  bool held = false;
-  int64_t col;
-  while (s->next_col[row] < s->col_units && going(s->r) &&
-         (col = s->next_col[row]++) < s->col_units)
-    multiply_unit(s, row, col, a, &held);
-}
-
-/* Of one thread. First the rows that nobody has begun, then the columns, from those of
- * the unit behind the last of its own on, so that helpers spread. */
-static void multiply_and_help(void *arg, int64_t begin, int64_t end) {
-  (void)end;
-  shared_run *s = arg;
-  char *a = room_for_rows(s);
-  int64_t last = begin, row;
-  for (; going(s->r) && (row = s->next_row++) < s->row_units; last = row)
-    multiply_left(s, row, a);
-  for (row = last + 1; row <= last + s->row_units; row++)
-    multiply_left(s, row % s->row_units, a);
-  nyx_memory_free(a);
-}
-
-static void multiply_shared(shared_run *s) {
-  int64_t threads = nyx_parallel_threads(), units = s->row_units * s->col_units;
-  if (s->col_units == 1) {
-    nyx_parallel_for(s->row_units, 1, multiply_whole, s);
-    return;
-  }
-  s->next_col = nyx_memory_alloc((size_t)s->row_units * sizeof *s->next_col);
-  if (!s->next_col) {
-    atomic_store(&s->r->status, NYX_ERR_MEMORY);
-    return;
-  }
-  s->next_row = 0;
-  for (int64_t row = 0; row < s->row_units; row++) s->next_col[row] = 0;
-  nyx_parallel_for(units < threads ? units : threads, 1, multiply_and_help, s);
-  nyx_memory_free(s->next_col);
-}
-
 /* Whether it is large in both directions, so that the tiles of the built-in product are
  * used well and threads gain from sharing it. Few rows are enough where B stays where it
  * is: 8 to 47 took 0.35 to 0.7 of OpenBLAS's time with AVX-512, 0.5 to 0.9 with AVX2. */
@@ -610,7 +399,7 @@ int64_t nyx__gemm_in_place_bytes(void) {
 
 /* Packing B pays when its panels are read often enough and would not stay in the second
  * cache as they are. */
-static bool in_place(const nyx_product *p, int64_t item) {
+bool nyx__gemm_in_place(const nyx_product *p, int64_t item) {
   return p->b_cs == 1 && (p->m <= IN_PLACE_ROWS ||
                           work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes());
 }
@@ -630,158 +419,6 @@ static bool few_pays(const nyx_gemm *g) {
          few > kernel->tile_rows;
 }
 
-typedef struct keeping {
-  const shared_run *s;
-  char *to;
-} keeping;
-
-/* Items are (block of terms, panel) of all of A. */
-static void pack_kept(void *arg, int64_t begin, int64_t end) {
-  const keeping *k = arg;
-  const shared_run *s = k->s;
-  int64_t item = s->r->item, panels = parts_of(s->p.m, s->width);
-  for (int64_t i = begin; i < end; i++) {
-    nyx_product p = s->p;
-    int64_t row = i % panels * s->width, l = i / panels * s->depth;
-    narrow(&p, item, row, s->width, 0, p.n, l, s->depth);
-    s->kernel->pack_a(p.a, p.a_rs, p.a_cs, p.m, s->width, p.k,
-                      k->to + (l * s->p.m + row * p.k) * item);
-  }
-}
-
-static bool make_rows(void *arg, void *data) {
-  const shared_run *s = arg;
-  keeping k = {s, data};
-  nyx_parallel_for(parts_of(s->p.k, s->depth) * parts_of(s->p.m, s->width), 4, pack_kept,
-                   &k);
-  return true;
-}
-
-/* The panels of A that its storage keeps; NULL: none. */
-static nyx__packed *kept_rows(shared_run *s) {
-  if (!s->r->g->keep_a) return NULL;
-  const nyx_product *p = &s->p;
-  const nyx__packed_key key = {
-      .kind = NYX_PACKED_A,
-      .kernel = s->kernel,
-      .from = p->a,
-      .size = {p->m, p->k, p->a_rs, p->a_cs, s->width, s->depth}};
-  return nyx__packed_get(s->r->g->keep_a, &key, (size_t)(p->m * p->k * s->r->item),
-                         make_rows, s);
-}
-
-/* Units are rows of one panel, as many for each thread where they are not too few, or
- * some of their columns; of a large B, which must be read once, columns and all rows. */
-static void by_sharing_in_place(shared_run *s) {
-  int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
-  int64_t even = parts_of(s->panels, threads) * threads;
-  bool large = s->r->way != NYX__GEMM_ROWS;
-  if (!large && m / even >= s->kernel->tile_rows / 2) s->panels = even;
-  s->width = parts_of(m, s->panels);
-  s->panels = parts_of(m, s->width);
-  s->row_units = large ? 1 : s->panels;
-  int64_t cols = parts_of(n, s->kernel->tile_cols), most = parts_of(cols, 2);
-  int64_t wanted = large ? n / 1024 / threads * threads : 2 * threads;
-  if (wanted < threads) wanted = threads;
-  s->col_units = s->row_units % threads ? parts_of(wanted, s->row_units) : 1;
-  if (s->col_units > most) s->col_units = most;
-  s->unit_cols = parts_of(cols, s->col_units) * s->kernel->tile_cols;
-  s->col_units = parts_of(n, s->unit_cols);
-  nyx__packed *kept = kept_rows(s);
-  s->kept = kept ? kept->data : NULL;
-  multiply_shared(s);
-  nyx__packed_release(kept);
-}
-
-/* Panels of A that a unit has where B is packed: about so many are to stay in the second
- * cache. */
-static int64_t panels_of_unit(const nyx_gemm_kernel *kernel) {
-  return kernel->block_rows / kernel->tile_rows * 4 / 3;
-}
-
-/* As many units for each thread. */
-static void divide_rows(shared_run *s, int64_t most) {
-  int64_t threads = nyx_parallel_threads(), m = s->p.m;
-  s->width = parts_of(m, s->panels);
-  s->panels = parts_of(m, s->width);
-  s->row_units = parts_of(s->panels, most * threads) * threads;
-  if (s->row_units > s->panels) s->row_units = s->panels;
-}
-
-/* Some columns at hand at a time, so many that all threads end soon after each other; not
- * of several blocks, as each of A would be packed again for each of them. */
-static void divide_columns(shared_run *s) {
-  int64_t each = s->p.k > s->depth ? 2 : UNITS;
-  int64_t units = parts_of(each * nyx_parallel_threads(), s->row_units);
-  int64_t cols = parts_of(s->p.n, s->kernel->tile_cols), most = parts_of(cols, 2);
-  s->unit_cols = parts_of(cols, units < most ? units : most) * s->kernel->tile_cols;
-  s->col_units = parts_of(s->p.n, s->unit_cols);
-}
-
-/* As many as keep a unit's A in a quarter of the second cache, up to DEEPEST: C is read
- * less often. */
-int64_t nyx__gemm_depth(const nyx_gemm_kernel *kernel, int64_t item) {
-  int64_t row = panels_of_unit(kernel) * kernel->tile_rows * item;
-  int64_t fit = (int64_t)nyx__cpu_info()->l2 / 4 / row / 16 * 16;
-  if (fit > DEEPEST) fit = DEEPEST;
-  return fit > kernel->depth ? fit : kernel->depth;
-}
-
-/* Terms of a block. In place as few as suit the first cache. */
-static int64_t depth_of(const shared_run *s, bool packed, int64_t k) {
-  int64_t most = s->kernel->depth;
-  if (packed && s->r->way != NYX__GEMM_PACKED_SHALLOW)
-    most = nyx__gemm_depth(s->kernel, s->r->item);
-  if (s->r->way == NYX__GEMM_PACKED_DEEP) most *= 2;
-  return (parts_of(k, parts_of(k, most)) + 15) / 16 * 16; /* whole vectors */
-}
-
-/* A span of the terms, from l on, and all columns, some thousand at a time. */
-static void multiply_span(shared_run *s, const nyx_product *all, int64_t l, int64_t span,
-                          const nyx__packed *kept) {
-  s->kept = kept ? (const char *)kept->data + l * all->m * s->r->item : NULL;
-  for (int64_t j = 0; j < all->n && going(s->r); j += SHARED_COLS) {
-    s->p = *all;
-    narrow(&s->p, s->r->item, 0, all->m, j, SHARED_COLS, l, span);
-    s->p.add = all->add || l > 0;
-    s->col = j;
-    s->first = l == 0;
-    s->last = l + span >= all->k;
-    divide_columns(s);
-    nyx_parallel_for(parts_of(s->p.n, s->kernel->tile_cols), 2, pack_panels, s);
-    multiply_shared(s);
-  }
-}
-
-/* `row`: where its results begin among all. */
-static nyx_status by_sharing(gemm_run *r, const nyx_product *all, int64_t row) {
-  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
-  shared_run s = {.r = r, .kernel = kernel, .p = *all, .row = row};
-  s.first = s.last = true;
-  s.panels = parts_of(all->m, kernel->tile_rows);
-  if (r->way == NYX__GEMM_PACKING) s.own_cols = OWN_TILES * kernel->tile_cols;
-  if (r->way < NYX__GEMM_PACKED) {
-    s.depth = depth_of(&s, s.own_cols && !in_place(all, r->item), all->k);
-    by_sharing_in_place(&s);
-    return NYX_OK;
-  }
-  divide_rows(&s, panels_of_unit(kernel));
-  s.depth = depth_of(&s, true, all->k);
-  int64_t cols = padded(&s, all->n < SHARED_COLS ? all->n : SHARED_COLS);
-  int64_t blocks = SPAN_BYTES / (cols * s.depth * r->item);
-  if (work_of(all->m, cols, s.depth) >= SPAN_WORK) blocks = 1;
-  int64_t span = s.depth * (blocks > 1 ? blocks : 1),
-          k = parts_of(all->k, s.depth) * s.depth;
-  size_t bytes = (size_t)(cols * (span < k ? span : k) * r->item);
-  if (!(s.b = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
-  nyx__packed *kept = kept_rows(&s);
-  for (int64_t l = 0; l < all->k && going(r); l += span)
-    multiply_span(&s, all, l, span, kept);
-  nyx__packed_release(kept);
-  nyx_memory_free(s.b);
-  return NYX_OK;
-}
-
 /* A large B, read by few rows. Of 1024 to 4096 columns, whose terms lie together: 30 to
  * 10 % less time with 65 to 192 rows than packing all of it first. */
 static bool packing_pays(const nyx_gemm *g) {
@@ -789,7 +426,8 @@ static bool packing_pays(const nyx_gemm *g) {
   int64_t item = (int64_t)nyx_dtype_size(g->dtype), tile = kernel_of(g->dtype)->tile_rows;
   if (work_of(p->n, p->k, item) <= nyx__gemm_in_place_bytes()) return false;
   if (p->m > PACKING_ROWS || p->n < 2 * p->m) return false;
-  return !in_place(p, item) || (p->m > tile && p->b_rs * item % CONFLICTING_BYTES == 0);
+  return !nyx__gemm_in_place(p, item) ||
+         (p->m > tile && p->b_rs * item % CONFLICTING_BYTES == 0);
 }
 
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
@@ -798,7 +436,7 @@ nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
   if (packing_pays(g)) return NYX__GEMM_PACKING;
-  if (!in_place(p, item)) return NYX__GEMM_PACKED;
+  if (!nyx__gemm_in_place(p, item)) return NYX__GEMM_PACKED;
   return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
                                                                 : NYX__GEMM_ROWS;
 }
@@ -839,9 +477,10 @@ static bool by_kept_panels(const nyx_gemm *g) {
 static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, bool *done) {
   gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
   nyx_product p = entry(g, 0, r.item);
-  shared_run s = {.r = &r, .kernel = kernel_of(g->dtype), .p = p};
-  int64_t depth = depth_of(&s, !in_place(&p, r.item), p.k);
-  return nyx__panels_kept(ctx, s.kernel, g->dtype, &p, depth, g->keep_b, g->after, done);
+  const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
+  int64_t depth =
+      nyx__gemm_block(r.way, kernel, r.item, !nyx__gemm_in_place(&p, r.item), p.k);
+  return nyx__panels_kept(ctx, kernel, g->dtype, &p, depth, g->keep_b, g->after, done);
 }
 
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
@@ -860,7 +499,7 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) 
   if (way >= NYX__GEMM_ROWS) {
     for (int64_t i = 0; i < count && going(&r); i++) {
       nyx_product p = entry(g, i, r.item);
-      NYX_TRY(by_sharing(&r, &p, i * p.m));
+      NYX_TRY(nyx__gemm_shared(&r, &p, i * p.m));
     }
   } else {
     NYX_TRY(by_slabs(&r, count));

@@ -8,6 +8,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Rows of A, or columns of B, on their way into panels, in pieces: element (i, l) lies at
+ * i * across + l * along, i < count, l < depth terms. */
+typedef struct nyx_packing {
+  const void *from;
+  int64_t across, along, count, depth;
+  int64_t width; /* of a panel; `fill`: of the last one too, with zeros */
+  bool fill;
+  void *panels;
+  int64_t terms, piece; /* terms of a piece; rows or columns, whole panels */
+  int64_t at, pieces;   /* the next piece */
+  bool asked;           /* it is on its way into the second cache */
+  /* Room for a piece that has to be turned, of NYX_STAGE_BYTES, or NULL; it is there. */
+  void *stage;
+  bool staged;
+} nyx_packing;
+
+/* A piece may be packed alone, after a tile; or copied during one; or turned, then copied
+ * during the next. */
+typedef enum nyx_packing_way {
+  NYX_PACKING_ALONE,
+  NYX_PACKING_COPIES,
+  NYX_PACKING_TURNS
+} nyx_packing_way;
+
+#define NYX_STAGE_BYTES (33 << 10)
+
 /* C = A B, or C + A B when `add`. A is m x k, B k x n; their elements lie at row * rs +
  * col * cs, any strides. Rows of C are contiguous, ldc apart. All in elements. */
 typedef struct nyx_product {
@@ -17,8 +43,9 @@ typedef struct nyx_product {
   void *c;
   int64_t ldc;
   bool add;
-  const void
-      *next; /* the panel of B that comes after these, or NULL: asked for in time */
+  /* The panel of B that comes after these, or NULL: asked for in time. */
+  const void *next;
+  nyx_packing *packing; /* `block` packs a piece after each tile; or NULL */
 } nyx_product;
 
 #define NYX_FEW_MOST 64
@@ -40,6 +67,10 @@ typedef struct nyx_gemm_kernel {
                  int64_t depth, void *panels);
   void (*pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth, int64_t cols,
                  void *panels);
+  /* Into pieces that are packed besides at most `tiles` tiles of as many terms; 0: into
+   * pieces that are packed at once. Then `block` packs some, `pack` what is left. */
+  void (*divide)(nyx_packing *h, int64_t tiles);
+  void (*pack)(nyx_packing *h);
   /* p from its panels. b NULL: B is read where it is; its b_cs must be 1, and before
    * a column that is not the first of a tile lie tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);

@@ -13,10 +13,11 @@
 #include "transpose_type.h"
 
 /* Rows whose elements are neighbours, LANES of them and of their terms at a time, turned.
- * Lanes from `rows` on become zeros. Gives the terms that are done. */
+ * Lanes from `rows` on become zeros; the panel ends at `end`. Gives the terms that are
+ * done. */
 static inline int64_t TYPED(pack_along)(const T *from, int64_t rs, int64_t rows,
-                                        int64_t width, int64_t depth, T *to) {
-  const T *end = to + width * depth;
+                                        int64_t width, int64_t depth, const T *end,
+                                        T *to) {
   int64_t done = 0;
   /* Whole vectors are stored where what lies behind them is written later: the first
    * lanes come last. */
@@ -47,13 +48,14 @@ static inline int64_t TYPED(pack_along)(const T *from, int64_t rs, int64_t rows,
 }
 
 /* Copies rows x depth elements, rows <= width, into one panel of `width` rows, depth by
- * depth, filled up with zeros. Whole vectors are read where they end before the last
- * element, and stored where what lies behind them in the panel is written later. */
+ * depth, filled up with zeros; the panel has `behind` more terms, which are packed later.
+ * Whole vectors are read where they end before the last element, and stored where what
+ * lies behind them in the panel is written later. */
 static void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t rows,
-                              int64_t width, int64_t depth, T *to) {
-  const T *end = to + width * depth;
+                              int64_t width, int64_t depth, int64_t behind, T *to) {
+  const T *end = to + width * (depth + behind);
   if (rs == 1 && rows == width && cs >= width) {
-    const T *last = from + (depth - 1) * cs + width;
+    const T *last = from + (depth + behind - 1) * cs + width;
     for (int64_t p = 0; p < depth; p++, from += cs, to += width) {
       for (int64_t r = 0; r < width; r += LINE)
         __builtin_prefetch(from + 8 * cs + r); /* far apart: nothing guesses them */
@@ -66,43 +68,131 @@ static void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t row
     }
     return;
   }
-  int64_t done = cs == 1 ? TYPED(pack_along)(from, rs, rows, width, depth, to) : 0;
+  int64_t done = cs == 1 ? TYPED(pack_along)(from, rs, rows, width, depth, end, to) : 0;
   for (int64_t p = done; p < depth; p++) {
     for (int64_t r = 0; r < rows; r++) to[p * width + r] = from[r * rs + p * cs];
     for (int64_t r = rows; r < width; r++) to[p * width + r] = 0;
   }
 }
 
+/* What else is done during some terms of a tile, the same step for each: the line at
+ * `next` is asked for into the second cache, which goes on by `ask` elements. Where a
+ * tile copies, that is done once in COPY_EVERY terms, with a vector that is copied: as
+ * much as goes between the first and the second cache besides what the tile reads. */
+typedef struct TYPED(run) {
+  int64_t steps; /* 0 behind the last run */
+  const T *next;
+  int64_t ask;
+  const T *from; /* NULL: nothing is copied */
+  T *to;
+} TYPED(run);
+
+#define COPY_EVERY 4
+#define MOST_RUNS 16
+
+/* Where rows (columns) are neighbours, a piece has some terms of all of them, so that
+ * what lies together is read together; else of one panel, which are best read one after
+ * the other. */
+static void TYPED(divide)(nyx_packing *h, int64_t tiles) {
+  int64_t panels = (h->count + h->width - 1) / h->width, each = 1;
+  int64_t vectors = (h->width + LANES - 1) / LANES,
+          room = h->depth / COPY_EVERY / vectors;
+  h->at = 0;
+  h->asked = h->staged = false;
+  if (h->across == 1) {
+    each = panels * vectors < MOST_RUNS ? panels : MOST_RUNS / vectors;
+    /* The first tile only asks; one, a last one, may not be whole. */
+    h->terms = tiles > 2 ? (h->depth + tiles - 3) / (tiles - 2) : LINE;
+    if (tiles && h->terms > room / each) h->terms = room / each;
+  } else {
+    int64_t unit = LINE * vectors, parts = tiles > panels ? tiles / panels : 1;
+    h->terms = ((h->depth + parts - 1) / parts + unit - 1) / unit * unit;
+    if (tiles && h->terms > room / unit * unit && room >= unit)
+      h->terms = room / unit * unit;
+  }
+  if (h->terms < 1) h->terms = 1;
+  h->piece = each * h->width;
+  h->pieces = (h->depth + h->terms - 1) / h->terms * ((panels + each - 1) / each);
+}
+
+/* The terms, and rows or columns, of a piece. */
+typedef struct TYPED(piece) {
+  int64_t l, terms, first, count;
+} TYPED(piece);
+
+static TYPED(piece) TYPED(piece_at)(const nyx_packing *h, int64_t at) {
+  int64_t parts = (h->depth + h->terms - 1) / h->terms;
+  TYPED(piece) p = {at % parts * h->terms, h->terms, at / parts * h->piece, h->piece};
+  if (p.l + p.terms > h->depth) p.terms = h->depth - p.l;
+  if (p.first + p.count > h->count) p.count = h->count - p.first;
+  return p;
+}
+
+static const T *TYPED(piece_from)(const nyx_packing *h, const TYPED(piece) * p) {
+  return (const T *)h->from + p->first * h->across + p->l * h->along;
+}
+
+static void TYPED(pack_piece)(const nyx_packing *h, const TYPED(piece) * p) {
+  int64_t behind = h->depth - p->l - p->terms;
+  const T *from = TYPED(piece_from)(h, p);
+  for (int64_t i = 0; i < p->count; i += h->width, from += h->width * h->across) {
+    int64_t at = p->first + i, live = h->count - at < h->width ? h->count - at : h->width;
+    int64_t width = h->fill ? h->width : live;
+    TYPED(pack_panel)
+    (from, h->across, h->along, live, width, p->terms, behind,
+     (T *)h->panels + at * h->depth + p->l * width);
+  }
+}
+
+static void TYPED(pack_next)(nyx_packing *h) {
+  const TYPED(piece) p = TYPED(piece_at)(h, h->at++);
+  TYPED(pack_piece)(h, &p);
+  h->staged = false;
+}
+
+static void TYPED(pack)(nyx_packing *h) {
+  while (h->at < h->pieces) TYPED(pack_next)(h);
+}
+
 /* Rows of A become panels of `width` rows; the last one has as many as are left. */
 static void TYPED(pack_a)(const void *a, int64_t rs, int64_t cs, int64_t rows,
                           int64_t width, int64_t depth, void *panels) {
-  for (int64_t i = 0; i < rows; i += width) {
-    const T *from = (const T *)a + i * rs;
-    T *to = (T *)panels + i * depth;
-    int64_t live = rows - i < width ? rows - i : width;
-    TYPED(pack_panel)(from, rs, cs, live, live, depth, to);
-  }
+  nyx_packing h = {.from = a,
+                   .across = rs,
+                   .along = cs,
+                   .count = rows,
+                   .depth = depth,
+                   .width = width,
+                   .panels = panels};
+  TYPED(divide)(&h, 0);
+  TYPED(pack)(&h);
 }
 
 /* Columns of B become panels of TILE_COLS columns, the last one filled up with zeros. */
 static void TYPED(pack_b)(const void *b, int64_t rs, int64_t cs, int64_t depth,
                           int64_t cols, void *panels) {
-  T *to = panels;
-  for (int64_t j = 0; j < cols; j += TILE_COLS, to += depth * TILE_COLS) {
-    int64_t live = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-    TYPED(pack_panel)((const T *)b + j * cs, cs, rs, live, TILE_COLS, depth, to);
-  }
+  nyx_packing h = {.from = b,
+                   .across = cs,
+                   .along = rs,
+                   .count = cols,
+                   .depth = depth,
+                   .width = TILE_COLS,
+                   .fill = true,
+                   .panels = panels};
+  TYPED(divide)(&h, 0);
+  TYPED(pack)(&h);
 }
 
 /* Where a tile's operands lie, and what of its columns is stored: `cols`, from `skip`. */
 typedef struct TYPED(tile_job) {
   const T *a, *b;
-  int64_t b_step, depth; /* from one row of B to the next; rows */
-  const T *next;         /* asked for into the second cache, `ask` elements each row */
-  int64_t ask;
+  int64_t b_step; /* from one row of B to the next */
   T *c;
   int64_t ldc, skip, cols;
   bool add;
+  bool copies; /* some runs do */
+  int64_t from_step, to_step;
+  TYPED(run) runs[MOST_RUNS + 2];
 } TYPED(tile_job);
 
 /* A tile that is not wholly stored. Not inlined: once for all heights, it is long. */
@@ -115,36 +205,62 @@ static __attribute__((noinline)) void TYPED(store_edge)(const TYPED(tile_job) * 
   }
 }
 
+/* One term of a tile; the lines of A and B that come soon are asked for. */
+#define TILE_TERM(rows, vectors, sum, a, b, step)                                        \
+  do {                                                                                   \
+    V right[TILE_VECTORS];                                                               \
+    UNROLL for (int v = 0; v < (vectors); v++) {                                         \
+      right[v] = (V) * (const VU *)((b) + v * LANES);                                    \
+      if (v * LANES % LINE == 0) __builtin_prefetch((b) + AHEAD * (step) + v * LANES);   \
+    }                                                                                    \
+    __builtin_prefetch((a) + AHEAD * (rows));                                            \
+    UNROLL for (int i = 0; i < (rows); i++)                                              \
+        TILE_ROW(i, vectors, (sum)[i], (a) + i, right);                                  \
+  } while (0)
+
 /* c = a b or c + a b for `rows` rows of `vectors` vectors, constants wherever this is
- * used: their sums stay in registers. */
+ * used: their sums stay in registers. So does all that the loop needs: there is little
+ * room for more. */
 static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
-                                         const TYPED(tile_job) * job) {
-  const T *a = job->a, *b = job->b, *next = job->next;
-  const int64_t step = job->b_step, ldc = job->ldc, ask = job->ask;
+                                         const bool copies, const TYPED(tile_job) * job) {
+  const T *a = job->a, *b = job->b;
+  const int64_t step = job->b_step;
   V sum[TILE_ROWS][TILE_VECTORS];
   UNROLL for (int i = 0; i < rows; i++) {
     UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = (V){0};
   }
   UNROLL for (int i = 0; i < rows; i++) {
     UNROLL for (int v = 0; v < vectors; v++)
-        __builtin_prefetch(job->c + i * ldc + v * LANES, 1);
+        __builtin_prefetch(job->c + i * job->ldc + v * LANES, 1);
   }
-  for (int64_t p = 0; p < job->depth; p++, a += rows, b += step, next += ask) {
-    V right[TILE_VECTORS];
-    UNROLL for (int v = 0; v < vectors; v++) {
-      right[v] = (V) * (const VU *)(b + v * LANES);
-      if (v * LANES % LINE == 0) __builtin_prefetch(b + AHEAD * step + v * LANES);
+  for (const TYPED(run) *w = job->runs; w->steps; w++) {
+    const T *next = w->next;
+    const int64_t ask = w->ask;
+    if (copies && w->from) {
+      const int64_t from_step = job->from_step, to_step = job->to_step;
+      const T *from = w->from;
+      T *to = w->to;
+      for (int64_t p = w->steps; p > 0; p--, from += from_step, to += to_step) {
+        *(VU *)to = *(const VU *)from;
+        __builtin_prefetch(next, 0, 2);
+        next += ask;
+        UNROLL for (int k = 0; k < COPY_EVERY; k++, a += rows, b += step)
+            TILE_TERM(rows, vectors, sum, a, b, step);
+      }
+    } else {
+      for (int64_t p = w->steps; p > 0; p--, a += rows, b += step, next += ask) {
+        __builtin_prefetch(next, 0, 2);
+        TILE_TERM(rows, vectors, sum, a, b, step);
+      }
     }
-    __builtin_prefetch(a + AHEAD * rows);
-    __builtin_prefetch(next, 0, 2);
-    UNROLL for (int i = 0; i < rows; i++) TILE_ROW(i, vectors, sum[i], a + i, right);
   }
+  const int64_t ldc = *(const volatile int64_t *)&job->ldc; /* not kept in the loop */
   if (job->cols == vectors * LANES) {
     UNROLL for (int i = 0; i < rows; i++) {
       UNROLL for (int v = 0; v < vectors; v++) {
-        VU *to = (VU *)(job->c + i * ldc + v * LANES);
-        if (job->add) sum[i][v] += *to;
-        *to = sum[i][v];
+        VU *c = (VU *)(job->c + i * ldc + v * LANES);
+        if (job->add) sum[i][v] += *c;
+        *c = sum[i][v];
       }
     }
     return;
@@ -159,13 +275,17 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
 }
 
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
+  if (job->copies) {
+    TYPED(tile_of)(TILE_ROWS, TILE_VECTORS, true, job);
+    return;
+  }
   switch (rows) {
 #define CASE(n)                                                                          \
   case n:                                                                                \
     if (job->cols > LANES)                                                               \
-      TYPED(tile_of)(n, TILE_VECTORS, job);                                              \
+      TYPED(tile_of)(n, TILE_VECTORS, false, job);                                       \
     else                                                                                 \
-      TYPED(tile_of)(n, 1, job);                                                         \
+      TYPED(tile_of)(n, 1, false, job);                                                  \
     break
     CASE(1);
     CASE(2);
@@ -208,13 +328,110 @@ static void TYPED(direct)(const nyx_product *p) {
   }
 }
 
+/* Terms of each panel of a piece that cannot be copied by whole vectors: the last ones,
+ * behind which a vector would be read, or stored, beyond the end. */
+static int64_t TYPED(copy_tail)(const nyx_packing *h, const TYPED(piece) * p) {
+  int64_t vectors = (h->width + LANES - 1) / LANES * LANES;
+  int64_t tail = (vectors - h->width + h->width - 1) / h->width;
+  int64_t end = p->l + p->terms - (h->depth - tail);
+  return end < 0 ? 0 : end < p->terms ? end : p->terms;
+}
+
+/* Packs between a tile's multiplications what lies as it will in a panel: one tile asks
+ * for a piece, the next copies it and asks for the one behind it. Gives the terms of the
+ * tile. */
+static int64_t TYPED(copy_piece)(nyx_packing *h, TYPED(tile_job) * job,
+                                 TYPED(run) * *runs) {
+  TYPED(piece) p = TYPED(piece_at)(h, h->at), q = p;
+  if (h->asked && h->at + 1 < h->pieces) q = TYPED(piece_at)(h, h->at + 1);
+  int64_t steps = h->asked ? p.terms - TYPED(copy_tail)(h, &p) : p.terms;
+  const T *from = TYPED(piece_from)(h, &p), *next = TYPED(piece_from)(h, &q);
+  T *to = (T *)h->panels + p.first * h->depth + p.l * h->width;
+  TYPED(run) *w = *runs;
+  if (steps < 1) return 0;
+  for (int64_t i = 0; i + h->width <= p.count; i += h->width, to += h->width * h->depth)
+    for (int64_t v = (h->width - 1) / LANES * LANES; v >= 0; v -= LANES, w++)
+      *w = (TYPED(run)){steps, next + i + v, h->along, h->asked ? from + i + v : NULL,
+                        to + v};
+  int64_t terms = steps * (w - *runs) * (h->asked ? COPY_EVERY : 1);
+  *runs = w;
+  job->copies = h->asked && terms > 0;
+  job->from_step = h->along;
+  job->to_step = h->width;
+  h->asked = true;
+  return terms;
+}
+
+/* What `copy_piece` has left. */
+static void TYPED(end_piece)(nyx_packing *h) {
+  TYPED(piece) p = TYPED(piece_at)(h, h->at++), rest = p;
+  int64_t whole = p.count / h->width * h->width, tail = TYPED(copy_tail)(h, &p);
+  p.count = whole;
+  p.l += p.terms - tail;
+  p.terms = tail;
+  if (tail > 0) TYPED(pack_piece)(h, &p);
+  rest.first += whole;
+  rest.count -= whole;
+  if (rest.count > 0) TYPED(pack_piece)(h, &rest);
+}
+
+/* Where terms lie together, a piece is turned after the tile that asks for it, into a
+ * place that stays in the first cache, and copied from there during the next. */
+static int64_t TYPED(copy_turned)(nyx_packing *h, TYPED(tile_job) * job,
+                                  TYPED(run) * *runs) {
+  TYPED(piece) p = TYPED(piece_at)(h, h->at), q = p;
+  if (h->staged && h->at + 1 < h->pieces) q = TYPED(piece_at)(h, h->at + 1);
+  int64_t vectors = (h->width + LANES - 1) / LANES, lines = p.terms / LINE;
+  int64_t steps = h->staged ? LINE * vectors : q.count;
+  const T *next = TYPED(piece_from)(h, &q), *stage = h->stage;
+  T *to = (T *)h->panels + p.first * h->depth + p.l * h->width;
+  for (int64_t i = 0; i < lines; i++) {
+    int64_t v = (vectors - 1 - i * steps / p.terms) * LANES, l = i * steps % p.terms;
+    *(*runs)++ =
+        (TYPED(run)){steps, next + i * LINE, h->across,
+                     h->staged ? stage + l * h->width + v : NULL, to + l * h->width + v};
+  }
+  job->copies = h->staged;
+  job->from_step = job->to_step = h->width;
+  return lines * steps * (h->staged ? COPY_EVERY : 1);
+}
+
+static void TYPED(turn_piece)(nyx_packing *h) {
+  if (h->staged) h->at++;
+  h->staged = false;
+  if (h->at == h->pieces) return;
+  const TYPED(piece) p = TYPED(piece_at)(h, h->at);
+  h->staged = true;
+  TYPED(pack_panel)
+  (TYPED(piece_from)(h, &p), h->across, h->along, p.count, h->width, p.terms, 0,
+   h->stage);
+}
+
+/* How the next piece can be packed besides a tile of `depth` terms. */
+static nyx_packing_way TYPED(way_of)(const nyx_packing *h, int64_t depth) {
+  int64_t vectors = (h->width + LANES - 1) / LANES;
+  if (h->across == 1) {
+    int64_t runs = h->piece / h->width * vectors;
+    bool fits = runs <= MOST_RUNS && h->terms * runs * COPY_EVERY <= depth;
+    return fits && h->along >= h->width ? NYX_PACKING_COPIES : NYX_PACKING_ALONE;
+  }
+  const TYPED(piece) p = TYPED(piece_at)(h, h->at);
+  if (!h->stage || h->along != 1 || p.count != h->width || p.l + p.terms == h->depth)
+    return NYX_PACKING_ALONE;
+  bool fits = p.terms % (LINE * vectors) == 0 && p.terms <= LINE * MOST_RUNS &&
+              p.terms * vectors * COPY_EVERY <= depth;
+  return fits ? NYX_PACKING_TURNS : NYX_PACKING_ALONE;
+}
+
 /* One column of tiles of p: from column j on, with B in a panel or in place. */
 static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const T *b,
                           int64_t j) {
   int64_t live = p->n - j < TILE_COLS ? p->n - j : TILE_COLS;
-  TYPED(tile_job) job = {.b = b + j * p->k, .b_step = TILE_COLS};
-  job.depth = p->k;
+  TYPED(tile_job) job; /* its runs are many */
+  job.b = b + j * p->k;
+  job.b_step = TILE_COLS;
   job.ldc = p->ldc;
+  job.skip = 0;
   job.cols = live;
   job.add = p->add;
   if (!b) { /* the last tile begins earlier than what it stores */
@@ -223,14 +440,37 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
     job.b_step = p->b_rs;
   }
   /* The next panel of B, spread over these tiles: it may lie in the last cache. */
-  int64_t tiles = (p->m + width - 1) / width;
-  bool more = j + TILE_COLS < p->n;
-  if (b && (more || p->next)) job.ask = (TILE_COLS + tiles - 1) / tiles;
-  job.next = !job.ask ? job.b : more ? job.b + p->k * TILE_COLS : p->next;
-  for (int64_t i = 0; i < p->m; i += width, job.next += job.ask * p->k) {
+  int64_t tiles = (p->m + width - 1) / width, size = TILE_COLS * p->k;
+  const T *next = j + TILE_COLS < p->n ? b + (j + TILE_COLS) * p->k : p->next;
+  int64_t left = b && next ? size : 0, share = (size + tiles - 1) / tiles;
+  for (int64_t i = 0; i < p->m; i += width) {
+    int64_t rows = p->m - i < width ? p->m - i : width, steps = p->k;
     job.a = a + i * p->k;
     job.c = (T *)p->c + i * p->ldc + j;
-    TYPED(tile)(p->m - i < width ? p->m - i : width, &job);
+    nyx_packing *h =
+        p->packing && p->packing->at < p->packing->pieces ? p->packing : NULL;
+    TYPED(run) *w = job.runs;
+    job.copies = false;
+    nyx_packing_way way = h ? TYPED(way_of)(h, p->k) : NYX_PACKING_ALONE;
+    if (rows < TILE_ROWS || job.cols <= LANES) h = NULL; /* such tiles do not copy */
+    bool ready = h && h->asked;
+    if (h && way == NYX_PACKING_COPIES) steps -= TYPED(copy_piece)(h, &job, &w);
+    if (h && way == NYX_PACKING_TURNS) steps -= TYPED(copy_turned)(h, &job, &w);
+    if (steps > 0) {
+      int64_t ask = left > 0 ? (share + steps - 1) / steps : 0;
+      *w++ = (TYPED(run)){steps, left > 0 ? next : job.b, ask, NULL, NULL};
+      if (left > 0) next += ask * steps;
+      left -= ask * steps;
+    }
+    w->steps = 0;
+    TYPED(tile)(rows, &job);
+    if (!h) continue;
+    if (way == NYX_PACKING_ALONE)
+      TYPED(pack_next)(h);
+    else if (way == NYX_PACKING_TURNS)
+      TYPED(turn_piece)(h);
+    else if (ready)
+      TYPED(end_piece)(h);
   }
 }
 
@@ -274,3 +514,6 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef BLOCK_COLS
 #undef LINE
 #undef TILE_ROW
+#undef TILE_TERM
+#undef COPY_EVERY
+#undef MOST_RUNS
