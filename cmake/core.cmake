@@ -22,6 +22,8 @@ target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
 
 # -O3 where loops over elements are left to the compiler and on every call's way, -O2 with
 # its vectors where neither is, or what matters is unrolled by hand: 8 % less code.
+# At -O2 other kernels lose up to 1.4 (reductions), 3.4 (one row of attention) and 3.8
+# times their speed (AdamW): they are unrolled and split by the compiler.
 set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
 set(core_loops base/memory base/random device/cpu/elementwise device/cpu/reduce
     grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
