@@ -22,6 +22,8 @@ target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
 
 # -O3 where loops over elements are left to the compiler and on every call's way, -O2 with
 # its vectors where neither is, or what matters is unrolled by hand: 8 % less code.
+# At -O2 other kernels lose up to 1.4 (reductions), 3.4 (one row of attention) and 3.8
+# times their speed (AdamW): they are unrolled and split by the compiler.
 set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
 set(core_loops base/memory base/random device/cpu/elementwise device/cpu/reduce
     grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
@@ -31,7 +33,7 @@ set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
   "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")
 target_compile_options(nyx_core PRIVATE ${vectors}
   $<$<CONFIG:Release>:-O2;-fno-align-functions;-fno-align-loops;-fno-align-jumps>)
-set(kernels_unrolled convert int8 patches winograd)
+set(kernels_unrolled convert depthwise int8 patches winograd)
 list(TRANSFORM kernels_unrolled REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/cpu/\\1.c")
 set_source_files_properties(${kernels_unrolled} PROPERTIES
   COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O2>;${vectors}")

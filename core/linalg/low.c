@@ -1,8 +1,9 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
  * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
- * packs for itself, a block of terms at a time; a few rows of a half type are dot
- * products with each column, where their terms lie together. All is decided by size:
+ * packs for itself, a block of terms at a time; a few rows of a half type are multiplied
+ * by floats that are made of some of B at a time, where its terms or its columns lie
+ * together. All is decided by size:
  * results do not depend on the number of threads. Read next: kernels/cpu/low.h;
  * gemm_ways.c (measuring how); gemm.c, the same for wide types. */
 #include <limits.h>
@@ -11,6 +12,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/elementwise.h"
+#include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/low.h"
 #include "../../kernels/cpu/narrow.h"
 #include "../tensor/packed.h"
@@ -30,7 +32,13 @@
 #define LONG 512      /* sums, for few elements of C */
 #define FEW_ROWS 16   /* that are multiplied without packing, whatever the matrix */
 #define FEW_COLS 96   /* of few rows' sums, which stay in the first cache */
-#define PACK_GRAIN 2  /* groups of panels, about 64 KiB each */
+/* Where columns lie together: so many, and terms of them, are floats at a time. */
+#define SUM_COLS 128
+#define SUM_SPAN                                                                         \
+  2048 /* terms of partial sums: rounding errors grow with their number                  \
+        */
+#define SUM_TERMS 64
+#define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
 
 /* What stops all threads, and how much memory there was not. */
 typedef struct low_shared {
@@ -467,19 +475,21 @@ static nyx__packed *kept_panels(const low_run *r, const nyx_product *all) {
   return nyx__packed_get(r->keep, &key, (size_t)bytes, make_whole, &w);
 }
 
-/* A few rows of a half type times columns whose terms lie together, as a weight has them:
- * B is read once, as it is. */
+/* A few rows of a half type: B is read once, as it is. Its terms lie together, as those
+ * of a weight do, or its columns. */
 typedef struct few_run {
   const low_run *r;
-  nyx_low_dot dot; /* one row; several: by floats that `gather` makes */
+  bool dots;       /* the terms do */
+  nyx_low_dot dot; /* one row; else: by floats that `gather` makes */
   nyx_gather_fn gather;
-  float *x, *packed; /* rows as floats; several as the kernel wants them */
+  float *x, *packed; /* rows as floats; as the kernel wants them */
   int64_t cols;      /* of an item, at most FEW_COLS */
 } few_run;
 
-static void store_few(const low_run *r, int64_t j, int64_t n, float *y) {
+/* Rows of y lie `apart`. */
+static void store_few(const low_run *r, int64_t j, int64_t n, float *y, int64_t apart) {
   const float *bias = r->after ? r->after->bias : NULL;
-  for (int64_t i = 0; i < r->p.m; i++, y += FEW_COLS) {
+  for (int64_t i = 0; i < r->p.m; i++, y += apart) {
     for (int64_t e = 0; e < n && bias; e++) y[e] += bias[r->col + j + e];
     store_row(r, i, j, n, y);
   }
@@ -492,7 +502,7 @@ static void multiply_row(void *arg, int64_t begin, int64_t end) {
   for (int64_t j = begin; j < end && going(w->r); j += FEW_COLS) {
     int64_t n = least(FEW_COLS, end - j);
     w->dot((const char *)p->b + j * p->b_cs * w->r->item, p->b_cs, n, w->x, p->k, y);
-    store_few(w->r, j, n, y);
+    store_few(w->r, j, n, y, FEW_COLS);
   }
 }
 
@@ -521,8 +531,77 @@ static void multiply_rows_once(void *arg, int64_t begin, int64_t end) {
           .detail = w};
       kernel->dots(&columns, w->packed, p->m, p->k, y + j, FEW_COLS);
     }
-    store_few(w->r, first, n, y);
+    store_few(w->r, first, n, y, FEW_COLS);
   }
+}
+
+static const nyx_gemm_kernel *float_kernel(void) {
+  return &nyx__cpu_kernels()->gemm->type[0];
+}
+
+/* The rows as floats times `cols` of B's columns as floats. */
+static nyx_product few_product(const few_run *w, const float *b, int64_t cols,
+                               int64_t terms, float *y) {
+  return (nyx_product){.m = w->r->p.m,
+                       .n = cols,
+                       .k = terms,
+                       .a = w->x,
+                       .a_rs = w->r->p.k,
+                       .a_cs = 1,
+                       .b = b,
+                       .b_rs = SUM_COLS,
+                       .b_cs = 1,
+                       .c = y,
+                       .ldc = SUM_COLS};
+}
+
+/* Terms of n columns from `first` on as floats. The same columns of the terms behind them
+ * are asked for: rows are too far apart to be foreseen, and to stay in the first cache.
+ */
+static void widen_terms(const few_run *w, int64_t l, int64_t terms, int64_t first,
+                        int64_t n, float *to) {
+  const nyx_product *p = &w->r->p;
+  const int64_t pitch = p->b_rs * w->r->item;
+  const char *from = (const char *)p->b + l * pitch + first * w->r->item;
+  for (int64_t t = 0; t < terms; t++, from += pitch) {
+    for (int64_t e = 0; e < n * w->r->item && l + t + SUM_TERMS < p->k; e += 64)
+      __builtin_prefetch(from + SUM_TERMS * pitch + e, 0, 2);
+    w->gather(n, from, 1, to + t * SUM_COLS);
+  }
+}
+
+/* n columns from `first` on, terms l to `end`, in y; `floats` is room for what of B is
+ * floats at a time. */
+static void sum_span(const few_run *w, int64_t l, int64_t end, int64_t first, int64_t n,
+                     float *floats, float *y) {
+  nyx_product part = few_product(w, floats, n, 0, y);
+  for (; l < end; l += SUM_TERMS, part.add = true) {
+    part.k = least(SUM_TERMS, end - l);
+    widen_terms(w, l, part.k, first, n, floats);
+    float_kernel()->few_near(&part, w->packed + l * part.m);
+  }
+}
+
+/* Items are SUM_COLS columns. */
+static void sum_rows_once(void *arg, int64_t begin, int64_t end) {
+  const few_run *w = arg;
+  const nyx_product *p = &w->r->p;
+  const int64_t sums = p->m * SUM_COLS;
+  float *y = (float *)(void *)scratch(
+      w->r, (SUM_TERMS * SUM_COLS + 2 * sums) * (int64_t)sizeof *y);
+  if (!y) return;
+  float *part = y + sums, *floats = part + sums;
+  for (int64_t item = begin; item < end && going(w->r); item++) {
+    int64_t first = item * SUM_COLS, n = least(SUM_COLS, p->n - first);
+    sum_span(w, 0, least(p->k, SUM_SPAN), first, n, floats, y);
+    for (int64_t l = SUM_SPAN; l < p->k && going(w->r); l += SUM_SPAN) {
+      sum_span(w, l, least(p->k, l + SUM_SPAN), first, n, floats, part);
+      for (int64_t i = 0; i < p->m; i++)
+        for (int64_t e = i * SUM_COLS; e < i * SUM_COLS + n; e++) y[e] += part[e];
+    }
+    store_few(w->r, first, n, y, SUM_COLS);
+  }
+  nyx_memory_free(y);
 }
 
 /* Items are four rows of A. */
@@ -534,21 +613,23 @@ static void convert_rows(void *arg, int64_t begin, int64_t end) {
     for (int64_t e = i; e < i + count; e++)
       w->gather(p->k, (const char *)p->a + e * p->a_rs * w->r->item, p->a_cs,
                 w->x + e * p->k);
-    if (w->packed)
+    if (w->packed && w->dots)
       nyx__cpu_kernels()->narrow->pack(w->x + i * p->k, p->k, i, count, p->k, w->packed);
   }
 }
 
 /* Whether it takes less time than panels do, of which the other ways are. Kept ones, and
- * those of a matrix that stays in the second cache, are better for more rows than some;
- * tiles for any. */
-static bool few_pays(const low_run *r) {
+ * those of a matrix that stays in the second cache, are better for more rows than some,
+ * the latter only of dot products or where there is a unit; tiles for any. */
+static bool few_pays(const low_run *r, bool dots) {
   const nyx_product *p = &r->p;
   if (p->m == 1) return true;
   if (r->kernel->begin || (r->way != NYX__LOW_SHARED && r->way != NYX__LOW_ONE))
     return false;
   if (p->m <= FEW_ROWS) return true;
-  if (r->keep || p->m > nyx__cpu_kernels()->narrow->most) return false;
+  if (r->keep || p->m > (dots ? nyx__cpu_kernels()->narrow->most : NYX_FEW_MOST))
+    return false;
+  if (!dots && r->kernel->item == sizeof(float)) return true;
   return times(times(p->n, p->k), r->item) > nyx__gemm_in_place_bytes();
 }
 
@@ -556,18 +637,27 @@ static bool few_pays(const low_run *r) {
 static bool multiply_few(const low_run *r, nyx_dtype dtype) {
   const nyx_low_kernels *kernels = nyx__low_kernels();
   const nyx_product *p = &r->p;
-  few_run w = {.r = r};
+  few_run w = {.r = r, .dots = p->b_rs == 1};
   const nyx_narrow_kernels *narrow = nyx__cpu_kernels()->narrow;
   if (dtype == NYX_BFLOAT16) w.dot = kernels->dot_bf16;
   if (dtype == NYX_FLOAT16) w.dot = kernels->dot_f16;
-  if (!w.dot || !few_pays(r) || p->b_rs != 1 || p->k < 1) return false;
-  int64_t room = p->m > 1 ? nyx_narrow_room(p->m, p->k) : 0;
+  if (!w.dot || !few_pays(r, w.dots) || p->k < 1) return false;
+  if (!w.dots && p->b_cs != 1) return false;
+  int64_t room = p->m > 1 || !w.dots ? nyx_narrow_room(p->m, p->k) : 0;
   float *x = (float *)(void *)scratch(r, (room + p->m * p->k) * (int64_t)sizeof *x);
   if (!x) return true;
   w.gather = nyx__cpu_kernels()->elementwise->gather[dtype][NYX_IN_FLOAT32];
   w.x = x + room;
   w.packed = room ? x : NULL;
   share(r, parts_of(p->m, 4), grain_of(4 * p->k), convert_rows, &w);
+  if (!w.dots) {
+    const nyx_product all = few_product(&w, NULL, p->n, p->k, NULL);
+    float_kernel()->pack_few(&all, false, w.packed);
+    share(r, parts_of(p->n, SUM_COLS), grain_of(SUM_COLS * p->k * (4 + p->m)),
+          sum_rows_once, &w);
+    nyx_memory_free(x);
+    return true;
+  }
   w.cols = FEW_COLS;
   if (times(times(p->m, p->n), p->k) >= LARGE)
     w.cols = least(FEW_COLS, round_up(parts_of(p->n, UNITS), narrow->cols));

@@ -25,7 +25,7 @@ nyx_status nyx__quantized_product(nyx_context *ctx, const nyx_quantized *w,
                                   float *y) NYX_MUST_CHECK;
 
 /* quantized_low.c: the same for x, and y, of bfloat16, where the CPU has a unit for them:
- * without zero points, with groups of whole steps of it and scales in float32. */
+ * with groups of whole steps of it, scales and zero points in float32. */
 bool nyx__quantized_low_takes(const nyx_quantized *w, int64_t rows);
 nyx_status nyx__quantized_low(nyx_context *ctx, const nyx_quantized *w, const void *x,
                               int64_t rows, const float *bias, void *y) NYX_MUST_CHECK;

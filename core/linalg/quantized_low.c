@@ -1,20 +1,23 @@
 /* Products of bfloat16 rows with a weight of few bits, by the CPU's unit for bfloat16.
  * Integers of up to eight bits are bfloat16 numbers, and so is x: products are exact, as
- * in float32, and sums of a group's terms are multiplied by its scale afterwards. Units
- * of C are summed in scratch, as in low.c; whoever sums one unpacks and packs the weights
- * that it needs, a block of terms at a time. Read next: quantized.c, kernels/cpu/low.h.
+ * in float32, and sums of a group's terms are multiplied by its scale afterwards. So is
+ * what a zero point is off the nearest integer, by the sum of the group's x. Units of C
+ * are summed in scratch, as in low.c; whoever sums one unpacks and packs the weights that
+ * it needs, a block of terms at a time. Read next: quantized.c, kernels/cpu/low.h.
  */
 #include <nyx/parallel.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/elementwise.h"
 #include "../../kernels/cpu/low.h"
 #include "epilogue.h"
 #include "quantized.h"
 
 #define UNIT 256 /* the most rows and columns */
 #define TILES 2  /* of them at a time, both ways */
+#define PIECE 256
 
 typedef struct low_run {
   nyx_context *ctx;
@@ -26,6 +29,7 @@ typedef struct low_run {
   const float *bias;
   uint16_t *y;
   char *a;                                 /* x in panels */
+  float *x_sums;                           /* of each block's terms, by row */
   int64_t group, depth;                    /* terms: of a group, at a time */
   int64_t unit_rows, unit_cols, row_units; /* whole panels, padded */
   atomic_int status;
@@ -37,7 +41,9 @@ typedef struct unit_room {
   float *sums;     /* TILES x TILES tiles */
   uint16_t *plain; /* unit_cols rows of `depth` terms */
   char *panels;    /* the same, packed */
-  float *scales;   /* unit_cols */
+  float *scales;   /* unit_cols, as all below */
+  float *rest;     /* what zero points are off `zero`, times -scale */
+  int *zero;
 } unit_room;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -49,9 +55,9 @@ static int64_t round_up(int64_t n, int64_t part) {
 
 bool nyx__quantized_low_takes(const nyx_quantized *w, int64_t rows) {
   const nyx_low_kernel *kernel = nyx__low_kernels()->bf16;
-  if (!kernel || kernel->item != sizeof(uint16_t) || w->zero ||
-      rows <= NYX_QUANTIZED_SOME)
+  if (!kernel || kernel->item != sizeof(uint16_t) || rows <= NYX_QUANTIZED_SOME)
     return false;
+  if (w->zero && w->zero_dtype != NYX_FLOAT32) return false;
   return w->terms > 0 && w->terms / w->groups % kernel->step == 0 &&
          w->scale_dtype == NYX_FLOAT32;
 }
@@ -66,6 +72,21 @@ static int64_t blocks_of(const low_run *r) {
   return (r->group + r->depth - 1) / r->depth;
 }
 
+/* Of bfloat16 numbers, a multiple of 16 of them. */
+static float sum_of(const uint16_t *x, int64_t terms) {
+  nyx_gather_fn gather =
+      nyx__cpu_kernels()->elementwise->gather[NYX_BFLOAT16][NYX_IN_FLOAT32];
+  float piece[PIECE], sum[16] = {0}, all = 0;
+  for (int64_t t = 0; t < terms; t += PIECE) {
+    int64_t here = least(PIECE, terms - t);
+    gather(here, x + t, 1, piece);
+    for (int64_t e = 0; e < here; e += 16)
+      for (int l = 0; l < 16; l++) sum[l] += piece[e + l];
+  }
+  for (int l = 0; l < 16; l++) all += sum[l];
+  return all;
+}
+
 static void pack_blocks(void *arg, int64_t begin, int64_t end) {
   const low_run *r = arg;
   int64_t blocks = blocks_of(r);
@@ -73,6 +94,8 @@ static void pack_blocks(void *arg, int64_t begin, int64_t end) {
     int64_t first = item % blocks * r->depth, l = item / blocks * r->group + first;
     int64_t terms = least(r->depth, r->group - first);
     r->kernel->pack_a(r->x + l, r->w->terms, 1, r->rows, terms, a_panel(r, l, terms, 0));
+    for (int64_t i = 0; i < r->rows && r->w->zero; i++)
+      r->x_sums[item * r->rows + i] = sum_of(r->x + i * r->w->terms + l, terms);
   }
 }
 
@@ -87,15 +110,15 @@ static void pack_weights(const low_run *r, const unit_room *room, int64_t l,
   for (int64_t n = 0; n < cols; n++) {
     const char *q = (const char *)w->q + ((j + n) * w->terms + l) / halves;
     for (int64_t next = bytes; next < 2 * bytes; next += 64) __builtin_prefetch(q + next);
-    kernel->integers(q, terms, room->plain + n * terms);
+    kernel->integers(q, terms, room->zero[n], room->plain + n * terms);
   }
   r->kernel->pack_b(room->plain, 1, terms, terms, cols, room->panels);
 }
 
 /* The products of a block of terms, some tiles at a time, which stay in the first cache
- * until they are scaled and added. */
+ * until they are scaled and added. `x`: the sums of its rows, NULL: not needed. */
 static void add_block(const low_run *r, const unit_room *room, int64_t l, int64_t terms,
-                      int64_t i, int64_t rows, int64_t cols) {
+                      int64_t i, int64_t rows, int64_t cols, const float *x) {
   const nyx_low_kernel *k = r->kernel;
   const int64_t most_rows = TILES * k->tile_rows, most_cols = TILES * k->tile_cols;
   nyx_low_block block = {.terms = terms, .c = room->sums, .ldc = most_cols};
@@ -109,20 +132,44 @@ static void add_block(const low_run *r, const unit_room *room, int64_t l, int64_
       block.a = a_panel(r, l, terms, i + row);
       k->block(&block);
       r->quantized->add_scaled(live, live_cols, room->sums, most_cols, room->scales + col,
+                               x ? x + row : NULL, x ? room->rest + col : NULL,
                                room->all + row * r->unit_cols + col, r->unit_cols);
     }
   }
 }
 
+/* Of `cols` columns from j on: scales, and zero points as an integer, which `integers`
+ * takes off, and what is left. Whether anything is. */
+static bool set_columns(const low_run *r, const unit_room *room, int64_t g, int64_t j,
+                        int64_t cols) {
+  const nyx_quantized *w = r->w;
+  const float *scale = w->scale, *zero = w->zero;
+  const float from = w->int4 ? 0 : -128, to = w->int4 ? 15 : 127;
+  bool any = false;
+  for (int64_t n = 0; n < cols; n++) {
+    int64_t at = (j + n) * w->groups + g;
+    room->scales[n] = scale[at];
+    room->zero[n] = w->int4 ? 8 : 0;
+    if (!zero) continue;
+    float whole = zero[at] > from ? zero[at] < to ? zero[at] : to : from;
+    room->zero[n] = (int)(whole + 128.5f) - 128;
+    float left = zero[at] - (float)room->zero[n];
+    room->rest[n] = -scale[at] * left;
+    any |= left != 0;
+  }
+  return any;
+}
+
 /* A group's share of a unit. */
 static void add_group(const low_run *r, const unit_room *room, int64_t g, int64_t i,
                       int64_t rows, int64_t j, int64_t cols) {
-  const float *scale = r->w->scale;
-  for (int64_t n = 0; n < cols; n++) room->scales[n] = scale[(j + n) * r->w->groups + g];
-  for (int64_t first = 0; first < r->group; first += r->depth) {
+  const bool any = set_columns(r, room, g, j, cols);
+  int64_t block = g * blocks_of(r);
+  for (int64_t first = 0; first < r->group; first += r->depth, block++) {
     int64_t l = g * r->group + first, terms = least(r->depth, r->group - first);
     pack_weights(r, room, l, terms, j, cols);
-    add_block(r, room, l, terms, i, rows, cols);
+    add_block(r, room, l, terms, i, rows, cols,
+              any ? r->x_sums + block * r->rows + i : NULL);
   }
 }
 
@@ -147,8 +194,8 @@ static void multiply_units(void *arg, int64_t begin, int64_t end) {
   size_t all = (size_t)(r->unit_rows * r->unit_cols) * sizeof(float);
   size_t sums = (size_t)(TILES * k->tile_rows * TILES * k->tile_cols) * sizeof(float);
   size_t terms = (size_t)(r->unit_cols * r->depth) * sizeof(uint16_t);
-  char *room =
-      nyx_memory_alloc(all + sums + 2 * terms + (size_t)r->unit_cols * sizeof(float));
+  size_t cols = (size_t)r->unit_cols * sizeof(float);
+  char *room = nyx_memory_alloc(all + sums + 2 * terms + 3 * cols);
   if (!room) {
     atomic_store(&r->status, NYX_ERR_MEMORY);
     return;
@@ -157,7 +204,9 @@ static void multiply_units(void *arg, int64_t begin, int64_t end) {
                        .sums = (float *)(void *)(room + all),
                        .plain = (uint16_t *)(void *)(room + all + sums),
                        .panels = room + all + sums + terms,
-                       .scales = (float *)(void *)(room + all + sums + 2 * terms)};
+                       .scales = (float *)(void *)(room + all + sums + 2 * terms),
+                       .rest = (float *)(void *)(room + all + sums + 2 * terms + cols),
+                       .zero = (int *)(void *)(room + all + sums + 2 * terms + 2 * cols)};
   if (k->begin) k->begin();
   for (int64_t unit = begin; unit < end; unit++) {
     if (nyx__interrupted(r->ctx)) atomic_store(&r->status, NYX_ERR_INTERRUPTED);
@@ -192,10 +241,12 @@ nyx_status nyx__quantized_low(nyx_context *ctx, const nyx_quantized *w, const vo
   r.depth = least(kernel->depth, r.group);
   r.row_units = equal_parts(rows, kernel->tile_rows, &r.unit_rows);
   int64_t col_units = equal_parts(w->outputs, kernel->tile_cols, &r.unit_cols);
-  size_t bytes = (size_t)(r.panels * kernel->tile_rows * w->terms * kernel->item);
+  int64_t blocks = w->groups * blocks_of(&r);
+  size_t panels = (size_t)(r.panels * kernel->tile_rows * w->terms * kernel->item);
+  size_t bytes = panels + (size_t)(w->zero ? blocks * rows : 0) * sizeof(float);
   if (!(r.a = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
-  nyx_parallel_for(w->groups * blocks_of(&r), 1 + 65536 / (rows * r.depth), pack_blocks,
-                   &r);
+  r.x_sums = (float *)(void *)(r.a + panels);
+  nyx_parallel_for(blocks, 1 + 65536 / (rows * r.depth), pack_blocks, &r);
   nyx_parallel_for(r.row_units * col_units, 1, multiply_units, &r);
   nyx_memory_free(r.a);
   switch (atomic_load(&r.status)) {

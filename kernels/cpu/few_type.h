@@ -206,13 +206,12 @@ static ALWAYS_INLINE void TYPED(few_sum_terms)(const int terms, const T *a, int6
   }
 }
 
-/* Columns j.. of terms l..end. */
+/* Columns j.. of terms l..end. `first`: there are no sums yet. */
 static void TYPED(few_sums_part)(const TYPED(few_job) * job, const T *packed, int64_t l,
                                  int64_t end, int64_t j, int64_t cols, T *sums,
-                                 int64_t step) {
+                                 int64_t step, bool first) {
   const int64_t rs = job->many_step, rows = job->rows;
   const T *b = job->many + l * rs + j, *a = packed + l * rows;
-  bool first = true;
   for (; l + FEW_SUM_TERMS <= end; l += FEW_SUM_TERMS, b += FEW_SUM_TERMS * rs) {
     TYPED(few_sum_terms)(FEW_SUM_TERMS, a, rows, b, rs, cols, sums, step, first);
     a += FEW_SUM_TERMS * rows;
@@ -234,7 +233,7 @@ static void TYPED(few_sums)(const TYPED(few_job) * job, const T *packed) {
     int64_t cols = job->cols - j < step ? job->cols - j : step;
     for (int64_t l = 0; l < job->k; l += FEW_SUM_SPAN) {
       int64_t end = job->k - l < FEW_SUM_SPAN ? job->k : l + FEW_SUM_SPAN;
-      TYPED(few_sums_part)(job, packed, l, end, j, cols, sums, step);
+      TYPED(few_sums_part)(job, packed, l, end, j, cols, sums, step, true);
       bool add = job->add || l > 0;
       for (int64_t i = 0; i < job->rows; i++) {
         T *to = job->c + i * job->c_rs + j * job->c_cs;
@@ -244,6 +243,11 @@ static void TYPED(few_sums)(const TYPED(few_job) * job, const T *packed) {
       }
     }
   }
+}
+
+static void TYPED(few_near)(const nyx_product *p, const void *packed) {
+  const TYPED(few_job) job = TYPED(few_job_of)(p, false);
+  TYPED(few_sums_part)(&job, packed, 0, p->k, 0, p->n, p->c, p->ldc, !p->add);
 }
 
 static void TYPED(few)(const nyx_product *p, bool turned, const void *packed) {

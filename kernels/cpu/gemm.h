@@ -91,6 +91,10 @@ typedef struct nyx_gemm_kernel {
   int64_t few_dots; /* so many pay where terms lie together; else all */
   void (*pack_few)(const nyx_product *p, bool turned, void *packed);
   void (*few)(const nyx_product *p, bool turned, const void *packed);
+  /* One to NYX_FEW_MOST rows times a piece of a matrix, whose neighbours lie together,
+   * summed in C: that is to stay in the first cache, and has room for whole vectors. The
+   * terms that were packed may go on behind those of p, a multiple of 8 then. */
+  void (*few_near)(const nyx_product *p, const void *packed);
 } nyx_gemm_kernel;
 
 typedef struct nyx_gemm_kernels {

@@ -174,10 +174,10 @@ static void unpack_int4(const nyx_quantized_row *w, int64_t first, int64_t count
   }
 }
 
-static void integers_int4(const void *q, int64_t count, uint16_t *to) {
+static void integers_int4(const void *q, int64_t count, int zero, uint16_t *to) {
   typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
   const uint8_t *from = q;
-  const vec values = values_of(8);
+  const vec values = values_of((float)zero);
   int64_t t = 0;
   for (; t + BLOCK4 <= count; t += BLOCK4) {
     ints bytes = unsigned_bytes(from + t / 2);
@@ -186,7 +186,7 @@ static void integers_int4(const void *q, int64_t count, uint16_t *to) {
     memcpy(to + t, &both, sizeof both);
   }
   for (; t < count; t++) {
-    float value = (float)(from[t / 2] >> (t % 2 * 4) & 15) - 8;
+    float value = (float)((from[t / 2] >> (t % 2 * 4) & 15) - zero);
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     to[t] = (uint16_t)(bits >> 16);
@@ -269,10 +269,10 @@ static void unpack_int8(const nyx_quantized_row *w, int64_t first, int64_t count
   }
 }
 
-static void integers_int8(const void *q, int64_t count, uint16_t *to) {
+static void integers_int8(const void *q, int64_t count, int zero, uint16_t *to) {
   const int8_t *from = q;
   for (int64_t t = 0; t < count; t++) {
-    float value = from[t];
+    float value = (float)(from[t] - zero);
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     to[t] = (uint16_t)(bits >> 16);
@@ -280,12 +280,20 @@ static void integers_int8(const void *q, int64_t count, uint16_t *to) {
 }
 
 static void add_scaled(int64_t rows, int64_t cols, const float *sums, int64_t sums_apart,
-                       const float *scale, float *to, int64_t apart) {
+                       const float *scale, const float *x, const float *rest, float *to,
+                       int64_t apart) {
   for (int64_t i = 0; i < rows; i++, sums += sums_apart, to += apart) {
     int64_t j = 0;
-    for (; j + LANES <= cols; j += LANES)
-      *(vecu *)(to + j) += *(const vecu *)(sums + j) * *(const vecu *)(scale + j);
-    for (; j < cols; j++) to[j] += sums[j] * scale[j];
+    for (; j + LANES <= cols; j += LANES) {
+      vec more = *(const vecu *)(sums + j) * *(const vecu *)(scale + j);
+      if (rest) more += x[i] * *(const vecu *)(rest + j);
+      *(vecu *)(to + j) += more;
+    }
+    for (; j < cols; j++) {
+      float more = sums[j] * scale[j];
+      if (rest) more += x[i] * rest[j];
+      to[j] += more;
+    }
   }
 }
 

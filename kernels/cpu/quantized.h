@@ -26,15 +26,18 @@ typedef struct nyx_quantized_kernel {
               float *y, int64_t y_step);
   /* Terms first..first+count-1 as floats; `first` even for int4. */
   void (*unpack)(const nyx_quantized_row *w, int64_t first, int64_t count, float *to);
-  /* q, of int4 less 8, as bfloat16, which it is exactly; `count` even for int4. */
-  void (*integers)(const void *q, int64_t count, uint16_t *to);
+  /* q - zero as bfloat16, which it is exactly, for a zero that q could be; `count` even
+   * for int4. */
+  void (*integers)(const void *q, int64_t count, int zero, uint16_t *to);
 } nyx_quantized_kernel;
 
 typedef struct nyx_quantized_kernels {
   nyx_quantized_kernel int4, int8;
-  /* to += sums, column j times scale[j]; rows lie that far apart. */
+  /* to += sums, column j times scale[j], and x[row] * rest[j] (NULL: nothing more); rows
+   * lie that far apart. */
   void (*add_scaled)(int64_t rows, int64_t cols, const float *sums, int64_t sums_apart,
-                     const float *scale, float *to, int64_t apart);
+                     const float *scale, const float *x, const float *rest, float *to,
+                     int64_t apart);
 } nyx_quantized_kernels;
 
 #endif

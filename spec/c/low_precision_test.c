@@ -215,7 +215,8 @@ static void rows_in_place(void) {
   }
 }
 
-/* Few rows by columns whose terms lie together, with all rests of blocks of terms. */
+/* Few rows by columns whose terms lie together, or that do themselves, with all rests of
+ * blocks of terms and of columns. */
 static void few_rows(void) {
   static const int64_t rows[] = {1, 2, 3, 4, 5, 7, 15, 31, 32, 33, 35, 63, 64, 65};
   float bias[700];
@@ -224,28 +225,36 @@ static void few_rows(void) {
     for (int64_t k = 1; k < 140; k += k < 40 ? 1 : 7) {
       product(kind, 1, 90, k, (int)(k % 3), 1);
       product(kind, rows[k % 14], 80 + k % 30, k, (int)(k % 3), 1);
+      product(kind, 1 + k % 2, 90 + k, k, (int)(k % 3), 0);
+      product(kind, rows[k % 14], 1 + k % 40 * 5, k, (int)(k % 3), 0);
     }
-    for (int r = 0; r < 14; r++) product(kind, rows[r], 97 + 13 * r, 480 + 11 * r, 0, 1);
+    for (int r = 0; r < 14; r++) {
+      product(kind, rows[r], 97 + 13 * r, 480 + 11 * r, 0, 1);
+      product(kind, rows[r], 97 + 13 * r, 300 + 11 * r, 0, 0);
+    }
     for (int64_t k = 60; k < 2000; k += 1300) {
-      for (int r = 0; r < 14; r += 4) {
+      for (int r = 0; r < 14; r += 2) {
         matrix a = fill(kinds[kind].a, rows[r], k, 2);
-        matrix b = fill(kinds[kind].b, k, 700, 1);
+        matrix b = fill(kinds[kind].b, k, 700, r % 4 == 0);
         check_product(&a, &b, NYX_FLOAT32, bias);
         free(a.data);
         free(b.data);
       }
     }
     product(kind, 6, 100, 17000, 0, 1); /* partial sums */
+    product(kind, 6, 150, 4130, 0, 0);
+    product(kind, 1, 100, 2050, 1, 0);
   }
 }
 
 /* Sums that are cut into parts, and more columns than are packed at a time. */
 static void biases(void) {
-  static const int64_t size[][3] = {{10, 30, 20000}, {3, 4200, 20}};
+  static const int64_t size[][3] = {
+      {10, 30, 20000}, {70, 30, 20000}, {3, 4200, 20}, {70, 4200, 20}};
   float bias[4200];
   for (int j = 0; j < 4200; j++) bias[j] = (float)(j % 97) * 100;
   for (int kind = 0; kind < 2; kind++) {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
       matrix a = fill(kinds[kind].a, size[i][0], size[i][2], 0);
       matrix b = fill(kinds[kind].b, size[i][2], size[i][1], 0);
       check_product(&a, &b, NYX_FLOAT32, bias);
@@ -342,13 +351,16 @@ static void batches(void) {
 /* The same bits with one thread and with five. */
 /* Many threads have smaller units. */
 static void threads(void) {
-  static const int64_t size[][3] = {
-      {300, 310, 700}, {20, 30, 20000}, {10, 3000, 500}, {10, 3000, 500}};
+  static const int64_t size[][3] = {{300, 310, 700},
+                                    {20, 30, 20000},
+                                    {70, 30, 20000},
+                                    {10, 3000, 500},
+                                    {10, 3000, 500}};
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    for (int s = 0; s < 4; s++) {
+    for (int s = 0; s < 5; s++) {
       int64_t m = size[s][0], n = size[s][1], k = size[s][2];
-      matrix a = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, s == 3);
+      matrix a = fill(kinds[kind].a, m, k, 0), b = fill(kinds[kind].b, k, n, s == 4);
       size_t bytes = (size_t)(m * n) * 4;
       void *one = malloc(bytes), *many = malloc(bytes);
       nyx_gemm g = describe(&a, &b, one);
@@ -368,23 +380,30 @@ static void threads(void) {
 }
 
 static void interrupted(void) {
-  matrix a = fill(NYX_INT8, 300, 300, 0);
-  int32_t *c = malloc(300 * 300 * 4);
-  nyx_gemm g = describe(&a, &a, c);
-  nyx_context_interrupt(ctx);
-  CHECK_STATUS(nyx__gemm_low(ctx, &g, NYX_INT32), NYX_ERR_INTERRUPTED);
-  CHECK_OK(ctx, nyx__gemm_low(ctx, &g, NYX_INT32));
-  free(c);
-  free(a.data);
+  for (int kind = 0; kind < KINDS; kind++) {
+    if (!has_kernel(kinds[kind].a)) continue;
+    for (int layout = 0; layout < 4; layout++) { /* of which two are of few rows */
+      matrix a = fill(kinds[kind].a, layout / 2 ? 10 : 300, 300, 0);
+      matrix b = fill(kinds[kind].b, 300, 300, layout % 2);
+      int32_t *c = malloc(300 * 300 * 4);
+      nyx_gemm g = describe(&a, &b, c);
+      nyx_context_interrupt(ctx);
+      CHECK_STATUS(nyx__gemm_low(ctx, &g, kinds[kind].out), NYX_ERR_INTERRUPTED);
+      CHECK_OK(ctx, nyx__gemm_low(ctx, &g, kinds[kind].out));
+      free(c);
+      free(a.data);
+      free(b.data);
+    }
+  }
 }
 
 /* Every allocation fails in turn: a status, nothing left behind. */
 static void without_memory(void) {
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    for (int few = 0; few < 2; few++) {
-      matrix a = fill(kinds[kind].a, few ? 20 : 200, 300, 0);
-      matrix b = fill(kinds[kind].b, 300, 180, few);
+    for (int few = 0; few < 3; few++) {
+      matrix a = fill(kinds[kind].a, few ? 12 : 200, 300, 0);
+      matrix b = fill(kinds[kind].b, 300, 180, few == 1);
       int32_t *c = malloc(200 * 180 * 4);
       nyx_gemm g = describe(&a, &b, c);
       nyx_memory_stats before, after;

@@ -142,11 +142,26 @@ static void large(void) {
   }
 }
 
+/* Zero points: none, fractions, integers of which some are beyond what q can be. */
+typedef enum zeros { NONE, FRACTIONS, WHOLE } zeros;
+
+static void use_whole_zeros(weight *w) {
+  const nyx_quantized *q = &w->q;
+  int64_t group = q->terms / q->groups;
+  for (int64_t i = 0; i < q->outputs * q->terms; i++) {
+    int64_t g = i / group, other = g * 37 % 300 - 150;
+    w->value[i] += (((float *)w->zero)[g] - (double)other) * ((float *)w->scale)[g];
+  }
+  for (int64_t g = 0; g < q->outputs * q->groups; g++)
+    ((float *)w->zero)[g] = (float)(g * 37 % 300 - 150);
+}
+
 /* bfloat16 by the CPU's unit. The bias takes the sums of the first row off again, so that
  * rounding the result hides nothing of the error of the sums. */
 static void low_product(bool int4, int64_t rows, int64_t outputs, int64_t groups,
-                        int64_t group, bool with_bias) {
-  weight w = fill(int4, outputs, groups, group, NYX_FLOAT32, false);
+                        int64_t group, zeros kind, bool with_bias) {
+  weight w = fill(int4, outputs, groups, group, NYX_FLOAT32, kind != NONE);
+  if (kind == WHOLE) use_whole_zeros(&w);
   int64_t terms = w.q.terms, wrong = 0;
   uint16_t *x = malloc((size_t)(rows * terms) * 2),
            *y = malloc((size_t)(rows * outputs + 1) * 2);
@@ -198,16 +213,18 @@ static void by_unit(void) {
   static const int64_t rows[] = {9, 16, 33, 290}, outputs[] = {1, 31, 70, 290};
   weight w = fill(true, 4, 2, 32, NYX_FLOAT32, true),
          odd = fill(false, 4, 2, 33, NYX_FLOAT32, false);
-  CHECK(!nyx__quantized_low_takes(&w.q, 100)); /* zero points */
   CHECK(!nyx__quantized_low_takes(&odd.q, 100));
-  w.q.zero = NULL;
+  w.q.zero_dtype = NYX_FLOAT16;
+  CHECK(!nyx__quantized_low_takes(&w.q, 100));
+  w.q.zero_dtype = NYX_FLOAT32;
   CHECK(!nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_SOME));
   CHECK(nyx__quantized_low_takes(&w.q, NYX_QUANTIZED_SOME + 1) == has_unit());
   empty(&w);
   empty(&odd);
   for (int i = 0; i < 5 * 4 * 2 && has_unit(); i++)
-    low_product(i % 2, rows[i / 2 % 4], outputs[(i / 2 + i / 8) % 4], group[i / 8][0],
-                group[i / 8][1], i % 3 != 0);
+    for (zeros kind = NONE; kind <= WHOLE; kind++)
+      low_product(i % 2, rows[i / 2 % 4], outputs[(i / 2 + i / 8) % 4], group[i / 8][0],
+                  group[i / 8][1], kind, i % 3 != 0);
 }
 
 /* The op takes that way, with the same bits on any number of threads. */
