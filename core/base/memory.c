@@ -51,8 +51,7 @@
 #define SHARDS 16
 #define FLUSH ((int64_t)64 << 10)
 #define CACHE_CAP ((int64_t)256 << 20)
-#define SOON 4096 /* large blocks asked for; training asks for some hundreds in a step   \
-                   */
+#define SOON 4096 /* large blocks; a step of training asks for hundreds */
 
 typedef struct header header;
 struct header {
