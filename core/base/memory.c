@@ -3,7 +3,8 @@
  * shards, one spin lock each, so that threads seldom meet; large ones in one list with an
  * age order. At most 256 MiB more than is live wait, so that what lives by turns, as
  * between a host's collections, comes back; past that the oldest large ones go back to
- * the system. Read next: nyx/memory.h.
+ * the system. Where those are missed soon, as in every step of a training, more may wait
+ * by as much, until some have idled for long. Read next: nyx/memory.h.
  *
  * `held` (live + cached) is exact at all times: it changes only when a block is taken
  * from the system or given back, which is where the limit is kept. `live` is gathered in
@@ -50,6 +51,7 @@
 #define SHARDS 16
 #define FLUSH ((int64_t)64 << 10)
 #define CACHE_CAP ((int64_t)256 << 20)
+#define SOON 4096 /* large blocks; a step of training asks for hundreds */
 
 typedef struct header header;
 struct header {
@@ -57,6 +59,7 @@ struct header {
   header *next;     /* in its free list */
   header *previous; /* the rest: large blocks only */
   header *younger, *older;
+  uint64_t since; /* large.asked when it was freed */
   int class;
   bool fresh; /* just mapped: all zero */
 };
@@ -76,6 +79,11 @@ static struct {
   _Alignas(64) atomic_flag lock;
   header *list[CLASSES];
   header *youngest, *oldest;
+  uint64_t asked; /* how many were asked for, the measure of their age */
+  struct {        /* blocks of a class that shrink gave back, the last one at `when` */
+    uint64_t count, when;
+  } given[CLASSES];
+  atomic_llong missed; /* bytes of those that were asked for soon after */
 } large;
 
 static _Alignas(64) atomic_llong live;
@@ -241,6 +249,7 @@ static void give_list(header *h) {
 /* Large free blocks, with large.lock held */
 
 static void large_add(header *h) {
+  h->since = large.asked;
   header **list = &large.list[h->class];
   h->previous = NULL;
   h->next = *list;
@@ -271,10 +280,43 @@ static void large_remove(header *h) {
     large.oldest = h->younger;
 }
 
+/* Whether shrink gave back a block of this class not long ago. */
+static bool given_lately(int class) {
+  return large.given[class].count > 0 && large.asked - large.given[class].when <= SOON;
+}
+
+static void note_given(const header *h) {
+  if (!given_lately(h->class)) large.given[h->class].count = 0;
+  large.given[h->class].count++;
+  large.given[h->class].when = large.asked;
+}
+
+/* The oldest, if it has idled for so long that it need not wait; else NULL. */
+static header *large_idle(void) {
+  header *h = large.oldest;
+  long long missed = atomic_load_explicit(&large.missed, memory_order_relaxed);
+  if (missed == 0 || !h || large.asked - h->since <= SOON) return NULL;
+  large_remove(h);
+  long long bytes = (long long)(h->bytes + ALIGN);
+  atomic_store_explicit(&large.missed, missed > bytes ? missed - bytes : 0,
+                        memory_order_relaxed);
+  h->next = NULL;
+  return h;
+}
+
+/* Without the lock from here on */
+
 static header *large_take(int class) {
   lock(&large.lock);
+  large.asked++;
   header *h = large.list[class];
-  if (h) large_remove(h);
+  if (h) {
+    large_remove(h);
+  } else if (given_lately(class)) {
+    large.given[class].count--;
+    atomic_fetch_add_explicit(&large.missed, (long long)(class_bytes(class) + ALIGN),
+                              memory_order_relaxed);
+  }
   unlock(&large.lock);
   return h;
 }
@@ -291,7 +333,9 @@ static void give_cached(void) {
   lock(&large.lock);
   header *h = large.youngest;
   memset(large.list, 0, sizeof large.list);
+  memset(large.given, 0, sizeof large.given);
   large.youngest = large.oldest = NULL;
+  atomic_store_explicit(&large.missed, 0, memory_order_relaxed);
   unlock(&large.lock);
   for (; h;) {
     header *older = h->older;
@@ -306,12 +350,14 @@ static void shrink(void) {
   long long in_use = atomic_load(&live);
   long long cached = atomic_load(&held) - in_use;
   long long cap = CACHE_CAP + (in_use > 0 ? in_use : 0);
+  cap += atomic_load_explicit(&large.missed, memory_order_relaxed);
   if (cached <= cap) return;
   header *give = NULL;
   lock(&large.lock);
   while (cached > cap && large.oldest) {
     header *h = large.oldest;
     large_remove(h);
+    note_given(h);
     cached -= (long long)(h->bytes + ALIGN);
     h->next = give;
     give = h;
@@ -444,7 +490,9 @@ void nyx_memory_free(void *block) {
   if (!small) {
     lock(&large.lock);
     large_add(h);
+    header *idle = large_idle();
     unlock(&large.lock);
+    give_list(idle);
   }
   if (flushed) shrink();
 }

@@ -204,6 +204,16 @@ static void drop_weights(const task *t, tile *own, int64_t k0, int64_t n) {
   a->own->drop(&b, &(nyx_attention_keep){own->words, w, k0 % NYX_KEEP_KEYS, 0});
 }
 
+/* Asks for where close_tile will write elements `first`.. of each result: nothing guesses
+ * that before it comes. */
+static void ask_results(const task *t, const tile *own, int64_t first, int64_t n) {
+  const nyx__attention *a = t->a;
+  char *out = a->out + (t->head * a->lq + own->q0) * a->dv * a->item;
+  int64_t bytes = own->live * a->item;
+  out += first * bytes;
+  for (int64_t i = 0; i < n * bytes; i += 64) __builtin_prefetch(out + i, 1);
+}
+
 /* Keys k0..k0+n-1, of a block of `depth`, for one tile. */
 static void attend(const task *t, tile *own, int64_t k0, int64_t n, int64_t depth) {
   const nyx__attention *a = t->a;
@@ -218,8 +228,10 @@ static void attend(const task *t, tile *own, int64_t k0, int64_t n, int64_t dept
   p = (nyx_product){.n = w, .k = n, .b = t->scores, .b_rs = w, .b_cs = 1, .ldc = w};
   p.add = k0 > 0;
   const char *values = t->m->v + at * a->dv * a->item;
+  bool last = k0 + depth >= seen_by(a, own);
   for (int64_t i = 0; i < a->dv; i += a->panel) { /* one by one: n < depth */
     p.m = a->dv - i < a->panel ? a->dv - i : a->panel;
+    if (last) ask_results(t, own, i, p.m);
     p.c = own->o + i * w * a->item;
     a->gemm->block(&p, p.m, values + i * depth * a->item, NULL);
   }

@@ -5,9 +5,9 @@
  * are projected take a second product in each step. Rows of a batch do not see each
  * other: while the weights stay in a core's cache some rows go through all steps as one
  * task. Larger weights, and few rows, are divided by columns, and all tasks meet after
- * every step. Sequences that have ended, or not begun, are no rows of a step. All is
- * decided by size: results do not depend on the number of threads. Read next:
- * recurrence.c, recurrence_lengths.c, kernels/cpu/recurrence.h. */
+ * every step. Sequences that have ended, or not begun, are no rows of a step. Only how
+ * many rows are a task depends on the number of threads, and no row sees which. Read
+ * next: recurrence.c, recurrence_lengths.c, kernels/cpu/recurrence.h. */
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -16,6 +16,7 @@
 #include "recurrence.h"
 
 #define ROWS 8           /* of a task: fewer waste the weights that are read for them */
+#define FEWEST 2         /* the same, where threads would have nothing to do otherwise */
 #define TASKS 16         /* wanted */
 #define CACHED (3 << 19) /* bytes of weights that a core keeps */
 #define WORK (1 << 20)   /* multiplications worth waking a thread for */
@@ -449,6 +450,17 @@ static share share_of(const run *u, int64_t tiles, int64_t one, bool alone) {
   return own;
 }
 
+/* Rows of units that go through all steps by themselves: few enough that all threads are
+ * at work to the end. Units of two rows take twice the time of units of eight in all (see
+ * FEWEST), but a batch of 32 would leave twelve of sixteen threads without any. */
+static int64_t rows_alone(int64_t batch) {
+  int64_t threads = nyx_parallel_threads(), rows = parts_of(batch, TASKS);
+  if (rows < ROWS) rows = ROWS;
+  int64_t turns = parts_of(parts_of(batch, rows), threads);
+  rows = parts_of(batch, turns * threads);
+  return rows < FEWEST ? FEWEST : rows;
+}
+
 /* Sizes of units; whether each goes through all steps by itself. */
 static bool divide(run *u) {
   const nyx__recurrence *r = u->r;
@@ -456,9 +468,7 @@ static bool divide(run *u) {
   int64_t projection = u->project ? r->hidden * r->state : 0;
   int64_t one = gates + projection; /* multiplications of a row */
   bool alone = one * u->item <= CACHED && r->batch >= 2 * ROWS;
-  u->rows = parts_of(r->batch, TASKS);
-  if (u->rows < ROWS) u->rows = ROWS;
-  if (!alone) u->rows = least(r->batch, 4 * u->gemm->tile_rows);
+  u->rows = alone ? rows_alone(r->batch) : least(r->batch, 4 * u->gemm->tile_rows);
   u->row_units = parts_of(r->batch, u->rows);
   u->panels = parts_of(u->rows, panel_of(u, u->rows));
   alone = alone || one * r->batch < 2 * WORK;

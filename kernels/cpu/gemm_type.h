@@ -7,6 +7,7 @@
 #define VU TYPED(vecu)
 #define TILE_COLS (TILE_VECTORS * LANES)
 #define LINE (64 / (int)sizeof(T)) /* elements of a cache line */
+#define SHORT 128                  /* terms of a row */
 #define BLOCK_COLS ((int64_t)(BLOCK_COL_BYTES / sizeof(T)))
 
 #include "tile_type.h"
@@ -19,6 +20,9 @@ static inline int64_t TYPED(pack_along)(const T *from, int64_t rs, int64_t rows,
                                         int64_t width, int64_t depth, const T *end,
                                         T *to) {
   int64_t done = 0;
+  /* The next panel's rows, if they are short: of many short rows nothing guesses which
+   * are next. In the second cache, as rows may be 4 KiB apart. */
+  int64_t ahead = depth <= SHORT ? width * rs : 0;
   /* Whole vectors are stored where what lies behind them is written later: the first
    * lanes come last. */
   for (int64_t first = (width - 1) / LANES * LANES; first >= 0; first -= LANES) {
@@ -33,15 +37,23 @@ static inline int64_t TYPED(pack_along)(const T *from, int64_t rs, int64_t rows,
     for (done = 0; done + LANES <= depth; done += LANES) {
       V v[LANES];
       UNROLL for (int r = 0; r < LANES; r++) v[r] = *(const VU *)(row[r] + done);
+      if (ahead)
+        UNROLL for (int r = 0; r < LANES; r++)
+            __builtin_prefetch(row[r] + ahead + done, 0, 2);
       TYPED(transpose)(v);
       if (rows < width)
         UNROLL for (int p = 0; p < LANES; p++) v[p] = (V)((TYPED(lanes))v[p] & live);
-      if (end - at >= (LANES - 1) * width + LANES) {
-        UNROLL for (int p = 0; p < LANES; p++, at += width) * (VU *)at = v[p];
+      if (end - at >= (LANES - 2) * width + LANES) { /* all but the last of the panel */
+        UNROLL for (int p = 0; p < LANES - 1; p++, at += width) * (VU *)at = v[p];
+        V last = v[LANES - 1];
+        memcpy(at, &last, end - at >= LANES ? sizeof(V) : bytes);
+        at += width;
         continue;
       }
+      T room[LANES * LANES]; /* so that v itself stays in registers */
+      UNROLL for (int p = 0; p < LANES; p++) * (VU *)(room + p * LANES) = v[p];
       for (int p = 0; p < LANES; p++, at += width)
-        memcpy(at, &v[p], end - at >= LANES ? sizeof(V) : bytes);
+        memcpy(at, room + p * LANES, end - at >= LANES ? sizeof(V) : bytes);
     }
   }
   return done;
@@ -56,6 +68,12 @@ static void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t row
   const T *end = to + width * (depth + behind);
   if (rs == 1 && rows == width && cs >= width) {
     const T *last = from + (depth + behind - 1) * cs + width;
+    if (width <= LANES && 2 * width >= LANES) { /* whole vectors, but for the last row */
+      for (; depth > 1; depth--, from += cs, to += width) {
+        __builtin_prefetch(from + 8 * cs);
+        *(VU *)to = *(const VU *)from;
+      }
+    }
     for (int64_t p = 0; p < depth; p++, from += cs, to += width) {
       for (int64_t r = 0; r < width; r += LINE)
         __builtin_prefetch(from + 8 * cs + r); /* far apart: nothing guesses them */

@@ -262,6 +262,33 @@ static void cache_is_bounded(void) {
   CHECK_INT(stats_now().cached, 0);
 }
 
+/* What goes back to the system and is asked for again soon waits from then on, until it
+ * has idled. */
+static void what_is_missed_stays(void) {
+  enum { COUNT = 40, BYTES = 16 << 20, ALL = COUNT * BYTES, LONG = 4096 + 2 * COUNT };
+  if (!KEEPS_BLOCKS) return;
+  nyx_memory_trim();
+  for (int round = 0; round < 8; round++) {
+    void *block[COUNT];
+    nyx_memory_stats before = stats_now();
+    for (int i = 0; i < COUNT; i++) block[i] = nyx_memory_alloc(BYTES);
+    uint64_t reused = stats_now().reused - before.reused;
+    for (int i = 0; i < COUNT; i++) nyx_memory_free(block[i]);
+    nyx_memory_stats after = stats_now();
+    bool learned = round % 4 > 0; /* of rounds 0 and 4 nobody knows that more follow */
+    CHECK_INT(reused == COUNT, round % 4 > 1);
+    CHECK_INT(after.cached >= ALL, learned);
+    CHECK(learned || after.cached <= after.live + (256 << 20));
+    if (round < 3) continue;
+    for (int i = 0; round == 3 && i < LONG; i++)
+      nyx_memory_free(nyx_memory_alloc(1 << 16));
+    after = stats_now();
+    if (round == 3) CHECK(after.cached <= after.live + (257 << 20));
+    if (round == 3) nyx_memory_trim(); /* which forgets */
+  }
+  nyx_memory_trim();
+}
+
 static void allocations_fail_on_request(void) {
   nyx_memory_stats before = stats_now();
   for (int n = 0; n < 3; n++) {
@@ -816,6 +843,7 @@ int main(void) {
   RUN(peak_follows_live);
   RUN(limit_holds);
   RUN(cache_is_bounded);
+  RUN(what_is_missed_stays);
   RUN(allocations_fail_on_request);
   RUN(many_threads_allocate);
   RUN(blocks_return_from_other_threads);

@@ -220,6 +220,7 @@ static const struct {
     {"conv2d", "x(1,64,24,24) weight(64,64,1,1); stride={2}"},
     {"scaled_dot_product_attention", "query(4,150,32) key(4,170,32) value(4,170,40)"},
     {"scaled_dot_product_attention", "query(8,1,64) key(8,900,64) value(8,900,64)"},
+    {"recurrence", "x(3,32,64) weight_ih(512,64) weight_hh(512,128); mode=lstm"},
     {"sort", "x(70000)"},
     {"argsort", "x(40,3000); dim=2"},
     {"topk", "x(30,4000); k=7"},
@@ -258,6 +259,44 @@ static void network_sizes(void) {
     if (d != NYX_BOOL && d != NYX_FLOAT64) networks_in((nyx_dtype)d);
 }
 
+/* A host with sixteen threads that counts the jobs of one call, the most there are. */
+enum { MANY = 16 };
+static int64_t most_jobs;
+
+static void count_jobs(void *user, int64_t n, void (*job)(void *arg, int64_t i),
+                       void *arg) {
+  (void)user;
+  if (n > most_jobs) most_jobs = n;
+  for (int64_t i = 0; i < n; i++) job(arg, i);
+}
+
+static void call_through_host(cases_sample *s) {
+  const nyx_job_system system = {count_jobs, NULL, MANY};
+  results r = {0};
+  most_jobs = 0;
+  nyx_parallel_set_jobs(&system);
+  CHECK_OK(ctx, nyx_apply(ctx, s->op, s->in, s->n, s->attr, r.t));
+  nyx_parallel_set_jobs(NULL);
+  drop(&r);
+}
+
+/* Sequences that go through all steps by themselves are dealt out to all threads. */
+static void sequences_feed_all_threads(void) {
+  const cases_options options = {.dtype = NYX_FLOAT32, .scale = 1};
+  const char *name[] = {"recurrence", "recurrence_backward"};
+  const char *line[] = {"x(16,32,64) weight_ih(512,64) weight_hh(512,128); mode=lstm",
+                        "weight_hh(512,128) result(16,32,128) gates(16,32,512) "
+                        "cells(16,32,128) grad(16,32,128); mode=lstm"};
+  for (int i = 0; i < 2; i++) {
+    nyx_op op = *nyx_op_find(name[i]);
+    op.cases = line[i];
+    most_jobs = 0;
+    cases_of_op(ctx, &op, &options, call_through_host);
+    CHECK_AT(most_jobs >= MANY, "a job for each thread", ": %s %lld", name[i],
+             (long long)most_jobs);
+  }
+}
+
 static void enough_were_split(void) {
   CHECK_AT(split_calls > 100, "many calls are large enough", ": %d of %d", split_calls,
            calls);
@@ -273,6 +312,7 @@ int main(void) {
     RUN(integer_ops);
     RUN(network_sizes);
   }
+  RUN(sequences_feed_all_threads);
   RUN(enough_were_split);
   nyx_context_free(ctx);
   return check_done();

@@ -184,7 +184,7 @@ describe("recurrence", function()
         local p, names = leaves(mode, length, batch, input, hidden, "float32", true,
           mode == "lstm" and state or nil)
         if state then add_lengths(p) end
-        for run, n in ipairs { 1, 2, 5 } do
+        for run, n in ipairs { 1, 2, 5, 16 } do
           nyx.set_num_threads(n)
           local all = gradients(p, names, recurrence, mode, false)
           if run == 1 then first = all end

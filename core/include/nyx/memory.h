@@ -1,7 +1,9 @@
 /* The caching allocator behind every tensor and every internal structure: 64-byte aligned
  * blocks, sorted into size classes and reused. One per process, safe from any thread. It
- * keeps at most 256 MiB more than is live for reuse; the statistics count whole blocks,
- * up to a quarter and 64 bytes more than was asked for. */
+ * keeps at most 256 MiB more than is live for reuse, and beyond that what was given back
+ * to the system and missed soon, as in every step of a training: within the next 4096
+ * blocks of more than 32 KiB. What idles for as long goes back again. The statistics
+ * count whole blocks, up to a quarter and 64 bytes more than was asked for. */
 #ifndef NYX_MEMORY_H
 #define NYX_MEMORY_H
 
@@ -41,7 +43,8 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_memory_set_numa(nyx_context *ctx,
 /* The mode; `problem`, of `room` bytes (0: none), gets what is wrong with NYX_NUMA. */
 NYX_API nyx_numa_mode nyx_memory_numa(char *problem, size_t room);
 
-/* Gives cached blocks back to the system, and the buffers that are kept for devices. */
+/* Gives cached blocks back to the system, and the buffers that are kept for devices: for
+ * programs that end a large computation and then do something else. */
 NYX_API void nyx_memory_trim(void);
 
 /* For tests: after `n` more allocations, every further one fails (n = 0: from the next
