@@ -12,11 +12,13 @@
 #include "cpu.h"
 
 #define MAX_IN 5
-#define BLOCK_BYTES 4096        /* six fit the first-level cache */
-#define TILE_BYTES 8192         /* two lines of each row or column */
-#define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
-#define TILE_COLS 64            /* and as many rows as fill a buffer */
-#define PANEL_ROWS 512          /* done across before going further down: page tables */
+#define BLOCK_BYTES 4096  /* six fit the first-level cache */
+#define TILE_BYTES 8192   /* two lines of each row or column */
+#define STREAM_BLOCK 1024 /* of a result that streams: short bursts of both kinds */
+#define TILE_COLS 64      /* and as many rows as fill a buffer */
+#define PANEL_ROWS 512    /* done across before going further down: page tables */
+#define TURN_ROWS 64      /* of a tile that is a copy, at least */
+#define TURN_PANEL 1024
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 #define TUNED_FROM (16 << 10)   /* below one thread is best, beyond any grain is good */
@@ -62,7 +64,9 @@ typedef struct plan {
   int64_t n;
   cut cut;
   int64_t block;                    /* most elements of a block */
-  int64_t tile_rows;                /* of a tile that is not at the edge */
+  bool turns;                       /* tiles are copied from across: no buffers */
+  int64_t panel;                    /* rows done across before going further down */
+  int64_t tile_rows, tile_cols;     /* of a tile that is not at the edge */
   int64_t tiles_down, tiles_across; /* tiles of the last two dimensions */
 } plan;
 
@@ -370,18 +374,27 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
   if (t.dense) finish_tile(p, b, rows, cols, b->out, target);
 }
 
+/* A tile that is only turned goes from where it lies to where it belongs. */
+static void turn_tile(const plan *p, const int64_t *at, int64_t rows, int64_t cols) {
+  const int last = p->ndim - 1;
+  const operand *x = &p->in[0], *y = &p->out;
+  const nyx_transpose_fn *turn = p->streams ? p->move->turn_past : p->move->turn;
+  turn[__builtin_ctzll(p->item)](rows, cols, address(p, x, at), x->stride[last],
+                                 address(p, y, at), y->stride[last - 1]);
+}
+
 /* The first element of tile t. Down first: the next tile has the memory next to this
  * one's. But only so far that the pages of both sides are still known when it goes on
  * across. */
 static void tile_position(const plan *p, int64_t t, int64_t *at) {
   const int last = p->ndim - 1;
-  int64_t high = PANEL_ROWS / p->tile_rows, plane = p->tiles_down * p->tiles_across;
+  int64_t high = p->panel / p->tile_rows, plane = p->tiles_down * p->tiles_across;
   int64_t rest = t / plane, inside = t % plane;
   int64_t panel = inside / (high * p->tiles_across), first = panel * high;
   if (high > p->tiles_down - first) high = p->tiles_down - first;
   inside -= first * p->tiles_across;
   at[last - 1] = (first + inside % high) * p->tile_rows;
-  at[last] = inside / high * TILE_COLS;
+  at[last] = inside / high * p->tile_cols;
   for (int d = last - 2; d >= 0; rest /= p->shape[d--]) at[d] = rest % p->shape[d];
 }
 
@@ -393,8 +406,12 @@ static void run_tiles(void *arg, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; t++) {
     tile_position(p, t, at);
     int64_t rows = p->shape[last - 1] - at[last - 1], cols = p->shape[last] - at[last];
-    run_tile(p, &b, at, rows < p->tile_rows ? rows : p->tile_rows,
-             cols < TILE_COLS ? cols : TILE_COLS);
+    if (rows > p->tile_rows) rows = p->tile_rows;
+    if (cols > p->tile_cols) cols = p->tile_cols;
+    if (p->turns)
+      turn_tile(p, at, rows, cols);
+    else
+      run_tile(p, &b, at, rows, cols);
   }
   if (p->streams) p->move->drain();
 }
@@ -495,6 +512,39 @@ static bool streams(const plan *p) {
   return apart;
 }
 
+/* Whether tiles are copies whose squares are turned from place to place, in whole lines.
+ */
+static bool turns(const plan *p) {
+  const int last = p->ndim - 1;
+  bool even = (uintptr_t)p->out.data % 64 == 0;
+  for (int d = 0; d < last; d++) even = even && p->out.stride[d] * p->out.item % 64 == 0;
+  return even && p->copies && p->out.ready && p->in[0].ready &&
+         p->out.stride[last] == 1 && p->in[0].stride[last - 1] == 1;
+}
+
+/* Tiles of the last two dimensions, down one and across the other of which some operand's
+ * memory runs. */
+static void lay_out_tiles(plan *p) {
+  const int last = p->ndim - 1;
+  p->cut = CUT_TILES;
+  p->streams =
+      p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= NYX_STREAM_BYTES;
+  p->turns = turns(p);
+  if (p->turns) {
+    p->tile_cols = NYX_TURN_BYTES / p->item;
+    p->tile_rows = p->tile_cols > TURN_ROWS ? p->tile_cols : TURN_ROWS;
+    p->block = p->tile_rows * p->tile_cols;
+    p->panel = TURN_PANEL;
+  } else {
+    p->tile_cols = TILE_COLS;
+    p->block = TILE_BYTES / p->item;
+    p->tile_rows = p->block / TILE_COLS;
+    p->panel = PANEL_ROWS;
+  }
+  p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
+  p->tiles_across = (p->shape[last] + p->tile_cols - 1) / p->tile_cols;
+}
+
 /* Decides how blocks are cut and which operands need no buffer. */
 static void lay_out(plan *p) {
   int last = p->ndim - 1;
@@ -505,16 +555,10 @@ static void lay_out(plan *p) {
     int across = dense_across(p, &p->out);
     for (int k = 0; k < p->n_in && across < 0; k++) across = dense_across(p, &p->in[k]);
     if (across >= 0) {
-      p->cut = CUT_TILES;
       swap(p->shape, across, last - 1);
       swap(p->out.stride, across, last - 1);
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
-      p->streams = p->out.ready && p->out.stride[last] == 1 &&
-                   p->n * p->out.item >= NYX_STREAM_BYTES;
-      p->block = TILE_BYTES / p->item;
-      p->tile_rows = p->block / TILE_COLS;
-      p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
-      p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;
+      lay_out_tiles(p);
       return;
     }
   }
