@@ -226,6 +226,38 @@ static void turned_copies(void) {
   }
 }
 
+/* A whole tensor and a turned one, with a result past the caches whose rows begin with a
+ * line. */
+static void turned_differences(void) {
+  const int64_t rows = 1100, cols = 1088, shape[] = {rows, cols}, other[] = {cols, rows};
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64};
+  for (int d = 0; d < 2; d++) {
+    const nyx_value dims[] = {NYX_I(0), NYX_I(1)};
+    nyx_tensor *x, *y, *turned, *out;
+    CHECK_OK(ctx, nyx_tensor_empty(ctx, dtypes[d], 2, shape, &x));
+    CHECK_OK(ctx, nyx_tensor_empty(ctx, dtypes[d], 2, other, &y));
+    const size_t item = nyx_dtype_size(x->dtype);
+    for (int64_t i = 0; i < rows * cols; i++) {
+      nyx__store_double(x->dtype, (char *)nyx__data(x) + (size_t)i * item,
+                        (double)below(999));
+      nyx__store_double(y->dtype, (char *)nyx__data(y) + (size_t)i * item,
+                        (double)below(999));
+    }
+    CHECK_OK(ctx, nyx__apply1(ctx, NYX__OP_transpose, y, dims, &turned));
+    CHECK_OK(ctx, nyx__apply2(ctx, NYX__OP_sub, x, turned, NULL, &out));
+    int64_t bad = 0;
+    for (int64_t i = 0; i < rows * cols; i++) {
+      const int64_t at[] = {i / cols, i % cols};
+      bad += element(out, 2, at) != element(x, 2, at) - element(turned, 2, at);
+    }
+    CHECK_AT(bad == 0, nyx_dtype_name(x->dtype), ": %d differ", (int)bad);
+    nyx_tensor_release(x);
+    nyx_tensor_release(y);
+    nyx_tensor_release(turned);
+    nyx_tensor_release(out);
+  }
+}
+
 /* Results in order that are written past the caches, in pieces of a block; in float32
  * without a buffer, from where a line of the cache begins. */
 static void results_past_the_caches(void) {
@@ -461,10 +493,12 @@ int main(void) {
   RUN(large_shapes);
   RUN(turned_shapes);
   RUN(turned_copies);
+  RUN(turned_differences);
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(large_shapes);
   RUN(turned_shapes);
   RUN(turned_copies);
+  RUN(turned_differences);
   RUN(results_past_the_caches);
   RUN(in_place);
   nyx_context_free(ctx);

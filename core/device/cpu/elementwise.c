@@ -14,6 +14,7 @@
 #define MAX_IN 5
 #define BLOCK_BYTES 4096  /* six fit the first-level cache */
 #define TILE_BYTES 8192   /* two lines of each row or column */
+#define TILE_MOST 16384   /* four of each, where the result streams */
 #define STREAM_BLOCK 1024 /* of a result that streams: short bursts of both kinds */
 #define TILE_COLS 64      /* and as many rows as fill a buffer */
 #define PANEL_ROWS 512    /* done across before going further down: page tables */
@@ -71,8 +72,8 @@ typedef struct plan {
 } plan;
 
 typedef struct buffers {
-  _Alignas(64) char in[MAX_IN][TILE_BYTES];
-  _Alignas(64) char out[TILE_BYTES];
+  _Alignas(64) char in[MAX_IN][TILE_MOST];
+  _Alignas(64) char out[TILE_MOST];
   const char *held[MAX_IN]; /* the address a repeating operand's buffer was filled from */
   int64_t held_n[MAX_IN];
 } buffers;
@@ -167,7 +168,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
   } else if (down < right) {
-    _Alignas(64) char turned[TILE_BYTES];
+    _Alignas(64) char turned[TILE_MOST];
     for (int64_t j = 0; j < cols; j++)
       o->gather(rows, src + j * right * o->item, down, turned + j * rows * p->item);
     move(p, p->item, true, rows, cols, turned, 1, rows, dst, cols, 1);
@@ -185,7 +186,7 @@ static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
   if (o->ready) {
     move(p, o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
   } else if (rows > 1 && down < right) {
-    _Alignas(64) char turned[TILE_BYTES];
+    _Alignas(64) char turned[TILE_MOST];
     move(p, p->item, true, rows, cols, src, cols, 1, turned, 1, rows);
     for (int64_t j = 0; j < cols; j++)
       p->scatter(rows, turned + j * rows * p->item, dst + j * right * o->item, down);
@@ -311,8 +312,9 @@ static void fetch_rows(const char *at, int64_t step, int64_t rows, int64_t bytes
     for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(at + i * step + k);
 }
 
-/* Where fn writes a tile. */
+/* Where a tile is written, and by what. */
 typedef struct tile_target {
+  nyx_elementwise_fn fn;
   char *to;
   int64_t step; /* bytes from row to row */
   bool dense;
@@ -320,9 +322,13 @@ typedef struct tile_target {
 
 static tile_target target_of(const plan *p, buffers *b, char *target, int64_t cols) {
   const int last = p->ndim - 1;
+  const int64_t step = p->out.stride[last - 1] * p->out.item;
+  const bool past =
+      p->streams && p->past && ((uintptr_t)target | (uint64_t)step) % 64 == 0;
+  if (past) return (tile_target){p->past, target, step, false};
   bool direct = p->out.ready && p->out.stride[last] == 1 && !p->streams;
-  if (direct) return (tile_target){target, p->out.stride[last - 1] * p->out.item, false};
-  return (tile_target){b->out, cols * p->result_item, true};
+  if (direct) return (tile_target){p->fn, target, step, false};
+  return (tile_target){p->fn, b->out, cols * p->result_item, true};
 }
 
 /* From fn's buffer to the output. */
@@ -353,7 +359,7 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
     from[k] = address(p, x, at);
     step[k] = x->stride[last - 1] * x->item;
     if (x->ready && x->stride[last] == 1) {
-      fetch_rows(from[k], step[k], rows, cols * x->item);
+      if (!p->streams) fetch_rows(from[k], step[k], rows, cols * x->item);
       dense = false;
       continue;
     }
@@ -369,7 +375,7 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
   for (int64_t i = 0; i < calls; i++) {
     for (int k = 0; k < MAX_IN; k++) in[k] = b->in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = from[k] + i * step[k];
-    p->fn(n, in, t.to + i * t.step, p->attr);
+    t.fn(n, in, t.to + i * t.step, p->attr);
   }
   if (t.dense) finish_tile(p, b, rows, cols, b->out, target);
 }
@@ -537,7 +543,7 @@ static void lay_out_tiles(plan *p) {
     p->panel = TURN_PANEL;
   } else {
     p->tile_cols = TILE_COLS;
-    p->block = TILE_BYTES / p->item;
+    p->block = (p->streams ? TILE_MOST : TILE_BYTES) / p->item;
     p->tile_rows = p->block / TILE_COLS;
     p->panel = PANEL_ROWS;
   }
