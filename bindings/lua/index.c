@@ -261,9 +261,29 @@ static int copy_all(lua_State *L, nyx__lua *s, const char *function) {
   return 1;
 }
 
+/* A tensor at stack index 2 of a higher kind than t's, floats for integers, is converted
+ * first, as by to(): what assignments refuse, a copy is asked for. */
+static void lower_kind(lua_State *L, nyx__lua *s, const nyx_tensor *t) {
+  if (!nyx__lua_box(L, s, 2)) return;
+  nyx_tensor *given = nyx__lua_check(L, s, 2, "copy_"), *out[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_dtype dtype = nyx_tensor_dtype(t);
+  if (nyx_dtype_kind_of(nyx_tensor_dtype(given)) <= nyx_dtype_kind_of(dtype)) return;
+  nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
+  const nyx_value to = NYX_I(dtype);
+  nyx_status status;
+  NYX_LUA_RETRY(L, s, status, nyx_apply(s->ctx, s->cast, &given, 1, &to, out));
+  nyx__lua_try(L, s, status);
+  nyx__lua_fill(s, box, out[0], false);
+  lua_replace(L, 2);
+}
+
 /* x:copy_(value): all of x. x:fill_(number) and x:zero_() likewise. */
 static int tensor_copy(lua_State *L) {
-  return copy_all(L, nyx__lua_state(L), "copy_");
+  nyx__lua *s = nyx__lua_state(L);
+  const nyx_tensor *t = nyx__lua_check(L, s, 1, "copy_");
+  lua_settop(L, 2);
+  lower_kind(L, s, t);
+  return copy_all(L, s, "copy_");
 }
 
 static int tensor_fill(lua_State *L) {

@@ -21,10 +21,13 @@ enum { ATTR_DIM, ATTR_REVERSE, ATTR_EXCLUSIVE, ATTRS };
 
 /* Elements (outer, n, inner) are visited along n. A task is one part along n of one block
  * of columns: the first pass finds what all parts but the last add up to, the second
- * one scans. Parts depend on sizes only, so results do not depend on threads. */
+ * one scans. Where there is a block for every thread its parts are scanned one after the
+ * other instead, which reads them once. Parts depend on sizes only and are added up
+ * alike, so results do not depend on threads. */
 typedef struct scan_job {
   nyx_scan_fn fn;
   bool reverse, exclusive;
+  bool integer; /* accumulators are uint64_t */
   int64_t outer, n, inner;
   int64_t blocks;         /* of NYX_SCAN_COLUMNS columns in inner */
   int64_t parts, length;  /* along n, in the order of the scan */
@@ -84,18 +87,39 @@ static void do_parts(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* What `width` columns have before part p is added to their totals of it. */
+static void add_before(const scan_job *j, int64_t o, int64_t b, int64_t p,
+                       int64_t width) {
+  const void *before = carry_of(j, o, b, p);
+  void *total = carry_of(j, o, b, p + 1);
+  for (int64_t i = 0; j->integer && i < width; i++)
+    ((uint64_t *)total)[i] += ((const uint64_t *)before)[i];
+  for (int64_t i = 0; !j->integer && i < width; i++)
+    ((double *)total)[i] += ((const double *)before)[i];
+}
+
 /* The totals of the parts become those of all parts before. One after the other, as the
  * last sum of a part is made: see kernels/cpu/scan.h. */
-static void add_totals(const scan_job *j, bool integer) {
-  for (int64_t o = 0; o < j->outer; o++) {
-    memset(carry_of(j, o, 0, 0), 0, (size_t)j->inner * ACCUMULATOR_BYTES);
-    for (int64_t p = 1; p < j->parts; p++) {
-      void *before = carry_of(j, o, 0, p - 1), *total = carry_of(j, o, 0, p);
-      for (int64_t i = 0; integer && i < j->inner; i++)
-        ((uint64_t *)total)[i] += ((const uint64_t *)before)[i];
-      for (int64_t i = 0; !integer && i < j->inner; i++)
-        ((double *)total)[i] += ((const double *)before)[i];
-    }
+static void add_totals(const scan_job *j) {
+  for (int64_t o = 0; o < j->outer; o++)
+    for (int64_t p = 0; p + 1 < j->parts; p++) add_before(j, o, 0, p, j->inner);
+}
+
+/* All parts of blocks of columns, in order: blocks side by side in turn, as their rows
+ * lie together. */
+static void do_blocks(void *arg, int64_t begin, int64_t end) {
+  const scan_job *j = arg;
+  for (int64_t i = begin, next; i < end; i = next) {
+    const int64_t o = i / j->blocks, first = i % j->blocks;
+    next = (o + 1) * j->blocks < end ? (o + 1) * j->blocks : end;
+    for (int64_t p = 0; p < j->parts; p++)
+      for (int64_t b = first; b < first + next - i; b++) {
+        nyx_scan s = task_of(j, o, b, p);
+        s.before = carry_of(j, o, b, p);
+        if (p + 1 < j->parts) s.total = carry_of(j, o, b, p + 1);
+        j->fn(&s);
+        if (s.total) add_before(j, o, b, p, s.width);
+      }
   }
 }
 
@@ -113,6 +137,7 @@ static void cut(scan_job *j, nyx__op_id op) {
 
 static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
                            nyx_dtype compute) {
+  j->integer = compute == NYX_INT64;
   j->blocks = (j->inner + NYX_SCAN_COLUMNS - 1) / NYX_SCAN_COLUMNS;
   j->fn = function_of(op, compute);
   cut(j, op);
@@ -122,11 +147,17 @@ static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
   if (j->parts == 1) return nyx__parallel_for(ctx, columns, grain, do_parts, j);
   size_t bytes = (size_t)(j->outer * j->parts * j->inner) * ACCUMULATOR_BYTES;
   if (!(j->carry = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
-  nyx_status status =
-      nyx__parallel_for(ctx, columns * (j->parts - 1), grain, find_totals, j);
-  if (status == NYX_OK) {
-    add_totals(j, compute == NYX_INT64);
-    status = nyx__parallel_for(ctx, columns * j->parts, grain, do_parts, j);
+  for (int64_t o = 0; o < j->outer; o++)
+    memset(carry_of(j, o, 0, 0), 0, (size_t)j->inner * ACCUMULATOR_BYTES);
+  nyx_status status;
+  if (columns >= nyx_parallel_threads()) {
+    status = nyx__parallel_for(ctx, columns, grain, do_blocks, j);
+  } else {
+    status = nyx__parallel_for(ctx, columns * (j->parts - 1), grain, find_totals, j);
+    if (status == NYX_OK) {
+      add_totals(j);
+      status = nyx__parallel_for(ctx, columns * j->parts, grain, do_parts, j);
+    }
   }
   nyx_memory_free(j->carry);
   return status;

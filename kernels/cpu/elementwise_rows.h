@@ -40,8 +40,9 @@
 /* Past the caches: inputs are asked for ahead, results stored at once. Copied from a
  * buffer in the first cache, as other types are, they have computing wait for memory. */
 #define NYX_ASK(k)                                                                       \
+  const int64_t ahead##k = n > NYX_AHEAD_LEAST ? NYX_AHEAD_BYTES : 0;                    \
   if (NYX_BYTES == 64 || i % (64 / (int)sizeof(S)) == 0)                                 \
-    __builtin_prefetch((const char *)((const S *)in[k] + i) + NYX_AHEAD_BYTES);
+    __builtin_prefetch((const char *)((const S *)in[k] + i) + ahead##k);
 #define NYX_ASK_1 NYX_ASK(0)
 #define NYX_ASK_2 NYX_ASK(0) NYX_ASK(1)
 #define NYX_ASK_3 NYX_ASK(0) NYX_ASK(1) NYX_ASK(2)

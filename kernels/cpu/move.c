@@ -12,6 +12,29 @@
 #define AHEAD_BYTES                                                                      \
   128 /* down a column, which nothing else guesses: they lie far apart */
 
+#if VECTOR_BYTES == 64
+#define STREAM(to, from) _mm512_stream_si512((void *)(to), _mm512_loadu_si512(from))
+#elif VECTOR_BYTES == 32
+#define STREAM(to, from)                                                                 \
+  _mm256_stream_si256((void *)(to), _mm256_loadu_si256((const void *)(from)))
+#elif defined(__SSE2__)
+#define STREAM(to, from)                                                                 \
+  _mm_stream_si128((void *)(to), _mm_loadu_si128((const void *)(from)))
+#else
+#define STREAM(to, from) memcpy(to, from, VECTOR_BYTES)
+#endif
+
+static void stream(int64_t bytes, const void *src, void *dst) {
+  const char *from = src;
+  char *to = dst;
+  int64_t head = (int64_t)(-(uintptr_t)to % 64), i;
+  if (head > bytes) head = bytes;
+  if (head) memcpy(to, from, (size_t)head);
+  for (i = head; i + 64 <= bytes; i += 64)
+    for (int k = 0; k < 64; k += VECTOR_BYTES) STREAM(to + i + k, from + i + k);
+  if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
+}
+
 #define T uint8_t
 #define TBITS 8
 #define TYPED(name) name##_8
@@ -44,29 +67,6 @@
 #undef TBITS
 #undef TYPED
 
-#if VECTOR_BYTES == 64
-#define STREAM(to, from) _mm512_stream_si512((void *)(to), _mm512_loadu_si512(from))
-#elif VECTOR_BYTES == 32
-#define STREAM(to, from)                                                                 \
-  _mm256_stream_si256((void *)(to), _mm256_loadu_si256((const void *)(from)))
-#elif defined(__SSE2__)
-#define STREAM(to, from)                                                                 \
-  _mm_stream_si128((void *)(to), _mm_loadu_si128((const void *)(from)))
-#else
-#define STREAM(to, from) memcpy(to, from, VECTOR_BYTES)
-#endif
-
-static void stream(int64_t bytes, const void *src, void *dst) {
-  const char *from = src;
-  char *to = dst;
-  int64_t head = (int64_t)(-(uintptr_t)to % 64), i;
-  if (head > bytes) head = bytes;
-  if (head) memcpy(to, from, (size_t)head);
-  for (i = head; i + 64 <= bytes; i += 64)
-    for (int k = 0; k < 64; k += VECTOR_BYTES) STREAM(to + i + k, from + i + k);
-  if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
-}
-
 static void drain(void) {
 #if defined(__SSE2__)
   _mm_sfence();
@@ -78,4 +78,6 @@ const nyx_move_kernels NYX_PATH(move) = {
     .stream = stream,
     .drain = drain,
     .transpose = {transpose_8, transpose_16, transpose_32, transpose_64},
+    .turn = {turn_8, turn_16, turn_32, turn_64},
+    .turn_past = {turn_past_8, turn_past_16, turn_past_32, turn_past_64},
 };

@@ -5,6 +5,13 @@
 /* Bytes and pairs are not shuffled across 16 bytes by every path. */
 #define SQUARE_BYTES (TBITS >= 32 ? VECTOR_BYTES : 16)
 #define SQUARE ((int)(SQUARE_BYTES * 8 / TBITS))
+#define LINE ((int)(64 * 8 / TBITS))
+#if TBITS >= 32 && VECTOR_BYTES > 16 /* what it shuffles by fills the registers */
+#define SQUARE_INLINE __attribute__((noinline))
+#else
+#define SQUARE_INLINE inline
+#endif
+#define WHOLE_LINES (VECTOR_BYTES == 64 && TBITS >= 32)
 
 typedef T TYPED(square) __attribute__((vector_size(SQUARE_BYTES)));
 typedef T TYPED(squareu)
@@ -42,7 +49,7 @@ static inline V TYPED(mixed)(V a, V b, int step, bool second) {
 #endif
 }
 
-static inline void TYPED(turn)(V row[SQUARE]) {
+static inline void TYPED(turn_rows)(V row[SQUARE]) {
   UNROLL for (int step = 1; step < SQUARE; step *= 2) {
     V next[SQUARE];
     UNROLL for (int i = 0; i < SQUARE; i++) {
@@ -57,26 +64,46 @@ static inline void TYPED(turn)(V row[SQUARE]) {
   }
 }
 
-static inline void TYPED(turn_square)(const T *src, int64_t src_step, T *dst,
-                                      int64_t dst_step) {
+static ALWAYS_INLINE void TYPED(turn_square_to)(const T *src, int64_t src_step, T *dst,
+                                                int64_t dst_step, bool ahead, bool past) {
   V row[SQUARE];
   UNROLL for (int i = 0; i < SQUARE; i++) {
     row[i] = *(const VU *)(src + i * src_step);
-    __builtin_prefetch(src + i * src_step + AHEAD_BYTES * 8 / TBITS);
+    if (ahead) __builtin_prefetch(src + i * src_step + AHEAD_BYTES * 8 / TBITS);
   }
-  TYPED(turn)(row);
-  UNROLL for (int i = 0; i < SQUARE; i++) * (VU *)(dst + i * dst_step) = row[i];
+  TYPED(turn_rows)(row);
+  UNROLL for (int i = 0; i < SQUARE; i++) {
+    if (past)
+      STREAM(dst + i * dst_step, &row[i]);
+    else
+      *(VU *)(dst + i * dst_step) = row[i];
+  }
 }
 
-static void TYPED(transpose)(int64_t rows, int64_t cols, const void *from,
-                             int64_t src_step, void *to, int64_t dst_step) {
-  const T *src = from;
-  T *dst = to;
+#define SQUARE_FUNCTION(name, ahead, past)                                               \
+  static SQUARE_INLINE void TYPED(name)(const T *src, int64_t src_step, T *dst,          \
+                                        int64_t dst_step) {                              \
+    TYPED(turn_square_to)(src, src_step, dst, dst_step, ahead, past);                    \
+  }
+SQUARE_FUNCTION(turn_square, false, false)
+SQUARE_FUNCTION(turn_square_ahead, true, false)
+#if WHOLE_LINES
+SQUARE_FUNCTION(turn_square_past, false, true)
+#endif
+#undef SQUARE_FUNCTION
+
+static ALWAYS_INLINE void TYPED(turn_block)(int64_t rows, int64_t cols, const T *src,
+                                            int64_t src_step, T *dst, int64_t dst_step,
+                                            bool ahead) {
   int64_t whole_cols = cols - cols % SQUARE, whole_rows = rows - rows % SQUARE;
   for (int64_t c = 0; c < whole_cols; c += SQUARE) {
     for (int64_t r = 0; r < whole_rows; r += SQUARE) {
       const T *square = src + c * src_step + r;
-      TYPED(turn_square)(square, src_step, dst + r * dst_step + c, dst_step);
+      T *to = dst + r * dst_step + c;
+      if (ahead)
+        TYPED(turn_square_ahead)(square, src_step, to, dst_step);
+      else
+        TYPED(turn_square)(square, src_step, to, dst_step);
     }
     for (int64_t r = whole_rows; r < rows; r++)
       for (int64_t k = c; k < c + SQUARE; k++)
@@ -86,8 +113,57 @@ static void TYPED(transpose)(int64_t rows, int64_t cols, const void *from,
     for (int64_t r = 0; r < rows; r++) dst[r * dst_step + c] = src[c * src_step + r];
 }
 
+static void TYPED(transpose)(int64_t rows, int64_t cols, const void *src,
+                             int64_t src_step, void *dst, int64_t dst_step) {
+  TYPED(turn_block)(rows, cols, src, src_step, dst, dst_step, true);
+}
+
+/* A line of each column at a time. Squares whose rows are lines of dst are written as
+ * they are, from others lines are put together first. */
+static ALWAYS_INLINE void TYPED(turn_lines)(int64_t rows, int64_t cols, const T *src,
+                                            int64_t src_step, T *dst, int64_t dst_step,
+                                            bool past) {
+  _Alignas(64) T block[LINE * NYX_TURN_BYTES * 8 / TBITS];
+  for (int64_t r = 0; r < rows; r += LINE) {
+    const int64_t n = rows - r < LINE ? rows - r : LINE;
+    const T *from = src + r;
+    T *to = dst + r * dst_step;
+#if WHOLE_LINES
+    if (n == LINE && cols % SQUARE == 0) {
+      for (int64_t c = 0; c < cols; c += SQUARE) {
+        if (past)
+          TYPED(turn_square_past)(from + c * src_step, src_step, to + c, dst_step);
+        else
+          TYPED(turn_square)(from + c * src_step, src_step, to + c, dst_step);
+      }
+      continue;
+    }
+#endif
+    TYPED(turn_block)(n, cols, from, src_step, block, cols, false);
+    for (int64_t i = 0; i < n; i++) {
+      if (past)
+        stream(cols * TBITS / 8, block + i * cols, to + i * dst_step);
+      else
+        memcpy(to + i * dst_step, block + i * cols, (size_t)cols * sizeof(T));
+    }
+  }
+}
+
+static void TYPED(turn)(int64_t rows, int64_t cols, const void *src, int64_t src_step,
+                        void *dst, int64_t dst_step) {
+  TYPED(turn_lines)(rows, cols, src, src_step, dst, dst_step, false);
+}
+
+static void TYPED(turn_past)(int64_t rows, int64_t cols, const void *src,
+                             int64_t src_step, void *dst, int64_t dst_step) {
+  TYPED(turn_lines)(rows, cols, src, src_step, dst, dst_step, true);
+}
+
 #undef V
 #undef LANE_NUMBERS
 #undef VU
 #undef SQUARE
 #undef SQUARE_BYTES
+#undef LINE
+#undef WHOLE_LINES
+#undef SQUARE_INLINE

@@ -14,9 +14,9 @@ typedef struct nyx_scan {
   bool exclusive; /* without the element itself */
   int64_t n, step, width;
   const void *x, *factor; /* factor: of the recurrence */
-  void *y;
+  void *y;                /* of sums NULL: only the total is wanted */
   const void *before; /* of sums: accumulators added to the columns' results, or NULL */
-  void *total;        /* of sums without y: what the columns add up to */
+  void *total;        /* of sums: where to write what the columns add up to, or NULL */
 } nyx_scan;
 
 typedef void (*nyx_scan_fn)(const nyx_scan *s);

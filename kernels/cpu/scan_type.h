@@ -51,6 +51,10 @@ static ALWAYS_INLINE V TYPED(widen)(const T *x) {
 #endif
 }
 
+static ALWAYS_INLINE void TYPED(store_vector)(V v, T *y) {
+  *(TU *)y = __builtin_convertvector(v, TU);
+}
+
 static ALWAYS_INLINE void TYPED(load_group)(const T *x, bool reverse, V p[PARTS]) {
   const lanes lane = {LANE_NUMBERS};
   UNROLL for (int j = 0; j < PARTS; j++) {
@@ -65,7 +69,7 @@ static ALWAYS_INLINE void TYPED(store_group)(const V p[PARTS], bool reverse, T *
   UNROLL for (int j = 0; j < PARTS; j++) {
     int at = (reverse ? PARTS - 1 - j : j) * LANES;
     V v = reverse ? TYPED(picked)(p[j], p[j], LANES - 1 - lane) : p[j];
-    *(TU *)(y + at) = __builtin_convertvector(v, TU);
+    TYPED(store_vector)(v, y + at);
   }
 }
 
@@ -130,6 +134,7 @@ static ALWAYS_INLINE void TYPED(sum_row_of)(const nyx_scan *s, bool reverse,
     y[i] = (T)(before + (exclusive ? run : after));
     run = after;
   }
+  if (s->total) *(A *)s->total = run;
 }
 
 static void TYPED(sum_row)(const nyx_scan *s) {
@@ -141,24 +146,37 @@ static void TYPED(sum_row)(const nyx_scan *s) {
     TYPED(sum_row_of)(s, false, s->exclusive);
 }
 
-/* Columns side by side, whose number is a constant where there are few. */
+/* Columns side by side, whose number is a constant where there are few: two rows at a
+ * time, so that running sums are read and written half as often. */
 static ALWAYS_INLINE void TYPED(sum_columns_of)(const nyx_scan *s, int64_t width,
                                                 bool exclusive, bool store) {
-  A run[NYX_SCAN_COLUMNS], before[NYX_SCAN_COLUMNS];
+  _Alignas(64) A run[NYX_SCAN_COLUMNS], before[NYX_SCAN_COLUMNS];
+  const int64_t step = s->reverse ? -s->step : s->step;
   for (int64_t c = 0; c < width; c++) run[c] = 0;
   for (int64_t c = 0; c < width; c++)
     before[c] = s->before ? ((const A *)s->before)[c] : 0;
-  for (int64_t k = 0; k < s->n; k++) {
-    int64_t i = (s->reverse ? s->n - 1 - k : k) * s->step;
+  for (int64_t k = 0, rows; k < s->n; k += rows) {
+    rows = s->n - k > 1 ? 2 : 1;
+    int64_t c = 0, i = (s->reverse ? s->n - 1 - k : k) * s->step;
     const T *x = (const T *)s->x + i;
     T *y = store ? (T *)s->y + i : NULL;
-    for (int64_t c = 0; c < width; c++) {
-      A after = run[c] + (A)x[c];
-      if (store) y[c] = (T)(before[c] + (exclusive ? run[c] : after));
-      run[c] = after;
+    for (; c + LANES <= width && rows == 2; c += LANES) {
+      V *sum = (V *)(run + c), from = *sum, base = *(V *)(before + c);
+      V first = from + TYPED(widen)(x + c), second = first + TYPED(widen)(x + step + c);
+      if (store) {
+        TYPED(store_vector)(base + (exclusive ? from : first), y + c);
+        TYPED(store_vector)(base + (exclusive ? first : second), y + step + c);
+      }
+      *sum = second;
     }
+    for (int64_t r = 0, end = c; r < rows; r++)
+      for (c = end; c < width; c++) {
+        A after = run[c] + (A)x[r * step + c];
+        if (store) y[r * step + c] = (T)(before[c] + (exclusive ? run[c] : after));
+        run[c] = after;
+      }
   }
-  if (!store) memcpy(s->total, run, (size_t)width * sizeof *run);
+  if (s->total) memcpy(s->total, run, (size_t)width * sizeof *run);
 }
 
 static ALWAYS_INLINE void TYPED(sum_columns)(const nyx_scan *s, int64_t width) {

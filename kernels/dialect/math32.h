@@ -471,6 +471,16 @@ typedef float H __attribute__((vector_size(NYX_BYTES / 2)));
 #define NYX_DI(c) ((DI){c, c, c, c, c, c, c, c})
 #endif
 
+#if defined(__SSE2__) && NYX_HALF == 2 /* through memory they would wait for each other  \
+                                        */
+NYX_FN void nyx__to_double(T x, D *d) {
+  d[0] = (D)_mm_cvtps_pd((__m128)x);
+  d[1] = (D)_mm_cvtps_pd(_mm_movehl_ps((__m128)x, (__m128)x));
+}
+NYX_FN T nyx__to_float(const D *d) {
+  return (T)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)d[0]), _mm_cvtpd_ps((__m128d)d[1]));
+}
+#else
 NYX_FN void nyx__to_double(T x, D *d) {
   H half[2];
   memcpy(half, &x, sizeof half);
@@ -483,6 +493,7 @@ NYX_FN T nyx__to_float(const D *d) {
   memcpy(&x, half, sizeof x);
   return x;
 }
+#endif
 NYX_FN D nyx__select_double(DI m, D a, D b) {
   return (D)((m & (DI)a) | (~m & (DI)b));
 }
@@ -494,36 +505,40 @@ NYX_FN D nyx__log2_double(D a) {
   DI bits = (DI)a + NYX_DI(one - root);
   D e = (D)((bits >> 52 & NYX_DI(0x7ff)) | NYX_DI(0x4330000000000000));
   D m = (D)((bits & NYX_DI(0xfffffffffffff)) + NYX_DI(root));
-  D s = (m - NYX_D(1)) / (m + NYX_D(1)), t = s * s, p = NYX_D(0x1.21bbb14eb947cp-2);
-  p = p * t + NYX_D(0x1.47949f4408effp-2);
-  p = p * t + NYX_D(0x1.a61a32fb54f70p-2);
-  p = p * t + NYX_D(0x1.2776c28e4cee5p-1);
-  p = p * t + NYX_D(0x1.ec709dc540663p-1);
-  p = p * t + NYX_D(0x1.71547652b824fp+1);
+  D s = (m - NYX_D(1)) / (m + NYX_D(1)), t = s * s, tt = t * t;
+  D p = (NYX_D(0x1.21bbb14eb947cp-2) * t + NYX_D(0x1.47949f4408effp-2)) * tt +
+        (NYX_D(0x1.a61a32fb54f70p-2) * t + NYX_D(0x1.2776c28e4cee5p-1));
+  p = p * tt + (NYX_D(0x1.ec709dc540663p-1) * t + NYX_D(0x1.71547652b824fp+1));
   D value = p * s + (e - NYX_D(0x1p52 + 1023));
   return nyx__select_double((DI)(a == NYX_D(0)), NYX_D(-INFINITY), value);
 }
 /* 2^w, -200 <= w <= 200. Relative error 2^-34. */
 NYX_FN D nyx__exp2_double(D w) {
   D shifted = w + NYX_D(0x1.8p52), r = w - (shifted - NYX_D(0x1.8p52));
-  D p = NYX_D(0x1.fe15cc2d8ae45p-17);
-  p = p * r + NYX_D(0x1.446b8810a0ce6p-13);
-  p = p * r + NYX_D(0x1.5d8a7585e047bp-10);
-  p = p * r + NYX_D(0x1.3b29da8283365p-7);
-  p = p * r + NYX_D(0x1.c6b08aa6b99f2p-5);
-  p = p * r + NYX_D(0x1.ebfbe0a6ce7cep-3);
-  p = p * r + NYX_D(0x1.62e42ff11c176p-1);
-  p = p * r + NYX_D(0x1.ffffffffaa65cp-1);
+  D rr = r * r, high = NYX_D(0x1.fe15cc2d8ae45p-17) * r + NYX_D(0x1.446b8810a0ce6p-13);
+  D upper = NYX_D(0x1.5d8a7585e047bp-10) * r + NYX_D(0x1.3b29da8283365p-7);
+  D lower = NYX_D(0x1.c6b08aa6b99f2p-5) * r + NYX_D(0x1.ebfbe0a6ce7cep-3);
+  D low = NYX_D(0x1.62e42ff11c176p-1) * r + NYX_D(0x1.ffffffffaa65cp-1);
+  D p = (high * rr + upper) * (rr * rr) + (lower * rr + low);
   return p * (D)(((DI)shifted + NYX_DI(1023)) << 52);
 }
+/* A NaN stays one, as the second operand of these instructions. */
 NYX_FN D nyx__cut_double(D w, double most) {
+#if defined(__AVX512F__)
+  return (D)_mm512_max_pd(NYX_D(-most), _mm512_min_pd(NYX_D(most), w));
+#elif defined(__AVX2__)
+  return (D)_mm256_max_pd(NYX_D(-most), _mm256_min_pd(NYX_D(most), w));
+#elif defined(__SSE2__)
+  return (D)_mm_max_pd(NYX_D(-most), _mm_min_pd(NYX_D(most), w));
+#else
   w = nyx__select_double((DI)(w > NYX_D(most)), NYX_D(most), w);
   return nyx__select_double((DI)(w < NYX_D(-most)), NYX_D(-most), w);
+#endif
 }
 
 /* |x|^y, then what C says of ones, signs and roots of negative numbers. */
 NYX_FN T nyx__pow_any(T x, T y) {
-  T size = nyx_abs(x), whole = nyx_floor(y), half = y * K(0.5);
+  T size = nyx_abs(x);
   D a[2], b[2];
   nyx__to_double(size, a);
   nyx__to_double(y, b);
@@ -532,13 +547,15 @@ NYX_FN T nyx__pow_any(T x, T y) {
     log2 = nyx__select_double((DI)(a[i] < NYX_D(INFINITY)), log2, a[i]);
     a[i] = nyx__exp2_double(nyx__cut_double(b[i] * log2, 200));
   }
-  T value = nyx_select(nyx_eq(size, K(1)), K(1), nyx__to_float(a));
+  M one = nyx_or(nyx_eq(y, K(0)), nyx_eq(size, K(1)));
+  T value = nyx_select(one, K(1), nyx__to_float(a));
+  if (!nyx__any((M)((I)x & KI(NYX_SIGN)))) return value;
+  T whole = nyx_floor(y), half = y * K(0.5);
   M integer = nyx_eq(whole, y), odd = nyx_and(integer, nyx_ne(nyx_floor(half), half));
   T sign = (T)((I)x & odd & KI(NYX_SIGN));
   value = (T)((I)value | (I)sign);
   M root = nyx_and(nyx_lt(x, K(0)), nyx_and(nyx_gt(x, K(-INFINITY)), nyx_not(integer)));
-  value = nyx_select(root, K(NAN), value);
-  return nyx_select(nyx_or(nyx_eq(y, K(0)), nyx_eq(x, K(1))), K(1), value);
+  return nyx_select(root, K(NAN), value);
 }
 
 NYX_FN T nyx_hypot(T x, T y) {

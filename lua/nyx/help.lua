@@ -36,8 +36,8 @@ local others = {
   item = { "conversion", "x:item(): the number (or boolean) in a tensor with one element" },
   totable = { "conversion", "x:totable(): the elements as nested tables" },
   tobytes = { "conversion", "x:tobytes(): the elements as a string of bytes, row by row" },
-  copy_ = { "in place", "x:copy_(value): writes a tensor, broadcast and converted, a table or " ..
-    "a number into x" },
+  copy_ = { "in place", "x:copy_(value): writes a tensor of any dtype, broadcast and converted " ..
+    "as by to, a table or a number that x's dtype holds into x" },
   fill_ = { "in place", "x:fill_(number): writes one number everywhere" },
   zero_ = { "in place", "x:zero_(): writes zeros" },
   release = { "memory", "x:release(): gives the memory back now; x cannot be used any more" },

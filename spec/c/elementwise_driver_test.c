@@ -195,6 +195,69 @@ static void turned_shapes(void) {
   }
 }
 
+/* Copies from and to whole tensors, whose rows may begin with a line of the cache. */
+static void turned_copies(void) {
+  static const int64_t shapes[][3] = {{3, 70, 64}, {2, 1100, 1088}, {5, 257, 130}};
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_UINT8};
+  for (int round = 0; round < 12; round++) {
+    const int64_t *shape = shapes[round / 4];
+    const nyx_value dims[] = {NYX_I(1), NYX_I(2)};
+    nyx_tensor *x, *y, *turned;
+    CHECK_OK(ctx, nyx_tensor_empty(ctx, dtypes[round % 4], 3, shape, &x));
+    size_t item = nyx_dtype_size(x->dtype);
+    for (int64_t i = 0; i < x->numel; i++) {
+      uint64_t bits = random_bits();
+      memcpy((char *)nyx__data(x) + (size_t)i * item, &bits, item);
+    }
+    CHECK_OK(ctx, nyx__apply1(ctx, NYX__OP_transpose, x, dims, &turned));
+    CHECK_OK(ctx, nyx__apply1(ctx, NYX__OP_contiguous, turned, NULL, &y));
+    int64_t bad = 0;
+    for (int64_t i = 0; i < x->numel; i++) {
+      int64_t o = i / shape[2] / shape[1], r = i / shape[2] % shape[1], c = i % shape[2];
+      int64_t to = (o * shape[2] + c) * shape[1] + r;
+      bad += memcmp((char *)nyx__data(x) + (size_t)i * item,
+                    (char *)nyx__data(y) + (size_t)to * item, item) != 0;
+    }
+    CHECK_AT(bad == 0, nyx_dtype_name(x->dtype), ": %d of %d x %d x %d", (int)bad,
+             (int)shape[0], (int)shape[1], (int)shape[2]);
+    nyx_tensor_release(x);
+    nyx_tensor_release(y);
+    nyx_tensor_release(turned);
+  }
+}
+
+/* A whole tensor and a turned one, with a result past the caches whose rows begin with a
+ * line. */
+static void turned_differences(void) {
+  const int64_t rows = 1100, cols = 1088, shape[] = {rows, cols}, other[] = {cols, rows};
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64};
+  for (int d = 0; d < 2; d++) {
+    const nyx_value dims[] = {NYX_I(0), NYX_I(1)};
+    nyx_tensor *x, *y, *turned, *out;
+    CHECK_OK(ctx, nyx_tensor_empty(ctx, dtypes[d], 2, shape, &x));
+    CHECK_OK(ctx, nyx_tensor_empty(ctx, dtypes[d], 2, other, &y));
+    const size_t item = nyx_dtype_size(x->dtype);
+    for (int64_t i = 0; i < rows * cols; i++) {
+      nyx__store_double(x->dtype, (char *)nyx__data(x) + (size_t)i * item,
+                        (double)below(999));
+      nyx__store_double(y->dtype, (char *)nyx__data(y) + (size_t)i * item,
+                        (double)below(999));
+    }
+    CHECK_OK(ctx, nyx__apply1(ctx, NYX__OP_transpose, y, dims, &turned));
+    CHECK_OK(ctx, nyx__apply2(ctx, NYX__OP_sub, x, turned, NULL, &out));
+    int64_t bad = 0;
+    for (int64_t i = 0; i < rows * cols; i++) {
+      const int64_t at[] = {i / cols, i % cols};
+      bad += element(out, 2, at) != element(x, 2, at) - element(turned, 2, at);
+    }
+    CHECK_AT(bad == 0, nyx_dtype_name(x->dtype), ": %d differ", (int)bad);
+    nyx_tensor_release(x);
+    nyx_tensor_release(y);
+    nyx_tensor_release(turned);
+    nyx_tensor_release(out);
+  }
+}
+
 /* Results in order that are written past the caches, in pieces of a block; in float32
  * without a buffer, from where a line of the cache begins. */
 static void results_past_the_caches(void) {
@@ -205,6 +268,34 @@ static void results_past_the_caches(void) {
       const int64_t shape[] = {single ? 4 : 2, 1049, 1001};
       compare(NYX_KERNEL_sub, one, 3, shape, dtype, (int[]){PLAIN, layout, 0, PLAIN});
     }
+}
+
+/* Into rows that begin with a line of the cache; nothing beside them is written. */
+static void whole_lines_on(const nyx_cpu_kernels *k) {
+  enum { MOST = 150, STEP = 256 };
+  static char src[MOST * STEP * 8];
+  _Alignas(64) static char dst[MOST * STEP * 8];
+  for (size_t i = 0; i < sizeof src; i++) src[i] = (char)random_bits();
+  for (int round = 0; round < 8 * 60; round++) {
+    const int size = round % 4, past = round / 4 % 2;
+    const size_t item = (size_t)1 << size;
+    const int64_t line = 64 / (int)item;
+    int64_t rows = 1 + below(MOST), cols = 1 + below(NYX_TURN_BYTES / (int)item), bad = 0;
+    if (below(2)) rows += -rows & (line - 1);
+    if (below(2)) cols += -cols & (line - 1);
+    if (rows > MOST) rows = MOST - MOST % line;
+    memset(dst, 0, sizeof dst);
+    (past ? k->move->turn_past : k->move->turn)[size](rows, cols, src, MOST, dst, STEP);
+    k->move->drain();
+    for (int64_t r = 0; r < MOST; r++)
+      for (int64_t c = 0; c < STEP; c++) {
+        const char zero[8] = {0}, *from = src + (size_t)(c * MOST + r) * item;
+        bool inside = r < rows && c < cols;
+        bad += memcmp(dst + (size_t)(r * STEP + c) * item, inside ? from : zero, item);
+      }
+    CHECK_AT(bad == 0, k->name, ": %d x %d of %d bytes, %s the caches", (int)rows,
+             (int)cols, (int)item, past ? "past" : "into");
+  }
 }
 
 /* Kernels of every path: blocks of all shapes around the squares that are turned in
@@ -229,6 +320,7 @@ static void moves_on(const nyx_cpu_kernels *k) {
                (int)item);
     }
   }
+  whole_lines_on(k);
   for (int round = 0; round < 500; round++) {
     int64_t n = below(300), from = below(70), to = 1 + below(70);
     memset(dst, 1, sizeof dst);
@@ -400,9 +492,13 @@ int main(void) {
   RUN(small_shapes);
   RUN(large_shapes);
   RUN(turned_shapes);
+  RUN(turned_copies);
+  RUN(turned_differences);
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(large_shapes);
   RUN(turned_shapes);
+  RUN(turned_copies);
+  RUN(turned_differences);
   RUN(results_past_the_caches);
   RUN(in_place);
   nyx_context_free(ctx);

@@ -446,6 +446,49 @@ static void positions_in_columns(void) {
   }
 }
 
+/* Extremes of bytes, and whether there are others than 0, in their own width: in several
+ * blocks of columns and parts of rows, with nothing but zeros, one that is negative. */
+static void extremes_of_bytes(void) {
+  static const nyx_dtype dtypes[] = {NYX_INT8, NYX_UINT8, NYX_BOOL};
+  static const int64_t shapes[][2] = {
+      {150, 4500}, {700, 40}, {65, 1030}, {1, 300}, {40, 3}};
+  static const nyx__op_id ops[] = {ID(amin), ID(amax), ID(any), ID(all)};
+  for (int round = 0; round < 3 * 5; round++) {
+    const nyx_dtype dtype = dtypes[round % 3];
+    const int64_t *shape = shapes[round / 3], rows = shape[0], cols = shape[1];
+    nyx_tensor *x;
+    must(nyx_tensor_empty(ctx, dtype, 2, shape, &x));
+    signed char *v = nyx__data(x);
+    for (int64_t i = 0; i < rows * cols; i++) {
+      const int kind = (int)(i % cols % 4), value = (int)next();
+      const bool zero = kind == 0 || (kind == 1 && i / cols != rows / 2);
+      v[i] = zero ? 0 : dtype == NYX_BOOL ? 1 : kind == 1 ? -3 : (signed char)(value | 1);
+      if (kind == 3 && value % 50 == 0) v[i] = 0;
+    }
+    for (int op = 0; op < 4; op++)
+      for (int dim = 0; dim < 2; dim++) {
+        nyx_tensor *y = apply(ops[op], x, NULL, NULL, ATTRS(LIST(dim), NYX_NONE));
+        const int64_t n = shape[dim], step = dim ? 1 : cols, next_one = dim ? cols : 1;
+        int64_t wrong = 0;
+        for (int64_t k = 0; k < rows * cols / n; k++) {
+          double want = op == 3;
+          for (int64_t i = 0; i < n; i++) {
+            double at = nyx__load_double(dtype, v + k * next_one + i * step);
+            if (op == 2 || op == 3)
+              want = op == 2 ? want != 0 || at != 0 : want != 0 && at != 0;
+            else if (i == 0 || (op == 0 ? at < want : at > want))
+              want = at;
+          }
+          wrong += nyx__load_double(y->dtype, (char *)nyx__data(y) + k) != want;
+        }
+        CHECK_AT(wrong == 0, nyx__op(ops[op])->name, " of %s %d x %d over %d: %d wrong",
+                 nyx_dtype_name(dtype), (int)rows, (int)cols, dim, (int)wrong);
+        nyx_tensor_release(y);
+      }
+    nyx_tensor_release(x);
+  }
+}
+
 static void positions_count_from_the_base(void) {
   ctx->index_base = 1;
   CHECK_NEAR(OF(argmax, 1, 3, 2, 3), 2, 0);
@@ -662,6 +705,7 @@ static void run(void) {
   RUN(special_values);
   RUN(variances_down);
   RUN(positions_in_columns);
+  RUN(extremes_of_bytes);
   RUN(positions_count_from_the_base);
   RUN(of_nothing);
   RUN(integers_widen_and_wrap);

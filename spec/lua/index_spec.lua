@@ -112,7 +112,7 @@ describe("a value that does not fit", function()
     fails(function() x:fill_(1.5) end, "fill_: the value is number 1.5", ':to("int8")')
     fails(function() x:fill_(0 / 0) end, "fill_: ")
     fails(function() x:copy_(300) end, "copy_: ")
-    fails(function() x:copy_(nyx.ones(2)) end, "copy_: the value is a float32 tensor", "int8")
+    fails(function() x:fill_(nyx.tensor(1.5)) end, "fill_: the value is a float32 tensor", "int8")
     fails(function() nyx.full({ 2 }, 300, { dtype = "int8" }) end, "full: ", "300", "int8")
     fails(function() t({ 1, 300 }, { dtype = "int8" }) end, "tensor: the value at [2] is number",
       "int8 does not hold", ':to("int8")')

@@ -290,6 +290,27 @@ describe("copy_, fill_, zero_", function()
     same({ true, true }, nyx.tensor({ false, false }):fill_(true))
   end)
 
+  it("copies tensors of every dtype, converted as by to", function()
+    local dtypes = { "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64",
+      "bool" }
+    for _, from in ipairs(dtypes) do
+      local y = nyx.tensor({ 0, 1.75, 3, 0.5 }):to(from)
+      for _, to in ipairs(dtypes) do
+        local x, column = nyx.zeros(4, { dtype = to }), nyx.zeros(4, 3, { dtype = to })
+        same(y:to(to):totable(), x:copy_(y))
+        assert.are.equal(to, x.dtype)
+        column:t():copy_(y) -- broadcast, into a view
+        same(x:totable(), column:select(2, 3))
+      end
+    end
+    local x = nyx.zeros(2, { dtype = "int32" })
+    same({ -1, 2 }, x:copy_(nyx.tensor({ -1.9, 2.9 }, { requires_grad = true })))
+    assert.is_false(x.requires_grad)
+    same({ true, false }, nyx.tensor({ false, true }):copy_(nyx.tensor({ 0.5, 0 })))
+    assert.has_error(function() x:copy_(nyx.ones(3)) end)
+    same({ -1, 2 }, x)
+  end)
+
   it("write through views", function()
     local x = nyx.zeros(2, 3)
     x:select(2, 2):fill_(7)

@@ -11,15 +11,18 @@ OPS = {
     "maximum": torch.maximum, "atan2": torch.atan2, "pow": torch.pow, "remainder": torch.remainder,
     "floor_divide": torch.floor_divide, "where": lambda x, y: torch.where(torch.tensor([True, False]), x, y),
     "cat": lambda x, y: torch.cat([x.reshape(-1), y.reshape(-1)]),
+    "copy_": lambda x, y: x.clone().copy_(y / 2 if y.is_floating_point() else y),
 }
 LUA = {"where": "nyx.where(nyx.tensor{true,false}, %s, %s)",
-       "cat": "nyx.cat({(%s):reshape(-1), (%s):reshape(-1)})"}
+       "cat": "nyx.cat({(%s):reshape(-1), (%s):reshape(-1)})",
+       "copy_": "(function(x, y) return x:clone():copy_(y.dtype:find'float' and y / 2 or y) end)(%s, %s)"}
 NUMBERS = {"2": 2, "2.5": 2.5, "true": True}
 # torch refuses or does otherwise what Nyx does: op, what, reason.
 DIFFERENT = [
     ("maximum", "number", "torch takes no numbers here"),
     ("atan2", "number", "torch takes no numbers here"),
     ("cat", "number", "a list of tensors"),
+    ("copy_", "number", "torch takes no numbers here"),
     # Lua 5.1 and LuaJIT have one kind of number, so an exact one counts as an integer
 ]
 

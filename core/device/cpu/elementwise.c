@@ -12,11 +12,14 @@
 #include "cpu.h"
 
 #define MAX_IN 5
-#define BLOCK_BYTES 4096        /* six fit the first-level cache */
-#define TILE_BYTES 8192         /* two lines of each row or column */
-#define STREAM_BLOCK 1024       /* of a result that streams: short bursts of both kinds */
-#define TILE_COLS 64            /* and as many rows as fill a buffer */
-#define PANEL_ROWS 512          /* done across before going further down: page tables */
+#define BLOCK_BYTES 4096  /* six fit the first-level cache */
+#define TILE_BYTES 8192   /* two lines of each row or column */
+#define TILE_MOST 16384   /* four of each, where the result streams */
+#define STREAM_BLOCK 1024 /* of a result that streams: short bursts of both kinds */
+#define TILE_COLS 64      /* and as many rows as fill a buffer */
+#define PANEL_ROWS 512    /* done across before going further down: page tables */
+#define TURN_ROWS 64      /* of a tile that is a copy, at least */
+#define TURN_PANEL 1024
 #define ROWS_STREAM (16 << 20)  /* results that are read next gain from here on only */
 #define GRAIN_BYTES (128 << 10) /* of the compute type that one thread does at least */
 #define TUNED_FROM (16 << 10)   /* below one thread is best, beyond any grain is good */
@@ -62,13 +65,15 @@ typedef struct plan {
   int64_t n;
   cut cut;
   int64_t block;                    /* most elements of a block */
-  int64_t tile_rows;                /* of a tile that is not at the edge */
+  bool turns;                       /* tiles are copied from across: no buffers */
+  int64_t panel;                    /* rows done across before going further down */
+  int64_t tile_rows, tile_cols;     /* of a tile that is not at the edge */
   int64_t tiles_down, tiles_across; /* tiles of the last two dimensions */
 } plan;
 
 typedef struct buffers {
-  _Alignas(64) char in[MAX_IN][TILE_BYTES];
-  _Alignas(64) char out[TILE_BYTES];
+  _Alignas(64) char in[MAX_IN][TILE_MOST];
+  _Alignas(64) char out[TILE_MOST];
   const char *held[MAX_IN]; /* the address a repeating operand's buffer was filled from */
   int64_t held_n[MAX_IN];
 } buffers;
@@ -163,7 +168,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
   } else if (down < right) {
-    _Alignas(64) char turned[TILE_BYTES];
+    _Alignas(64) char turned[TILE_MOST];
     for (int64_t j = 0; j < cols; j++)
       o->gather(rows, src + j * right * o->item, down, turned + j * rows * p->item);
     move(p, p->item, true, rows, cols, turned, 1, rows, dst, cols, 1);
@@ -181,7 +186,7 @@ static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
   if (o->ready) {
     move(p, o->item, down < right, rows, cols, src, cols, 1, dst, down, right);
   } else if (rows > 1 && down < right) {
-    _Alignas(64) char turned[TILE_BYTES];
+    _Alignas(64) char turned[TILE_MOST];
     move(p, p->item, true, rows, cols, src, cols, 1, turned, 1, rows);
     for (int64_t j = 0; j < cols; j++)
       p->scatter(rows, turned + j * rows * p->item, dst + j * right * o->item, down);
@@ -307,8 +312,9 @@ static void fetch_rows(const char *at, int64_t step, int64_t rows, int64_t bytes
     for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(at + i * step + k);
 }
 
-/* Where fn writes a tile. */
+/* Where a tile is written, and by what. */
 typedef struct tile_target {
+  nyx_elementwise_fn fn;
   char *to;
   int64_t step; /* bytes from row to row */
   bool dense;
@@ -316,9 +322,13 @@ typedef struct tile_target {
 
 static tile_target target_of(const plan *p, buffers *b, char *target, int64_t cols) {
   const int last = p->ndim - 1;
+  const int64_t step = p->out.stride[last - 1] * p->out.item;
+  const bool past =
+      p->streams && p->past && ((uintptr_t)target | (uint64_t)step) % 64 == 0;
+  if (past) return (tile_target){p->past, target, step, false};
   bool direct = p->out.ready && p->out.stride[last] == 1 && !p->streams;
-  if (direct) return (tile_target){target, p->out.stride[last - 1] * p->out.item, false};
-  return (tile_target){b->out, cols * p->result_item, true};
+  if (direct) return (tile_target){p->fn, target, step, false};
+  return (tile_target){p->fn, b->out, cols * p->result_item, true};
 }
 
 /* From fn's buffer to the output. */
@@ -349,7 +359,7 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
     from[k] = address(p, x, at);
     step[k] = x->stride[last - 1] * x->item;
     if (x->ready && x->stride[last] == 1) {
-      fetch_rows(from[k], step[k], rows, cols * x->item);
+      if (!p->streams) fetch_rows(from[k], step[k], rows, cols * x->item);
       dense = false;
       continue;
     }
@@ -365,9 +375,18 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
   for (int64_t i = 0; i < calls; i++) {
     for (int k = 0; k < MAX_IN; k++) in[k] = b->in[0];
     for (int k = 0; k < p->n_in; k++) in[p->slot[k]] = from[k] + i * step[k];
-    p->fn(n, in, t.to + i * t.step, p->attr);
+    t.fn(n, in, t.to + i * t.step, p->attr);
   }
   if (t.dense) finish_tile(p, b, rows, cols, b->out, target);
+}
+
+/* A tile that is only turned goes from where it lies to where it belongs. */
+static void turn_tile(const plan *p, const int64_t *at, int64_t rows, int64_t cols) {
+  const int last = p->ndim - 1;
+  const operand *x = &p->in[0], *y = &p->out;
+  const nyx_transpose_fn *turn = p->streams ? p->move->turn_past : p->move->turn;
+  turn[__builtin_ctzll(p->item)](rows, cols, address(p, x, at), x->stride[last],
+                                 address(p, y, at), y->stride[last - 1]);
 }
 
 /* The first element of tile t. Down first: the next tile has the memory next to this
@@ -375,13 +394,13 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
  * across. */
 static void tile_position(const plan *p, int64_t t, int64_t *at) {
   const int last = p->ndim - 1;
-  int64_t high = PANEL_ROWS / p->tile_rows, plane = p->tiles_down * p->tiles_across;
+  int64_t high = p->panel / p->tile_rows, plane = p->tiles_down * p->tiles_across;
   int64_t rest = t / plane, inside = t % plane;
   int64_t panel = inside / (high * p->tiles_across), first = panel * high;
   if (high > p->tiles_down - first) high = p->tiles_down - first;
   inside -= first * p->tiles_across;
   at[last - 1] = (first + inside % high) * p->tile_rows;
-  at[last] = inside / high * TILE_COLS;
+  at[last] = inside / high * p->tile_cols;
   for (int d = last - 2; d >= 0; rest /= p->shape[d--]) at[d] = rest % p->shape[d];
 }
 
@@ -393,8 +412,12 @@ static void run_tiles(void *arg, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; t++) {
     tile_position(p, t, at);
     int64_t rows = p->shape[last - 1] - at[last - 1], cols = p->shape[last] - at[last];
-    run_tile(p, &b, at, rows < p->tile_rows ? rows : p->tile_rows,
-             cols < TILE_COLS ? cols : TILE_COLS);
+    if (rows > p->tile_rows) rows = p->tile_rows;
+    if (cols > p->tile_cols) cols = p->tile_cols;
+    if (p->turns)
+      turn_tile(p, at, rows, cols);
+    else
+      run_tile(p, &b, at, rows, cols);
   }
   if (p->streams) p->move->drain();
 }
@@ -495,6 +518,39 @@ static bool streams(const plan *p) {
   return apart;
 }
 
+/* Whether tiles are copies whose squares are turned from place to place, in whole lines.
+ */
+static bool turns(const plan *p) {
+  const int last = p->ndim - 1;
+  bool even = (uintptr_t)p->out.data % 64 == 0;
+  for (int d = 0; d < last; d++) even = even && p->out.stride[d] * p->out.item % 64 == 0;
+  return even && p->copies && p->out.ready && p->in[0].ready &&
+         p->out.stride[last] == 1 && p->in[0].stride[last - 1] == 1;
+}
+
+/* Tiles of the last two dimensions, down one and across the other of which some operand's
+ * memory runs. */
+static void lay_out_tiles(plan *p) {
+  const int last = p->ndim - 1;
+  p->cut = CUT_TILES;
+  p->streams =
+      p->out.ready && p->out.stride[last] == 1 && p->n * p->out.item >= NYX_STREAM_BYTES;
+  p->turns = turns(p);
+  if (p->turns) {
+    p->tile_cols = NYX_TURN_BYTES / p->item;
+    p->tile_rows = p->tile_cols > TURN_ROWS ? p->tile_cols : TURN_ROWS;
+    p->block = p->tile_rows * p->tile_cols;
+    p->panel = TURN_PANEL;
+  } else {
+    p->tile_cols = TILE_COLS;
+    p->block = (p->streams ? TILE_MOST : TILE_BYTES) / p->item;
+    p->tile_rows = p->block / TILE_COLS;
+    p->panel = PANEL_ROWS;
+  }
+  p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
+  p->tiles_across = (p->shape[last] + p->tile_cols - 1) / p->tile_cols;
+}
+
 /* Decides how blocks are cut and which operands need no buffer. */
 static void lay_out(plan *p) {
   int last = p->ndim - 1;
@@ -505,16 +561,10 @@ static void lay_out(plan *p) {
     int across = dense_across(p, &p->out);
     for (int k = 0; k < p->n_in && across < 0; k++) across = dense_across(p, &p->in[k]);
     if (across >= 0) {
-      p->cut = CUT_TILES;
       swap(p->shape, across, last - 1);
       swap(p->out.stride, across, last - 1);
       for (int k = 0; k < p->n_in; k++) swap(p->in[k].stride, across, last - 1);
-      p->streams = p->out.ready && p->out.stride[last] == 1 &&
-                   p->n * p->out.item >= NYX_STREAM_BYTES;
-      p->block = TILE_BYTES / p->item;
-      p->tile_rows = p->block / TILE_COLS;
-      p->tiles_down = (p->shape[last - 1] + p->tile_rows - 1) / p->tile_rows;
-      p->tiles_across = (row + TILE_COLS - 1) / TILE_COLS;
+      lay_out_tiles(p);
       return;
     }
   }

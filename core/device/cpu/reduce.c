@@ -182,6 +182,22 @@ static void combine_part(const plan *p, int64_t at, int64_t n, int64_t first,
   }
 }
 
+/* The same of narrow elements' extremes, in their own type. */
+static void extreme_part(const plan *p, int64_t at, int64_t n, int64_t first,
+                         int64_t last, char *acc) {
+  _Alignas(64) char extreme[WIDE], buffer[WIDE * sizeof(int32_t)];
+  const double none[2] = {0, 0};
+  memcpy(extreme, p->x + at + place(&p->reduced, first), (size_t)n);
+  for (int64_t r = first + 1; r < last; r++) {
+    const void *x = p->x + at + place(&p->reduced, r);
+    const void *in[5] = {extreme, x, x, x, x};
+    p->extreme(n, in, extreme, none);
+  }
+  p->gather(n, extreme, 1, buffer);
+  p->kernel->init(n, acc, p->job->attr[0]);
+  p->kernel->columns(1, n, buffer, 0, acc, p->job->attr[0]);
+}
+
 /* The same for positions: rows count from `first` on in the kernel. */
 static void follow_part(const plan *p, int64_t at, int64_t n, int64_t first, int64_t last,
                         char *best, int64_t *index) {
@@ -203,6 +219,7 @@ static void column_tasks(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
   int64_t inner = inner_size(&p->kept), total = p->kept.count;
   int64_t blocks = (inner + p->width - 1) / p->width;
+  const bool narrow = p->extreme && p->count > 0 && inner_stride(&p->kept) == 1;
   for (int64_t task = begin; task < end; task++) {
     int64_t part = task % p->chunks, block = task / p->chunks;
     int64_t column = block % blocks * p->width, outer = block / blocks;
@@ -213,6 +230,8 @@ static void column_tasks(void *arg, int64_t begin, int64_t end) {
     char *acc = acc_at(p, part * total + kept);
     if (p->index)
       follow_part(p, at, n, first, last, acc, p->index + part * total + kept);
+    else if (narrow)
+      extreme_part(p, at, n, first, last, acc);
     else
       combine_part(p, at, n, first, last, acc);
   }
@@ -314,7 +333,7 @@ static nyx_status run(nyx_context *ctx, plan *p, bool columns) {
     p->chunks = rows > COLUMN_ROWS ? (rows + COLUMN_ROWS - 1) / COLUMN_ROWS : 1;
   else
     p->chunks = rows ? rows / inner_size(&p->reduced) * chunks_per_run(p) : 1;
-  p->ready = inner_stride(&p->kept) == 1 && !p->convert;
+  p->ready = inner_stride(&p->kept) == 1 && (!p->convert || p->extreme);
   p->width = p->ready && p->chunks >= MANY_PARTS && !p->job->index ? WIDE : COLUMN_WIDTH;
   size_t count = (size_t)(p->kept.count * p->chunks);
   const nyx_tensor *out = p->job->out;
@@ -421,16 +440,18 @@ static nyx_status measured_way(nyx_context *ctx, const plan *p, int *way) {
   return nyx__tune(&key, bytes, try_way, &t, way);
 }
 
-/* The kernel that gives the extreme of two narrow elements. */
+/* The kernel that gives the extreme of two narrow elements. Without a sign, bools are
+ * ordered too, and only nothing but zeros has 0 for its greatest, whatever the type. */
 static nyx_elementwise_fn extreme_of(const plan *p, int id) {
-  const bool least = id == NYX__REDUCE_amin || id == NYX__REDUCE_min;
-  if (p->positions || !(least || id == NYX__REDUCE_amax || id == NYX__REDUCE_max))
-    return NULL;
   const nyx_elementwise_fn *const *own = p->path->elementwise->own;
-  const int row = least ? NYX_KERNEL_minimum : NYX_KERNEL_maximum;
-  return p->job->in->dtype == NYX_INT8    ? own[NYX_OWN_INT8][row]
-         : p->job->in->dtype == NYX_UINT8 ? own[NYX_OWN_UINT8][row]
-                                          : NULL;
+  const bool least = id == NYX__REDUCE_amin || id == NYX__REDUCE_min;
+  const bool most = id == NYX__REDUCE_amax || id == NYX__REDUCE_max;
+  const bool zeros = id == NYX__REDUCE_any || id == NYX__REDUCE_all;
+  if (p->positions || p->item_in != 1 || !(least || most || zeros)) return NULL;
+  const bool is_signed = p->job->in->dtype == NYX_INT8 && !zeros;
+  const int row =
+      least || id == NYX__REDUCE_all ? NYX_KERNEL_minimum : NYX_KERNEL_maximum;
+  return own[is_signed ? NYX_OWN_INT8 : NYX_OWN_UINT8][row];
 }
 
 nyx_status nyx__cpu_reduce(nyx_context *ctx, nyx_device *dev, const nyx_reduction *job) {
