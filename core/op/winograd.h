@@ -36,8 +36,8 @@ nyx_status nyx__winograd_input(nyx_context *ctx, const nyx__conv *v, const void 
                                const void *weight, void *x) NYX_MUST_CHECK;
 
 /* The adjoint with respect to the weight, from y and x, in the same way:
- * winograd_weight.c. Scratch: 64 MiB of partial sums and 24 MiB of transforms at most, 2
- * MiB per thread. */
+ * winograd_weight.c. Scratch: 64 MiB of partial sums and 24 MiB of transforms (stride 2:
+ * 40) at most, 4 MiB per thread. */
 bool nyx__winograd_takes_adjoint(const nyx__conv *v);
 nyx_status nyx__winograd_adjoint(nyx_context *ctx, const nyx__conv *v, const void *y,
                                  const void *x, void *weight) NYX_MUST_CHECK;
