@@ -736,9 +736,15 @@ bool nyx__conv_product_takes_turned(const nyx__conv *t) {
 typedef struct weight_run {
   product_run p;
   char *to, *partial;
-  int64_t chunk, chunks;          /* input channels of a unit; units of a group */
-  int64_t blocks, segments, each; /* blocks of positions; of a segment */
+  int64_t chunk, chunks;    /* input channels of a unit; units of a group */
+  int64_t blocks, segments; /* of positions; of these, equal but for a block */
 } weight_run;
+
+int64_t nyx__conv_segments(int64_t blocks, int64_t wanted, int64_t units) {
+  int64_t fewest = parts(blocks, parts(blocks, wanted));
+  bool odd = fewest > 1 && fewest * units % 2 != 0;
+  return least(odd ? fewest + 1 : fewest, blocks);
+}
 
 /* The units of a group: chunks of channels, rows, segments. */
 static void divide_weight(weight_run *w) {
@@ -751,8 +757,7 @@ static void divide_weight(weight_run *w) {
   segments = least(least(segments, enough), w->blocks);
   int64_t most = SEGMENT_BYTES / (r->v->out_channels * r->terms * r->item);
   segments = least(segments, most > 1 ? most : 1);
-  w->each = parts(w->blocks, segments);
-  w->segments = parts(w->blocks, w->each);
+  w->segments = nyx__conv_segments(w->blocks, segments, units);
 }
 
 static bool plan_weight(weight_run *w, const nyx__conv *v) {
@@ -837,7 +842,8 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
     int64_t chunk = i / r->row_units, segment = chunk / w->chunks / r->v->groups;
     int64_t c0 = chunk % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
-    int64_t first = segment * w->each, last = least(first + w->each, w->blocks);
+    int64_t first = segment * w->blocks / w->segments;
+    int64_t last = (segment + 1) * w->blocks / w->segments;
     u.group = chunk / w->chunks % r->v->groups;
     u.o0 = i % r->row_units * r->rows;
     u.o1 = least(u.o0 + r->rows, r->out_group);
@@ -881,8 +887,8 @@ nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const 
   if (w.segments > 1 && !(w.partial = nyx_memory_alloc(bytes))) {
     return nyx__no_memory(ctx, bytes);
   }
-  double work =
-      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->rows;
+  double work = (double)(parts(w.blocks, w.segments) * r->columns) *
+                (double)(w.chunk * r->taps) * (double)r->rows;
   nyx_parallel_for(w.segments * v->groups * w.chunks * r->row_units, grain_of(work),
                    weight_range, &w);
   if (w.partial && going(r)) {

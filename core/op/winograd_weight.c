@@ -64,7 +64,7 @@ typedef struct weight_run {
   int64_t across, tiles, all; /* tiles of a row, of an image, of all images */
   int64_t width, tile;        /* of the panels of A and B */
   int64_t rows, columns, row_parts, column_parts; /* of a unit; of a group */
-  int64_t block, blocks, segments, each; /* tiles of a block; blocks in a segment */
+  int64_t block, blocks, segments, each; /* tiles of a block; blocks of a segment, most */
   int64_t batch;                /* segments that are done together, to share transforms */
   int64_t first;                /* of a batch, while it is done */
   int64_t in_step, out_step;    /* of the panels of a block */
@@ -123,9 +123,10 @@ static bool plan(weight_run *w, const nyx__conv *v) {
   int64_t bytes = v->out_channels * w->in * TAPS * w->item;
   int64_t most = SEGMENT_BYTES / bytes > 1 ? SEGMENT_BYTES / bytes : 1;
   int64_t short_ones = parts(w->blocks, LONGEST), wanted = parts(UNITS, units);
-  w->segments = least(wanted > short_ones ? wanted : short_ones, least(w->blocks, most));
+  if (wanted < short_ones) wanted = short_ones;
+  w->segments =
+      nyx__conv_segments(w->blocks, least(wanted, least(w->blocks, most)), units);
   w->each = parts(w->blocks, w->segments);
-  w->segments = parts(w->blocks, w->each);
   bool apart = w->row_parts * w->column_parts > 1;
   int64_t block = w->item * w->block * (w->inputs * w->all_in + w->outputs * w->out);
   w->batch = apart ? by->shared_bytes / (block * w->each * v->groups) : 0;
@@ -212,6 +213,11 @@ static bool take_scratch(weight_run *w, scratch *s) {
   return true;
 }
 
+/* The first block of a segment: these are equal but for a block. */
+static int64_t begin_of(const weight_run *w, int64_t segment) {
+  return segment * w->blocks / w->segments;
+}
+
 /* Tiles of a block. */
 static int64_t tiles_of(const weight_run *w, int64_t block) {
   return least(w->block, w->all - block * w->block);
@@ -283,7 +289,7 @@ static void pack_outputs(const weight_run *w, const scratch *s, int64_t group,
 /* The shared panels of a block from some channel on. */
 static panels shared_in(const weight_run *w, int64_t group, int64_t block, int64_t c) {
   int64_t each = w->inputs * w->in_step + w->outputs * w->out_step;
-  int64_t at = group * w->batch * w->each + block - w->first * w->each;
+  int64_t at = group * w->batch * w->each + block - begin_of(w, w->first);
   return (panels){w->shared + (at * each + c * tiles_of(w, block)) * w->item, w->in_step};
 }
 
@@ -301,7 +307,7 @@ static int64_t segments_of(const weight_run *w) {
 
 /* Its blocks. */
 static int64_t blocks_of(const weight_run *w) {
-  return least(segments_of(w) * w->each, w->blocks - w->first * w->each);
+  return begin_of(w, w->first + segments_of(w)) - begin_of(w, w->first);
 }
 
 /* Units are (group, block, panel of B or of A). */
@@ -313,7 +319,7 @@ static void share_range(void *arg, int64_t begin, int64_t end) {
   if (!take_scratch(w, &s)) return;
   for (int64_t i = begin; i < end && going(w); i++) {
     int64_t panel = i % all, group = i / all / blocks;
-    int64_t block = w->first * w->each + i / all % blocks;
+    int64_t block = begin_of(w, w->first) + i / all % blocks;
     if (panel < ins) {
       int64_t c = panel * w->tile;
       panels to = shared_in(w, group, block, c);
@@ -371,7 +377,7 @@ static void sum_range(void *arg, int64_t begin, int64_t end) {
     int64_t group = at % w->v->groups, segment = w->first + at / w->v->groups;
     const int64_t c[] = {c0, least(c0 + w->columns, w->in)};
     const int64_t o[] = {o0, least(o0 + w->rows, w->out)};
-    int64_t first = segment * w->each, last = least(first + w->each, w->blocks);
+    int64_t first = begin_of(w, segment), last = begin_of(w, segment + 1);
     for (int64_t b = first; b < last && going(w); b++)
       add_block(w, &s, group, b, o, c, b > first);
     char *to = w->partial ? w->partial + segment * bytes : w->to;
