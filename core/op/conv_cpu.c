@@ -479,6 +479,7 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
 
 /* Stride 1 turns the adjoint with respect to the input into a convolution of its own. */
 static uint32_t usable_turned(const nyx__conv *v) {
+  if (nyx__winograd_takes_input(v)) return 1u << NYX__CONV_WINOGRAD;
   if (!nyx__conv_turns(v)) return 0;
   nyx__conv turned = nyx__conv_turned(v);
   uint32_t ways = 0;
@@ -541,6 +542,8 @@ static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void 
 static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_WINOGRAD && !nyx__conv_turns(v))
+    return nyx__winograd_input(ctx, v, y, weight, x);
   if (way == NYX__CONV_WINOGRAD || way == NYX__CONV_PRODUCT)
     return input_turned(ctx, v, y, weight, x, way);
   conv_run r = start(ctx, v, x, weight, y);

@@ -55,6 +55,7 @@ typedef struct product_run {
   bool straight;             /* one tap, no padding: columns are packed from the images */
   bool once;     /* one block of columns: no block of the weight is used again */
   bool in_place; /* then its rows are read where they lie */
+  bool thin; /* the last column would need a vector of its own: 49 are 3 x 16 and it */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
   size_t piece_bytes, a_bytes;
   atomic_int status;
@@ -203,6 +204,8 @@ static bool plan(product_run *r, const nyx__conv *v) {
   r->piece_bytes = (size_t)parts(r->columns, tile) * sizeof(piece);
   r->in_place = r->once && r->terms * r->item % PAGE != 0;
   bool packs = r->once && !r->in_place;
+  r->thin = r->once && r->per_image && r->columns > r->patches->lanes &&
+            r->columns % r->patches->lanes == 1;
   r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
   return true;
 }
@@ -440,6 +443,11 @@ static void find_pieces(const product_run *r, unit *u) {
   }
 }
 
+/* A block of terms of the last column side by side, behind its panels. */
+static char *thin_at(const product_run *r, const char *panels) {
+  return (char *)panels + r->shared_step - r->depth * r->item;
+}
+
 /* By rows of the weight where they lie: a few, while they are in the first cache, with
  * all columns. */
 static void multiply_in_place(const product_run *r, const unit *u, const char *panels,
@@ -458,11 +466,22 @@ static void multiply_in_place(const product_run *r, const unit *u, const char *p
     for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
       for (int64_t i = 0; i < p.m; i++)
         to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
-      p.n = at->q1 - at->q0;
+      p.n = at->q1 - at->q0 - r->thin;
       p.b = panels + (at->q0 - u->q0) * depth * r->item;
       r->last->product(&p);
+      if (r->thin)
+        r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
+                      (char *)to[0] + p.n * r->item, at->ldc, term > 0);
     }
   }
+}
+
+/* The last column of rows that are packed. */
+static void multiply_thin(const product_run *r, const nyx_product *p, const char *a,
+                          const char *thin) {
+  for (int64_t i = 0; i < p->m; i += r->width)
+    r->gemm->thin(a + i * p->k * r->item, 0, least(r->width, p->m - i), p->k, thin,
+                  (char *)p->c + (i * p->ldc + p->n) * r->item, p->ldc, p->add);
 }
 
 static void multiply(const product_run *r, const unit *u, const char *panels,
@@ -474,11 +493,12 @@ static void multiply(const product_run *r, const unit *u, const char *panels,
     const char *a = r->a ? panel_at(r, u->group, term, row) : u->a;
     for (int64_t i = 0; i < u->pieces; i++) {
       const piece *at = &u->piece[i];
-      p.n = at->q1 - at->q0;
+      p.n = at->q1 - at->q0 - r->thin;
       p.c = at->c + (row - u->o0) * at->ldc * r->item;
       p.ldc = at->ldc;
       p.next = i + 1 < u->pieces ? panels + (at->q1 - u->q0) * depth * r->item : NULL;
       r->gemm->block(&p, r->width, a, panels + (at->q0 - u->q0) * depth * r->item);
+      if (r->thin) multiply_thin(r, &p, a, thin_at(r, panels));
     }
   }
 }
@@ -610,8 +630,14 @@ static void share_range(void *arg, int64_t begin, int64_t end) {
     int64_t term = i % blocks * r->depth;
     u.group = i / blocks;
     u.q1 = r->columns;
-    pack_columns(r, &u, term, least(r->depth, r->terms - term),
-                 shared_at(r, u.group, term));
+    int64_t depth = least(r->depth, r->terms - term);
+    char *panels = shared_at(r, u.group, term);
+    pack_columns(r, &u, term, depth, panels);
+    if (r->thin) {
+      int64_t tile = r->gemm->tile_cols, q = r->columns - 1;
+      const char *from = panels + (q / tile * tile * depth + q % tile) * r->item;
+      r->gemm->pack_a(from, 1, tile, 1, 1, depth, thin_at(r, panels));
+    }
   }
   nyx_memory_free(u.padded);
 }
@@ -633,8 +659,8 @@ static int64_t grain_of(double work) {
 static nyx_status run_units(product_run *r) {
   int64_t groups = r->v->groups, blocks = groups * parts(r->terms, r->depth);
   if (r->once) {
-    size_t bytes = (size_t)blocks * r->panel_bytes;
-    r->shared_step = (int64_t)r->panel_bytes;
+    r->shared_step = (int64_t)r->panel_bytes + (r->thin ? r->depth * r->item : 0);
+    size_t bytes = (size_t)(blocks * r->shared_step);
     if (!(r->shared = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
     nyx_parallel_for(blocks, grain_of((double)(r->columns * r->depth * COPY_WORK)),
                      share_range, r);
@@ -710,9 +736,15 @@ bool nyx__conv_product_takes_turned(const nyx__conv *t) {
 typedef struct weight_run {
   product_run p;
   char *to, *partial;
-  int64_t chunk, chunks;          /* input channels of a unit; units of a group */
-  int64_t blocks, segments, each; /* blocks of positions; of a segment */
+  int64_t chunk, chunks;    /* input channels of a unit; units of a group */
+  int64_t blocks, segments; /* of positions; of these, equal but for a block */
 } weight_run;
+
+int64_t nyx__conv_segments(int64_t blocks, int64_t wanted, int64_t units) {
+  int64_t fewest = parts(blocks, parts(blocks, wanted));
+  bool odd = fewest > 1 && fewest * units % 2 != 0;
+  return least(odd ? fewest + 1 : fewest, blocks);
+}
 
 /* The units of a group: chunks of channels, rows, segments. */
 static void divide_weight(weight_run *w) {
@@ -725,8 +757,7 @@ static void divide_weight(weight_run *w) {
   segments = least(least(segments, enough), w->blocks);
   int64_t most = SEGMENT_BYTES / (r->v->out_channels * r->terms * r->item);
   segments = least(segments, most > 1 ? most : 1);
-  w->each = parts(w->blocks, segments);
-  w->segments = parts(w->blocks, w->each);
+  w->segments = nyx__conv_segments(w->blocks, segments, units);
 }
 
 static bool plan_weight(weight_run *w, const nyx__conv *v) {
@@ -811,7 +842,8 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
     int64_t chunk = i / r->row_units, segment = chunk / w->chunks / r->v->groups;
     int64_t c0 = chunk % w->chunks * w->chunk, c1 = least(c0 + w->chunk, r->in_group);
-    int64_t first = segment * w->each, last = least(first + w->each, w->blocks);
+    int64_t first = segment * w->blocks / w->segments;
+    int64_t last = (segment + 1) * w->blocks / w->segments;
     u.group = chunk / w->chunks % r->v->groups;
     u.o0 = i % r->row_units * r->rows;
     u.o1 = least(u.o0 + r->rows, r->out_group);
@@ -855,8 +887,8 @@ nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const 
   if (w.segments > 1 && !(w.partial = nyx_memory_alloc(bytes))) {
     return nyx__no_memory(ctx, bytes);
   }
-  double work =
-      (double)(w.each * r->columns) * (double)(w.chunk * r->taps) * (double)r->rows;
+  double work = (double)(parts(w.blocks, w.segments) * r->columns) *
+                (double)(w.chunk * r->taps) * (double)r->rows;
   nyx_parallel_for(w.segments * v->groups * w.chunks * r->row_units, grain_of(work),
                    weight_range, &w);
   if (w.partial && going(r)) {

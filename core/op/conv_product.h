@@ -23,6 +23,11 @@ bool nyx__conv_product_takes_turned(const nyx__conv *t);
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) NYX_MUST_CHECK;
 
+/* In how many segments a sum of blocks is divided that `wanted` would make short enough,
+ * of `units` units of work each: fewer if these are as short, one more where two threads
+ * would not have as many units. */
+int64_t nyx__conv_segments(int64_t blocks, int64_t wanted, int64_t units);
+
 /* The adjoint with respect to the weight; at most 64 MiB of partial sums. */
 bool nyx__conv_product_takes_weight(const nyx__conv *v);
 nyx_status nyx__conv_product_weight(nyx_context *ctx, const nyx__conv *v, const void *y,

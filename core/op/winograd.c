@@ -1,9 +1,10 @@
 /* Winograd's convolution by 3 x 3 kernels. The weight is transformed once. Then each unit
  * of work takes a block of tiles through all three steps while it is in the second cache:
- * 36 transformed matrices (channels x tiles), their 36 products with the weight's, for a
- * few output channels at a time, and the outputs. Where there are few tiles, the first
- * step is done for all of them and units share the output channels too. What is computed
- * for an output does not depend on this division. Read next: kernels/cpu/winograd.h. */
+ * transformed matrices (channels x tiles; 36, or 25 with stride 2), their products with
+ * the weight's, for a few output channels at a time, and the outputs. Where there are few
+ * tiles, the first step is done for all of them and units share the output channels too.
+ * What is computed for an output does not depend on this division. Read next:
+ * kernels/cpu/winograd.h. */
 #include "winograd.h"
 
 #include <math.h>
@@ -15,10 +16,9 @@
 #include "../../kernels/cpu/winograd.h"
 #include "../tensor/packed.h"
 #include "conv_product.h"
+#include "conv_turn.h"
 
-#define SIDE NYX_WINOGRAD_SIDE
 #define TAPS NYX_WINOGRAD_TAPS
-#define POINTS NYX_WINOGRAD_POINTS
 
 #define UNITS 16                         /* wanted, for threads to share */
 #define INPUT_BYTES (768 << 10)          /* the transformed inputs of a block */
@@ -27,9 +27,10 @@
 #define WEIGHT_BYTES ((size_t)256 << 20) /* a transformed weight, four times as large */
 #define WEIGHT_CHANNELS 32               /* of the weight, transformed together */
 #define RANGE_WORK (1 << 19)             /* multiplications worth waking a thread for */
-/* Of what is transformed, in multiplications of a product: a kernel, a tile of a channel.
- * Measured on Sapphire Rapids. */
+/* Of what is transformed, in multiplications of a product: a kernel, the same with stride
+ * 2, a tile of a channel to or from 36 points. Measured on Sapphire Rapids. */
 #define KERNEL_COST 600
+#define HALF_KERNEL_COST 400
 #define TILE_COST 320
 #define LEAST 16                   /* channels: shorter sums leave the products idle */
 #define LARGEST ((int64_t)1 << 24) /* sizes; below it products of two are in range */
@@ -39,6 +40,8 @@ typedef struct winograd_run {
   const nyx__conv *v;
   const nyx_gemm_kernel *gemm;
   const nyx_winograd_kernel *kernel;
+  const nyx_winograd_form *form;
+  int64_t n_in, n_weight, n_out; /* matrices: of inputs, of the weight, of products */
   int64_t item;
   const char *x, *bias, *weight, *transformed;
   char *y, *to; /* to: the transformed weight, when it is written */
@@ -47,8 +50,10 @@ typedef struct winograd_run {
   int64_t width, depth;           /* of the panels of A; channels at a time */
   int64_t columns, block, blocks; /* tiles of a panel of B, of a block; blocks */
   int64_t rows, row_units;        /* output channels at a time; such parts of a group */
-  int64_t weight_step, input_step, product_step; /* from one of the 36 to the next */
-  bool own; /* units transform what they need of the weight */
+  int64_t weight_step, input_step, product_step; /* from a matrix to the next */
+  bool own;                 /* units transform what they need of the weight */
+  const nyx__conv *adjoint; /* whose gradient of the input this is, with stride 2 */
+  const void *unturned;     /* and its weight */
   size_t strip_bytes, input_bytes, product_bytes, taps_bytes, weight_bytes;
   char *inputs;           /* of all blocks, where they are shared */
   atomic_uchar *infinite; /* for each image: something was not finite */
@@ -63,7 +68,7 @@ static int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-/* From one of 36 matrices of `count` elements to the next: a line further, or all would
+/* From one matrix of `count` elements to the next: a line further, or all would
  * compete for the same lines of a cache. */
 static int64_t step_of(const winograd_run *r, int64_t count) {
   int64_t line = 64 / r->item;
@@ -72,32 +77,40 @@ static int64_t step_of(const winograd_run *r, int64_t count) {
 
 /* Tiles of a block, output channels at a time. */
 static void divide(winograd_run *r) {
-  int64_t lanes = r->kernel->lanes, tile = POINTS * r->item;
-  int64_t most = INPUT_BYTES / (tile * r->in_group) / r->columns * r->columns;
+  int64_t lanes = r->kernel->lanes;
+  int64_t most =
+      INPUT_BYTES / (r->n_in * r->item * r->in_group) / r->columns * r->columns;
   most = least(most > r->columns ? most : r->columns, NYX_WINOGRAD_TILES);
   if (r->all <= NYX_WINOGRAD_TILES) most = NYX_WINOGRAD_TILES;
   r->blocks = parts(r->all, most);
   if (r->blocks > 1 && r->blocks < UNITS) r->blocks = parts(r->all, r->columns);
   r->block = parts(parts(r->all, r->blocks), lanes) * lanes;
   r->blocks = parts(r->all, r->block);
-  int64_t panels = r->own ? 1 : PRODUCT_BYTES / (tile * r->block) / r->width;
+  int64_t panels =
+      r->own ? 1 : PRODUCT_BYTES / (r->n_out * r->item * r->block) / r->width;
   r->rows = least((panels > 1 ? panels : 1) * r->width, r->out_group);
   r->row_units = parts(r->out_group, r->rows);
 }
 
-static void describe(winograd_run *r, const nyx__conv *v) {
+static void describe(winograd_run *r, const nyx__conv *v,
+                     const nyx_winograd_kernel *kernels) {
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  *r = (winograd_run){
-      .v = v,
-      .gemm = &nyx__cpu_kernels()->gemm->type[v->dtype == NYX_FLOAT64],
-      .kernel = &nyx__cpu_kernels()->winograd->type[v->dtype == NYX_FLOAT64],
-      .item = (int64_t)nyx_dtype_size(v->dtype),
-      .in_group = v->in_channels / v->groups,
-      .out_group = v->out_channels / v->groups,
-      .plane = wy->in * wx->in,
-      .positions = wy->out * wx->out,
-      .across = parts(wx->out, SIDE)};
-  r->tiles = parts(wy->out, SIDE) * r->across;
+  const nyx_winograd_kernel *kernel = &kernels[v->dtype == NYX_FLOAT64];
+  const nyx_winograd_form *form = kernel->form;
+  *r = (winograd_run){.v = v,
+                      .gemm = &nyx__cpu_kernels()->gemm->type[v->dtype == NYX_FLOAT64],
+                      .kernel = kernel,
+                      .form = form,
+                      .n_in = form->inputs * form->inputs,
+                      .n_weight = form->weights * form->weights,
+                      .n_out = form->outputs * form->outputs,
+                      .item = (int64_t)nyx_dtype_size(v->dtype),
+                      .in_group = v->in_channels / v->groups,
+                      .out_group = v->out_channels / v->groups,
+                      .plane = wy->in * wx->in,
+                      .positions = wy->out * wx->out,
+                      .across = parts(wx->out, form->side)};
+  r->tiles = parts(wy->out, form->side) * r->across;
   r->all = r->tiles * v->images;
   r->columns = r->gemm->tile_cols;
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
@@ -106,47 +119,67 @@ static void describe(winograd_run *r, const nyx__conv *v) {
   atomic_init(&r->status, NYX_OK);
 }
 
-static void plan(winograd_run *r, const nyx__conv *v, bool own) {
-  describe(r, v);
+/* After describe. */
+static void plan(winograd_run *r, bool own) {
   r->own = own;
   divide(r);
   int64_t panels = parts(r->block, r->columns) * r->columns;
   r->input_step = step_of(r, panels * r->in_group);
   r->product_step = step_of(r, r->rows * r->block);
   r->strip_bytes = (size_t)r->block * sizeof(nyx_winograd_strip);
-  r->input_bytes = (size_t)(POINTS * r->input_step * r->item);
-  r->product_bytes = (size_t)(POINTS * r->product_step * r->item);
+  r->input_bytes = (size_t)(r->n_in * r->input_step * r->item);
+  r->product_bytes = (size_t)(r->n_out * r->product_step * r->item);
   if (!r->own) return;
   r->weight_step = step_of(r, r->rows * r->depth);
   r->taps_bytes = (size_t)(WEIGHT_CHANNELS * TAPS * r->width * r->item);
-  r->weight_bytes = (size_t)(POINTS * r->weight_step * r->item);
+  r->weight_bytes = (size_t)(r->n_weight * r->weight_step * r->item);
 }
 
 /* Whether fewer multiplications pay for the transforms, whose costs are counted in
  * multiplications of the products too. */
-static bool worth(const winograd_run *r) {
+static bool worth(const winograd_run *r, double direct) {
   double lanes = (double)r->kernel->lanes, all = (double)r->all;
   double in = (double)r->in_group, out = (double)r->out_group;
-  double computed = ceil(all / lanes) * lanes * in * out * POINTS;
-  double kernels = in * out * KERNEL_COST;
-  double tiles = all * (in + out) * TILE_COST;
-  double direct = (double)(r->v->images * r->positions) * in * out * TAPS;
+  double terms = (double)(r->form->terms * r->form->terms);
+  double computed = ceil(all / lanes) * lanes * in * out * terms;
+  double kernels = in * out * (r->n_weight < 36 ? HALF_KERNEL_COST : KERNEL_COST);
+  double points = in * (double)r->n_in + out * (double)r->n_out;
+  double tiles = all * points * TILE_COST / 36;
   return computed + kernels + tiles < direct;
 }
 
-bool nyx__winograd_takes(const nyx__conv *v) {
+static const nyx_winograd_kernel *kernels_of(const nyx__conv *v) {
+  const nyx_winograd_kernels *all = nyx__cpu_kernels()->winograd;
+  return v->window[0].stride == 2 ? all->half : all->type;
+}
+
+/* Whether the sizes are those of such a convolution. */
+static bool has_form(const nyx__conv *v) {
+  int64_t stride = v->window[0].stride;
   for (int i = 0; i < 2; i++) {
     const nyx__window *w = &v->window[i];
-    if (w->kernel != 3 || w->stride != 1 || w->dilation != 1) return false;
+    if (w->kernel != 3 || w->stride != stride || stride > 2 || w->dilation != 1)
+      return false;
     if (w->in < 1 || w->out < 1 || w->in > LARGEST || w->out > LARGEST) return false;
   }
-  if (v->in_channels / v->groups < LEAST || v->out_channels / v->groups < LEAST)
-    return false;
+  return v->in_channels / v->groups >= LEAST && v->out_channels / v->groups >= LEAST;
+}
+
+static size_t weight_bytes(const winograd_run *r) {
+  return (size_t)(r->v->groups * r->n_weight * r->weight_step * r->item);
+}
+
+static bool pays(const winograd_run *r, int64_t direct) {
+  if (r->all > NYX_WINOGRAD_TILES && weight_bytes(r) > WEIGHT_BYTES) return false;
+  return worth(r, (double)(r->v->images * direct) * (double)r->in_group *
+                      (double)r->out_group * TAPS);
+}
+
+bool nyx__winograd_takes(const nyx__conv *v) {
   winograd_run r;
-  describe(&r, v);
-  if (r.all > NYX_WINOGRAD_TILES && nyx__winograd_weight_bytes(v) > WEIGHT_BYTES)
-    return false;
-  return worth(&r) && nyx__conv_product_takes(v);
+  if (!has_form(v)) return false;
+  describe(&r, v, kernels_of(v));
+  return pays(&r, r.positions) && nyx__conv_product_takes(v);
 }
 
 static bool going(winograd_run *r) {
@@ -169,18 +202,18 @@ static int64_t grain_of(double work) {
 
 /* The weight */
 
-/* Where a panel of A of one of the 36 begins: groups, points, blocks of channels,
+/* Where a panel of A of the first matrix begins: groups, matrices, blocks of channels,
  * panels. */
 static int64_t panel_at(const winograd_run *r, int64_t group, int64_t channel,
                         int64_t row) {
   int64_t depth = least(r->depth, r->in_group - channel);
-  return group * POINTS * r->weight_step + channel * r->out_group + row * depth;
+  return group * r->n_weight * r->weight_step + channel * r->out_group + row * depth;
 }
 
 size_t nyx__winograd_weight_bytes(const nyx__conv *v) {
   winograd_run r;
-  describe(&r, v);
-  return (size_t)(v->groups * POINTS * r.weight_step * r.item);
+  describe(&r, v, kernels_of(v));
+  return weight_bytes(&r);
 }
 
 /* The channels first..last-1 of a panel of rows. */
@@ -213,17 +246,21 @@ static void weight_range(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(taps);
 }
 
+static nyx_status transform_weight(winograd_run *r) {
+  int64_t panels = parts(r->out_group, r->width), blocks = parts(r->in_group, r->depth);
+  nyx_parallel_for(r->v->groups * panels * blocks,
+                   grain_of((double)(r->width * r->depth) * 8 * TAPS), weight_range, r);
+  return finish(r);
+}
+
 nyx_status nyx__winograd_weight(nyx_context *ctx, const nyx__conv *v, const void *weight,
                                 void *to) {
   winograd_run r;
-  describe(&r, v);
+  describe(&r, v, kernels_of(v));
   r.ctx = ctx;
   r.weight = weight;
   r.to = to;
-  int64_t panels = parts(r.out_group, r.width), blocks = parts(r.in_group, r.depth);
-  nyx_parallel_for(v->groups * panels * blocks,
-                   grain_of((double)(r.width * r.depth) * 8 * TAPS), weight_range, &r);
-  return finish(&r);
+  return transform_weight(&r);
 }
 
 /* A block of tiles */
@@ -238,20 +275,21 @@ typedef struct unit {
 /* The strips of tiles t0..t1-1 of all images. */
 static void find_strips(const winograd_run *r, unit *u) {
   const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
+  const int64_t side = r->form->side, step = r->form->step;
   int64_t n = 0;
   for (int64_t t = u->t0, next; t < u->t1; t = next) {
-    int64_t image = t / r->tiles, y = t % r->tiles / r->across * SIDE;
-    int64_t column = t % r->across, x = column * SIDE;
+    int64_t image = t / r->tiles, row = t % r->tiles / r->across;
+    int64_t column = t % r->across, x = column * side, y = row * side;
     next = least(t - column + r->across, u->t1);
     u->strip[n++] = (nyx_winograd_strip){
         .first = t - u->t0,
         .count = next - t,
         .x = image * r->v->in_channels * r->plane,
-        .top = y - wy->pad,
-        .left = x - wx->pad,
+        .top = row * step - wy->pad,
+        .left = column * step - wx->pad,
         .y = image * r->v->out_channels * r->positions + y * wx->out + x,
-        .rows = least(SIDE, wy->out - y),
-        .columns = least((next - t) * SIDE, wx->out - x)};
+        .rows = least(side, wy->out - y),
+        .columns = least((next - t) * side, wx->out - x)};
   }
   u->block = (nyx_winograd_block){.tiles = u->t1 - u->t0,
                                   .strips = n,
@@ -285,25 +323,38 @@ static void transform_rows(const winograd_run *r, const unit *u, int64_t row,
   }
 }
 
-/* The 36 products of output channels row..row+rows-1. */
-static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) {
+/* Channels c..c+depth-1 of the products of output channels row..row+rows-1. */
+static void multiply_terms(const winograd_run *r, const unit *u, int64_t rows, int64_t c,
+                           int64_t depth, const char *a) {
+  const nyx_winograd_form *form = r->form;
   int64_t lanes = r->kernel->lanes;
   int64_t panels = parts(r->block, r->columns) * r->columns;
+  uint64_t begun = 0; /* products that have something to be added to */
+  for (int64_t i = 0; i < form->terms * form->terms; i++) {
+    const nyx_winograd_term *y = &form->term[i / form->terms];
+    const nyx_winograd_term *x = &form->term[i % form->terms];
+    int64_t in = y->in * form->inputs + x->in, out = y->out * form->outputs + x->out;
+    int64_t weight = y->weight * form->weights + x->weight;
+    nyx_product p = {.m = rows,
+                     .n = parts(u->t1 - u->t0, lanes) * lanes,
+                     .k = depth,
+                     .c = u->products + out * r->product_step * r->item,
+                     .ldc = r->block,
+                     .add = c > 0 || begun >> out & 1};
+    begun |= (uint64_t)1 << out;
+    r->gemm->block(&p, r->width, a + weight * r->weight_step * r->item,
+                   u->inputs + (in * r->input_step + c * panels) * r->item);
+  }
+}
+
+/* The products of output channels row..row+rows-1. */
+static void multiply(winograd_run *r, const unit *u, int64_t row, int64_t rows) {
   for (int64_t c = 0; c < r->in_group && going(r); c += r->depth) {
     int64_t depth = least(r->depth, r->in_group - c);
     const char *a =
         r->own ? u->weights : r->transformed + panel_at(r, u->group, c, row) * r->item;
     if (r->own) transform_rows(r, u, row, rows, c, depth);
-    for (int64_t f = 0; f < POINTS; f++) {
-      nyx_product p = {.m = rows,
-                       .n = parts(u->t1 - u->t0, lanes) * lanes,
-                       .k = depth,
-                       .c = u->products + f * r->product_step * r->item,
-                       .ldc = r->block,
-                       .add = c > 0};
-      r->gemm->block(&p, r->width, a + f * r->weight_step * r->item,
-                     u->inputs + (f * r->input_step + c * panels) * r->item);
-    }
+    multiply_terms(r, u, rows, c, depth, a);
   }
 }
 
@@ -426,7 +477,8 @@ static void rows_range(void *arg, int64_t begin, int64_t end) {
 /* All blocks. Where they are few, the first step goes before the others. */
 static nyx_status run_blocks(winograd_run *r) {
   int64_t units = r->blocks * r->v->groups, bytes = units * (int64_t)r->input_bytes;
-  double work = (double)r->block * (double)r->in_group * POINTS;
+  double terms = (double)(r->form->terms * r->form->terms);
+  double work = (double)r->block * (double)r->in_group * terms;
   if (!r->own && (units >= UNITS || bytes > SHARED_BYTES)) {
     nyx_parallel_for(units, grain_of(work * (double)r->out_group), block_range, r);
     return finish(r);
@@ -440,39 +492,70 @@ static nyx_status run_blocks(winograd_run *r) {
   return finish(r);
 }
 
+/* Images n..next-1 by a way that keeps an infinity where it is. */
+static nyx_status run_again(const winograd_run *r, int64_t n, int64_t next) {
+  const void *x = r->x + n * r->v->in_channels * r->plane * r->item;
+  void *y = r->y + n * r->v->out_channels * r->positions * r->item;
+  nyx__conv v = r->adjoint ? *r->adjoint : *r->v;
+  v.images = next - n;
+  if (!r->adjoint) return nyx__conv_product(r->ctx, &v, x, r->weight, r->bias, y);
+  const nyx__conv_call c = {NYX__CONV_INPUT, &v, x, r->unturned, NULL};
+  return nyx__conv_by(r->ctx, &c, y, NYX__CONV_TILES);
+}
+
 /* The images that are not finite, again. */
 static nyx_status run_infinite(const winograd_run *r) {
-  nyx__conv v = *r->v;
   for (int64_t n = 0, next; n < r->v->images; n = next) {
     next = n + 1;
     if (!atomic_load_explicit(&r->infinite[n], memory_order_relaxed)) continue;
     while (next < r->v->images && r->infinite[next]) next++;
-    v.images = next - n;
-    NYX_TRY(nyx__conv_product(r->ctx, &v, r->x + n * v.in_channels * r->plane * r->item,
-                              r->weight, r->bias,
-                              r->y + n * v.out_channels * r->positions * r->item));
+    NYX_TRY(run_again(r, n, next));
   }
   return NYX_OK;
+}
+
+/* After describe. transformed NULL: units transform what they need. */
+static nyx_status run_with(winograd_run *r, const void *transformed) {
+  size_t bytes = (size_t)r->v->images * sizeof *r->infinite;
+  plan(r, !transformed);
+  r->transformed = transformed;
+  if (!(r->infinite = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+  for (int64_t n = 0; n < r->v->images; n++) atomic_init(&r->infinite[n], 0);
+  nyx_status status = run_blocks(r);
+  if (status == NYX_OK) status = run_infinite(r);
+  nyx_memory_free(r->infinite);
+  return status;
+}
+
+/* After describe. The weight is transformed where more than a block uses it. */
+static nyx_status run_all(winograd_run *r) {
+  if (r->all <= NYX_WINOGRAD_TILES) return run_with(r, NULL);
+  size_t bytes = weight_bytes(r);
+  if (!(r->to = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+  nyx_status status = transform_weight(r);
+  if (status == NYX_OK) status = run_with(r, r->to);
+  nyx_memory_free(r->to);
+  return status;
+}
+
+static winograd_run start(nyx_context *ctx, const nyx__conv *v,
+                          const nyx_winograd_kernel *kernels, const void *x,
+                          const void *weight, const void *bias, void *y) {
+  winograd_run r;
+  describe(&r, v, kernels);
+  r.ctx = ctx;
+  r.x = x;
+  r.weight = weight;
+  r.bias = bias;
+  r.y = y;
+  return r;
 }
 
 nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *transformed, const void *weight,
                              const void *bias, void *y) {
-  winograd_run r;
-  plan(&r, v, !transformed);
-  r.ctx = ctx;
-  r.x = x;
-  r.transformed = transformed;
-  r.weight = weight;
-  r.bias = bias;
-  r.y = y;
-  size_t bytes = (size_t)v->images * sizeof *r.infinite;
-  if (!(r.infinite = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
-  for (int64_t n = 0; n < v->images; n++) atomic_init(&r.infinite[n], 0);
-  nyx_status status = run_blocks(&r);
-  if (status == NYX_OK) status = run_infinite(&r);
-  nyx_memory_free(r.infinite);
-  return status;
+  winograd_run r = start(ctx, v, kernels_of(v), x, weight, bias, y);
+  return run_with(&r, transformed);
 }
 
 typedef struct keeping {
@@ -492,32 +575,55 @@ static nyx__packed *kept_weight(nyx_context *ctx, const winograd_run *r,
   const nyx__conv *v = r->v;
   size_t bytes = nyx__winograd_weight_bytes(v);
   if (!v->keep || bytes > WEIGHT_BYTES) return NULL;
-  const nyx__packed_key key = {.kind = NYX_PACKED_WINOGRAD,
-                               .kernel = r->gemm,
-                               .from = weight,
-                               .size = {v->out_channels, v->in_channels, v->groups}};
+  const nyx__packed_key key = {
+      .kind = NYX_PACKED_WINOGRAD,
+      .kernel = r->gemm,
+      .from = weight,
+      .size = {v->out_channels, v->in_channels, v->groups, v->window[0].stride}};
   keeping k = {ctx, v, weight};
   return nyx__packed_get(v->keep, &key, bytes, make_weight, &k);
 }
 
 nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
                          const void *weight, const void *bias, void *y) {
-  winograd_run r;
-  describe(&r, v);
+  winograd_run r = start(ctx, v, kernels_of(v), x, weight, bias, y);
   nyx__packed *kept = kept_weight(ctx, &r, weight);
-  if (kept) {
-    nyx_status status = nyx__winograd_run(ctx, v, x, kept->data, weight, bias, y);
-    nyx__packed_release(kept);
-    return status;
-  }
-  if (r.all <= NYX_WINOGRAD_TILES)
-    return nyx__winograd_run(ctx, v, x, NULL, weight, bias, y);
-  size_t bytes = nyx__winograd_weight_bytes(v);
-  void *transformed = nyx_memory_alloc(bytes);
-  if (!transformed) return nyx__no_memory(ctx, bytes);
-  nyx_status status = nyx__winograd_weight(ctx, v, weight, transformed);
-  if (status == NYX_OK)
-    status = nyx__winograd_run(ctx, v, x, transformed, weight, bias, y);
-  nyx_memory_free(transformed);
+  if (!kept) return run_all(&r);
+  nyx_status status = run_with(&r, kept->data);
+  nyx__packed_release(kept);
+  return status;
+}
+
+/* The gradient of the input with stride 2: four places for two outputs, of which one and
+ * three are seen by two taps. */
+
+/* As a convolution whose tiles see 3 x 3 outputs from the place on that is theirs. */
+static nyx__conv turned_half(const nyx__conv *v) {
+  nyx__conv t = nyx__conv_turned(v);
+  t.window[0].pad = t.window[1].pad = 0;
+  return t;
+}
+
+bool nyx__winograd_takes_input(const nyx__conv *v) {
+  if (!has_form(v) || v->window[0].stride != 2 || !nyx__cpu_kernels()->gemm->fast)
+    return false;
+  if (v->window[0].pad != 1 || v->window[1].pad != 1) return false;
+  winograd_run r;
+  nyx__conv t = turned_half(v);
+  describe(&r, &t, nyx__cpu_kernels()->winograd->twice);
+  return pays(&r, r.plane);
+}
+
+nyx_status nyx__winograd_input(nyx_context *ctx, const nyx__conv *v, const void *y,
+                               const void *weight, void *x) {
+  nyx__conv t = turned_half(v);
+  void *turned;
+  NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
+  winograd_run r =
+      start(ctx, &t, nyx__cpu_kernels()->winograd->twice, y, turned, NULL, x);
+  r.adjoint = v;
+  r.unturned = weight;
+  nyx_status status = run_all(&r);
+  nyx_memory_free(turned);
   return status;
 }

@@ -1,5 +1,6 @@
-/* Convolutions by 3 x 3 kernels with a quarter of the multiplications. Read next:
- * winograd.c, docs/decisions/012-winograd.md. */
+/* Convolutions by 3 x 3 kernels with a quarter of the multiplications, or with two
+ * thirds of them where the stride is 2. Read next: winograd.c,
+ * docs/decisions/012-winograd.md. */
 #ifndef NYX_OP_WINOGRAD_H
 #define NYX_OP_WINOGRAD_H
 
@@ -15,7 +16,7 @@ nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
                          const void *weight, const void *bias, void *y) NYX_MUST_CHECK;
 
 /* The same in two steps: the weight, transformed and packed, depends on v's channels,
- * groups and dtype only. `bytes` of memory at `to`; without memory for scratch it
+ * groups, stride and dtype only. `bytes` of memory at `to`; without memory for scratch it
  * fails. */
 size_t nyx__winograd_weight_bytes(const nyx__conv *v);
 nyx_status nyx__winograd_weight(nyx_context *ctx, const nyx__conv *v, const void *weight,
@@ -28,9 +29,15 @@ nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x
                              const void *transformed, const void *weight,
                              const void *bias, void *y) NYX_MUST_CHECK;
 
+/* The adjoint with respect to the input with stride 2, padding 1 (with stride 1 it is a
+ * convolution: conv_turn.h). The same scratch, and a weight. */
+bool nyx__winograd_takes_input(const nyx__conv *v);
+nyx_status nyx__winograd_input(nyx_context *ctx, const nyx__conv *v, const void *y,
+                               const void *weight, void *x) NYX_MUST_CHECK;
+
 /* The adjoint with respect to the weight, from y and x, in the same way:
- * winograd_weight.c. Scratch: 64 MiB of partial sums and 24 MiB of transforms at most, 2
- * MiB per thread. */
+ * winograd_weight.c. Scratch: 64 MiB of partial sums and 24 MiB of transforms (stride 2:
+ * 40) at most, 4 MiB per thread. */
 bool nyx__winograd_takes_adjoint(const nyx__conv *v);
 nyx_status nyx__winograd_adjoint(nyx_context *ctx, const nyx__conv *v, const void *y,
                                  const void *x, void *weight) NYX_MUST_CHECK;

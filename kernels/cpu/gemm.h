@@ -75,6 +75,12 @@ typedef struct nyx_gemm_kernel {
    * a column that is not the first of a tile lie tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
 
+  /* One more column of such a product, which would not be worth a vector: thin_type.h.
+   * rows <= tile_rows, of a panel as wide (rs 0) or rs apart with terms side by side, to
+   * the same bits; depth elements of x side by side; y[i * step], i < rows. */
+  void (*thin)(const void *a, int64_t rs, int64_t rows, int64_t depth, const void *x,
+               void *y, int64_t step, bool add);
+
   /* Matrix times vector: gemv_type.h. y[i * step], i < m, is or gains (`add`) the dot
    * product of row i of a and x, k elements side by side each. */
   void (*dots)(const void *a, int64_t rs, int64_t m, int64_t k, const void *x, void *y,

@@ -519,6 +519,8 @@ static void TYPED(product)(const nyx_product *p, void *work) {
   }
 }
 
+#include "thin_type.h"
+
 #include "gemv_type.h"
 
 #include "few_type.h" /* needs what the former defines */

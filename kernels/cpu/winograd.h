@@ -3,7 +3,12 @@
  * 36 products, of 6 x 6 inputs and a kernel as polynomials' values at the points 0,
  * +-sqrt(1/2), +-sqrt(2) and infinity. Summed over channels each of the 36 is a matrix
  * product, whose panels are written and read here. Summed over tiles instead, with both
- * sides' transforms turned round, it is the gradient of a kernel. Read next:
+ * sides' transforms turned round, it is the gradient of a kernel.
+ *
+ * With stride 2 the even and the odd rows of what a tile sees are seen by two taps and by
+ * one: 2 outputs are 3 products of the former, as polynomials' values at 0, 1 and
+ * infinity, and 2 of the latter, and a tile of 2 x 2 outputs 25 instead of 36. The
+ * gradient of its input is 4 x 4 places of 25 products as well. Read next:
  * winograd_type.h, core/op/winograd.c, core/op/winograd_weight.c. */
 #ifndef NYX_KERNELS_CPU_WINOGRAD_H
 #define NYX_KERNELS_CPU_WINOGRAD_H
@@ -36,27 +41,42 @@ typedef struct nyx_winograd_block {
   int64_t y_width, y_plane;
 } nyx_winograd_block;
 
-/* For each of float32 and float64. `step` is from one of the 36 to the next. */
+/* Of one direction: a product `out` is, or gains, a point of the weight times one of the
+ * inputs. Pairs of these are the two directions' terms: with stride 1, 36 that are each a
+ * product of their own. */
+typedef struct nyx_winograd_term {
+  uint8_t in, weight, out;
+} nyx_winograd_term;
+
+typedef struct nyx_winograd_form {
+  int64_t side, step;               /* outputs of a tile; inputs from one to the next */
+  int64_t inputs, weights, outputs; /* points, so many matrices' root */
+  int64_t terms;
+  nyx_winograd_term term[6];
+} nyx_winograd_form;
+
+/* For each of float32 and float64. `step` is from one matrix to the next. */
 typedef struct nyx_winograd_kernel {
+  const nyx_winograd_form *form;
   int64_t lanes;
   /* Kernels of `width` output channels as a panel of their taps, (channel, tap) by
-   * (channel, tap), to 36 panels of `width` rows. */
+   * (channel, tap), to a panel of `width` rows of each of the weight's matrices. */
   void (*weight)(const void *taps, int64_t width, int64_t channels, void *to,
                  int64_t step);
-  /* Channels of a block of tiles, whose planes follow each other, to rows of 36 matrices:
+  /* Channels of a block of tiles, whose planes follow each other, to rows of matrices:
    * `columns` of a panel, `panel` elements from one panel to the next. Whole vectors are
    * written. `stage` is scratch of stage_bytes, all zeros before the first use. */
   size_t stage_bytes;
   void (*input)(const nyx_winograd_block *b, const void *x, int64_t channels, void *stage,
                 void *to, int64_t step, int64_t columns, int64_t panel);
-  /* One channel of a block from its row in the 36 products to y, plus bias (NULL: none).
+  /* One channel of a block from its row in the products to y, plus bias (NULL: none).
    * `more`: the next channel follows. Strips note what is not finite. */
   void (*output)(const nyx_winograd_block *b, const void *products, int64_t step,
                  const void *bias, void *y, bool more);
   /* For the gradient of the weight. The outputs' gradients in place of the inputs, zeros
    * beyond them (a strip's x, top and left say where they are, height and width the size
-   * of a plane); and 36 sums of channels side by side to the nine taps of each. Whether
-   * these are all finite. */
+   * of a plane); and sums of channels side by side, one for each of the weight's
+   * matrices, to the nine taps of each. Whether these are all finite. */
   void (*gradient)(const nyx_winograd_block *b, const void *y, int64_t channels,
                    void *stage, void *to, int64_t step, int64_t columns, int64_t panel);
   bool (*taps)(const void *sums, int64_t step, int64_t channels, void *to);
@@ -70,7 +90,10 @@ typedef struct nyx_winograd_kernel {
 } nyx_winograd_kernel;
 
 typedef struct nyx_winograd_kernels {
-  nyx_winograd_kernel type[2];
+  nyx_winograd_kernel type[2];  /* stride 1 */
+  nyx_winograd_kernel half[2];  /* stride 2; without place and give */
+  nyx_winograd_kernel twice[2]; /* the gradient of its input, under kernels turned round,
+                                 * with one row and column of padding; forward only */
 } nyx_winograd_kernels;
 
 #endif

@@ -77,19 +77,82 @@ static ALWAYS_INLINE void TYPED(tap_points)(const V m[SEEN], V to[3]) {
   to[2] = (T)0.5 * even_half + 2 * even_two + m[5];
 }
 
-/* What a tile sees of one direction to the points: inputs, or its outputs' gradients. */
-static ALWAYS_INLINE void TYPED(seen_points)(const bool outputs, const V d[SEEN],
+/* What a tile sees of one direction to the points. */
+static ALWAYS_INLINE void TYPED(seen_points)(const enum kind k, const V d[SEEN],
                                              V to[SEEN]) {
-  if (outputs)
-    TYPED(gradient_points)(d, to);
-  else
-    TYPED(input_points)(d, to);
+  switch (k) {
+    case INPUT: TYPED(input_points)(d, to); break;
+    case OUTPUTS: TYPED(gradient_points)(d, to); break;
+    case HALF_INPUT: /* what the outer taps see, what the middle one sees */
+      to[0] = d[0] - d[2];
+      to[1] = d[2];
+      to[2] = d[4] - d[2];
+      to[3] = d[1];
+      to[4] = d[3];
+      break;
+    case HALF_OUTPUTS:
+      to[0] = d[0];
+      to[1] = d[0] + d[1];
+      to[2] = d[1];
+      break;
+    case TWICE_INPUT:
+      to[0] = d[0] - d[1];
+      to[1] = d[1];
+      to[2] = d[2] - d[1];
+      to[3] = d[0];
+      break;
+  }
+}
+
+/* Three taps to the points of either kind. */
+static ALWAYS_INLINE void TYPED(taken_points)(const bool halves, V g0, V g1, V g2,
+                                              V to[SEEN]) {
+  if (!halves) {
+    TYPED(weight_points)(g0, g1, g2, to);
+    return;
+  }
+  to[0] = g0;
+  to[1] = g0 + g2;
+  to[2] = g2;
+  to[3] = g1;
+}
+
+/* Products to outputs. */
+static ALWAYS_INLINE void TYPED(given_points)(const enum result r, const V m[SEEN],
+                                              V to[SIDE]) {
+  switch (r) {
+    case WHOLE: TYPED(output_points)(m, to); break;
+    case HALF:
+      to[0] = m[0] + m[1];
+      to[1] = m[1] + m[2];
+      break;
+    case TWICE:
+      to[0] = m[3];
+      to[1] = m[0] + m[1];
+      to[2] = m[4];
+      to[3] = m[1] + m[2];
+      break;
+  }
+}
+
+/* Sums to three taps. */
+static ALWAYS_INLINE void TYPED(summed_points)(const bool halves, const V m[SEEN],
+                                               V to[3]) {
+  if (!halves) {
+    TYPED(tap_points)(m, to);
+    return;
+  }
+  to[0] = m[0] + m[1];
+  to[1] = m[3];
+  to[2] = m[1] + m[2];
 }
 
 /* A vector of output channels at a time; what it writes beyond the panel's width is
  * written over by the next channel. */
-static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, void *to,
-                          int64_t step) {
+static ALWAYS_INLINE void TYPED(any_weight)(const bool halves, const void *taps,
+                                            int64_t width, int64_t channels, void *to,
+                                            int64_t step) {
+  const int points = halves ? 4 : SEEN;
   const T *from = taps;
   T *at = to;
   const T *end = at + channels * width;
@@ -100,14 +163,14 @@ static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, voi
       V column[3][SEEN], all[SEEN];
       UNROLL for (int j = 0; j < 3; j++) {
         const T *tap = from + j * width + r;
-        TYPED(weight_points)
-        (TYPED(load_part)(tap, live), TYPED(load_part)(tap + 3 * width, live),
+        TYPED(taken_points)
+        (halves, TYPED(load_part)(tap, live), TYPED(load_part)(tap + 3 * width, live),
          TYPED(load_part)(tap + 6 * width, live), column[j]);
       }
       T *out = at + r;
-      UNROLL for (int i = 0; i < SEEN; i++) {
-        TYPED(weight_points)(column[0][i], column[1][i], column[2][i], all);
-        UNROLL for (int j = 0; j < SEEN; j++, out += step) {
+      UNROLL for (int i = 0; i < points; i++) {
+        TYPED(taken_points)(halves, column[0][i], column[1][i], column[2][i], all);
+        UNROLL for (int j = 0; j < points; j++, out += step) {
           if (whole)
             STORE(out, all[j]);
           else
@@ -118,9 +181,19 @@ static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, voi
   }
 }
 
-/* The stage: what the transform down the columns gives, a plane for each of its six rows
- * and each column of a tile. A strip of n tiles takes n + 1 slots of a plane, because a
- * tile also sees the first two columns of the next. Then where vectors of tiles begin,
+static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, void *to,
+                          int64_t step) {
+  TYPED(any_weight)(false, taps, width, channels, to, step);
+}
+
+static void TYPED(half_weight)(const void *taps, int64_t width, int64_t channels,
+                               void *to, int64_t step) {
+  TYPED(any_weight)(true, taps, width, channels, to, step);
+}
+
+/* The stage: what the transform down the columns gives, a plane for each of its rows and
+ * each column of a tile. A strip of n tiles takes n + 1 slots of a plane, because a tile
+ * also sees the first columns of the next. Then where vectors of tiles begin,
  * and their slots from there. */
 #define SLOTS (2 * NYX_WINOGRAD_TILES + 3 * LANES)
 #define PLANES (SEEN * PHASES)
@@ -146,41 +219,41 @@ static void TYPED(find_slots)(const nyx_winograd_block *b, TYPED(stage) * stage)
   }
 }
 
-/* Two vectors of columns of six rows, to LANES / 2 slots of each plane; more is written,
- * and written over by what comes next. */
-static ALWAYS_INLINE void TYPED(stage_vectors)(const bool outputs,
+/* Two vectors of columns of some rows, to 2 LANES / step slots of each plane; more is
+ * written, and written over by what comes next. */
+static ALWAYS_INLINE void TYPED(stage_vectors)(const enum kind k,
                                                const T *const row[SEEN], int64_t column,
                                                const TYPED(part) live[2],
                                                const bool whole, T *stage) {
   V d[2][SEEN], all[2][SEEN];
-  const int seen = outputs ? SIDE : SEEN;
+  const int seen = kinds[k].seen, phases = kinds[k].step, points = kinds[k].points;
   UNROLL for (int h = 0; h < 2; h++) {
     UNROLL for (int i = 0; i < seen; i++) d[h][i] =
         whole || row[i] ? TYPED(load_part)(row[i] + column + h * LANES, live[h]) : (V){0};
-    TYPED(seen_points)(outputs, d[h], all[h]);
+    TYPED(seen_points)(k, d[h], all[h]);
   }
-  UNROLL for (int f = 0; f < PHASES; f++) {
+  UNROLL for (int f = 0; f < phases; f++) {
     TYPED(lanes) from;
-    UNROLL for (int l = 0; l < LANES; l++) from[l] = (PHASES * l + f) % (2 * LANES);
-    UNROLL for (int i = 0; i < SEEN; i++)
-        STORE(stage + (i * PHASES + f) * SLOTS, TYPED(pick)(all[0][i], all[1][i], from));
+    UNROLL for (int l = 0; l < LANES; l++) from[l] = (phases * l + f) % (2 * LANES);
+    UNROLL for (int i = 0; i < points; i++)
+        STORE(stage + (i * phases + f) * SLOTS, TYPED(pick)(all[0][i], all[1][i], from));
   }
 }
 
 /* The same strip of the next channel is asked for meanwhile: nothing guesses it. */
-static ALWAYS_INLINE void TYPED(stage_strip)(const bool outputs,
+static ALWAYS_INLINE void TYPED(stage_strip)(const enum kind k,
                                              const nyx_winograd_block *b,
                                              const nyx_winograd_strip *s, const T *plane,
                                              bool more, T *stage) {
   const T *row[SEEN];
-  const int seen = outputs ? SIDE : SEEN;
-  int64_t columns = s->count * SIDE + seen - SIDE;
+  const int seen = kinds[k].seen, step = kinds[k].step;
+  int64_t columns = s->count * step + seen - step;
   bool whole = s->top >= 0 && s->top + seen <= b->height;
   for (int i = 0; i < seen; i++) {
     int64_t y = s->top + i;
     row[i] = y >= 0 && y < b->height ? plane + y * b->width : NULL;
   }
-  for (int64_t q = 0; q < columns; q += 2 * LANES, stage += LANES / 2) {
+  for (int64_t q = 0; q < columns; q += 2 * LANES, stage += 2 * LANES / step) {
     int64_t column = s->left + q;
     TYPED(part)
     live[] = {TYPED(part_of)(-column, b->width - column),
@@ -191,29 +264,29 @@ static ALWAYS_INLINE void TYPED(stage_strip)(const bool outputs,
         for (int64_t p = 0; p < 2 * VECTOR_BYTES; p += 64) __builtin_prefetch(next + p);
     }
     if (whole)
-      TYPED(stage_vectors)(outputs, row, column, live, true, stage);
+      TYPED(stage_vectors)(k, row, column, live, true, stage);
     else
-      TYPED(stage_vectors)(outputs, row, column, live, false, stage);
+      TYPED(stage_vectors)(k, row, column, live, false, stage);
   }
 }
 
 /* A vector of tiles, whose slots are from[] after the first. */
-static ALWAYS_INLINE void TYPED(tile_vector)(const bool outputs, const T *stage,
+static ALWAYS_INLINE void TYPED(tile_vector)(const enum kind k, const T *stage,
                                              const bool together, TYPED(lanes) from,
                                              T *to, int64_t step) {
-  const int seen = outputs ? SIDE : SEEN;
-  UNROLL for (int i = 0; i < SEEN; i++) {
+  const int seen = kinds[k].seen, phases = kinds[k].step, points = kinds[k].points;
+  UNROLL for (int i = 0; i < points; i++) {
     V d[SEEN], all[SEEN];
     UNROLL for (int j = 0; j < seen; j++) {
-      const T *at = stage + (i * PHASES + j % PHASES) * SLOTS + j / PHASES;
+      const T *at = stage + (i * phases + j % phases) * SLOTS + j / phases;
       d[j] = together ? LOAD(at) : TYPED(pick)(LOAD(at), LOAD(at + LANES), from);
     }
-    TYPED(seen_points)(outputs, d, all);
-    UNROLL for (int j = 0; j < SEEN; j++, to += step) STORE(to, all[j]);
+    TYPED(seen_points)(k, d, all);
+    UNROLL for (int j = 0; j < points; j++, to += step) STORE(to, all[j]);
   }
 }
 
-static ALWAYS_INLINE void TYPED(tiles)(const bool outputs, const nyx_winograd_block *b,
+static ALWAYS_INLINE void TYPED(tiles)(const enum kind k, const nyx_winograd_block *b,
                                        const T *plane, int64_t channels,
                                        TYPED(stage) * stage, T *row, int64_t step,
                                        int64_t columns, int64_t panel) {
@@ -222,7 +295,7 @@ static ALWAYS_INLINE void TYPED(tiles)(const bool outputs, const nyx_winograd_bl
     for (int64_t i = 0; i < b->strips; i++) {
       const nyx_winograd_strip *s = &b->strip[i];
       TYPED(stage_strip)
-      (outputs, b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
+      (k, b, s, plane + s->x, c + 1 < channels, stage->plane[0] + s->first + i);
     }
     for (int64_t t = 0; t < b->tiles; t += LANES) {
       const TINT *from = stage->from[t / LANES];
@@ -230,41 +303,45 @@ static ALWAYS_INLINE void TYPED(tiles)(const bool outputs, const nyx_winograd_bl
       T *at = row + t / columns * panel + t % columns;
       TYPED(lanes) slots = *(const TYPED(lanesu) *)from;
       if (from[LANES - 1] == LANES - 1)
-        TYPED(tile_vector)(outputs, tiles, true, slots, at, step);
+        TYPED(tile_vector)(k, tiles, true, slots, at, step);
       else
-        TYPED(tile_vector)(outputs, tiles, false, slots, at, step);
+        TYPED(tile_vector)(k, tiles, false, slots, at, step);
     }
   }
 }
 
-static void TYPED(input)(const nyx_winograd_block *b, const void *x, int64_t channels,
-                         void *stage, void *to, int64_t step, int64_t columns,
-                         int64_t panel) {
-  TYPED(tiles)(false, b, x, channels, stage, to, step, columns, panel);
-}
-
-static void TYPED(gradient)(const nyx_winograd_block *b, const void *y, int64_t channels,
-                            void *stage, void *to, int64_t step, int64_t columns,
-                            int64_t panel) {
-  TYPED(tiles)(true, b, y, channels, stage, to, step, columns, panel);
-}
+#define TILES(name, kind)                                                                \
+  static void TYPED(name)(const nyx_winograd_block *b, const void *x, int64_t channels,  \
+                          void *stage, void *to, int64_t step, int64_t columns,          \
+                          int64_t panel) {                                               \
+    TYPED(tiles)(kind, b, x, channels, stage, to, step, columns, panel);                 \
+  }
+TILES(input, INPUT)
+TILES(gradient, OUTPUTS)
+TILES(half_input, HALF_INPUT)
+TILES(half_gradient, HALF_OUTPUTS)
+TILES(twice_input, TWICE_INPUT)
+#undef TILES
 
 /* A vector of channels at a time, whose nine taps are put side by side. */
-static bool TYPED(taps)(const void *sums, int64_t step, int64_t channels, void *to) {
+static ALWAYS_INLINE bool TYPED(any_taps)(const bool halves, const void *sums,
+                                          int64_t step, int64_t channels, void *to) {
+  const int points = halves ? 4 : SEEN;
   T *out = to;
   V check = {0};
   for (int64_t c = 0; c < channels; c += LANES) {
     const T *from = (const T *)sums + c;
     TYPED(part) live = TYPED(part_of)(0, channels - c);
     V column[3][SEEN], taps[NYX_WINOGRAD_TAPS];
-    UNROLL for (int j = 0; j < SEEN; j++) {
+    UNROLL for (int j = 0; j < points; j++) {
       V m[SEEN], all[3];
-      UNROLL for (int i = 0; i < SEEN; i++) m[i] =
-          TYPED(load_part)(from + (i * SEEN + j) * step, live);
-      TYPED(tap_points)(m, all);
+      UNROLL for (int i = 0; i < points; i++) m[i] =
+          TYPED(load_part)(from + (i * points + j) * step, live);
+      TYPED(summed_points)(halves, m, all);
       UNROLL for (int i = 0; i < 3; i++) column[i][j] = all[i];
     }
-    UNROLL for (int i = 0; i < 3; i++) TYPED(tap_points)(column[i], taps + 3 * i);
+    UNROLL for (int i = 0; i < 3; i++)
+        TYPED(summed_points)(halves, column[i], taps + 3 * i);
     UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) check += 0 * taps[i];
     int64_t n = channels - c < LANES ? channels - c : LANES;
     for (int64_t l = 0; l < n; l++, out += NYX_WINOGRAD_TAPS) {
@@ -277,14 +354,27 @@ static bool TYPED(taps)(const void *sums, int64_t step, int64_t channels, void *
   return sum == 0;
 }
 
+static bool TYPED(taps)(const void *sums, int64_t step, int64_t channels, void *to) {
+  return TYPED(any_taps)(false, sums, step, channels, to);
+}
+
+static bool TYPED(half_taps)(const void *sums, int64_t step, int64_t channels, void *to) {
+  return TYPED(any_taps)(true, sums, step, channels, to);
+}
+
 #define ROW ((SIDE + 1) * LANES) /* a vector may be read beyond what is written */
 
-/* The four columns of a row of outputs, side by side. */
-static ALWAYS_INLINE void TYPED(interleave)(const V y[SIDE], T *to) {
+/* The two or four columns of a row of outputs, side by side. */
+static ALWAYS_INLINE void TYPED(interleave)(const int side, const V y[SIDE], T *to) {
   TYPED(lanes) low, high;
   UNROLL for (int l = 0; l < LANES; l++) {
     low[l] = l / 2 + l % 2 * LANES;
     high[l] = (LANES + l) / 2 + l % 2 * LANES;
+  }
+  if (side == 2) {
+    STORE(to, TYPED(pick)(y[0], y[1], low));
+    STORE(to + LANES, TYPED(pick)(y[0], y[1], high));
+    return;
   }
   V even[2] = {TYPED(pick)(y[0], y[2], low), TYPED(pick)(y[0], y[2], high)};
   V odd[2] = {TYPED(pick)(y[1], y[3], low), TYPED(pick)(y[1], y[3], high)};
@@ -294,42 +384,43 @@ static ALWAYS_INLINE void TYPED(interleave)(const V y[SIDE], T *to) {
   }
 }
 
-/* A vector of tiles from their products to SIDE rows of outputs; the sum of what makes
- * 0 * y not 0. */
-static ALWAYS_INLINE V TYPED(output_vector)(const T *from, int64_t step, T bias,
-                                            T rows[SIDE][ROW]) {
+/* A vector of tiles from their products to rows of outputs; the sum of what makes 0 * y
+ * not 0. */
+static ALWAYS_INLINE V TYPED(output_vector)(const enum result r, const T *from,
+                                            int64_t step, T bias, T rows[SIDE][ROW]) {
+  const int side = results[r].side, points = results[r].points;
   V column[SIDE][SEEN], check = {0};
-  UNROLL for (int j = 0; j < SEEN; j++) {
+  UNROLL for (int j = 0; j < points; j++) {
     V m[SEEN], y[SIDE];
-    UNROLL for (int i = 0; i < SEEN; i++) m[i] = LOAD(from + (i * SEEN + j) * step);
-    TYPED(output_points)(m, y);
-    UNROLL for (int i = 0; i < SIDE; i++) column[i][j] = y[i];
+    UNROLL for (int i = 0; i < points; i++) m[i] = LOAD(from + (i * points + j) * step);
+    TYPED(given_points)(r, m, y);
+    UNROLL for (int i = 0; i < side; i++) column[i][j] = y[i];
   }
-  UNROLL for (int i = 0; i < SIDE; i++) {
+  UNROLL for (int i = 0; i < side; i++) {
     V y[SIDE];
-    TYPED(output_points)(column[i], y);
-    UNROLL for (int j = 0; j < SIDE; j++) {
+    TYPED(given_points)(r, column[i], y);
+    UNROLL for (int j = 0; j < side; j++) {
       y[j] += bias;
       check += 0 * y[j];
     }
-    TYPED(interleave)(y, rows[i]);
+    TYPED(interleave)(side, y, rows[i]);
   }
   return check;
 }
 
 /* Tiles t..t+LANES-1 of a strip, from rows of outputs that begin with tile t. */
-static ALWAYS_INLINE void TYPED(store_strip)(const nyx_winograd_block *b,
+static ALWAYS_INLINE void TYPED(store_strip)(const int side, const nyx_winograd_block *b,
                                              const nyx_winograd_strip *s, int64_t t,
                                              const T rows[SIDE][ROW], T *y) {
   int64_t skip = s->first > t ? s->first - t : 0; /* tiles of the rows */
-  int64_t at = (t + skip - s->first) * SIDE;      /* columns of the strip */
-  int64_t n = (LANES - skip) * SIDE;
+  int64_t at = (t + skip - s->first) * side;      /* columns of the strip */
+  int64_t n = (LANES - skip) * side;
   if (n > s->columns - at) n = s->columns - at;
   TYPED(part) live = TYPED(part_of)(0, n % LANES);
   T *to = y + s->y + at;
-  const T *from = rows[0] + skip * SIDE;
+  const T *from = rows[0] + skip * side;
   for (int64_t i = 0; i < s->rows; i++, to += b->y_width, from += ROW) {
-    UNROLL for (int q = 0; q < SIDE * LANES; q += LANES) {
+    UNROLL for (int q = 0; q < side * LANES; q += LANES) {
       if (n - q >= LANES)
         STORE(to + q, LOAD(from + q));
       else if (n > q)
@@ -359,15 +450,17 @@ static void TYPED(note_infinite)(const nyx_winograd_block *b, const T *y) {
   }
 }
 
-static void TYPED(output)(const nyx_winograd_block *b, const void *products, int64_t step,
-                          const void *bias, void *y, bool more) {
+static ALWAYS_INLINE void TYPED(any_output)(const enum result r,
+                                            const nyx_winograd_block *b,
+                                            const void *products, int64_t step,
+                                            const void *bias, void *y, bool more) {
   T rows[SIDE][ROW] __attribute__((aligned(VECTOR_BYTES)));
   T plus = bias ? *(const T *)bias : 0;
   V check = {0};
   const nyx_winograd_strip *s = b->strip, *end = s + b->strips;
   if (more) TYPED(ask_for)(b, (const T *)y + b->y_plane);
   for (int64_t t = 0; t < b->tiles; t += LANES) {
-    V all = TYPED(output_vector)((const T *)products + t, step, plus, rows);
+    V all = TYPED(output_vector)(r, (const T *)products + t, step, plus, rows);
     if (b->tiles - t < LANES) { /* the other lanes are of no tile */
       TYPED(lanes) number;
       UNROLL for (int l = 0; l < LANES; l++) number[l] = l;
@@ -375,7 +468,7 @@ static void TYPED(output)(const nyx_winograd_block *b, const void *products, int
     }
     check += all;
     for (; s < end && s->first < t + LANES; s++) {
-      TYPED(store_strip)(b, s, t, rows, y);
+      TYPED(store_strip)(results[r].side, b, s, t, rows, y);
       if (s->first + s->count > t + LANES) break; /* it goes on in the next vector */
     }
   }
@@ -383,6 +476,16 @@ static void TYPED(output)(const nyx_winograd_block *b, const void *products, int
   for (int l = 0; l < LANES; l++) sum += check[l];
   if (sum != 0) TYPED(note_infinite)(b, y);
 }
+
+#define OUTPUT(name, result)                                                             \
+  static void TYPED(name)(const nyx_winograd_block *b, const void *products,             \
+                          int64_t step, const void *bias, void *y, bool more) {          \
+    TYPED(any_output)(result, b, products, step, bias, y, more);                         \
+  }
+OUTPUT(output, WHOLE)
+OUTPUT(half_output, HALF)
+OUTPUT(twice_output, TWICE)
+#undef OUTPUT
 
 /* Channels-last: the channels of a place lie side by side, a vector of them is done at a
  * time. */

@@ -33,6 +33,7 @@ local ways = {
   { "winograd, few tiles", { 1, 128, 14, 14 }, { 128, 128, 3, 3 }, { padding = 1 } },
   { "winograd, many blocks", { 3, 64, 56, 56 }, { 64, 64, 3, 3 }, { padding = 1 } },
   { "winograd, groups", { 2, 64, 20, 20 }, { 64, 32, 3, 3 }, { padding = 1, groups = 2 } },
+  { "winograd, stride 2", { 3, 64, 40, 38 }, { 48, 64, 3, 3 }, { padding = 1, stride = 2 } },
   { "depthwise", { 2, 8, 14, 14 }, { 8, 1, 3, 3 }, { padding = 1, groups = 8 } },
   { "depthwise, two outputs", { 2, 6, 9, 8 }, { 12, 1, 3, 3 }, { stride = 2, groups = 6 } },
   { "one image without batch", { 16, 12, 12 }, { 16, 16, 3, 3 }, { padding = 1 } },

@@ -73,6 +73,19 @@ describe("prepack", function()
     end
   end)
 
+  it("keeps a weight for positions that are one more than vectors", function()
+    nyx.manual_seed(5)
+    for _, dtype in ipairs { "float32", "float64" } do
+      local w = nyx.randn(70, 50, 3, 3, { dtype = dtype })
+      for _, size in ipairs { { 9, 9 }, { 5, 13 } } do
+        local x = nyx.randn(1, 50, size[1], size[2], { dtype = dtype })
+        local plain = nyx.conv2d(x, w)
+        local kept = w:clone():keep_packed(true)
+        assert.is_true(plain:eq(nyx.conv2d(x, kept)):all():item())
+      end
+    end
+  end)
+
   it("keeps what Winograd's convolution makes of a weight, until that changes", function()
     nyx.manual_seed(4)
     local conv, x = nn.Conv2d(32, 48, 3, { padding = 1 }), nyx.randn(2, 32, 20, 20)
