@@ -8,6 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How a piece is packed: alone, after a tile; copied during one, which lies in panels as
+ * it does in the matrix; or turned after one, and copied during the next. */
+typedef enum nyx_packing_way {
+  NYX_PACKING_ALONE,
+  NYX_PACKING_COPIES,
+  NYX_PACKING_TURNS
+} nyx_packing_way;
+
+#define NYX_STAGE_BYTES (33 << 10)
+
 /* Rows of A, or columns of B, on their way into panels, in pieces: element (i, l) lies at
  * i * across + l * along, i < count, l < depth terms. */
 typedef struct nyx_packing {
@@ -16,23 +26,13 @@ typedef struct nyx_packing {
   int64_t width; /* of a panel; `fill`: of the last one too, with zeros */
   bool fill;
   void *panels;
-  int64_t terms, piece; /* terms of a piece; rows or columns, whole panels */
-  int64_t at, pieces;   /* the next piece */
-  bool asked;           /* it is on its way into the second cache */
-  /* Room for a piece that has to be turned, of NYX_STAGE_BYTES, or NULL; it is there. */
-  void *stage;
-  bool staged;
+  void *stage; /* NYX_STAGE_BYTES for pieces that have to be turned, or NULL */
+  /* Set by `divide`: terms of a piece; its rows or columns, whole panels; the next piece
+   * and their number; whether it is on its way into the second cache, or staged. */
+  int64_t terms, piece, at, pieces;
+  bool asked, staged;
+  nyx_packing_way way;
 } nyx_packing;
-
-/* A piece may be packed alone, after a tile; or copied during one; or turned, then copied
- * during the next. */
-typedef enum nyx_packing_way {
-  NYX_PACKING_ALONE,
-  NYX_PACKING_COPIES,
-  NYX_PACKING_TURNS
-} nyx_packing_way;
-
-#define NYX_STAGE_BYTES (33 << 10)
 
 /* C = A B, or C + A B when `add`. A is m x k, B k x n; their elements lie at row * rs +
  * col * cs, any strides. Rows of C are contiguous, ldc apart. All in elements. */

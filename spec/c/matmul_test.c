@@ -388,6 +388,57 @@ static void threads(void) {
   }
 }
 
+/* A rows x cols matrix, or the same that lies transposed. */
+static nyx_tensor *lying(nyx_tensor *plain, bool turned) {
+  if (!turned) return nyx_tensor_retain(plain);
+  nyx_tensor *view = transposed(plain, 0, 1), *copy = apply("contiguous", &view, 1, NULL);
+  nyx_tensor *back = transposed(copy, 0, 1);
+  nyx_tensor_release(view);
+  nyx_tensor_release(copy);
+  return back;
+}
+
+/* Panels of what comes next are packed while tiles are multiplied: copied or turned, by
+ * this thread or by another, whole ones and those that are not. Sums are exact, so one
+ * element in a wrong place is seen. */
+UNTRACED_CHECK static void meanwhile_of(nyx_dtype dtype, int64_t m, int64_t n,
+                                        int64_t k) {
+  nyx_tensor *a = filled(dtype, 2, (int64_t[]){m, k});
+  nyx_tensor *b = filled(dtype, 2, (int64_t[]){k, n});
+  double *x = doubles(a), *y = doubles(b), *sum = calloc((size_t)(m * n), sizeof *sum);
+  REQUIRE(CHECK(x && y && sum));
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t l = 0; l < k; l++)
+      for (int64_t j = 0; j < n; j++) sum[i * n + j] += x[i * k + l] * y[l * n + j];
+  for (int way = 0; way < 12; way++) {
+    static const int threads[] = {1, 2, 5};
+    CHECK_OK(ctx, nyx_parallel_set_threads(threads[way / 4]));
+    nyx_tensor *left = lying(a, way & 1), *right = lying(b, way & 2);
+    nyx_tensor *c = matmul(left, right);
+    double *got = doubles(c);
+    REQUIRE(CHECK(got));
+    CHECK_AT(memcmp(got, sum, (size_t)(m * n) * sizeof *sum) == 0, "the product",
+             ": way %d of %d x %d x %d", way, (int)m, (int)n, (int)k);
+    free(got);
+    nyx_tensor *all[] = {left, right, c};
+    for (int i = 0; i < 3; i++) nyx_tensor_release(all[i]);
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+  free(x);
+  free(y);
+  free(sum);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+}
+
+static void meanwhile(void) {
+  static const int64_t size[][3] = {{420, 500, 900}, {1030, 330, 700}, {300, 1111, 1025}};
+  for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+    meanwhile_of(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
+    meanwhile_of(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);
+  }
+}
+
 /* Several threads with a context each, at once: a BLAS must stand that. */
 static void *multiply_often(void *arg) {
   int64_t *wrong = arg;
@@ -722,6 +773,7 @@ int main(int argc, char **argv) {
   RUN(errors);
   RUN(without_memory);
   RUN(threads);
+  RUN(meanwhile);
   RUN(concurrent);
   RUN(interrupted);
   RUN(convolutions);
