@@ -32,12 +32,11 @@
 #define LONG 512      /* sums, for few elements of C */
 #define FEW_ROWS 16   /* that are multiplied without packing, whatever the matrix */
 #define FEW_COLS 96   /* of few rows' sums, which stay in the first cache */
-/* Where columns lie together: so many, and terms of them, are floats at a time. */
+/* Where columns lie together: so many, and terms of them, are floats at a time; terms of
+ * partial sums, with whose number rounding errors grow. */
 #define SUM_COLS 128
-#define SUM_SPAN                                                                         \
-  2048 /* terms of partial sums: rounding errors grow with their number                  \
-        */
 #define SUM_TERMS 64
+#define SUM_SPAN 2048
 #define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
 
 /* What stops all threads, and how much memory there was not. */

@@ -352,7 +352,7 @@ static nyx__packed *kept_rows(shared_run *s) {
 
 /* Units are rows of one panel, as many for each thread where they are not too few, or
  * some of their columns; of a large B, which must be read once, columns and all rows. */
-static void by_sharing_in_place(shared_run *s) {
+static void multiply_in_place(shared_run *s) {
   int64_t threads = nyx_parallel_threads(), m = s->p.m, n = s->p.n;
   int64_t even = parts_of(s->panels, threads) * threads;
   bool large = s->r->way != NYX__GEMM_ROWS;
@@ -445,7 +445,7 @@ nyx_status nyx__gemm_shared(gemm_run *r, const nyx_product *all, int64_t row) {
   if (r->way < NYX__GEMM_PACKED) {
     bool packed = s.own_cols && !nyx__gemm_in_place(all, r->item);
     s.depth = nyx__gemm_block(r->way, kernel, r->item, packed, all->k);
-    by_sharing_in_place(&s);
+    multiply_in_place(&s);
     return NYX_OK;
   }
   divide_rows(&s, panels_of_unit(kernel));

@@ -471,8 +471,8 @@ typedef float H __attribute__((vector_size(NYX_BYTES / 2)));
 #define NYX_DI(c) ((DI){c, c, c, c, c, c, c, c})
 #endif
 
-#if defined(__SSE2__) && NYX_HALF == 2 /* through memory they would wait for each other  \
-                                        */
+/* Through memory these would wait for each other. */
+#if defined(__SSE2__) && NYX_HALF == 2
 NYX_FN void nyx__to_double(T x, D *d) {
   d[0] = (D)_mm_cvtps_pd((__m128)x);
   d[1] = (D)_mm_cvtps_pd(_mm_movehl_ps((__m128)x, (__m128)x));
