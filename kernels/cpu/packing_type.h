@@ -93,11 +93,12 @@ static void TYPED(pack_panel)(const T *from, int64_t rs, int64_t cs, int64_t row
  * what lies together is read together; else of one panel, which are best read one after
  * the other. */
 static void TYPED(divide)(nyx_packing *h, int64_t tiles) {
+  h->at = h->pieces = 0;
+  h->asked = h->staged = false;
+  if (h->count < 1 || h->depth < 1) return;
   int64_t panels = (h->count + h->width - 1) / h->width, each = 1;
   int64_t vectors = (h->width + LANES - 1) / LANES,
           room = h->depth / COPY_EVERY / vectors;
-  h->at = 0;
-  h->asked = h->staged = false;
   if (h->across == 1) {
     each = panels * vectors < MOST_RUNS ? panels : MOST_RUNS / vectors;
     /* The first tile only asks; one, a last one, may not be whole. */
@@ -109,7 +110,7 @@ static void TYPED(divide)(nyx_packing *h, int64_t tiles) {
     if (tiles && h->terms > room / unit * unit && room >= unit)
       h->terms = room / unit * unit;
   }
-  if (h->terms < 1) h->terms = 1;
+  if (h->terms < 1) h->terms = 1; /* across, with little room */
   h->piece = each * h->width;
   h->pieces = (h->depth + h->terms - 1) / h->terms * ((panels + each - 1) / each);
 }
