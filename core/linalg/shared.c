@@ -287,7 +287,7 @@ static void multiply_and_help(void *arg, int64_t begin, int64_t end) {
       multiply_left(&w, row, next < s->row_units ? next : -1);
       last = row;
     }
-    for (int64_t k = 1; k < s->row_units; k++)
+    for (int64_t k = 1; k <= s->row_units; k++)
       multiply_left(&w, (last + s->row_units - k) % s->row_units, -1);
   }
   nyx_memory_free(room);
