@@ -2,7 +2,7 @@
  * shared by the threads when they are large, and wherever no BLAS takes the strides. All
  * is decided by size: results do not depend on the number of threads. gemm_ways.c asks
  * for these ways by name where measuring has found that another than the rule's is
- * faster. Read next: shared.c, gemm_ways.c, blas.c, kernels/cpu/gemm_type.h. */
+ * faster. Read next: gemm_shared.c, gemm_ways.c, blas.c, kernels/cpu/gemm_type.h. */
 #include <limits.h>
 #include <nyx/parallel.h>
 

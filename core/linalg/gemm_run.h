@@ -1,5 +1,5 @@
 /* What the files of float products share: the run of one product, and sizes. Read next:
- * gemm.c, shared.c. */
+ * gemm.c, gemm_shared.c. */
 #ifndef NYX_LINALG_GEMM_RUN_H
 #define NYX_LINALG_GEMM_RUN_H
 
@@ -59,8 +59,8 @@ static inline bool going(gemm_run *r) {
 /* Whether B of such a product is best read where it is. */
 bool nyx__gemm_in_place(const nyx_product *p, int64_t item);
 
-/* shared.c: one large product by all threads, in one of the ways from NYX__GEMM_ROWS on.
- * `row`: where its results begin among all. */
+/* gemm_shared.c: one large product by all threads, in one of the ways from
+ * NYX__GEMM_ROWS on. `row`: where its results begin among all. */
 nyx_status nyx__gemm_shared(gemm_run *r, const nyx_product *all, int64_t row);
 /* Terms of a block there. */
 int64_t nyx__gemm_block(nyx__gemm_way way, const nyx_gemm_kernel *kernel, int64_t item,

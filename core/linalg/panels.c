@@ -1,7 +1,7 @@
 /* The product by panels of B: the threads pack rows of A, then each multiplies all of
  * them by units of columns, whose panels it gets itself. Units depend on sizes alone, so
- * results do not depend on the number of threads; they are those of shared.c with blocks
- * of that depth, bit for bit. Read next: panels.h. */
+ * results do not depend on the number of threads; they are those of gemm_shared.c with
+ * blocks of that depth, bit for bit. Read next: panels.h. */
 #include "panels.h"
 
 #include <nyx/parallel.h>

@@ -11,7 +11,7 @@
 
 #include "tile_type.h"
 
-#include "packing_type.h"
+#include "packing_type.h" /* needs what the former define */
 
 /* Where a tile's operands lie, and what of its columns is stored: `cols`, from `skip`. */
 typedef struct TYPED(tile_job) {

@@ -165,6 +165,24 @@ static void drop(data *d) {
   for (int i = 0; i < 9; i++) free(all[i]);
 }
 
+/* Every allocation fails in turn, of which there are more than `fewest`. */
+static void fail_in_turn(data *d, nyx_status (*run)(data *), int fewest) {
+  nyx_memory_stats before, after;
+  nyx_memory_get_stats(&before);
+  nyx_status status = NYX_ERR_MEMORY;
+  int n = 0;
+  for (; status != NYX_OK && n < 500; n++) {
+    nyx_memory_fail_after(n);
+    status = run(d);
+    nyx_memory_fail_after(-1);
+    if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
+    nyx_memory_get_stats(&after);
+    CHECK_INT(after.live, before.live);
+  }
+  CHECK_OK(ctx, status);
+  CHECK(n > fewest);
+}
+
 /* The largest size in the tile of output i: what its error is relative to. */
 UNTRACED static double tile_size(const data *d, int64_t i) {
   int64_t height = d->v.window[0].out, width = d->v.window[1].out;
@@ -378,24 +396,15 @@ static void input_infinities(void) {
   drop(&d);
 }
 
+static nyx_status run_input(data *d) {
+  return nyx__winograd_input(ctx, &d->v, d->out, d->in[1], d->in[0]);
+}
+
 static void input_without_memory(void) {
   for (int i = 0; i < SHAPES; i++) {
     if (!has_input(i)) continue;
     data d = input_data(i, NYX_FLOAT32);
-    nyx_memory_stats before, after;
-    nyx_memory_get_stats(&before);
-    nyx_status status = NYX_ERR_MEMORY;
-    int n = 0;
-    for (; status != NYX_OK && n < 500; n++) {
-      nyx_memory_fail_after(n);
-      status = nyx__winograd_input(ctx, &d.v, d.out, d.in[1], d.in[0]);
-      nyx_memory_fail_after(-1);
-      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
-      nyx_memory_get_stats(&after);
-      CHECK_INT(after.live, before.live);
-    }
-    CHECK_OK(ctx, status);
-    CHECK(n > 2);
+    fail_in_turn(&d, run_input, 2);
     drop(&d);
   }
 }
@@ -563,23 +572,14 @@ static void adjoint_infinities(void) {
   adjoint_infinities_of(&half);
 }
 
+static nyx_status run_adjoint(data *d) {
+  return nyx__winograd_adjoint(ctx, &d->v, d->out, d->in[0], d->in[1]);
+}
+
 static void adjoint_without_memory(void) {
   for (int i = 0; i < ADJOINTS; i++) {
     data d = adjoint_data(i, NYX_FLOAT32);
-    nyx_memory_stats before, after;
-    nyx_memory_get_stats(&before);
-    nyx_status status = NYX_ERR_MEMORY;
-    int n = 0;
-    for (; status != NYX_OK && n < 500; n++) {
-      nyx_memory_fail_after(n);
-      status = nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]);
-      nyx_memory_fail_after(-1);
-      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
-      nyx_memory_get_stats(&after);
-      CHECK_INT(after.live, before.live);
-    }
-    CHECK_OK(ctx, status);
-    CHECK(n > 1);
+    fail_in_turn(&d, run_adjoint, 1);
     drop(&d);
   }
 }
@@ -769,25 +769,16 @@ static void last_choice(void) {
   }
 }
 
+static nyx_status run_last(data *d) {
+  nyx__last_sum s = last_of(d);
+  return nyx__winograd_last(&s);
+}
+
 static void last_without_memory(void) {
   for (int i = 0; i < SHAPES; i++) {
     if (shapes[i].stride == 2) continue;
     data d = make_data(&shapes[i], NYX_FLOAT32);
-    nyx__last_sum s = last_of(&d);
-    nyx_memory_stats before, after;
-    nyx_memory_get_stats(&before);
-    nyx_status status = NYX_ERR_MEMORY;
-    int n = 0;
-    for (; status != NYX_OK && n < 500; n++) {
-      nyx_memory_fail_after(n);
-      status = nyx__winograd_last(&s);
-      nyx_memory_fail_after(-1);
-      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
-      nyx_memory_get_stats(&after);
-      CHECK_INT(after.live, before.live);
-    }
-    CHECK_OK(ctx, status);
-    CHECK(n > 2);
+    fail_in_turn(&d, run_last, 2);
     drop(&d);
   }
 }
@@ -827,24 +818,14 @@ static void choice(void) {
   }
 }
 
-/* Every allocation fails in turn. */
+static nyx_status run_forward(data *d) {
+  return nyx__winograd(ctx, &d->v, d->in[0], d->in[1], d->in[2], d->out);
+}
+
 static void without_memory(void) {
   for (int i = 0; i < SHAPES; i++) {
     data d = make_data(&shapes[i], NYX_FLOAT32);
-    nyx_memory_stats before, after;
-    nyx_memory_get_stats(&before);
-    nyx_status status = NYX_ERR_MEMORY;
-    int n = 0;
-    for (; status != NYX_OK && n < 500; n++) {
-      nyx_memory_fail_after(n);
-      status = nyx__winograd(ctx, &d.v, d.in[0], d.in[1], d.in[2], d.out);
-      nyx_memory_fail_after(-1);
-      if (status != NYX_OK) CHECK_STATUS(status, NYX_ERR_MEMORY);
-      nyx_memory_get_stats(&after);
-      CHECK_INT(after.live, before.live);
-    }
-    CHECK_OK(ctx, status);
-    CHECK(n > 2);
+    fail_in_turn(&d, run_forward, 2);
     drop(&d);
   }
 }

@@ -1,10 +1,10 @@
 /* One large product of the built-in kind by all threads. Each takes some rows of A, packs
  * them for itself and multiplies them with the columns of B, which lie where they are or
  * in panels that the threads have in common. What is needed next, rows or columns, is
- * packed piece by piece between the tiles of what is multiplied: a piece is asked for
- * during one tile, and its stores end during the next. Who finds no more rows of its own
- * helps with what is left of the others' columns: a core may have a neighbour that makes
- * it a third slower than the next. Read next: gemm_run.h, kernels/cpu/gemm.h. */
+ * packed piece by piece while tiles are multiplied, where `meanwhile` says so. Who finds
+ * no more rows of its own helps with what is left of the others' columns: a core may have
+ * a neighbour that makes it a third slower than the next. Read next: gemm_run.h,
+ * kernels/cpu/gemm.h. */
 #include <nyx/parallel.h>
 #include <sched.h>
 
@@ -98,8 +98,14 @@ static bool claim(atomic_uchar *group) {
          atomic_compare_exchange_strong(group, &none, PACKING);
 }
 
-/* Until a group of columns is packed, by this thread or another. */
-static void need_columns(shared_run *s, int64_t unit, int64_t index) {
+/* Whether what comes next is packed while tiles are multiplied. Where B lies in place,
+ * units are small, and so are their panels: packing them at once is as good. */
+static bool meanwhile(const shared_run *s) {
+  return s->b && s->depth >= MEANWHILE_TERMS;
+}
+
+/* A group of columns, packed by this thread or another. false: stopped before. */
+static bool need_columns(shared_run *s, int64_t unit, int64_t index) {
   atomic_uchar *group = &s->group[unit * s->groups + index];
   int64_t j, cols = columns_of(s, unit, index, &j);
   if (claim(group)) {
@@ -110,9 +116,10 @@ static void need_columns(shared_run *s, int64_t unit, int64_t index) {
     atomic_store_explicit(group, PACKED, memory_order_release);
   }
   for (int i = 0; atomic_load_explicit(group, memory_order_acquire) != PACKED; i++) {
-    if (!going(s->r)) return;
+    if (!going(s->r)) return false;
     if (i > SPINS) sched_yield();
   }
+  return true;
 }
 
 /* The columns of a unit at hand, of one block, group by group. The next group is packed
@@ -124,23 +131,20 @@ static void multiply_groups(worker *w, const nyx_product *p, int64_t l, int64_t 
   for (int64_t i = 0; (cols = columns_of(s, unit, i, &j)) > 0 && going(s->r); i++) {
     nyx_product q = *p;
     narrow(&q, s->r->item, 0, q.m, i * s->group_cols, cols, 0, q.k);
-    need_columns(s, unit, i);
+    if (!need_columns(s, unit, i)) return;
     bool inside = columns_of(s, unit, i + 1, &next_j) > 0;
     int64_t next = inside ? unit : next_unit, at = inside ? i + 1 : 0;
+    int64_t next_cols = next >= 0 ? columns_of(s, next, at, &next_j) : 0;
     nyx_packing h;
     atomic_uchar *group = NULL;
     q.packing = &w->next;
-    if (next >= 0 && s->p.k <= s->depth && s->p.k >= MEANWHILE_TERMS) {
-      int64_t next_cols = columns_of(s, next, at, &next_j);
+    if (next_cols && (inside || s->p.k <= s->depth)) q.next = panels_at(s, l, next_j);
+    if (next_cols && s->p.k <= s->depth && meanwhile(s) &&
+        claim(&s->group[next * s->groups + at])) {
       int64_t tiles = parts_of(cols, s->kernel->tile_cols) * parts_of(q.m, s->width);
-      q.next = panels_at(s, l, next_j);
       group = &s->group[next * s->groups + at];
-      if (claim(group)) {
-        h = packing_columns(s, l, next_j, next_cols, tiles, w->stage + NYX_STAGE_BYTES);
-        q.packing = &h;
-      } else {
-        group = NULL;
-      }
+      h = packing_columns(s, l, next_j, next_cols, tiles, w->stage + NYX_STAGE_BYTES);
+      q.packing = &h;
     }
     s->kernel->block(&q, s->width, panels, panels_at(s, l, j));
     if (!group) continue;
@@ -206,12 +210,10 @@ static const char *need_rows(worker *w, int64_t row, int64_t l) {
   return w->room[0];
 }
 
-/* Begins with the rows of a block that is needed in `tiles` tiles. Where B lies in place,
- * units are small, and so are their panels: packing them at once is as good. */
+/* Begins with the rows of a block that is needed in `tiles` tiles. */
 static void begin_rows(worker *w, int64_t row, int64_t l, int64_t tiles) {
-  if (!w->s->b || w->s->kept || row < 0 || w->s->depth < MEANWHILE_TERMS ||
-      (w->next_row == row && w->next_l == l))
-    return;
+  if (!meanwhile(w->s) || w->s->kept || row < 0) return;
+  if (w->next_row == row && w->next_l == l) return;
   w->next = packing_rows(w->s, row, l, w->room[1], tiles, w->stage);
   w->next_row = row;
   w->next_l = l;
@@ -271,15 +273,16 @@ static void multiply_and_help(void *arg, int64_t begin, int64_t end) {
   int64_t rows = parts_of(s->panels, s->row_units) * s->width, item = s->r->item;
   int64_t bytes = s->kept ? 0 : parts_of(rows * s->depth * item, 64) * 64;
   int64_t own = parts_of(s->own_cols * s->depth * item, 64) * 64;
-  char *room = nyx_memory_alloc((size_t)(2 * bytes + own + 2 * NYX_STAGE_BYTES));
+  int64_t ahead = meanwhile(s) ? bytes + 2 * NYX_STAGE_BYTES : 0;
+  char *room = nyx_memory_alloc((size_t)(bytes + own + ahead));
   if (!room) {
     atomic_store(&s->r->status, NYX_ERR_MEMORY);
     return;
   }
   w.room[0] = room;
-  w.room[1] = w.room[0] + bytes;
-  w.own = w.room[1] + bytes;
-  w.stage = w.own + own;
+  w.own = room + bytes;
+  w.room[1] = w.own + own;
+  w.stage = w.room[1] + bytes;
   for (int64_t thread = begin; thread < end; thread++) {
     int64_t last = thread;
     for (int64_t row = thread; row < s->row_units; row += s->threads) {
