@@ -1,11 +1,12 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
- * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
- * packs for itself, a block of terms at a time; a few rows of a half type are multiplied
- * by floats that are made of some of B at a time, where its terms or its columns lie
- * together. All is decided by size:
- * results do not depend on the number of threads. Read next: kernels/cpu/low.h;
- * gemm_ways.c (measuring how); gemm.c, the same for wide types. */
+ * converted when it is stored. Few threads pack all columns of bytes for themselves.
+ * Where C is one unit, as of vectors, whoever multiplies packs for itself, a block of
+ * terms at a time; a few rows of a half type are multiplied by floats that are made of
+ * some of B at a time, where its terms or its columns lie together. Results do not depend
+ * on the number of threads: sums are divided by size, and those of bytes are exact. Read
+ * next: kernels/cpu/low.h; gemm_ways.c (measuring how); gemm.c, the same for wide types.
+ */
 #include <limits.h>
 #include <nyx/parallel.h>
 #include <string.h>
