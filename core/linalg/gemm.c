@@ -15,11 +15,14 @@
  * AVX-512 core. Ranges of a batch and parts of a product have about as many. */
 #define RANGE ((int64_t)1 << 20)
 /* The same of a vector times a matrix, which is bound by memory; rows of which dot
- * products are taken in a slab, columns of rows that are summed. */
+ * products are taken in a slab, columns of rows that are summed: the longer the pieces of
+ * rows, the better they are foreseen. */
 #define VECTOR_RANGE ((int64_t)1 << 17)
 #define VECTOR_ROWS 32
-#define VECTOR_COLS 1024
+#define VECTOR_COLS 2048
+#define SUM_COLS 512    /* of partial sums that are added up at a time */
 #define VECTOR_UNITS 32 /* slabs of such columns, times parts of the rows */
+#define FEW_COLS 1024   /* the same for few rows at a time */
 /* Products of four ranges or more are divided between threads. */
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
@@ -30,6 +33,7 @@
  * deep. */
 #define DEPTH_PARTS 16
 #define PART_DEPTH 256
+#define VECTOR_DEPTH 128 /* of a vector */
 /* Products that the threads share: from how many multiplications and what side on; with
  * so few rows B is not packed. */
 #define SHARED (2 * RANGE)
@@ -253,9 +257,13 @@ static int64_t fine_side(const nyx_product *p) {
   return side < 16 ? 16 : side > SLAB ? SLAB : side;
 }
 
-/* Columns of a slab of rows that are summed: an eighth, in pieces that are read well. */
+/* Columns of a slab of rows that are summed: a half for a vector, an eighth for few rows,
+ * in pieces that are read well. */
 static int64_t vector_cols(int64_t n) {
-  return n < 8 * 128 ? 128 : n > 8 * VECTOR_COLS ? VECTOR_COLS : n / 8;
+  return n < 2 * 128 ? 128 : n > 2 * VECTOR_COLS ? VECTOR_COLS : n / 2;
+}
+static int64_t few_cols(int64_t n) {
+  return n < 8 * 128 ? 128 : n > 8 * FEW_COLS ? FEW_COLS : n / 8;
 }
 
 /* Whether the kernels for few rows can take it: two to NYX_FEW_MOST on one side, and
@@ -274,7 +282,7 @@ static bool few_rows(const nyx_gemm *g) {
 static void divide_few(gemm_run *r, const nyx_product *p, int64_t work) {
   int64_t long_side = r->by_rows ? p->m : p->n;
   bool dots = (r->by_rows ? p->a_cs : p->b_rs) == 1;
-  int64_t least = dots ? 48 : vector_cols(long_side), whole = dots ? 12 : 32;
+  int64_t least = dots ? 48 : few_cols(long_side), whole = dots ? 12 : 32;
   int64_t slabs = long_side / least;
   if (slabs > FEW_PARTS) slabs = FEW_PARTS;
   if (slabs > work / r->range) slabs = work / r->range;
@@ -305,11 +313,13 @@ static void divide_slabs(gemm_run *r, const nyx_product *p) {
  * rows that are added up is divided both ways, so that many threads have slabs of it. */
 static void divide_depth(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), most = DEPTH_PARTS;
-  bool both = sums_rows(p) && r->slabs > 2;
+  bool both = sums_rows(p) && r->slabs > 1;
+  int64_t deep = both ? VECTOR_DEPTH : PART_DEPTH;
   if (both) most = VECTOR_UNITS / r->slabs;
   int64_t parts = work / r->range / (both ? r->slabs : 1);
+  if (both && most > p->k / deep) most = p->k / deep;
   if (parts > most) parts = most;
-  if (work / 4 < r->range || parts < 2 || p->k / parts < PART_DEPTH) return;
+  if (work / 4 < r->range || parts < 2 || p->k / parts < deep) return;
   if (r->slabs > 2 && !both) return;
   if (!both) {
     r->slabs = 1;
@@ -319,21 +329,44 @@ static void divide_depth(gemm_run *r, const nyx_product *p) {
   r->parts = parts_of(p->k, r->depth);
 }
 
-/* c = the sum of the parts, in order, or gains it. */
+/* A sum of parts: `rows` of so many columns, which lie `apart` in C. */
+typedef struct parts_sum {
+  const gemm_run *r;
+  int64_t rows, cols, apart;
+  bool add;
+} parts_sum;
+
+/* c = the sum of the parts, in order, or gains it. Items are SUM_COLS columns of a row.
+ */
 #define SUM_PARTS(name, T)                                                               \
-  static void name(const gemm_run *r, const nyx_product *p, bool to_c) {                 \
-    const T *from = (const T *)r->partial;                                               \
-    for (int64_t i = 0; i < p->m; i++) {                                                 \
-      T *to = (T *)p->c + i * p->ldc;                                                    \
-      for (int64_t part = 0; part < r->parts; part++) {                                  \
-        const T *row = from + (part * p->m + i) * p->n;                                  \
-        bool add = part > 0 || to_c;                                                     \
-        for (int64_t j = 0; j < p->n; j++) to[j] = add ? to[j] + row[j] : row[j];        \
+  static void name(void *arg, int64_t begin, int64_t end) {                              \
+    const parts_sum *s = arg;                                                            \
+    const T *from = (const T *)s->r->partial;                                            \
+    const int64_t pieces = parts_of(s->cols, SUM_COLS);                                  \
+    for (int64_t item = begin; item < end; item++) {                                     \
+      const int64_t i = item / pieces, j = item % pieces * SUM_COLS;                     \
+      const int64_t n = s->cols - j < SUM_COLS ? s->cols - j : SUM_COLS;                 \
+      T *to = (T *)s->r->g->product.c + i * s->apart + j;                                \
+      for (int64_t part = 0; part < s->r->parts; part++) {                               \
+        const T *row = from + (part * s->rows + i) * s->cols + j;                        \
+        bool add = part > 0 || s->add;                                                   \
+        for (int64_t e = 0; e < n; e++) to[e] = add ? to[e] + row[e] : row[e];           \
       }                                                                                  \
     }                                                                                    \
   }
 SUM_PARTS(sum_parts_f32, float)
 SUM_PARTS(sum_parts_f64, double)
+
+/* A column that lies together is summed as a row. */
+static void sum_parts(const gemm_run *r, bool add) {
+  const nyx_product *p = &r->g->product;
+  bool column = p->n == 1 && p->ldc == 1;
+  parts_sum s = {r, column ? 1 : p->m, column ? p->m : p->n, p->ldc, add};
+  const int64_t pieces = parts_of(s.cols, SUM_COLS);
+  const int64_t work = r->parts * (s.cols < SUM_COLS ? s.cols : SUM_COLS);
+  nyx_parallel_for(s.rows * pieces, VECTOR_RANGE / 8 / work + 1,
+                   r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64, &s);
+}
 
 /* `count` products, divided into slabs or along k where they are large. */
 static nyx_status by_slabs(gemm_run *r, int64_t count) {
@@ -362,7 +395,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   if (r->parts > 1 && going(r)) {
     const nyx_region region = {p->c, p->ldc, 0, p->m, 0, p->n};
     bool add = nyx__epilogue_begin(r->g->after, r->g->dtype, &region) || p->add;
-    (r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64)(r, p, add);
+    sum_parts(r, add);
     nyx__epilogue_end(r->g->after, r->g->dtype, &region);
   }
   nyx_memory_free(r->partial);

@@ -1,11 +1,12 @@
 /* Matrix products of narrow types: both factors are packed by all threads, then each
  * multiplies units of C, summed in a block of scratch that stays in its cache and
- * converted when it is stored. Where C is one unit, as of vectors, whoever multiplies
- * packs for itself, a block of terms at a time; a few rows of a half type are multiplied
- * by floats that are made of some of B at a time, where its terms or its columns lie
- * together. All is decided by size:
- * results do not depend on the number of threads. Read next: kernels/cpu/low.h;
- * gemm_ways.c (measuring how); gemm.c, the same for wide types. */
+ * converted when it is stored. Few threads pack all columns of bytes for themselves.
+ * Where C is one unit, as of vectors, whoever multiplies packs for itself, a block of
+ * terms at a time; a few rows of a half type are multiplied by floats that are made of
+ * some of B at a time, where its terms or its columns lie together. Results do not depend
+ * on the number of threads: sums are divided by size, and those of bytes are exact. Read
+ * next: kernels/cpu/low.h; gemm_ways.c (measuring how); gemm.c, the same for wide types.
+ */
 #include <limits.h>
 #include <nyx/parallel.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "../../kernels/cpu/gemm.h"
 #include "../../kernels/cpu/low.h"
 #include "../../kernels/cpu/narrow.h"
+#include "../base/parallel.h"
 #include "../tensor/packed.h"
 #include "gemm.h"
 
@@ -38,6 +40,9 @@
 #define SUM_TERMS 64
 #define SUM_SPAN 2048
 #define PACK_GRAIN 2 /* groups of panels, about 64 KiB each */
+/* A thread with so many rows packs all columns for itself, so many at a time. */
+#define OWN_ROWS 200
+#define OWN_COLS 128
 
 /* What stops all threads, and how much memory there was not. */
 typedef struct low_shared {
@@ -60,8 +65,11 @@ typedef struct low_run {
   int64_t a_panels, b_panels, a_group, b_group; /* panels packed together */
   int64_t in_place; /* the first panels of A, as the matrix has them */
   nyx__low_way way;
-  int64_t depth;      /* terms of a block, by the way */
-  bool pack_b, alone; /* alone: one unit, `a` and `b` are not used */
+  int64_t depth;             /* terms of a block, by the way */
+  bool pack_b, alone;        /* alone: one unit, `a` and `b` are not used */
+  bool whole;                /* p is all of the product */
+  bool own;                  /* threads pack for themselves; `a` and `b` are not used */
+  _Atomic int64_t *next_col; /* own: of each unit of rows, what is not begun */
   int64_t unit_rows, unit_cols, col_units, units, parts, part_terms;
   low_shared *shared;
 } low_run;
@@ -208,24 +216,30 @@ static void store_row(const low_run *r, int64_t i, int64_t j, int64_t n, void *f
   }
 }
 
-/* Bytes of the sums of a unit, and of a block of its rows, multiples of 64. */
-static int64_t sum_bytes(const low_run *r) {
-  return r->unit_rows * r->unit_cols * 4;
-}
-static int64_t row_bytes(const low_run *r) {
-  return round_up(r->unit_rows * block_terms(r, 0) * r->kernel->item, 64);
-}
-/* What a thread that multiplies units needs. */
-static int64_t unit_bytes(const low_run *r) {
+/* What a thread that multiplies units has for itself: the sums of one, and where it packs
+ * for itself panels of a block of its rows and columns. */
+typedef struct low_room {
+  char *c, *a, *b;
+  int64_t row; /* own: the first row in `a`, or -1 */
+} low_room;
+
+static bool make_room(const low_run *r, low_room *room) {
   const nyx_low_kernel *kernel = r->kernel;
-  int64_t cols = r->unit_cols * block_terms(r, 0) * kernel->item;
-  if (!r->alone) return sum_bytes(r);
-  return sum_bytes(r) + row_bytes(r) + cols + r->b_panels * kernel->extra;
+  int64_t terms = block_terms(r, 0), sums = r->unit_rows * r->unit_cols * 4;
+  int64_t rows = round_up(r->unit_rows * terms * kernel->item, 64);
+  int64_t cols = r->unit_cols * terms * kernel->item;
+  cols += r->unit_cols / kernel->tile_cols * kernel->extra;
+  *room = (low_room){.row = -1};
+  room->c = scratch(r, r->own || r->alone ? sums + rows + cols : sums);
+  room->a = room->c + sums;
+  room->b = room->a + rows;
+  return room->c != NULL;
 }
 
 /* A block of terms, from l on, of the rows from i on: those in place, then packed ones.
  */
-static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block *all) {
+static void multiply_rows(const low_run *r, const low_room *room, int64_t i, int64_t l,
+                          nyx_low_block *all) {
   const nyx_low_kernel *kernel = r->kernel;
   int64_t here = r->in_place * kernel->tile_rows - i;
   here = least(here > 0 ? here : 0, all->rows);
@@ -240,7 +254,8 @@ static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block 
   block.rows = all->rows - here;
   block.a_pitch = 0;
   block.c = (char *)all->c + here * all->ldc * 4;
-  char *a = r->alone ? (char *)all->c + sum_bytes(r)
+  char *a = r->alone ? room->a
+            : r->own ? room->a + (i - room->row) * block.terms * kernel->item
                      : a_panel(r, l, (i + here) / kernel->tile_rows);
   if (r->alone) pack_a(r, l, i + here, block.rows, a);
   block.a = a;
@@ -248,18 +263,18 @@ static void multiply_rows(const low_run *r, int64_t i, int64_t l, nyx_low_block 
 }
 
 /* Rows i and columns j of C, terms first to last, in `c`, whose rows are ldc apart. */
-static void sum_unit(const low_run *r, int64_t i, int64_t rows, int64_t j, int64_t cols,
-                     int64_t first, int64_t last, char *c, int64_t ldc) {
-  const nyx_low_kernel *kernel = r->kernel;
+static void sum_unit(const low_run *r, const low_room *room, int64_t i, int64_t rows,
+                     int64_t j, int64_t cols, int64_t first, int64_t last, char *c,
+                     int64_t ldc) {
   nyx_low_block block = {.rows = rows, .cols = cols, .c = c, .ldc = ldc};
   const nyx_region region = {c, ldc, 0, rows, r->col + j, least(cols, r->p.n - j)};
   block.add = r->parts == 1 && nyx__epilogue_begin(r->after, NYX_FLOAT32, &region);
   for (int64_t l = first; l < last && going(r); l += r->depth, block.add = true) {
     block.terms = block_terms(r, l);
-    block.b =
-        r->alone ? c + sum_bytes(r) + row_bytes(r) : b_panel(r, l, j / kernel->tile_cols);
-    if (r->alone) pack_b(r, l, j, cols, (char *)block.b);
-    multiply_rows(r, i, l, &block);
+    char *b = r->alone || r->own ? room->b : b_panel(r, l, j / r->kernel->tile_cols);
+    if (r->alone) pack_b(r, l, j, cols, b);
+    block.b = b;
+    multiply_rows(r, room, i, l, &block);
   }
   for (int64_t row = 0; row < rows && !block.add; row++)
     memset(c + row * ldc * 4, 0, (size_t)cols * 4);
@@ -273,7 +288,7 @@ static int64_t rows_there(const low_run *r, int64_t rows, int64_t cols) {
   return cols % kernel->tile_cols ? 0 : rows / kernel->tile_rows * kernel->tile_rows;
 }
 
-static void multiply_unit(const low_run *r, int64_t unit, char *c) {
+static void multiply_unit(const low_run *r, int64_t unit, const low_room *room) {
   const nyx_low_kernel *kernel = r->kernel;
   const nyx_product *p = &r->p;
   int64_t part = unit / r->units, at = unit % r->units;
@@ -283,15 +298,15 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
   int64_t first = part * r->part_terms, last = least(first + r->part_terms, p->k);
   int64_t there = rows_there(r, live_rows, live_cols);
   if (there)
-    sum_unit(r, i, there, j, live_cols, first, last, (char *)p->c + (i * p->ldc + j) * 4,
-             p->ldc);
+    sum_unit(r, room, i, there, j, live_cols, first, last,
+             (char *)p->c + (i * p->ldc + j) * 4, p->ldc);
   i += there;
   live_rows -= there;
   if (live_rows)
-    sum_unit(r, i, round_up(live_rows, kernel->tile_rows), j,
-             round_up(live_cols, kernel->tile_cols), first, last, c, r->unit_cols);
+    sum_unit(r, room, i, round_up(live_rows, kernel->tile_rows), j,
+             round_up(live_cols, kernel->tile_cols), first, last, room->c, r->unit_cols);
   for (int64_t row = 0; row < live_rows; row++) {
-    char *from = c + row * r->unit_cols * 4;
+    char *from = room->c + row * r->unit_cols * 4;
     if (r->parts > 1) {
       int64_t to = (part * p->m + i + row) * p->n + j;
       memcpy(r->partial + to * 4, from, (size_t)live_cols * 4);
@@ -303,12 +318,43 @@ static void multiply_unit(const low_run *r, int64_t unit, char *c) {
 
 static void multiply_units(void *arg, int64_t begin, int64_t end) {
   low_run *r = arg;
-  char *c = scratch(r, unit_bytes(r));
-  if (!c) return;
+  low_room room;
+  if (!make_room(r, &room)) return;
   if (r->kernel->begin) r->kernel->begin();
-  for (int64_t unit = begin; unit < end && going(r); unit++) multiply_unit(r, unit, c);
+  for (int64_t unit = begin; unit < end && going(r); unit++)
+    multiply_unit(r, unit, &room);
   if (r->kernel->end) r->kernel->end();
-  nyx_memory_free(c);
+  nyx_memory_free(room.c);
+}
+
+/* What nobody has begun of a unit of rows, some columns at a time. */
+static void multiply_left(const low_run *r, int64_t row, low_room *room) {
+  const int64_t i = row * r->unit_rows;
+  int64_t at;
+  while (r->next_col[row] < r->col_units && going(r) &&
+         (at = r->next_col[row]++) < r->col_units) {
+    if (room->row != i) pack_a(r, 0, i, r->unit_rows, room->a);
+    room->row = i;
+    const int64_t j = at * r->unit_cols;
+    pack_b(r, 0, j, r->unit_cols, room->b);
+    multiply_unit(r, row * r->col_units + at, room);
+  }
+}
+
+/* Items are threads: each has its own rows, then helps with what is left of others'. */
+static void multiply_own(void *arg, int64_t begin, int64_t end) {
+  const low_run *r = arg;
+  const int64_t rows = r->units / r->col_units, threads = nyx_parallel_threads();
+  low_room room;
+  if (!make_room(r, &room)) return;
+  for (int64_t thread = begin; thread < end; thread++) {
+    int64_t last = thread;
+    for (int64_t row = thread; row < rows; last = row, row += threads)
+      multiply_left(r, row, &room);
+    for (int64_t k = 1; k <= rows; k++)
+      multiply_left(r, (last + rows - k % rows) % rows, &room);
+  }
+  nyx_memory_free(room.c);
 }
 
 /* Rows of C from the sums of the parts, in order. */
@@ -372,6 +418,21 @@ static void set_units(low_run *r, int64_t rows, int64_t cols) {
   r->units = parts_of(r->p.m, r->unit_rows) * r->col_units;
 }
 
+/* Panels of A of a thread that packs all that it multiplies, its rows and some columns
+ * after the others, which stay in its second cache: panels that another core has had are
+ * written at the speed of the last one. 0: it would pack columns for too few rows, or has
+ * more than fit. Measured of bytes. */
+static int64_t own_panels(const low_run *r) {
+  const nyx_low_kernel *kernel = r->kernel;
+  if (r->out != NYX_INT32 || kernel->begin || r->keep || r->p.k > r->depth) return 0;
+  if (!r->whole || nyx__parallel_inside()) return 0;
+  if (r->way != NYX__LOW_SHARED && r->way != NYX__LOW_ONE) return 0;
+  int64_t panels = parts_of(r->a_panels, nyx_parallel_threads());
+  int64_t rows = panels * kernel->tile_rows, terms = round_up(r->p.k, kernel->step);
+  bool fits = rows * terms * kernel->item <= nyx__gemm_in_place_bytes() / 2;
+  return fits && rows >= OWN_ROWS ? panels : 0;
+}
+
 /* Units of equal size, as many as are wanted where C has that many tiles; a long sum for
  * few results is cut into parts of whole blocks. Many threads have smaller units, which
  * changes no result; parts would. */
@@ -392,7 +453,14 @@ static void divide(low_run *r) {
   if (parts > blocks / 2) parts = blocks / 2;
   r->part_terms = parts > 1 ? parts_of(blocks, parts) * r->depth : r->p.k;
   r->parts = parts > 1 ? parts_of(r->p.k, r->part_terms) : 1;
-  if (!large || r->alone || r->parts > 1 || r->units >= each) return;
+  r->own = false;
+  if (!large || r->alone || r->parts > 1) return;
+  const int64_t own = own_panels(r);
+  if ((r->own = own > 0)) {
+    set_units(r, own, OWN_COLS / kernel->tile_cols);
+    return;
+  }
+  if (r->units >= each) return;
   shrink_units(r, each, &rows, &cols);
   set_units(r, rows, cols);
 }
@@ -402,6 +470,15 @@ static void multiply(low_run *r, bool pack_b) {
   r->pack_b = pack_b;
   r->partial = NULL;
   if (r->parts > 1 && !(r->partial = scratch(r, r->parts * r->p.m * r->p.n * 4))) return;
+  if (r->own) {
+    const int64_t rows = r->units / r->col_units;
+    r->next_col = (void *)scratch(r, rows * (int64_t)sizeof *r->next_col);
+    if (!r->next_col) return;
+    for (int64_t row = 0; row < rows; row++) atomic_init(&r->next_col[row], 0);
+    share(r, nyx_parallel_threads(), 1, multiply_own, r);
+    nyx_memory_free((void *)r->next_col);
+    return;
+  }
   if (!r->alone)
     share(r, parts_of(r->p.k, r->depth) * packs(r), PACK_GRAIN, pack_panels, r);
   int64_t work = times(times(r->unit_rows, r->unit_cols), r->part_terms);
@@ -676,12 +753,13 @@ static void multiply_all(low_run *r) {
   const nyx_low_kernel *kernel = r->kernel;
   const int64_t most = PACKED / kernel->tile_rows * kernel->tile_rows;
   r->p.m = least(all.m, most), r->p.n = least(all.n, PACKED);
+  r->whole = r->p.m == all.m && r->p.n == all.n;
   divide(r);
   int64_t packed = r->in_place ? kernel->tile_rows : r->p.m;
   int64_t a_bytes = packed_bytes(r, packed, kernel->tile_rows, 0);
   int64_t b_bytes = block_bytes(r, r->p.n);
   nyx__packed *kept = kept_panels(r, &all);
-  if (!r->alone) {
+  if (!r->alone && !r->own) {
     if (!(r->a = scratch(r, kept ? a_bytes : a_bytes + b_bytes))) {
       nyx__packed_release(kept);
       return;

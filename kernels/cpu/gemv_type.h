@@ -91,15 +91,20 @@ static void TYPED(dots)(const void *a, int64_t rs, int64_t m, int64_t k, const v
     TYPED(dot_rows)(1, from + i * rs, rs, k, x, to + i * step, step, add);
 }
 
-/* y = or += the sum of `rows` rows of b, each times an element of x: whole vectors. */
+/* y = or += the sum of `rows` rows of b, each times an element of x: whole vectors. What
+ * is read next is asked for: in these rows, then in as many behind them, which are too
+ * far apart to be foreseen. */
 static ALWAYS_INLINE void TYPED(sum_some)(const int rows, const T *b, int64_t rs,
                                           int64_t n, const T *x, int64_t xs, T *y,
                                           bool add) {
+  const int64_t ahead = FAR < n ? FAR : n;
   T w[SUM_ROWS];
   UNROLL for (int r = 0; r < rows; r++) w[r] = x[r * xs];
   for (int64_t j = 0; j < n; j += LANES) {
     V sum = (V){0}; /* of these rows first: errors of y are an eighth as many */
+    const T *ask = j + ahead < n ? b + j + ahead : b + rows * rs + j + ahead - n;
     UNROLL for (int r = 0; r < rows; r++) {
+      if (LANES >= LINE || j % LINE == 0) __builtin_prefetch(ask + r * rs);
       sum += w[r] * (V) * (const VU *)(b + r * rs + j);
     }
     if (add) sum += *(VU *)(y + j);

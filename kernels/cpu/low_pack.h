@@ -203,13 +203,26 @@ static inline void PACK(put_rows)(const words w[16], int64_t i, int64_t rows,
   }
 }
 
+/* A step of rows whose terms lie together, all of which are there. */
+static inline void PACK(rows_step)(const S *from, int64_t rs, int64_t rows,
+                                   int64_t row_bytes, uint32_t flip, char *to) {
+  for (int64_t i = 0; i < rows; i += TILE_ROWS, to += TILE_ROWS * row_bytes) {
+    int64_t live = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+    words *at = (words *)to;
+    for (int64_t l = 0; l < live; l++, from += rs) at[l] = PACK(along_terms)(from) ^ flip;
+  }
+}
+
 /* Panels of A. `flip` is what every word is changed by: signed bytes become unsigned. */
 static inline void PACK(rows)(const void *a, int64_t rs, int64_t cs, int64_t rows,
                               int64_t depth, uint32_t flip, char *to) {
   int64_t row_bytes = (depth + STEP - 1) / STEP * 64;
+  int64_t whole = cs == 1 && rs != 1 ? depth / STEP * STEP : 0;
   const S *from = a;
+  for (int64_t t = 0; t < whole; t += STEP)
+    PACK(rows_step)(from + t, rs, rows, row_bytes, flip, to + t / STEP * TILE_ROWS * 64);
   for (int64_t i = 0; i < rows && rs != 1; i += 16) {
-    for (int64_t t = 0; t < depth; t += STEP) {
+    for (int64_t t = whole; t < depth; t += STEP) {
       words w[16];
       PACK(lanes)(from + i * rs + t * cs, rs, cs, rows - i, depth - t, w);
       PACK(put_rows)(w, i, rows, row_bytes, flip, to + t / STEP * TILE_ROWS * 64);
@@ -239,11 +252,29 @@ static inline words *PACK(column)(char *step, int64_t panel_bytes, int64_t j) {
   return (words *)(step + j / TILE_COLS * panel_bytes + j % TILE_COLS * 4);
 }
 
+/* A step of columns that are neighbours, all of which are there. */
+static inline void PACK(columns_step)(const S *from, int64_t rs, int64_t cols,
+                                      int64_t panel_bytes, char *to) {
+  for (int64_t g = 0; g < 16; g++, from += E * rs, to += TILE_COLS * 4) {
+    char *panel = to;
+    for (int64_t j = 0; j < cols; j += TILE_COLS, panel += panel_bytes) {
+      UNROLL for (int v = 0; v < TILE_COLS; v += 16) {
+        const S *row[E];
+        UNROLL for (int e = 0; e < E; e++) row[e] = from + e * rs + j + v;
+        *(words *)(panel + v * 4) = PACK(along_lanes)(row);
+      }
+    }
+  }
+}
+
 static inline void PACK(columns)(const void *b, int64_t rs, int64_t cs, int64_t depth,
                                  int64_t cols, int64_t panel_bytes, char *to) {
   int64_t all = (cols + TILE_COLS - 1) / TILE_COLS * TILE_COLS;
+  int64_t whole = cs == 1 && cols == all ? depth / STEP * STEP : 0;
   const S *from = b;
-  for (int64_t t = 0; t < depth && cs == 1; t += STEP) {
+  for (int64_t t = 0; t < whole; t += STEP)
+    PACK(columns_step)(from + t * rs, rs, cols, panel_bytes, to + t * 4 / E * TILE_COLS);
+  for (int64_t t = whole; t < depth && cs == 1; t += STEP) {
     char *step = to + t * 4 / E * TILE_COLS;
     for (int64_t g = 0; g < 16; g++, step += TILE_COLS * 4) {
       for (int64_t j = 0; j < cols; j += 16) {

@@ -379,11 +379,28 @@ static void threads(void) {
   }
 }
 
+/* Few threads pack all columns of bytes for themselves and help one another, also where
+ * the last rows or columns fill no tile. */
+static void columns_of_each_thread(void) {
+  static const int64_t size[][3] = {{450, 300, 500}, {660, 64, 512}, {1030, 70, 200}};
+  for (int threads = 1; threads <= 3; threads++) {
+    CHECK_OK(ctx, nyx_parallel_set_threads(threads));
+    for (int kind = 2; kind < KINDS; kind++) {
+      for (int layout = 0; layout < 4; layout++) {
+        for (int i = 0; i < 3; i++)
+          product(kind, size[i][0], size[i][1], size[i][2], layout % 2, layout / 2);
+      }
+    }
+  }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
+}
+
 static void interrupted(void) {
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    for (int layout = 0; layout < 4; layout++) { /* of which two are of few rows */
-      matrix a = fill(kinds[kind].a, layout / 2 ? 10 : 300, 300, 0);
+    for (int layout = 0; layout < 5; layout++) { /* of which two are of few rows */
+      CHECK_OK(ctx, nyx_parallel_set_threads(layout == 4));
+      matrix a = fill(kinds[kind].a, layout / 2 == 1 ? 10 : 300, 300, 0);
       matrix b = fill(kinds[kind].b, 300, 300, layout % 2);
       int32_t *c = malloc(300 * 300 * 4);
       nyx_gemm g = describe(&a, &b, c);
@@ -395,14 +412,16 @@ static void interrupted(void) {
       free(b.data);
     }
   }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
 }
 
 /* Every allocation fails in turn: a status, nothing left behind. */
 static void without_memory(void) {
   for (int kind = 0; kind < KINDS; kind++) {
     if (!has_kernel(kinds[kind].a)) continue;
-    for (int few = 0; few < 3; few++) {
-      matrix a = fill(kinds[kind].a, few ? 12 : 200, 300, 0);
+    for (int few = 0; few < 4; few++) {
+      CHECK_OK(ctx, nyx_parallel_set_threads(few == 3));
+      matrix a = fill(kinds[kind].a, few % 3 ? 12 : 200, 300, 0);
       matrix b = fill(kinds[kind].b, 300, 180, few == 1);
       int32_t *c = malloc(200 * 180 * 4);
       nyx_gemm g = describe(&a, &b, c);
@@ -425,6 +444,7 @@ static void without_memory(void) {
       free(b.data);
     }
   }
+  CHECK_OK(ctx, nyx_parallel_set_threads(0));
 }
 
 /* No thread that multiplied keeps tiles: XINUSE says what is not in its initial state. */
@@ -489,6 +509,7 @@ static void run(void) {
   RUN(special_values);
   RUN(batches);
   RUN(threads);
+  RUN(columns_of_each_thread);
   RUN(interrupted);
   RUN(without_memory);
   RUN(tiles_are_released);

@@ -398,11 +398,9 @@ static nyx_tensor *lying(nyx_tensor *plain, bool turned) {
   return back;
 }
 
-/* Panels of what comes next are packed while tiles are multiplied: copied or turned, by
- * this thread or by another, whole ones and those that are not. Sums are exact, so one
+/* Both factors as they lie and turned, by one thread and by more. Sums are exact, so one
  * element in a wrong place is seen. */
-UNTRACED_CHECK static void meanwhile_of(nyx_dtype dtype, int64_t m, int64_t n,
-                                        int64_t k) {
+UNTRACED_CHECK static void every_way(nyx_dtype dtype, int64_t m, int64_t n, int64_t k) {
   nyx_tensor *a = filled(dtype, 2, (int64_t[]){m, k});
   nyx_tensor *b = filled(dtype, 2, (int64_t[]){k, n});
   double *x = doubles(a), *y = doubles(b), *sum = calloc((size_t)(m * n), sizeof *sum);
@@ -431,11 +429,24 @@ UNTRACED_CHECK static void meanwhile_of(nyx_dtype dtype, int64_t m, int64_t n,
   nyx_tensor_release(b);
 }
 
+/* Panels of what comes next are packed while tiles are multiplied: copied or turned, by
+ * this thread or by another, whole ones and those that are not. */
 static void meanwhile(void) {
   static const int64_t size[][3] = {{420, 500, 900}, {1030, 330, 700}, {300, 1111, 1025}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
-    meanwhile_of(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
-    meanwhile_of(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);
+    every_way(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
+    every_way(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);
+  }
+}
+
+/* A vector times a matrix whose rows are summed: pieces of them, parts along the terms
+ * where they are many, and what is left of both. */
+static void vectors(void) {
+  static const int64_t size[][3] = {
+      {1, 4100, 1000}, {2610, 1, 1300}, {1, 700, 3001}, {1, 200, 9000}, {9000, 1, 300}};
+  for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+    every_way(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
+    every_way(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);
   }
 }
 
@@ -830,6 +841,7 @@ int main(int argc, char **argv) {
   RUN(without_memory);
   RUN(threads);
   RUN(meanwhile);
+  RUN(vectors);
   RUN(helpers);
   RUN(concurrent);
   RUN(interrupted);
