@@ -49,12 +49,14 @@ typedef struct product_run {
   int64_t pitch, span;       /* of padded rows; rows that one output row sees */
   int64_t stride;            /* padded rows from one output row to the next */
   int64_t width, depth;      /* of the panels of A; terms at a time */
+  int64_t panel;             /* columns of a panel of B */
   int64_t columns, rows;     /* of a unit, at most */
   int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
   int64_t row_units;         /* divisions of the output channels of a group */
   bool straight;             /* one tap, no padding: columns are packed from the images */
   bool once;     /* one block of columns: no block of the weight is used again */
   bool in_place; /* then its rows are read where they lie */
+  bool wide;     /* by tiles of all columns, so that each is read once */
   bool thin; /* the last column would need a vector of its own: 49 are 3 x 16 and it */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
   size_t piece_bytes, a_bytes;
@@ -84,11 +86,29 @@ static int64_t equal(int64_t n, int64_t most, int64_t step) {
 
 /* Output channels in `units` parts or fewer, and the panels of A that fit these. */
 static void divide_rows(product_run *r, int64_t units, int64_t fewest) {
+  int64_t tile = r->wide ? r->last->wide_rows : r->gemm->tile_rows;
   units = least(units, r->out_group / fewest);
   int64_t rows = parts(r->out_group, units > 1 ? units : 1);
-  r->width = parts(rows, parts(rows, r->gemm->tile_rows));
+  r->width = parts(rows, parts(rows, tile));
   r->rows = parts(rows, r->width) * r->width;
   r->row_units = parts(r->out_group, r->rows);
+}
+
+/* All columns at once, for a weight that is read where it lies unless panels of it are
+ * kept. Rows a page apart share a set of the first cache, which has room for a wide
+ * tile's. */
+static void divide_once(product_run *r) {
+  const nyx__conv *v = r->v;
+  int64_t lanes = r->patches->lanes;
+  r->columns = r->positions * v->images;
+  r->per_image = v->images == 1;
+  r->blocks = 1;
+  r->thin = r->per_image && r->columns > lanes && r->columns % lanes == 1;
+  int64_t vectors = parts(r->columns - r->thin, lanes);
+  r->wide = !v->keep && vectors * lanes % r->last->wide_cols == 0;
+  r->in_place = r->wide || r->terms * r->item % PAGE != 0;
+  if (r->wide) r->panel = r->last->wide_cols;
+  divide_rows(r, UNITS, SHARED_ROWS);
 }
 
 /* Columns for a unit, and how the output channels are divided. Where columns mix images a
@@ -102,10 +122,7 @@ static void divide(product_run *r) {
   int64_t each = in_place ? r->positions : count;
   r->once = count <= most;
   if (r->once) {
-    r->columns = count;
-    r->per_image = v->images == 1;
-    r->blocks = 1;
-    divide_rows(r, UNITS, SHARED_ROWS);
+    divide_once(r);
     return;
   }
   int64_t row_units = in_place ? 1 : parts(r->out_group, RESULT_ROWS);
@@ -174,6 +191,7 @@ static bool describe(product_run *r, const nyx__conv *v) {
                                  .ahead = r->plane};
   r->pitch = r->padding.phases * r->padding.phase;
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
+  r->panel = r->gemm->tile_cols;
   return true;
 }
 
@@ -194,18 +212,14 @@ static bool plan(product_run *r, const nyx__conv *v) {
   r->depth = (r->depth + 15) / 16 * 16;
   divide(r);
   if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
-  int64_t tile = r->gemm->tile_cols;
+  int64_t panels = parts(r->columns - r->thin, r->panel);
   r->panel_bytes =
-      (size_t)((r->depth * parts(r->columns, tile) * tile + 4 * r->patches->lanes) *
-               r->item);
+      (size_t)((r->depth * panels * r->panel + 4 * r->patches->lanes) * r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
   r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
-  r->piece_bytes = (size_t)parts(r->columns, tile) * sizeof(piece);
-  r->in_place = r->once && r->terms * r->item % PAGE != 0;
+  r->piece_bytes = (size_t)parts(r->columns, r->panel) * sizeof(piece);
   bool packs = r->once && !r->in_place;
-  r->thin = r->once && r->per_image && r->columns > r->patches->lanes &&
-            r->columns % r->patches->lanes == 1;
   r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
   return true;
 }
@@ -217,6 +231,13 @@ static bool usable(void) {
 bool nyx__conv_product_takes(const nyx__conv *v) {
   product_run r;
   return usable() && plan(&r, v);
+}
+
+bool nyx__conv_product_reads_once(const nyx__conv *v) {
+  product_run r;
+  nyx__conv bare = *v; /* kept or not, it goes the same way: to the same bits */
+  bare.keep = NULL;
+  return usable() && plan(&r, &bare) && r.wide;
 }
 
 static bool going(product_run *r) {
@@ -404,18 +425,31 @@ static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
   return n;
 }
 
+/* Elements for a block of terms of the last column side by side, behind its panels, and
+ * for a vector that may be written beyond them. */
+static int64_t thin_room(const product_run *r) {
+  return r->thin ? r->depth + r->patches->lanes : 0;
+}
+
+static char *thin_at(const product_run *r, const char *panels) {
+  return (char *)panels + r->shared_step - thin_room(r) * r->item;
+}
+
 /* The columns' terms from `term` on. */
 static void pack_columns(const product_run *r, unit *u, int64_t term, int64_t depth,
                          char *panels) {
-  int64_t tile = r->gemm->tile_cols;
+  int64_t end = u->q1 - r->thin;
   open_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
   find_offsets(r, u, term, depth);
-  for (int64_t q = u->q0; q < u->q1; q += tile) {
+  for (int64_t q = u->q0; q < end; q += r->panel) {
     char *panel = panels + (q - u->q0) * depth * r->item;
-    int64_t n = find_patches(r, u, q, tile);
-    if (u->q1 - q < tile) memset(panel, 0, (size_t)(depth * tile * r->item));
-    r->patches->pack(u->from, u->offset, depth, u->patch, n, tile, panel);
+    int64_t n = find_patches(r, u, q, least(r->panel, end - q));
+    if (end - q < r->panel) memset(panel, 0, (size_t)(depth * r->panel * r->item));
+    r->patches->pack(u->from, u->offset, depth, u->patch, n, r->panel, panel);
   }
+  if (!r->thin) return;
+  int64_t n = find_patches(r, u, end, 1);
+  r->patches->pack(u->from, u->offset, depth, u->patch, n, 1, thin_at(r, panels));
 }
 
 static char *y_at(const product_run *r, int64_t n, int64_t channel) {
@@ -424,7 +458,7 @@ static char *y_at(const product_run *r, int64_t n, int64_t channel) {
 
 /* Where the result of a unit goes. A tile is of one piece. */
 static void find_pieces(const product_run *r, unit *u) {
-  int64_t tile = r->per_image ? u->q1 - u->q0 : r->gemm->tile_cols;
+  int64_t tile = r->per_image ? u->q1 - u->q0 : r->panel;
   u->pieces = 0;
   for (int64_t q = u->q0; q < u->q1; q += tile) {
     int64_t end = least(q + tile, u->q1), n = q / r->positions;
@@ -443,36 +477,33 @@ static void find_pieces(const product_run *r, unit *u) {
   }
 }
 
-/* A block of terms of the last column side by side, behind its panels. */
-static char *thin_at(const product_run *r, const char *panels) {
-  return (char *)panels + r->shared_step - r->depth * r->item;
-}
-
-/* By rows of the weight where they lie: a few, while they are in the first cache, with
- * all columns. */
-static void multiply_in_place(const product_run *r, const unit *u, const char *panels,
-                              int64_t term, int64_t depth) {
+/* By a few rows of the weight where they lie: some terms, while they are in the first
+ * cache, with all columns. */
+static void multiply_rows(const product_run *r, const unit *u, int64_t row, int64_t term,
+                          const char *panels) {
   const void *a[MOST_TILE_ROWS];
   void *to[MOST_TILE_ROWS];
-  const int64_t run = 0;
-  nyx_last_product p = {
-      .a = a, .run = &run, .runs = 1, .length = depth, .c = to, .add = term > 0};
-  for (int64_t row = u->o0; row < u->o1; row += r->width) {
-    p.m = least(r->width, u->o1 - row);
-    for (int64_t i = 0; i < p.m; i++) {
-      int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
-      a[i] = r->weight + at * r->item;
-    }
-    for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
-      for (int64_t i = 0; i < p.m; i++)
-        to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
-      p.n = at->q1 - at->q0 - r->thin;
-      p.b = panels + (at->q0 - u->q0) * depth * r->item;
-      r->last->product(&p);
-      if (r->thin)
-        r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
-                      (char *)to[0] + p.n * r->item, at->ldc, term > 0);
-    }
+  const int64_t run = 0, depth = least(r->depth, r->terms - term);
+  nyx_last_product p = {.m = least(r->width, u->o1 - row),
+                        .a = a,
+                        .run = &run,
+                        .runs = 1,
+                        .length = depth,
+                        .c = to,
+                        .add = term > 0};
+  for (int64_t i = 0; i < p.m; i++) {
+    int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
+    a[i] = r->weight + at * r->item;
+  }
+  for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
+    for (int64_t i = 0; i < p.m; i++)
+      to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
+    p.n = at->q1 - at->q0 - r->thin;
+    p.b = panels + (at->q0 - u->q0) * depth * r->item;
+    (r->wide ? r->last->wide : r->last->product)(&p);
+    if (r->thin)
+      r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
+                    (char *)to[0] + p.n * r->item, at->ldc, term > 0);
   }
 }
 
@@ -547,17 +578,29 @@ static char *shared_at(const product_run *r, int64_t group, int64_t term) {
   return r->shared + (group * blocks + term / r->depth) * r->shared_step;
 }
 
-static void run_unit(product_run *r, unit *u) {
-  find_pieces(r, u);
+/* With shared columns. All terms of a few rows go by before the next: they are guessed
+ * while they come from the last cache, as the starts of many short pieces are not. */
+static void multiply_in_place(product_run *r, const unit *u) {
+  for (int64_t row = u->o0; row < u->o1 && going(r); row += r->width)
+    for (int64_t term = 0; term < r->terms; term += r->depth)
+      multiply_rows(r, u, row, term, shared_at(r, u->group, term));
+}
+
+static void multiply_packed(product_run *r, unit *u) {
   for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
     int64_t depth = least(r->depth, r->terms - term);
     const char *panels = r->shared ? shared_at(r, u->group, term) : u->panels;
     if (!r->shared) pack_columns(r, u, term, depth, u->panels);
-    if (r->in_place)
-      multiply_in_place(r, u, panels, term, depth);
-    else
-      multiply(r, u, panels, term, depth);
+    multiply(r, u, panels, term, depth);
   }
+}
+
+static void run_unit(product_run *r, unit *u) {
+  find_pieces(r, u);
+  if (r->in_place)
+    multiply_in_place(r, u);
+  else
+    multiply_packed(r, u);
   for (const piece *p = u->piece; p < u->piece + u->pieces; p++) {
     if (r->bias) add_bias(r, u, p);
     if (p->there)
@@ -631,13 +674,7 @@ static void share_range(void *arg, int64_t begin, int64_t end) {
     u.group = i / blocks;
     u.q1 = r->columns;
     int64_t depth = least(r->depth, r->terms - term);
-    char *panels = shared_at(r, u.group, term);
-    pack_columns(r, &u, term, depth, panels);
-    if (r->thin) {
-      int64_t tile = r->gemm->tile_cols, q = r->columns - 1;
-      const char *from = panels + (q / tile * tile * depth + q % tile) * r->item;
-      r->gemm->pack_a(from, 1, tile, 1, 1, depth, thin_at(r, panels));
-    }
+    pack_columns(r, &u, term, depth, shared_at(r, u.group, term));
   }
   nyx_memory_free(u.padded);
 }
@@ -659,7 +696,7 @@ static int64_t grain_of(double work) {
 static nyx_status run_units(product_run *r) {
   int64_t groups = r->v->groups, blocks = groups * parts(r->terms, r->depth);
   if (r->once) {
-    r->shared_step = (int64_t)r->panel_bytes + (r->thin ? r->depth * r->item : 0);
+    r->shared_step = (int64_t)r->panel_bytes + thin_room(r) * r->item;
     size_t bytes = (size_t)(blocks * r->shared_step);
     if (!(r->shared = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
     nyx_parallel_for(blocks, grain_of((double)(r->columns * r->depth * COPY_WORK)),

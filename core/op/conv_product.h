@@ -8,6 +8,9 @@
 /* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
  * usually less than one, and where few columns are shared 1 KiB for each term. */
 bool nyx__conv_product_takes(const nyx__conv *v);
+/* Whether it is with all columns in a tile, so that the weight is read once, where it
+ * lies. */
+bool nyx__conv_product_reads_once(const nyx__conv *v);
 
 /* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
  * then the outer rows and columns of x are not read. Packs the weight once, in memory of
