@@ -536,7 +536,7 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
 static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void *y,
                                const void *weight, void *x, nyx__conv_way way) {
   nyx__conv t = nyx__conv_turned(v);
-  if (way == NYX__CONV_PRODUCT && v->window[0].kernel * v->window[1].kernel == 1)
+  if (way == NYX__CONV_PRODUCT && nyx__conv_product_reads_turned(&t))
     return nyx__conv_product_turned(ctx, &t, y, weight, x);
   void *turned;
   NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));

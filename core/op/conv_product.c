@@ -24,6 +24,8 @@
 #define RESULT_ROWS 512        /* and its rows, at most */
 #define LEAST_ROWS 112         /* of the weight, where its rows are divided */
 #define SHARED_ROWS 64         /* where the columns are shared */
+#define TURNED_ROWS 128        /* and the weight lies turned, so many terms */
+#define TURNED_TERMS 288       /* together: of few channels, which are guessed */
 #define LEAST 12               /* output channels and terms that fill tiles well enough */
 #define SCRATCH_BYTES ((int64_t)8 << 20)
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
@@ -57,9 +59,10 @@ typedef struct product_run {
   bool once;     /* one block of columns: no block of the weight is used again */
   bool in_place; /* then its rows are read where they lie */
   bool wide;     /* by tiles of all columns, so that each is read once */
+  bool turned;   /* where they lie (channel, row, tap), taps backwards */
   bool thin; /* the last column would need a vector of its own: 49 are 3 x 16 and it */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
-  size_t piece_bytes, a_bytes;
+  size_t piece_bytes, a_bytes, sum_bytes;
   atomic_int status;
 } product_run;
 
@@ -88,8 +91,10 @@ static int64_t equal(int64_t n, int64_t most, int64_t step) {
 static void divide_rows(product_run *r, int64_t units, int64_t fewest) {
   int64_t tile = r->wide ? r->last->wide_rows : r->gemm->tile_rows;
   units = least(units, r->out_group / fewest);
-  int64_t rows = parts(r->out_group, units > 1 ? units : 1);
-  r->width = parts(rows, parts(rows, tile));
+  int64_t rows = parts(r->out_group, units > 1 ? units : 1), tiles = parts(rows, tile);
+  /* A few tiles more than need be are worth units of equal length. */
+  if (r->wide && rows % (tiles + 1) == 0) tiles++;
+  r->width = parts(rows, tiles);
   r->rows = parts(rows, r->width) * r->width;
   r->row_units = parts(r->out_group, r->rows);
 }
@@ -108,7 +113,7 @@ static void divide_once(product_run *r) {
   r->wide = !v->keep && vectors * lanes % r->last->wide_cols == 0;
   r->in_place = r->wide || r->terms * r->item % PAGE != 0;
   if (r->wide) r->panel = r->last->wide_cols;
-  divide_rows(r, UNITS, SHARED_ROWS);
+  divide_rows(r, UNITS, r->turned ? TURNED_ROWS : SHARED_ROWS);
 }
 
 /* Columns for a unit, and how the output channels are divided. Where columns mix images a
@@ -206,20 +211,41 @@ static bool plan_padded(product_run *r, int64_t channels) {
   return true;
 }
 
-static bool plan(product_run *r, const nyx__conv *v) {
+/* Terms of the last column of a block of `depth` of them, side by side: those of a
+ * channel go on from the first until a vector may begin at any, where the weight lies
+ * turned. */
+static int64_t thin_terms(const product_run *r, int64_t depth) {
+  return r->turned ? depth / r->taps * (r->taps + r->patches->lanes) : depth;
+}
+
+/* Elements for them, and for a vector that may be written beyond. */
+static int64_t thin_room(const product_run *r) {
+  return r->thin ? thin_terms(r, r->depth) + r->patches->lanes : 0;
+}
+
+/* Terms at a time. */
+static int64_t depth_of(const product_run *r) {
+  if (!r->turned) return equal(r->terms, r->gemm->depth, 16);
+  int64_t most = TURNED_TERMS / r->taps;
+  return equal(r->in_group, most > 1 ? most : 1, 1) * r->taps;
+}
+
+/* turned: the weight lies as that of the convolution that this is the adjoint of. */
+static bool plan(product_run *r, const nyx__conv *v, bool turned) {
   if (!describe(r, v)) return false;
-  r->depth = parts(r->terms, parts(r->terms, r->gemm->depth));
-  r->depth = (r->depth + 15) / 16 * 16;
+  r->turned = turned;
+  r->depth = depth_of(r);
   divide(r);
   if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
   int64_t panels = parts(r->columns - r->thin, r->panel);
   r->panel_bytes =
       (size_t)((r->depth * panels * r->panel + 4 * r->patches->lanes) * r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
-  r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
+  r->offset_bytes = (size_t)(r->depth + thin_room(r)) * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
   r->piece_bytes = (size_t)parts(r->columns, r->panel) * sizeof(piece);
   bool packs = r->once && !r->in_place;
+  r->sum_bytes = r->thin && r->turned ? (size_t)(r->rows * r->taps * r->item) : 0;
   r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
   return true;
 }
@@ -230,14 +256,14 @@ static bool usable(void) {
 
 bool nyx__conv_product_takes(const nyx__conv *v) {
   product_run r;
-  return usable() && plan(&r, v);
+  return usable() && plan(&r, v, false);
 }
 
 bool nyx__conv_product_reads_once(const nyx__conv *v) {
   product_run r;
   nyx__conv bare = *v; /* kept or not, it goes the same way: to the same bits */
   bare.keep = NULL;
-  return usable() && plan(&r, &bare) && r.wide;
+  return usable() && plan(&r, &bare, false) && r.wide;
 }
 
 static bool going(product_run *r) {
@@ -296,7 +322,7 @@ static nyx__packed *kept_weight(product_run *r, size_t bytes) {
 /* A unit: columns q0..q1-1 of all images' positions, rows o0..o1-1 of a group. */
 typedef struct unit {
   int64_t group, q0, q1, o0, o1;
-  char *padded, *panels, *result, *a;
+  char *padded, *panels, *result, *a, *sums;
   int64_t *offset;
   nyx_patch *patch;
   piece *piece;
@@ -378,8 +404,9 @@ static void find_offsets(const product_run *r, const unit *u, int64_t first,
   const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
   int64_t t = first % r->taps, c = 0, i = t / wx->kernel, j = t % wx->kernel;
   for (int64_t l = 0; l < depth; l++) {
-    int64_t column = j * wx->dilation;
-    u->offset[l] = c * u->channel + i * wy->dilation * r->pitch +
+    int64_t row = r->turned ? wy->kernel - 1 - i : i;
+    int64_t column = (r->turned ? wx->kernel - 1 - j : j) * wx->dilation;
+    u->offset[l] = c * u->channel + row * wy->dilation * r->pitch +
                    column % wx->stride * r->padding.phase + column / wx->stride;
     if (++j < wx->kernel) continue;
     j = 0;
@@ -425,14 +452,24 @@ static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
   return n;
 }
 
-/* Elements for a block of terms of the last column side by side, behind its panels, and
- * for a vector that may be written beyond them. */
-static int64_t thin_room(const product_run *r) {
-  return r->thin ? r->depth + r->patches->lanes : 0;
-}
-
 static char *thin_at(const product_run *r, const char *panels) {
   return (char *)panels + r->shared_step - thin_room(r) * r->item;
+}
+
+/* The last column, whose terms' offsets have been found. */
+static void pack_thin(const product_run *r, unit *u, int64_t depth, char *to) {
+  const int64_t *offset = u->offset;
+  if (r->turned) {
+    int64_t *next = u->offset + depth;
+    offset = next;
+    for (const int64_t *from = u->offset; from < offset; from += r->taps)
+      for (int64_t l = 0, t = 0; l < r->taps + r->patches->lanes; l++) {
+        *next++ = from[t];
+        if (++t == r->taps) t = 0;
+      }
+  }
+  int64_t n = find_patches(r, u, u->q1 - 1, 1);
+  r->patches->pack(u->from, offset, thin_terms(r, depth), u->patch, n, 1, to);
 }
 
 /* The columns' terms from `term` on. */
@@ -447,9 +484,7 @@ static void pack_columns(const product_run *r, unit *u, int64_t term, int64_t de
     if (end - q < r->panel) memset(panel, 0, (size_t)(depth * r->panel * r->item));
     r->patches->pack(u->from, u->offset, depth, u->patch, n, r->panel, panel);
   }
-  if (!r->thin) return;
-  int64_t n = find_patches(r, u, end, 1);
-  r->patches->pack(u->from, u->offset, depth, u->patch, n, 1, thin_at(r, panels));
+  if (r->thin) pack_thin(r, u, depth, thin_at(r, panels));
 }
 
 static char *y_at(const product_run *r, int64_t n, int64_t channel) {
@@ -477,31 +512,37 @@ static void find_pieces(const product_run *r, unit *u) {
   }
 }
 
+/* Where a term of a row lies in the weight. */
+static const char *weight_at(const product_run *r, int64_t group, int64_t row,
+                             int64_t term) {
+  int64_t at = (group * r->out_group + row) * r->terms + term;
+  if (r->turned)
+    at = ((group * r->in_group + term / r->taps) * r->out_group + row) * r->taps;
+  return r->weight + at * r->item;
+}
+
 /* By a few rows of the weight where they lie: some terms, while they are in the first
  * cache, with all columns. */
 static void multiply_rows(const product_run *r, const unit *u, int64_t row, int64_t term,
-                          const char *panels) {
+                          int64_t depth, const char *panels) {
   const void *a[MOST_TILE_ROWS];
   void *to[MOST_TILE_ROWS];
-  const int64_t run = 0, depth = least(r->depth, r->terms - term);
+  const int64_t all = 0;
   nyx_last_product p = {.m = least(r->width, u->o1 - row),
                         .a = a,
-                        .run = &run,
-                        .runs = 1,
-                        .length = depth,
+                        .run = r->turned ? u->offset : &all,
+                        .runs = r->turned ? depth / r->taps : 1,
+                        .length = r->turned ? r->taps : depth,
                         .c = to,
                         .add = term > 0};
-  for (int64_t i = 0; i < p.m; i++) {
-    int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
-    a[i] = r->weight + at * r->item;
-  }
+  for (int64_t i = 0; i < p.m; i++) a[i] = weight_at(r, u->group, row + i, term);
   for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
     for (int64_t i = 0; i < p.m; i++)
       to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
     p.n = at->q1 - at->q0 - r->thin;
     p.b = panels + (at->q0 - u->q0) * depth * r->item;
     (r->wide ? r->last->wide : r->last->product)(&p);
-    if (r->thin)
+    if (r->thin && !r->turned)
       r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
                     (char *)to[0] + p.n * r->item, at->ldc, term > 0);
   }
@@ -583,7 +624,27 @@ static char *shared_at(const product_run *r, int64_t group, int64_t term) {
 static void multiply_in_place(product_run *r, const unit *u) {
   for (int64_t row = u->o0; row < u->o1 && going(r); row += r->width)
     for (int64_t term = 0; term < r->terms; term += r->depth)
-      multiply_rows(r, u, row, term, shared_at(r, u->group, term));
+      multiply_rows(r, u, row, term, least(r->depth, r->terms - term),
+                    shared_at(r, u->group, term));
+}
+
+/* The same where the weight lies turned: of a few channels all rows go by. The last
+ * column is summed tap by tap, in u->sums. */
+static void multiply_turned(product_run *r, const unit *u) {
+  int64_t step = r->out_group * r->taps;
+  for (int64_t c = 0; c < r->depth / r->taps; c++) u->offset[c] = c * step;
+  for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
+    int64_t depth = least(r->depth, r->terms - term);
+    const char *panels = shared_at(r, u->group, term);
+    for (int64_t row = u->o0; row < u->o1; row += r->width)
+      multiply_rows(r, u, row, term, depth, panels);
+    if (!r->thin) continue;
+    const piece *at = u->piece;
+    void *to = at->c + (r->positions - 1) * r->item;
+    r->gemm->thin_taps(weight_at(r, u->group, u->o0, term), step, depth / r->taps,
+                       u->o1 - u->o0, r->taps, thin_at(r, panels), u->sums, term > 0,
+                       term + depth < r->terms ? NULL : to, at->ldc);
+  }
 }
 
 static void multiply_packed(product_run *r, unit *u) {
@@ -597,7 +658,9 @@ static void multiply_packed(product_run *r, unit *u) {
 
 static void run_unit(product_run *r, unit *u) {
   find_pieces(r, u);
-  if (r->in_place)
+  if (r->turned && r->in_place)
+    multiply_turned(r, u);
+  else if (r->in_place)
     multiply_in_place(r, u);
   else
     multiply_packed(r, u);
@@ -629,9 +692,9 @@ static void find_unit(const product_run *r, int64_t i, unit *u) {
 /* The scratch of a range of units; false: no memory. Its block is u->padded. */
 static bool take_scratch(product_run *r, unit *u) {
   size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes, r->offset_bytes,
-                   r->patch_bytes,  r->piece_bytes, r->a_bytes};
-  size_t bytes = 0, at[7];
-  for (int i = 0; i < 7; i++) {
+                   r->patch_bytes,  r->piece_bytes, r->a_bytes,      r->sum_bytes};
+  size_t bytes = 0, at[8];
+  for (int i = 0; i < 8; i++) {
     at[i] = bytes;
     bytes += (part[i] + 63) / 64 * 64;
   }
@@ -646,7 +709,8 @@ static bool take_scratch(product_run *r, unit *u) {
               .offset = (int64_t *)(void *)(block + at[3]),
               .patch = (nyx_patch *)(void *)(block + at[4]),
               .piece = (piece *)(void *)(block + at[5]),
-              .a = block + at[6]};
+              .a = block + at[6],
+              .sums = block + at[7]};
   if (!r->straight) /* beside the images; see pad_type.h */
     memset(u->padded, 0, r->padded_bytes);
   return true;
@@ -696,7 +760,7 @@ static int64_t grain_of(double work) {
 static nyx_status run_units(product_run *r) {
   int64_t groups = r->v->groups, blocks = groups * parts(r->terms, r->depth);
   if (r->once) {
-    r->shared_step = (int64_t)r->panel_bytes + thin_room(r) * r->item;
+    r->shared_step = parts((int64_t)r->panel_bytes + thin_room(r) * r->item, 64) * 64;
     size_t bytes = (size_t)(blocks * r->shared_step);
     if (!(r->shared = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
     nyx_parallel_for(blocks, grain_of((double)(r->columns * r->depth * COPY_WORK)),
@@ -729,7 +793,7 @@ static nyx_status run_product(product_run *r) {
 nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *weight, const void *bias, void *y) {
   product_run r;
-  plan(&r, v);
+  plan(&r, v, false);
   r.ctx = ctx;
   r.x = x;
   r.weight = weight;
@@ -739,15 +803,23 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   return run_product(&r);
 }
 
+bool nyx__conv_product_reads_turned(const nyx__conv *t) {
+  product_run r;
+  if (t->window[0].kernel * t->window[1].kernel == 1) return true;
+  return plan(&r, t, true) && r.wide;
+}
+
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) {
   product_run r;
-  plan(&r, t);
+  plan(&r, t, t->window[0].kernel * t->window[1].kernel > 1);
   r.ctx = ctx;
   r.x = y;
   r.weight = weight;
-  r.row_step = 1;
-  r.term_step = r.out_group;
+  if (!r.turned) {
+    r.row_step = 1;
+    r.term_step = r.out_group;
+  }
   r.y = x;
   atomic_init(&r.status, NYX_OK);
   return run_product(&r);
@@ -755,7 +827,8 @@ nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const 
 
 bool nyx__conv_product_takes_turned(const nyx__conv *t) {
   product_run r; /* turning a weight that is used once costs more than it gains */
-  return usable() && plan(&r, t) && !r.once;
+  if (!usable() || !plan(&r, t, false)) return false;
+  return !r.once || (r.taps > 1 && nyx__conv_product_reads_turned(t));
 }
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the

@@ -22,7 +22,8 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
 /* The same for the adjoint with respect to x, which `t` is as a convolution
  * (conv_turn.h). */
 bool nyx__conv_product_takes_turned(const nyx__conv *t);
-/* With the weight where it lies, not turned; of one tap. */
+/* Whether with the weight where it lies, not turned. */
+bool nyx__conv_product_reads_turned(const nyx__conv *t);
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) NYX_MUST_CHECK;
 

@@ -36,10 +36,11 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
         bias ? LOAD(bias + v * LANES) : (V){0};
   }
+  const T *a[TILE_ROWS];
+  UNROLL for (int r = 0; r < rows; r++) a[r] = p->a[i + r];
   for (int64_t run = 0; run < p->runs; run++) {
-    const T *a[TILE_ROWS];
-    UNROLL for (int r = 0; r < rows; r++) a[r] = (const T *)p->a[i + r] + p->run[run];
-    for (int64_t q = 0; q < length; q++, b += panel) {
+    const int64_t begin = p->run[run], end = begin + length;
+    for (int64_t q = begin; q < end; q++, b += panel) {
       V right[WIDE_VECTORS];
       UNROLL for (int v = 0; v < vectors; v++) {
         right[v] = LOAD(b + v * LANES);
