@@ -877,6 +877,8 @@ static bool plan_weight(weight_run *w, const nyx__conv *v) {
   int64_t tile = r->gemm->tile_cols, all = v->images * r->positions;
   int64_t most = CHUNK_TERMS / r->taps > 1 ? CHUNK_TERMS / r->taps : 1;
   w->chunk = parts(r->in_group, parts(r->in_group, most));
+  if (w->chunk < r->in_group && w->chunk >= tile) /* whole panels */
+    w->chunk = (w->chunk + tile / 2) / tile * tile;
   w->chunks = parts(r->in_group, w->chunk);
   r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
   r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);
