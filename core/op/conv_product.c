@@ -619,13 +619,16 @@ static char *shared_at(const product_run *r, int64_t group, int64_t term) {
   return r->shared + (group * blocks + term / r->depth) * r->shared_step;
 }
 
-/* With shared columns. All terms of a few rows go by before the next: they are guessed
- * while they come from the last cache, as the starts of many short pieces are not. */
+/* With shared columns. Where these stay in the second cache, all terms of a few rows go
+ * by before the next: they are guessed while they come from the last one, as the starts
+ * of many short pieces are not. */
 static void multiply_in_place(product_run *r, const unit *u) {
-  for (int64_t row = u->o0; row < u->o1 && going(r); row += r->width)
-    for (int64_t term = 0; term < r->terms; term += r->depth)
-      multiply_rows(r, u, row, term, least(r->depth, r->terms - term),
-                    shared_at(r, u->group, term));
+  int64_t rows = r->wide ? r->width : u->o1 - u->o0;
+  for (int64_t o = u->o0; o < u->o1; o += rows)
+    for (int64_t term = 0; term < r->terms && going(r); term += r->depth)
+      for (int64_t row = o; row < least(o + rows, u->o1); row += r->width)
+        multiply_rows(r, u, row, term, least(r->depth, r->terms - term),
+                      shared_at(r, u->group, term));
 }
 
 /* The same where the weight lies turned: of a few channels all rows go by. The last
