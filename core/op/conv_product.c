@@ -619,34 +619,33 @@ static char *shared_at(const product_run *r, int64_t group, int64_t term) {
   return r->shared + (group * blocks + term / r->depth) * r->shared_step;
 }
 
-/* With shared columns. Where these stay in the second cache, all terms of a few rows go
- * by before the next: they are guessed while they come from the last one, as the starts
- * of many short pieces are not. */
-static void multiply_in_place(product_run *r, const unit *u) {
-  int64_t rows = r->wide ? r->width : u->o1 - u->o0;
-  for (int64_t o = u->o0; o < u->o1; o += rows)
-    for (int64_t term = 0; term < r->terms && going(r); term += r->depth)
-      for (int64_t row = o; row < least(o + rows, u->o1); row += r->width)
-        multiply_rows(r, u, row, term, least(r->depth, r->terms - term),
-                      shared_at(r, u->group, term));
+/* The last column where the weight lies turned: summed tap by tap, and in the end to
+ * where it belongs. */
+static void multiply_taps(const product_run *r, const unit *u, int64_t term,
+                          int64_t depth) {
+  const piece *p = u->piece;
+  void *to = p->c + (r->positions - 1) * r->item;
+  r->gemm->thin_taps(weight_at(r, u->group, u->o0, term), r->out_group * r->taps,
+                     depth / r->taps, u->o1 - u->o0, r->taps,
+                     thin_at(r, shared_at(r, u->group, term)), u->sums, term > 0,
+                     term + depth < r->terms ? NULL : to, p->ldc);
 }
 
-/* The same where the weight lies turned: of a few channels all rows go by. The last
- * column is summed tap by tap, in u->sums. */
-static void multiply_turned(product_run *r, const unit *u) {
-  int64_t step = r->out_group * r->taps;
-  for (int64_t c = 0; c < r->depth / r->taps; c++) u->offset[c] = c * step;
-  for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
-    int64_t depth = least(r->depth, r->terms - term);
-    const char *panels = shared_at(r, u->group, term);
-    for (int64_t row = u->o0; row < u->o1; row += r->width)
-      multiply_rows(r, u, row, term, depth, panels);
-    if (!r->thin) continue;
-    const piece *at = u->piece;
-    void *to = at->c + (r->positions - 1) * r->item;
-    r->gemm->thin_taps(weight_at(r, u->group, u->o0, term), step, depth / r->taps,
-                       u->o1 - u->o0, r->taps, thin_at(r, panels), u->sums, term > 0,
-                       term + depth < r->terms ? NULL : to, at->ldc);
+/* With shared columns. Where these stay in the second cache, all terms of a few rows go
+ * by before the next: they are guessed while they come from the last one, as the starts
+ * of many short pieces are not. Where the weight lies turned, a row's terms are such
+ * pieces: of a few channels all rows go by. */
+static void multiply_in_place(product_run *r, const unit *u) {
+  int64_t rows = r->wide && !r->turned ? r->width : u->o1 - u->o0;
+  for (int64_t c = 0; r->turned && c < r->depth / r->taps; c++)
+    u->offset[c] = c * r->out_group * r->taps;
+  for (int64_t o = u->o0; o < u->o1; o += rows) {
+    for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
+      int64_t depth = least(r->depth, r->terms - term);
+      for (int64_t row = o; row < least(o + rows, u->o1); row += r->width)
+        multiply_rows(r, u, row, term, depth, shared_at(r, u->group, term));
+      if (r->turned && r->thin) multiply_taps(r, u, term, depth);
+    }
   }
 }
 
@@ -661,9 +660,7 @@ static void multiply_packed(product_run *r, unit *u) {
 
 static void run_unit(product_run *r, unit *u) {
   find_pieces(r, u);
-  if (r->turned && r->in_place)
-    multiply_turned(r, u);
-  else if (r->in_place)
+  if (r->in_place)
     multiply_in_place(r, u);
   else
     multiply_packed(r, u);
