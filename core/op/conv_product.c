@@ -16,6 +16,7 @@
 #include "../../kernels/cpu/last.h"
 #include "../../kernels/cpu/patches.h"
 #include "../linalg/blas.h"
+#include "../linalg/gemm.h"
 #include "../tensor/packed.h"
 
 #define UNITS 16               /* wanted, for threads to share */
@@ -24,8 +25,9 @@
 #define RESULT_ROWS 512        /* and its rows, at most */
 #define LEAST_ROWS 112         /* of the weight, where its rows are divided */
 #define SHARED_ROWS 64         /* where the columns are shared */
-#define TURNED_ROWS 128        /* and the weight lies turned, so many terms */
-#define TURNED_TERMS 288       /* together: of few channels, which are guessed */
+#define TURNED_ROWS 128        /* and the weight lies turned, but at least */
+#define TURNED_UNITS 4         /* such units, with */
+#define TURNED_TERMS 288       /* at a time: of few channels, which are guessed */
 #define LEAST 12               /* output channels and terms that fill tiles well enough */
 #define SCRATCH_BYTES ((int64_t)8 << 20)
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
@@ -113,7 +115,9 @@ static void divide_once(product_run *r) {
   r->wide = !v->keep && vectors * lanes % r->last->wide_cols == 0;
   r->in_place = r->wide || r->terms * r->item % PAGE != 0;
   if (r->wide) r->panel = r->last->wide_cols;
-  divide_rows(r, UNITS, r->turned ? TURNED_ROWS : SHARED_ROWS);
+  int64_t few = r->out_group / TURNED_ROWS;
+  if (few < TURNED_UNITS) few = TURNED_UNITS;
+  divide_rows(r, r->turned ? few : UNITS, SHARED_ROWS);
 }
 
 /* Columns for a unit, and how the output channels are divided. Where columns mix images a
@@ -259,11 +263,18 @@ bool nyx__conv_product_takes(const nyx__conv *v) {
   return usable() && plan(&r, v, false);
 }
 
-bool nyx__conv_product_reads_once(const nyx__conv *v) {
-  product_run r;
+/* Whether all columns fit a tile, and the weight does not stay in the second cache: where
+ * it does, other ways are as good or better. */
+static bool reads_once(product_run *r, const nyx__conv *v, bool turned) {
   nyx__conv bare = *v; /* kept or not, it goes the same way: to the same bits */
   bare.keep = NULL;
-  return usable() && plan(&r, &bare, false) && r.wide;
+  return plan(r, &bare, turned) && r->wide &&
+         v->out_channels * r->terms * r->item > nyx__gemm_in_place_bytes();
+}
+
+bool nyx__conv_product_reads_once(const nyx__conv *v) {
+  product_run r;
+  return usable() && reads_once(&r, v, false);
 }
 
 static bool going(product_run *r) {
@@ -805,8 +816,7 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
 
 bool nyx__conv_product_reads_turned(const nyx__conv *t) {
   product_run r;
-  if (t->window[0].kernel * t->window[1].kernel == 1) return true;
-  return plan(&r, t, true) && r.wide;
+  return t->window[0].kernel * t->window[1].kernel == 1 || reads_once(&r, t, true);
 }
 
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
@@ -828,7 +838,7 @@ nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const 
 bool nyx__conv_product_takes_turned(const nyx__conv *t) {
   product_run r; /* turning a weight that is used once costs more than it gains */
   if (!usable() || !plan(&r, t, false)) return false;
-  return !r.once || (r.taps > 1 && nyx__conv_product_reads_turned(t));
+  return !r.once || (r.taps > 1 && reads_once(&r, t, true));
 }
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the
