@@ -83,7 +83,7 @@ typedef enum nyx__conv_way {
 } nyx__conv_way;
 
 uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode); /* bit i: way i */
-nyx__conv_way nyx__conv_rule(uint32_t usable);
+nyx__conv_way nyx__conv_rule(const nyx__conv *v, nyx__conv_mode mode, uint32_t usable);
 nyx_status nyx__conv_by(nyx_context *ctx, const nyx__conv_call *c, void *result,
                         nyx__conv_way way) NYX_MUST_CHECK;
 

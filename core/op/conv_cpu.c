@@ -380,7 +380,8 @@ static void gather_range(void *arg, int64_t begin, int64_t end) {
 }
 
 static void spread_range(void *arg, int64_t begin, int64_t end) {
-  const conv_run *r = arg;
+  conv_run *r = arg;
+  if (!going(r)) return;
   memset(x_plane(r, 0, begin), 0, (size_t)((end - begin) * r->plane * r->item));
   r->do_->spread(r->v, x_plane(r, 0, begin), end - begin, r->plane, 0, r->positions,
                  r->places + begin * r->positions * r->item, r->positions);
@@ -444,7 +445,10 @@ static nyx_status input_image(conv_run *r) {
                          .ldc = r->positions};
   nyx_status status =
       of_one_image(r, p, r->out_group * r->in_group, r->out_group * r->positions);
-  if (status == NYX_OK && !r->pointwise) each_channel(r, spread_range);
+  if (status == NYX_OK && !r->pointwise) {
+    each_channel(r, spread_range);
+    status = finish(r);
+  }
   drop_places(r);
   return status;
 }
@@ -504,8 +508,10 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   return ways;
 }
 
-nyx__conv_way nyx__conv_rule(uint32_t usable) {
+nyx__conv_way nyx__conv_rule(const nyx__conv *v, nyx__conv_mode mode, uint32_t usable) {
   if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
+  bool product = usable >> NYX__CONV_PRODUCT & 1 && mode == NYX__CONV_FORWARD;
+  if (product && is_image(v) && nyx__conv_product_reads_once(v)) return NYX__CONV_PRODUCT;
   if (usable >> NYX__CONV_IMAGE & 1) return NYX__CONV_IMAGE;
   if (usable >> NYX__CONV_WINOGRAD & 1) return NYX__CONV_WINOGRAD;
   return usable >> NYX__CONV_PRODUCT & 1 ? NYX__CONV_PRODUCT : NYX__CONV_TILES;
@@ -530,7 +536,7 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
 static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void *y,
                                const void *weight, void *x, nyx__conv_way way) {
   nyx__conv t = nyx__conv_turned(v);
-  if (way == NYX__CONV_PRODUCT && v->window[0].kernel * v->window[1].kernel == 1)
+  if (way == NYX__CONV_PRODUCT && nyx__conv_product_reads_turned(&t))
     return nyx__conv_product_turned(ctx, &t, y, weight, x);
   void *turned;
   NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));

@@ -16,6 +16,7 @@
 #include "../../kernels/cpu/last.h"
 #include "../../kernels/cpu/patches.h"
 #include "../linalg/blas.h"
+#include "../linalg/gemm.h"
 #include "../tensor/packed.h"
 
 #define UNITS 16               /* wanted, for threads to share */
@@ -24,6 +25,9 @@
 #define RESULT_ROWS 512        /* and its rows, at most */
 #define LEAST_ROWS 112         /* of the weight, where its rows are divided */
 #define SHARED_ROWS 64         /* where the columns are shared */
+#define TURNED_ROWS 128        /* and the weight lies turned, but at least */
+#define TURNED_UNITS 4         /* such units, with */
+#define TURNED_TERMS 288       /* at a time: of few channels, which are guessed */
 #define LEAST 12               /* output channels and terms that fill tiles well enough */
 #define SCRATCH_BYTES ((int64_t)8 << 20)
 #define RANGE_WORK ((double)(1 << 19)) /* multiplications worth waking a thread for */
@@ -49,15 +53,18 @@ typedef struct product_run {
   int64_t pitch, span;       /* of padded rows; rows that one output row sees */
   int64_t stride;            /* padded rows from one output row to the next */
   int64_t width, depth;      /* of the panels of A; terms at a time */
+  int64_t panel;             /* columns of a panel of B */
   int64_t columns, rows;     /* of a unit, at most */
   int64_t blocks, per_image; /* column blocks; those of an image, 0: they mix images */
   int64_t row_units;         /* divisions of the output channels of a group */
   bool straight;             /* one tap, no padding: columns are packed from the images */
   bool once;     /* one block of columns: no block of the weight is used again */
   bool in_place; /* then its rows are read where they lie */
+  bool wide;     /* by tiles of all columns, so that each is read once */
+  bool turned;   /* where they lie (channel, row, tap), taps backwards */
   bool thin; /* the last column would need a vector of its own: 49 are 3 x 16 and it */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
-  size_t piece_bytes, a_bytes;
+  size_t piece_bytes, a_bytes, sum_bytes;
   atomic_int status;
 } product_run;
 
@@ -84,11 +91,33 @@ static int64_t equal(int64_t n, int64_t most, int64_t step) {
 
 /* Output channels in `units` parts or fewer, and the panels of A that fit these. */
 static void divide_rows(product_run *r, int64_t units, int64_t fewest) {
+  int64_t tile = r->wide ? r->last->wide_rows : r->gemm->tile_rows;
   units = least(units, r->out_group / fewest);
-  int64_t rows = parts(r->out_group, units > 1 ? units : 1);
-  r->width = parts(rows, parts(rows, r->gemm->tile_rows));
+  int64_t rows = parts(r->out_group, units > 1 ? units : 1), tiles = parts(rows, tile);
+  /* A few tiles more than need be are worth units of equal length. */
+  if (r->wide && rows % (tiles + 1) == 0) tiles++;
+  r->width = parts(rows, tiles);
   r->rows = parts(rows, r->width) * r->width;
   r->row_units = parts(r->out_group, r->rows);
+}
+
+/* All columns at once, for a weight that is read where it lies unless panels of it are
+ * kept. Rows a page apart share a set of the first cache, which has room for a wide
+ * tile's. */
+static void divide_once(product_run *r) {
+  const nyx__conv *v = r->v;
+  int64_t lanes = r->patches->lanes;
+  r->columns = r->positions * v->images;
+  r->per_image = v->images == 1;
+  r->blocks = 1;
+  r->thin = r->per_image && r->columns > lanes && r->columns % lanes == 1;
+  int64_t vectors = parts(r->columns - r->thin, lanes);
+  r->wide = !v->keep && vectors * lanes % r->last->wide_cols == 0;
+  r->in_place = r->wide || r->terms * r->item % PAGE != 0;
+  if (r->wide) r->panel = r->last->wide_cols;
+  int64_t few = r->out_group / TURNED_ROWS;
+  if (few < TURNED_UNITS) few = TURNED_UNITS;
+  divide_rows(r, r->turned ? few : UNITS, SHARED_ROWS);
 }
 
 /* Columns for a unit, and how the output channels are divided. Where columns mix images a
@@ -102,10 +131,7 @@ static void divide(product_run *r) {
   int64_t each = in_place ? r->positions : count;
   r->once = count <= most;
   if (r->once) {
-    r->columns = count;
-    r->per_image = v->images == 1;
-    r->blocks = 1;
-    divide_rows(r, UNITS, SHARED_ROWS);
+    divide_once(r);
     return;
   }
   int64_t row_units = in_place ? 1 : parts(r->out_group, RESULT_ROWS);
@@ -174,6 +200,7 @@ static bool describe(product_run *r, const nyx__conv *v) {
                                  .ahead = r->plane};
   r->pitch = r->padding.phases * r->padding.phase;
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
+  r->panel = r->gemm->tile_cols;
   return true;
 }
 
@@ -188,24 +215,41 @@ static bool plan_padded(product_run *r, int64_t channels) {
   return true;
 }
 
-static bool plan(product_run *r, const nyx__conv *v) {
+/* Terms of the last column of a block of `depth` of them, side by side: those of a
+ * channel go on from the first until a vector may begin at any, where the weight lies
+ * turned. */
+static int64_t thin_terms(const product_run *r, int64_t depth) {
+  return r->turned ? depth / r->taps * (r->taps + r->patches->lanes) : depth;
+}
+
+/* Elements for them, and for a vector that may be written beyond. */
+static int64_t thin_room(const product_run *r) {
+  return r->thin ? thin_terms(r, r->depth) + r->patches->lanes : 0;
+}
+
+/* Terms at a time. */
+static int64_t depth_of(const product_run *r) {
+  if (!r->turned) return equal(r->terms, r->gemm->depth, 16);
+  int64_t most = TURNED_TERMS / r->taps;
+  return equal(r->in_group, most > 1 ? most : 1, 1) * r->taps;
+}
+
+/* turned: the weight lies as that of the convolution that this is the adjoint of. */
+static bool plan(product_run *r, const nyx__conv *v, bool turned) {
   if (!describe(r, v)) return false;
-  r->depth = parts(r->terms, parts(r->terms, r->gemm->depth));
-  r->depth = (r->depth + 15) / 16 * 16;
+  r->turned = turned;
+  r->depth = depth_of(r);
   divide(r);
   if (!plan_padded(r, least((r->depth - 1) / r->taps + 2, r->in_group))) return false;
-  int64_t tile = r->gemm->tile_cols;
+  int64_t panels = parts(r->columns - r->thin, r->panel);
   r->panel_bytes =
-      (size_t)((r->depth * parts(r->columns, tile) * tile + 4 * r->patches->lanes) *
-               r->item);
+      (size_t)((r->depth * panels * r->panel + 4 * r->patches->lanes) * r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
-  r->offset_bytes = (size_t)r->depth * sizeof(int64_t);
+  r->offset_bytes = (size_t)(r->depth + thin_room(r)) * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
-  r->piece_bytes = (size_t)parts(r->columns, tile) * sizeof(piece);
-  r->in_place = r->once && r->terms * r->item % PAGE != 0;
+  r->piece_bytes = (size_t)parts(r->columns, r->panel) * sizeof(piece);
   bool packs = r->once && !r->in_place;
-  r->thin = r->once && r->per_image && r->columns > r->patches->lanes &&
-            r->columns % r->patches->lanes == 1;
+  r->sum_bytes = r->thin && r->turned ? (size_t)(r->rows * r->taps * r->item) : 0;
   r->a_bytes = packs ? (size_t)(row_block(r) * r->depth * r->item) : 0;
   return true;
 }
@@ -216,7 +260,21 @@ static bool usable(void) {
 
 bool nyx__conv_product_takes(const nyx__conv *v) {
   product_run r;
-  return usable() && plan(&r, v);
+  return usable() && plan(&r, v, false);
+}
+
+/* Whether all columns fit a tile, and the weight does not stay in the second cache: where
+ * it does, other ways are as good or better. */
+static bool reads_once(product_run *r, const nyx__conv *v, bool turned) {
+  nyx__conv bare = *v; /* kept or not, it goes the same way: to the same bits */
+  bare.keep = NULL;
+  return plan(r, &bare, turned) && r->wide &&
+         v->out_channels * r->terms * r->item > nyx__gemm_in_place_bytes();
+}
+
+bool nyx__conv_product_reads_once(const nyx__conv *v) {
+  product_run r;
+  return usable() && reads_once(&r, v, false);
 }
 
 static bool going(product_run *r) {
@@ -275,7 +333,7 @@ static nyx__packed *kept_weight(product_run *r, size_t bytes) {
 /* A unit: columns q0..q1-1 of all images' positions, rows o0..o1-1 of a group. */
 typedef struct unit {
   int64_t group, q0, q1, o0, o1;
-  char *padded, *panels, *result, *a;
+  char *padded, *panels, *result, *a, *sums;
   int64_t *offset;
   nyx_patch *patch;
   piece *piece;
@@ -357,8 +415,9 @@ static void find_offsets(const product_run *r, const unit *u, int64_t first,
   const nyx__window *wy = &r->v->window[0], *wx = &r->v->window[1];
   int64_t t = first % r->taps, c = 0, i = t / wx->kernel, j = t % wx->kernel;
   for (int64_t l = 0; l < depth; l++) {
-    int64_t column = j * wx->dilation;
-    u->offset[l] = c * u->channel + i * wy->dilation * r->pitch +
+    int64_t row = r->turned ? wy->kernel - 1 - i : i;
+    int64_t column = (r->turned ? wx->kernel - 1 - j : j) * wx->dilation;
+    u->offset[l] = c * u->channel + row * wy->dilation * r->pitch +
                    column % wx->stride * r->padding.phase + column / wx->stride;
     if (++j < wx->kernel) continue;
     j = 0;
@@ -404,18 +463,39 @@ static int64_t find_patches(const product_run *r, const unit *u, int64_t q,
   return n;
 }
 
+static char *thin_at(const product_run *r, const char *panels) {
+  return (char *)panels + r->shared_step - thin_room(r) * r->item;
+}
+
+/* The last column, whose terms' offsets have been found. */
+static void pack_thin(const product_run *r, unit *u, int64_t depth, char *to) {
+  const int64_t *offset = u->offset;
+  if (r->turned) {
+    int64_t *next = u->offset + depth;
+    offset = next;
+    for (const int64_t *from = u->offset; from < offset; from += r->taps)
+      for (int64_t l = 0, t = 0; l < r->taps + r->patches->lanes; l++) {
+        *next++ = from[t];
+        if (++t == r->taps) t = 0;
+      }
+  }
+  int64_t n = find_patches(r, u, u->q1 - 1, 1);
+  r->patches->pack(u->from, offset, thin_terms(r, depth), u->patch, n, 1, to);
+}
+
 /* The columns' terms from `term` on. */
 static void pack_columns(const product_run *r, unit *u, int64_t term, int64_t depth,
                          char *panels) {
-  int64_t tile = r->gemm->tile_cols;
+  int64_t end = u->q1 - r->thin;
   open_channels(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
   find_offsets(r, u, term, depth);
-  for (int64_t q = u->q0; q < u->q1; q += tile) {
+  for (int64_t q = u->q0; q < end; q += r->panel) {
     char *panel = panels + (q - u->q0) * depth * r->item;
-    int64_t n = find_patches(r, u, q, tile);
-    if (u->q1 - q < tile) memset(panel, 0, (size_t)(depth * tile * r->item));
-    r->patches->pack(u->from, u->offset, depth, u->patch, n, tile, panel);
+    int64_t n = find_patches(r, u, q, least(r->panel, end - q));
+    if (end - q < r->panel) memset(panel, 0, (size_t)(depth * r->panel * r->item));
+    r->patches->pack(u->from, u->offset, depth, u->patch, n, r->panel, panel);
   }
+  if (r->thin) pack_thin(r, u, depth, thin_at(r, panels));
 }
 
 static char *y_at(const product_run *r, int64_t n, int64_t channel) {
@@ -424,7 +504,7 @@ static char *y_at(const product_run *r, int64_t n, int64_t channel) {
 
 /* Where the result of a unit goes. A tile is of one piece. */
 static void find_pieces(const product_run *r, unit *u) {
-  int64_t tile = r->per_image ? u->q1 - u->q0 : r->gemm->tile_cols;
+  int64_t tile = r->per_image ? u->q1 - u->q0 : r->panel;
   u->pieces = 0;
   for (int64_t q = u->q0; q < u->q1; q += tile) {
     int64_t end = least(q + tile, u->q1), n = q / r->positions;
@@ -443,36 +523,39 @@ static void find_pieces(const product_run *r, unit *u) {
   }
 }
 
-/* A block of terms of the last column side by side, behind its panels. */
-static char *thin_at(const product_run *r, const char *panels) {
-  return (char *)panels + r->shared_step - r->depth * r->item;
+/* Where a term of a row lies in the weight. */
+static const char *weight_at(const product_run *r, int64_t group, int64_t row,
+                             int64_t term) {
+  int64_t at = (group * r->out_group + row) * r->terms + term;
+  if (r->turned)
+    at = ((group * r->in_group + term / r->taps) * r->out_group + row) * r->taps;
+  return r->weight + at * r->item;
 }
 
-/* By rows of the weight where they lie: a few, while they are in the first cache, with
- * all columns. */
-static void multiply_in_place(const product_run *r, const unit *u, const char *panels,
-                              int64_t term, int64_t depth) {
+/* By a few rows of the weight where they lie: some terms, while they are in the first
+ * cache, with all columns. */
+static void multiply_rows(const product_run *r, const unit *u, int64_t row, int64_t term,
+                          int64_t depth, const char *panels) {
   const void *a[MOST_TILE_ROWS];
   void *to[MOST_TILE_ROWS];
-  const int64_t run = 0;
-  nyx_last_product p = {
-      .a = a, .run = &run, .runs = 1, .length = depth, .c = to, .add = term > 0};
-  for (int64_t row = u->o0; row < u->o1; row += r->width) {
-    p.m = least(r->width, u->o1 - row);
-    for (int64_t i = 0; i < p.m; i++) {
-      int64_t at = (u->group * r->out_group + row + i) * r->terms + term;
-      a[i] = r->weight + at * r->item;
-    }
-    for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
-      for (int64_t i = 0; i < p.m; i++)
-        to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
-      p.n = at->q1 - at->q0 - r->thin;
-      p.b = panels + (at->q0 - u->q0) * depth * r->item;
-      r->last->product(&p);
-      if (r->thin)
-        r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
-                      (char *)to[0] + p.n * r->item, at->ldc, term > 0);
-    }
+  const int64_t all = 0;
+  nyx_last_product p = {.m = least(r->width, u->o1 - row),
+                        .a = a,
+                        .run = r->turned ? u->offset : &all,
+                        .runs = r->turned ? depth / r->taps : 1,
+                        .length = r->turned ? r->taps : depth,
+                        .c = to,
+                        .add = term > 0};
+  for (int64_t i = 0; i < p.m; i++) a[i] = weight_at(r, u->group, row + i, term);
+  for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
+    for (int64_t i = 0; i < p.m; i++)
+      to[i] = at->c + (row + i - u->o0) * at->ldc * r->item;
+    p.n = at->q1 - at->q0 - r->thin;
+    p.b = panels + (at->q0 - u->q0) * depth * r->item;
+    (r->wide ? r->last->wide : r->last->product)(&p);
+    if (r->thin && !r->turned)
+      r->gemm->thin(a[0], r->terms, p.m, depth, thin_at(r, panels),
+                    (char *)to[0] + p.n * r->item, at->ldc, term > 0);
   }
 }
 
@@ -547,17 +630,51 @@ static char *shared_at(const product_run *r, int64_t group, int64_t term) {
   return r->shared + (group * blocks + term / r->depth) * r->shared_step;
 }
 
-static void run_unit(product_run *r, unit *u) {
-  find_pieces(r, u);
+/* The last column where the weight lies turned: summed tap by tap, and in the end to
+ * where it belongs. */
+static void multiply_taps(const product_run *r, const unit *u, int64_t term,
+                          int64_t depth) {
+  const piece *p = u->piece;
+  void *to = p->c + (r->positions - 1) * r->item;
+  r->gemm->thin_taps(weight_at(r, u->group, u->o0, term), r->out_group * r->taps,
+                     depth / r->taps, u->o1 - u->o0, r->taps,
+                     thin_at(r, shared_at(r, u->group, term)), u->sums, term > 0,
+                     term + depth < r->terms ? NULL : to, p->ldc);
+}
+
+/* With shared columns. Where these stay in the second cache, all terms of a few rows go
+ * by before the next: they are guessed while they come from the last one, as the starts
+ * of many short pieces are not. Where the weight lies turned, a row's terms are such
+ * pieces: of a few channels all rows go by. */
+static void multiply_in_place(product_run *r, const unit *u) {
+  int64_t rows = r->wide && !r->turned ? r->width : u->o1 - u->o0;
+  for (int64_t c = 0; r->turned && c < r->depth / r->taps; c++)
+    u->offset[c] = c * r->out_group * r->taps;
+  for (int64_t o = u->o0; o < u->o1; o += rows) {
+    for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
+      int64_t depth = least(r->depth, r->terms - term);
+      for (int64_t row = o; row < least(o + rows, u->o1); row += r->width)
+        multiply_rows(r, u, row, term, depth, shared_at(r, u->group, term));
+      if (r->turned && r->thin) multiply_taps(r, u, term, depth);
+    }
+  }
+}
+
+static void multiply_packed(product_run *r, unit *u) {
   for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
     int64_t depth = least(r->depth, r->terms - term);
     const char *panels = r->shared ? shared_at(r, u->group, term) : u->panels;
     if (!r->shared) pack_columns(r, u, term, depth, u->panels);
-    if (r->in_place)
-      multiply_in_place(r, u, panels, term, depth);
-    else
-      multiply(r, u, panels, term, depth);
+    multiply(r, u, panels, term, depth);
   }
+}
+
+static void run_unit(product_run *r, unit *u) {
+  find_pieces(r, u);
+  if (r->in_place)
+    multiply_in_place(r, u);
+  else
+    multiply_packed(r, u);
   for (const piece *p = u->piece; p < u->piece + u->pieces; p++) {
     if (r->bias) add_bias(r, u, p);
     if (p->there)
@@ -586,9 +703,9 @@ static void find_unit(const product_run *r, int64_t i, unit *u) {
 /* The scratch of a range of units; false: no memory. Its block is u->padded. */
 static bool take_scratch(product_run *r, unit *u) {
   size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes, r->offset_bytes,
-                   r->patch_bytes,  r->piece_bytes, r->a_bytes};
-  size_t bytes = 0, at[7];
-  for (int i = 0; i < 7; i++) {
+                   r->patch_bytes,  r->piece_bytes, r->a_bytes,      r->sum_bytes};
+  size_t bytes = 0, at[8];
+  for (int i = 0; i < 8; i++) {
     at[i] = bytes;
     bytes += (part[i] + 63) / 64 * 64;
   }
@@ -603,7 +720,8 @@ static bool take_scratch(product_run *r, unit *u) {
               .offset = (int64_t *)(void *)(block + at[3]),
               .patch = (nyx_patch *)(void *)(block + at[4]),
               .piece = (piece *)(void *)(block + at[5]),
-              .a = block + at[6]};
+              .a = block + at[6],
+              .sums = block + at[7]};
   if (!r->straight) /* beside the images; see pad_type.h */
     memset(u->padded, 0, r->padded_bytes);
   return true;
@@ -631,13 +749,7 @@ static void share_range(void *arg, int64_t begin, int64_t end) {
     u.group = i / blocks;
     u.q1 = r->columns;
     int64_t depth = least(r->depth, r->terms - term);
-    char *panels = shared_at(r, u.group, term);
-    pack_columns(r, &u, term, depth, panels);
-    if (r->thin) {
-      int64_t tile = r->gemm->tile_cols, q = r->columns - 1;
-      const char *from = panels + (q / tile * tile * depth + q % tile) * r->item;
-      r->gemm->pack_a(from, 1, tile, 1, 1, depth, thin_at(r, panels));
-    }
+    pack_columns(r, &u, term, depth, shared_at(r, u.group, term));
   }
   nyx_memory_free(u.padded);
 }
@@ -659,7 +771,7 @@ static int64_t grain_of(double work) {
 static nyx_status run_units(product_run *r) {
   int64_t groups = r->v->groups, blocks = groups * parts(r->terms, r->depth);
   if (r->once) {
-    r->shared_step = (int64_t)r->panel_bytes + (r->thin ? r->depth * r->item : 0);
+    r->shared_step = parts((int64_t)r->panel_bytes + thin_room(r) * r->item, 64) * 64;
     size_t bytes = (size_t)(blocks * r->shared_step);
     if (!(r->shared = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
     nyx_parallel_for(blocks, grain_of((double)(r->columns * r->depth * COPY_WORK)),
@@ -692,7 +804,7 @@ static nyx_status run_product(product_run *r) {
 nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *weight, const void *bias, void *y) {
   product_run r;
-  plan(&r, v);
+  plan(&r, v, false);
   r.ctx = ctx;
   r.x = x;
   r.weight = weight;
@@ -702,15 +814,22 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
   return run_product(&r);
 }
 
+bool nyx__conv_product_reads_turned(const nyx__conv *t) {
+  product_run r;
+  return t->window[0].kernel * t->window[1].kernel == 1 || reads_once(&r, t, true);
+}
+
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) {
   product_run r;
-  plan(&r, t);
+  plan(&r, t, t->window[0].kernel * t->window[1].kernel > 1);
   r.ctx = ctx;
   r.x = y;
   r.weight = weight;
-  r.row_step = 1;
-  r.term_step = r.out_group;
+  if (!r.turned) {
+    r.row_step = 1;
+    r.term_step = r.out_group;
+  }
   r.y = x;
   atomic_init(&r.status, NYX_OK);
   return run_product(&r);
@@ -718,7 +837,8 @@ nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const 
 
 bool nyx__conv_product_takes_turned(const nyx__conv *t) {
   product_run r; /* turning a weight that is used once costs more than it gains */
-  return usable() && plan(&r, t) && !r.once;
+  if (!usable() || !plan(&r, t, false)) return false;
+  return !r.once || (r.taps > 1 && reads_once(&r, t, true));
 }
 
 /* The adjoint with respect to the weight: y (output channels x positions) times the
@@ -767,6 +887,8 @@ static bool plan_weight(weight_run *w, const nyx__conv *v) {
   int64_t tile = r->gemm->tile_cols, all = v->images * r->positions;
   int64_t most = CHUNK_TERMS / r->taps > 1 ? CHUNK_TERMS / r->taps : 1;
   w->chunk = parts(r->in_group, parts(r->in_group, most));
+  if (w->chunk < r->in_group && w->chunk >= tile) /* whole panels */
+    w->chunk = (w->chunk + tile / 2) / tile * tile;
   w->chunks = parts(r->in_group, w->chunk);
   r->columns = parts(all, parts(all, r->gemm->depth)); /* here: the depth */
   r->columns = least((r->columns + 15) / 16 * 16, r->gemm->depth);

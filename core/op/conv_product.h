@@ -8,6 +8,9 @@
 /* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
  * usually less than one, and where few columns are shared 1 KiB for each term. */
 bool nyx__conv_product_takes(const nyx__conv *v);
+/* Whether it is with all columns in a tile, so that a weight beyond the second cache is
+ * read once, where it lies. */
+bool nyx__conv_product_reads_once(const nyx__conv *v);
 
 /* y = x * weight + bias; bias may be NULL. As in conv.h, but padding may be negative:
  * then the outer rows and columns of x are not read. Packs the weight once, in memory of
@@ -19,7 +22,8 @@ nyx_status nyx__conv_product(nyx_context *ctx, const nyx__conv *v, const void *x
 /* The same for the adjoint with respect to x, which `t` is as a convolution
  * (conv_turn.h). */
 bool nyx__conv_product_takes_turned(const nyx__conv *t);
-/* With the weight where it lies, not turned; of one tap. */
+/* Whether with the weight where it lies, not turned. */
+bool nyx__conv_product_reads_turned(const nyx__conv *t);
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) NYX_MUST_CHECK;
 

@@ -40,7 +40,7 @@ static nyx_status compute(nyx_context *ctx, const nyx__conv_call *c, int64_t cou
   const nyx__conv *v = c->v;
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
   uint32_t usable = nyx__conv_usable(v, c->mode);
-  int way = (int)nyx__conv_rule(usable);
+  int way = (int)nyx__conv_rule(v, c->mode, usable);
   double work = (double)v->images * (double)v->out_channels * (double)wy->out *
                 (double)wx->out * (double)(v->in_channels / v->groups) *
                 (double)wy->kernel * (double)wx->kernel;

@@ -80,6 +80,14 @@ typedef struct nyx_gemm_kernel {
    * the same bits; depth elements of x side by side; y[i * step], i < rows. */
   void (*thin)(const void *a, int64_t rs, int64_t rows, int64_t depth, const void *x,
                void *y, int64_t step, bool add);
+  /* The same where a row is kernels of `channels` that lie `step` apart, and rows are
+   * neighbours: element (row, channel, tap) at channel * step + row * taps + tap. Sums of
+   * each row and tap are or gain (`add`) what these channels give; of x a channel has
+   * taps and lanes elements, its taps over and over. y: all is summed to y[row * y_step];
+   * NULL: there is more to come. */
+  void (*thin_taps)(const void *a, int64_t step, int64_t channels, int64_t rows,
+                    int64_t taps, const void *x, void *sums, bool add, void *y,
+                    int64_t y_step);
 
   /* Matrix times vector: gemv_type.h. y[i * step], i < m, is or gains (`add`) the dot
    * product of row i of a and x, k elements side by side each. */

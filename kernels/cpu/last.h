@@ -39,6 +39,10 @@ typedef struct nyx_last_box {
 typedef struct nyx_last_kernel {
   int64_t tile_rows; /* places that are multiplied together */
   void (*product)(const nyx_last_product *p);
+  /* The same by tiles of fewer places and more columns, as B's panels have then: to the
+   * same bits. A is read less often where all columns fit. */
+  int64_t wide_rows, wide_cols;
+  void (*wide)(const nyx_last_product *p);
   /* Columns first..first+length-1 of panels `columns` wide and `depth` deep: row q of
    * them from from[q]; NULL: zeros. */
   void (*place)(const void *const *from, int64_t count, int64_t first, int64_t length,

@@ -5,6 +5,7 @@
 #include "part_type.h"
 
 #define TILE_COLS (TILE_VECTORS * LANES)
+#define WIDE_COLS (WIDE_VECTORS * LANES)
 
 #include "tile_type.h"
 
@@ -12,37 +13,38 @@
 
 /* Columns j.. of places i.., fewer than a tile has. Not inlined: once for all heights, it
  * is long. */
-static __attribute__((noinline)) void TYPED(store_edge)(int rows,
+static __attribute__((noinline)) void TYPED(store_edge)(int rows, int panel,
                                                         const nyx_last_product *p,
                                                         int64_t i, int64_t j,
                                                         const T *edge) {
   for (int r = 0; r < rows; r++) {
     T *to = (T *)p->c[i + r] + j;
-    const T *from = edge + r * TILE_COLS;
+    const T *from = edge + r * panel;
     for (int64_t q = 0; q < p->n - j; q++) to[q] = p->add ? to[q] + from[q] : from[q];
   }
 }
 
-/* Places i.. and one panel of B, whose columns j.. are stored. rows and vectors are
- * constants wherever this is used. */
+/* Places i.. and one panel of B, of `panel` columns, whose columns j.. are stored. rows,
+ * vectors and panel are constants wherever this is used. */
 static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
-                                         const nyx_last_product *p, int64_t i, int64_t j,
-                                         const T *b) {
-  V sum[TILE_ROWS][TILE_VECTORS];
+                                         const int panel, const nyx_last_product *p,
+                                         int64_t i, int64_t j, const T *b) {
+  V sum[TILE_ROWS][WIDE_VECTORS];
   const int64_t length = p->length, cols = p->n - j;
   const T *bias = p->bias ? (const T *)p->bias + j : NULL;
   UNROLL for (int r = 0; r < rows; r++) {
     UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
         bias ? LOAD(bias + v * LANES) : (V){0};
   }
+  const T *a[TILE_ROWS];
+  UNROLL for (int r = 0; r < rows; r++) a[r] = p->a[i + r];
   for (int64_t run = 0; run < p->runs; run++) {
-    const T *a[TILE_ROWS];
-    UNROLL for (int r = 0; r < rows; r++) a[r] = (const T *)p->a[i + r] + p->run[run];
-    for (int64_t q = 0; q < length; q++, b += TILE_COLS) {
-      V right[TILE_VECTORS];
+    const int64_t begin = p->run[run], end = begin + length;
+    for (int64_t q = begin; q < end; q++, b += panel) {
+      V right[WIDE_VECTORS];
       UNROLL for (int v = 0; v < vectors; v++) {
         right[v] = LOAD(b + v * LANES);
-        __builtin_prefetch(b + AHEAD * TILE_COLS + v * LANES);
+        __builtin_prefetch(b + AHEAD * panel + v * LANES);
       }
       UNROLL for (int r = 0; r < rows; r++) TILE_ROW(r, vectors, sum[r], a[r] + q, right);
     }
@@ -57,13 +59,13 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     }
     return;
   }
-  T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
+  T edge[TILE_ROWS * WIDE_COLS] __attribute__((aligned(VECTOR_BYTES)));
   UNROLL for (int r = 0; r < rows; r++) {
     UNROLL for (int v = 0; v < vectors; v++) {
-      *(V *)(edge + r * TILE_COLS + v * LANES) = sum[r][v];
+      *(V *)(edge + r * panel + v * LANES) = sum[r][v];
     }
   }
-  TYPED(store_edge)(rows, p, i, j, edge);
+  TYPED(store_edge)(rows, panel, p, i, j, edge);
 }
 
 static void TYPED(tile)(int64_t rows, const nyx_last_product *p, int64_t i, int64_t j,
@@ -72,9 +74,9 @@ static void TYPED(tile)(int64_t rows, const nyx_last_product *p, int64_t i, int6
 #define CASE(count)                                                                      \
   case count:                                                                            \
     if (p->n - j > LANES)                                                                \
-      TYPED(tile_of)(count, TILE_VECTORS, p, i, j, b);                                   \
+      TYPED(tile_of)(count, TILE_VECTORS, TILE_COLS, p, i, j, b);                        \
     else                                                                                 \
-      TYPED(tile_of)(count, 1, p, i, j, b);                                              \
+      TYPED(tile_of)(count, 1, TILE_COLS, p, i, j, b);                                   \
     break
     CASE(1);
     CASE(2);
@@ -107,6 +109,36 @@ static void TYPED(product)(const nyx_last_product *p) {
   for (int64_t j = 0; j < p->n; j += TILE_COLS, b += p->runs * p->length * TILE_COLS)
     for (int64_t i = 0; i < p->m; i += rows)
       TYPED(tile)(p->m - i < rows ? p->m - i : rows, p, i, j, b);
+}
+
+/* Tiles of more columns and fewer rows. */
+static void TYPED(wide_tile)(int64_t rows, const nyx_last_product *p, int64_t i,
+                             int64_t j, const T *b) {
+  switch (rows) {
+#define CASE(count)                                                                      \
+  case count: TYPED(tile_of)(count, WIDE_VECTORS, WIDE_COLS, p, i, j, b); break
+    CASE(1);
+    CASE(2);
+    CASE(3);
+#if WIDE_ROWS > 3
+    CASE(4);
+#endif
+#if WIDE_ROWS > 4
+    CASE(5);
+    CASE(6);
+    CASE(7);
+    CASE(8);
+    CASE(9);
+#endif
+#undef CASE
+  }
+}
+
+static void TYPED(wide)(const nyx_last_product *p) {
+  const T *b = p->b;
+  for (int64_t j = 0; j < p->n; j += WIDE_COLS, b += p->runs * p->length * WIDE_COLS)
+    for (int64_t i = 0; i < p->m; i += WIDE_ROWS)
+      TYPED(wide_tile)(p->m - i < WIDE_ROWS ? p->m - i : WIDE_ROWS, p, i, j, b);
 }
 
 static void TYPED(place)(const void *const *from, int64_t count, int64_t first,
@@ -417,6 +449,7 @@ static void TYPED(backward)(const void *g_, const void *x_, int64_t rows,
 #undef LOAD
 #undef STORE
 #undef TILE_COLS
+#undef WIDE_COLS
 #undef TILE_ROW
 #undef CHUNK
 #undef WIDE

@@ -24,8 +24,8 @@ static ALWAYS_INLINE void TYPED(pack_rows)(const int64_t n, const T *from,
 static void TYPED(pack)(const void *from, const int64_t *offset, int64_t depth,
                         const nyx_patch *patches, int64_t count, int64_t columns,
                         void *panel) {
-  nyx_patch p[6];
-  if (count <= 6) memcpy(p, patches, (size_t)count * sizeof *p);
+  nyx_patch p[8];
+  if (count <= 8) memcpy(p, patches, (size_t)count * sizeof *p);
   switch (count) {
     case 1: TYPED(pack_rows)(1, from, offset, depth, p, columns, panel); break;
     case 2: TYPED(pack_rows)(2, from, offset, depth, p, columns, panel); break;
@@ -33,6 +33,8 @@ static void TYPED(pack)(const void *from, const int64_t *offset, int64_t depth,
     case 4: TYPED(pack_rows)(4, from, offset, depth, p, columns, panel); break;
     case 5: TYPED(pack_rows)(5, from, offset, depth, p, columns, panel); break;
     case 6: TYPED(pack_rows)(6, from, offset, depth, p, columns, panel); break;
+    case 7: TYPED(pack_rows)(7, from, offset, depth, p, columns, panel); break;
+    case 8: TYPED(pack_rows)(8, from, offset, depth, p, columns, panel); break;
     default: TYPED(pack_rows)(count, from, offset, depth, patches, columns, panel);
   }
 }

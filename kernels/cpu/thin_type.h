@@ -57,3 +57,48 @@ static void TYPED(thin)(const void *a, int64_t rs, int64_t rows, int64_t depth,
       to[r * step] = add ? to[r * step] + sum[r] : sum[r];
   }
 }
+
+/* Some vectors of kernels' taps from element i on, summed over channels; one that is not
+ * whole has `live` lanes. */
+static ALWAYS_INLINE void TYPED(thin_vectors)(const int vectors, const bool whole,
+                                              TYPED(part) live, const T *a, int64_t step,
+                                              int64_t channels, int64_t i, int64_t taps,
+                                              const T *x, T *sums, bool add) {
+#define PART(p) (whole ? LOAD(p) : TYPED(load_part)(p, live))
+  V sum[4];
+  const T *right[4];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    sum[v] = add ? PART(sums + i + v * LANES) : (V){0};
+    right[v] = x + (i + v * LANES) % taps;
+  }
+  const int64_t x_step = taps + LANES;
+  a += i;
+  for (int64_t c = 0, at = 0; c < channels; c++, a += step, at += x_step) {
+    UNROLL for (int v = 0; v < vectors; v++) sum[v] +=
+        PART(a + v * LANES) * LOAD(right[v] + at);
+  }
+  UNROLL for (int v = 0; v < vectors; v++) {
+    if (whole)
+      STORE(sums + i + v * LANES, sum[v]);
+    else
+      TYPED(store_part)(sums + i + v * LANES, sum[v], live);
+  }
+#undef PART
+}
+
+static void TYPED(thin_taps)(const void *a, int64_t step, int64_t channels, int64_t rows,
+                             int64_t taps, const void *x, void *sums, bool add, void *y,
+                             int64_t y_step) {
+  const int64_t count = rows * taps;
+  int64_t i = 0;
+  for (; i + 4 * LANES <= count; i += 4 * LANES) TYPED(thin_vectors)
+  (4, true, TYPED(part_of)(0, LANES), a, step, channels, i, taps, x, sums, add);
+  for (; i < count; i += LANES) TYPED(thin_vectors)
+  (1, false, TYPED(part_of)(0, count - i), a, step, channels, i, taps, x, sums, add);
+  const T *from = sums;
+  for (int64_t r = 0; y && r < rows; r++, from += taps) {
+    T sum = from[0];
+    for (int64_t t = 1; t < taps; t++) sum += from[t];
+    ((T *)y)[r * y_step] = sum;
+  }
+}

@@ -4,13 +4,13 @@
  * TILE_ROW(row, vectors, sum, a, right): sum[v] += *a right[v] for all `vectors` of row
  * `row` of a tile, both constants. With AVX-512 a product may read its left factor from
  * memory into all lanes: an instruction less for two loads instead of one. In three rows
- * of four that gives 3 instructions a cycle instead of 4, which is what a core has left
- * for one of two busy threads: 6 to 12 % less time there, the same in a core of one's
- * own. A compiler would load once. */
+ * of four of two vectors that gives 3 instructions a cycle instead of 4, which is what a
+ * core has left for one of two busy threads: 6 to 12 % less time there, the same in a
+ * core of one's own. A compiler would load once. */
 #if VECTOR_BYTES == 64 && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static ALWAYS_INLINE void TYPED(tile_row)(const int row, const int vectors, V *sum,
                                           const T *a, const V *right) {
-  if (vectors == 1 || row % 4 > 0) {
+  if (vectors == 1 || (vectors == 2 && row % 4 > 0)) {
     UNROLL for (int v = 0; v < vectors; v++) {
       if (sizeof(T) == 4)
         __asm__ volatile("vfmadd231ps %1%{1to16%}, %2, %0"

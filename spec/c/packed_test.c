@@ -183,6 +183,8 @@ static void convolutions(void) {
     conv(3, 20, 64, 1, 5, 9, 1, built_in(), i);
     conv(1, 256, 200, 1, 1, 14, 1, built_in(), i); /* a product of one image */
     conv(1, 400, 160, 1, 1, 7, 1, built_in(), i);
+    conv(1, 1000, 480, 1, 1, 7, 1, built_in(), i); /* beyond a cache */
+    conv(1, 200, 200, 1, 3, 28, 2, built_in(), i); /* 49 tiles */
     conv(1, 128, 128, 2, 1, 14, 1, false, i);
     conv(1, 8, 8, 8, 3, 20, 1, false, i); /* depthwise */
   }

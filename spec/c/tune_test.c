@@ -173,7 +173,7 @@ static void convolution_ways(int64_t images, int64_t in, int64_t out, int64_t gr
   int64_t taps = kernel * kernel;
   for (int mode = 0; mode < 3; mode++) {
     uint32_t usable = nyx__conv_usable(&v, (nyx__conv_mode)mode);
-    nyx__conv_way rule = nyx__conv_rule(usable);
+    nyx__conv_way rule = nyx__conv_rule(&v, (nyx__conv_mode)mode, usable);
     CHECK(usable >> rule & 1);
     CHECK_OK(ctx, nyx__conv_by(ctx, &calls[mode], expected, NYX__CONV_TILES));
     for (int way = 0; way < NYX__CONV_WAYS; way++) {
