@@ -763,10 +763,10 @@ static void run_plan(plan *p, int64_t grain_bytes, nyx__stop *stop) {
         p->tiles_across;
     grain = blocks;
   }
-  if (stop)
+  if (p->streams) /* nothing of it stays in a cache */
     nyx__parallel_until(stop, n, grain, fn, p);
   else
-    nyx_parallel_for(n, grain, fn, p);
+    nyx__sweep_until(stop, n, grain, fn, p);
 }
 
 /* What a thread does at least may be measured, for the sizes where it matters: every
