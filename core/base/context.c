@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../device/device.h"
+#include "parallel.h"
 #include "random.h"
 
 const char *nyx_version(void) {
@@ -195,13 +196,19 @@ typedef struct stoppable {
 
 static void stoppable_range(void *arg, int64_t begin, int64_t end) {
   const stoppable *s = arg;
-  if (!nyx__stopped(s->stop)) s->fn(s->arg, begin, end);
+  if (!s->stop || !nyx__stopped(s->stop)) s->fn(s->arg, begin, end);
 }
 
 void nyx__parallel_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
                          void *arg) {
   stoppable s = {.stop = stop, .fn = fn, .arg = arg};
   nyx_parallel_for(n, grain, stoppable_range, &s);
+}
+
+void nyx__sweep_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
+                      void *arg) {
+  stoppable s = {.stop = stop, .fn = fn, .arg = arg};
+  nyx__parallel_sweep(n, grain, stoppable_range, &s);
 }
 
 nyx_status nyx__parallel_for(nyx_context *ctx, int64_t n, int64_t grain, nyx_range_fn fn,

@@ -104,11 +104,16 @@ static inline bool nyx__stopped(nyx__stop *stop) {
 NYX_MUST_CHECK nyx_status nyx__stop_status(nyx__stop *stop);
 
 /* nyx_parallel_for that looks between ranges whether it should stop; the ranges that were
- * not begun are left out. For work whose result is thrown away on failure. */
+ * not begun are left out. For work whose result is thrown away on failure; `stop` may be
+ * NULL where it is not. */
 void nyx__parallel_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
                          void *arg);
 
-/* The same as work of its own, which fails with INTERRUPTED. */
+/* The same of nyx__parallel_sweep. */
+void nyx__sweep_until(nyx__stop *stop, int64_t n, int64_t grain, nyx_range_fn fn,
+                      void *arg);
+
+/* nyx__parallel_until as work of its own, which fails with INTERRUPTED. */
 nyx_status nyx__parallel_for(nyx_context *ctx, int64_t n, int64_t grain, nyx_range_fn fn,
                              void *arg) NYX_MUST_CHECK;
 

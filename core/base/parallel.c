@@ -4,7 +4,9 @@
  *
  * Each thread has a part of the ranges of its own, the same in every call of as many, and
  * takes from the others' when that is used up: what one op wrote is in the cache of the
- * core that reads it in the next.
+ * core that reads it in the next. Ops that go through memory sweep: every other one of
+ * them takes a thread's ranges from the last to the first, so that it begins with what
+ * the cache still has where that does not hold all (docs/decisions/011).
  *
  * One word says all about the current job: its number, whether workers may still enter,
  * and how many are inside. The caller opens it, takes part, closes it when the ranges are
@@ -34,6 +36,7 @@ typedef struct job {
   nyx_range_fn fn;
   void *arg;
   int64_t n, grain, ranges, parts;
+  bool back; /* each thread takes its own from the last to the first */
 } job;
 
 static struct {
@@ -58,6 +61,7 @@ static struct {
           .wake = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
 
+static atomic_bool swept_back;    /* by the last call of nyx__parallel_sweep */
 static atomic_int wanted_threads; /* 0: not asked for yet */
 static bool chosen_threads;       /* by nyx_parallel_set_threads; under pool.owner */
 
@@ -100,8 +104,13 @@ static void run_range(const job *j, int64_t i) {
   j->fn(j->arg, begin, end);
 }
 
+/* What is taken i-th of ranges begin..end-1. */
+static int64_t in_turn(const job *j, int64_t begin, int64_t end, int64_t i) {
+  return j->back ? begin + end - 1 - i : i;
+}
+
 static void run_here(const job *j) {
-  for (int64_t i = 0; i < j->ranges; i++) run_range(j, i);
+  for (int64_t i = 0; i < j->ranges; i++) run_range(j, in_turn(j, 0, j->ranges, i));
 }
 
 static int64_t part_begin(const job *j, int64_t part) {
@@ -111,11 +120,12 @@ static int64_t part_begin(const job *j, int64_t part) {
 /* Takes ranges until there are none, those of thread `me` first. */
 static void run_shared(const job *j, int64_t me) {
   for (int64_t k = 0; k < j->parts; k++) {
-    int64_t part = (me + k) % j->parts, end = part_begin(j, part + 1), i;
+    int64_t part = (me + k) % j->parts, i;
+    int64_t begin = part_begin(j, part), end = part_begin(j, part + 1);
     atomic_llong *next = &pool.part[part].next;
     while (atomic_load_explicit(next, memory_order_relaxed) < end &&
            (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < end)
-      run_range(j, i);
+      run_range(j, in_turn(j, begin, end, i));
   }
 }
 
@@ -413,25 +423,44 @@ static void run_in_pool(const job *j, int threads) {
   wait_for_workers();
 }
 
-void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
+/* All of j, in the pool if that is free. */
+static void share(job *j, int threads, bool sweeps) {
+  bool taken = threads > 1 && pthread_mutex_trylock(&pool.owner) != 0;
+  if (taken) {
+    refusals++;
+    run_here(j);
+    return;
+  }
+  if (sweeps) {
+    j->back = !atomic_load_explicit(&swept_back, memory_order_relaxed);
+    atomic_store_explicit(&swept_back, j->back, memory_order_relaxed);
+  }
+  if (threads == 1) {
+    run_here(j);
+    return;
+  }
+  inside = true;
+  run_in_pool(j, threads);
+  inside = false;
+  pthread_mutex_unlock(&pool.owner);
+}
+
+static void run(int64_t n, int64_t grain, nyx_range_fn fn, void *arg, bool sweeps) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
-  job j = {fn, arg, n, grain, (n - 1) / grain + 1, 1};
-  if (j.ranges == 1 || inside) {
+  job j = {fn, arg, n, grain, (n - 1) / grain + 1, 1, false};
+  if (j.ranges == 1 || inside)
     run_here(&j);
-  } else if (atomic_load_explicit(&host_set, memory_order_acquire)) {
+  else if (atomic_load_explicit(&host_set, memory_order_acquire))
     host.run(host.user, j.ranges, host_job, &j);
-  } else {
-    int threads = pool_threads();
-    bool taken = threads > 1 && pthread_mutex_trylock(&pool.owner) != 0;
-    if (taken) refusals++;
-    if (threads == 1 || taken) {
-      run_here(&j);
-      return;
-    }
-    inside = true;
-    run_in_pool(&j, threads);
-    inside = false;
-    pthread_mutex_unlock(&pool.owner);
-  }
+  else
+    share(&j, pool_threads(), sweeps);
+}
+
+void nyx_parallel_for(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
+  run(n, grain, fn, arg, false);
+}
+
+void nyx__parallel_sweep(int64_t n, int64_t grain, nyx_range_fn fn, void *arg) {
+  run(n, grain, fn, arg, true);
 }

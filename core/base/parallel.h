@@ -9,4 +9,9 @@ bool nyx__parallel_inside(void);
 /* How many calls of this thread found the pool taken by another thread, so far. */
 unsigned nyx__parallel_refusals(void);
 
+/* nyx_parallel_for over what lies in memory in the order of its items: every other call
+ * takes each thread's ranges from the last to the first, and so begins where the one
+ * before ended. For work that a call's order means nothing to. */
+void nyx__parallel_sweep(int64_t n, int64_t grain, nyx_range_fn fn, void *arg);
+
 #endif

@@ -12,10 +12,11 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/scan.h"
 
-#define RANGE_WORK 8192     /* elements worth waking a thread for */
-#define PART_WORK 16384     /* elements of a part, when sums are cut along n */
-#define ENOUGH 32           /* tasks: then nothing is cut along n */
-#define ACCUMULATOR_BYTES 8 /* double, uint64_t */
+#define RANGE_WORK 8192      /* elements worth waking a thread for */
+#define RANGE_MOST (1 << 22) /* elements of blocks that are scanned side by side */
+#define PART_WORK 16384      /* elements of a part, when sums are cut along n */
+#define ENOUGH 32            /* tasks: then nothing is cut along n */
+#define ACCUMULATOR_BYTES 8  /* double, uint64_t */
 
 enum { ATTR_DIM, ATTR_REVERSE, ATTR_EXCLUSIVE, ATTRS };
 
@@ -135,6 +136,15 @@ static void cut(scan_job *j, nyx__op_id op) {
   j->parts = (j->n + length - 1) / length;
 }
 
+/* Blocks of columns that one range takes: a thread's share, but not more than an
+ * interrupt may wait for. */
+static int64_t side_by_side(const scan_job *j, int64_t columns, int64_t width) {
+  const int64_t threads = nyx_parallel_threads();
+  int64_t most = RANGE_MOST / (j->n * width), share = (columns + threads - 1) / threads;
+  if (most < 1) most = 1;
+  return share < most ? share : most;
+}
+
 static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
                            nyx_dtype compute) {
   j->integer = compute == NYX_INT64;
@@ -151,6 +161,7 @@ static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
     memset(carry_of(j, o, 0, 0), 0, (size_t)j->inner * ACCUMULATOR_BYTES);
   nyx_status status;
   if (columns >= nyx_parallel_threads()) {
+    grain = side_by_side(j, columns, width);
     status = nyx__parallel_for(ctx, columns, grain, do_blocks, j);
   } else {
     status = nyx__parallel_for(ctx, columns * (j->parts - 1), grain, find_totals, j);

@@ -36,7 +36,8 @@ typedef nyx_elementwise_fn nyx_elementwise_parts[4];
 /* Bytes from what is computed to the inputs that are asked for, by functions that write
  * past the caches: the caches' own guesses end too soon for many instructions. */
 #define NYX_AHEAD_BYTES 4096
-#define NYX_AHEAD_LEAST 256 /* elements: fewer are a piece of a tile and end there */
+#define NYX_AHEAD_FROM 16384 /* elements: fewer are in the first cache, or soon */
+#define NYX_AHEAD_LEAST 256  /* elements: fewer are a piece of a tile and end there */
 
 /* n elements of some dtype, `stride` elements apart, to or from contiguous elements of a
  * compute type. Floats become the nearest integer towards zero, cut to the range of the

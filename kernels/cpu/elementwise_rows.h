@@ -68,8 +68,22 @@
           r = NYX_LOAD(4);                                                               \
   (void)g, (void)x, (void)y, (void)z, (void)r;
 
+/* Many instructions a vector also keep a core from asking for the next lines in time when
+ * they come from the second cache and beyond. */
+#if defined(NYX_ROWS_PAST) && NYX_BYTES == 64
+#define NYX_ASK_SOON(k)                                                                  \
+  if (n >= NYX_AHEAD_FROM)                                                               \
+    __builtin_prefetch((const char *)((const S *)in[k] + i) + NYX_AHEAD_BYTES);
+#else
+#define NYX_ASK_SOON(k)
+#endif
+#define NYX_ASK_SOON_1 NYX_ASK_SOON(0)
+#define NYX_ASK_SOON_2 NYX_ASK_SOON(0) NYX_ASK_SOON(1)
+#define NYX_ASK_SOON_3 NYX_ASK_SOON(0) NYX_ASK_SOON(1) NYX_ASK_SOON(2)
+
 #define NYX_FORWARD(name, arity, result, text)                                           \
-  NYX_LOOP(forward_##name, NYX_LOADS_##arity, NYX_STORE_##result, text)                  \
+  NYX_LOOP(forward_##name, NYX_ASK_SOON_##arity NYX_LOADS_##arity, NYX_STORE_##result,   \
+           text)                                                                         \
   NYX_FORWARD_PAST_##result(name, arity, text)
 #if defined(NYX_ROWS_PAST)
 #define NYX_FORWARD_PAST_SAME(name, arity, text)                                         \

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "vector_bytes.h"
-#if defined(__AVX__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -49,6 +49,7 @@ COLUMNS_FUNCTION(linear_f64, double, double, 0, RECUR(double))
 #define GROUP 8 /* elements of a row that are summed together, on every path */
 #define LANES ((int)(VECTOR_BYTES / sizeof(double)))
 #define PARTS (GROUP / LANES) /* vectors that hold a group */
+#define COLUMN_ROWS 4         /* rows of columns that are summed together */
 
 #if VECTOR_BYTES == 64
 #define LANE_NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
@@ -68,9 +69,13 @@ typedef int64_t lanes __attribute__((vector_size(VECTOR_BYTES)));
 #define WIDEN(p) _mm512_cvtps_pd(_mm256_loadu_ps(p))
 #elif defined(__AVX__)
 #define WIDEN(p) _mm256_cvtps_pd(_mm_loadu_ps(p))
+#elif defined(__SSE2__) /* GCC converts one after the other, and puts them together */
+#define WIDEN(p) _mm_cvtps_pd((__m128)_mm_loadl_epi64((const __m128i *)(const void *)(p)))
+#define NARROW(p, v) _mm_storel_epi64((__m128i *)(void *)(p), (__m128i)_mm_cvtpd_ps(v))
 #endif
 #include "scan_type.h"
 #undef WIDEN
+#undef NARROW
 #undef T
 #undef A
 #undef TYPED

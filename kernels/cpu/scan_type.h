@@ -52,7 +52,11 @@ static ALWAYS_INLINE V TYPED(widen)(const T *x) {
 }
 
 static ALWAYS_INLINE void TYPED(store_vector)(V v, T *y) {
+#ifdef NARROW
+  NARROW(y, v);
+#else
   *(TU *)y = __builtin_convertvector(v, TU);
+#endif
 }
 
 static ALWAYS_INLINE void TYPED(load_group)(const T *x, bool reverse, V p[PARTS]) {
@@ -146,35 +150,49 @@ static void TYPED(sum_row)(const nyx_scan *s) {
     TYPED(sum_row_of)(s, false, s->exclusive);
 }
 
-/* Columns side by side, whose number is a constant where there are few: two rows at a
- * time, so that running sums are read and written half as often. */
+/* `rows` rows of columns side by side, `step` apart. What is summed is loaded before
+ * anything is stored: rows of x and y are often a whole number of pages apart. */
+static ALWAYS_INLINE void TYPED(sum_rows)(int rows, int64_t width, int64_t step,
+                                          const T *x, T *y, A *run, const A *before,
+                                          bool exclusive) {
+  int64_t c = 0;
+  for (; c + LANES <= width; c += LANES) {
+    V sum[COLUMN_ROWS + 1], base = *(const V *)(before + c);
+    sum[0] = *(const V *)(run + c);
+    UNROLL for (int r = 0; r < rows; r++) sum[r + 1] =
+        sum[r] + TYPED(widen)(x + r * step + c);
+    UNROLL for (int r = 0; r < rows && y; r++)
+        TYPED(store_vector)(base + sum[exclusive ? r : r + 1], y + r * step + c);
+    *(V *)(run + c) = sum[rows];
+  }
+  for (; c < width; c++)
+    for (int r = 0; r < rows; r++) {
+      A after = run[c] + (A)x[r * step + c];
+      if (y) y[r * step + c] = (T)(before[c] + (exclusive ? run[c] : after));
+      run[c] = after;
+    }
+}
+
+/* Columns side by side, whose number is a constant where there are few: several rows at a
+ * time, so that running sums are read and written less often. */
 static ALWAYS_INLINE void TYPED(sum_columns_of)(const nyx_scan *s, int64_t width,
                                                 bool exclusive, bool store) {
   _Alignas(64) A run[NYX_SCAN_COLUMNS], before[NYX_SCAN_COLUMNS];
   const int64_t step = s->reverse ? -s->step : s->step;
+  const T *x = (const T *)s->x + (s->reverse ? (s->n - 1) * s->step : 0);
+  T *y = store ? (T *)s->y + (x - (const T *)s->x) : NULL;
+  int64_t k = 0;
   for (int64_t c = 0; c < width; c++) run[c] = 0;
   for (int64_t c = 0; c < width; c++)
     before[c] = s->before ? ((const A *)s->before)[c] : 0;
-  for (int64_t k = 0, rows; k < s->n; k += rows) {
-    rows = s->n - k > 1 ? 2 : 1;
-    int64_t c = 0, i = (s->reverse ? s->n - 1 - k : k) * s->step;
-    const T *x = (const T *)s->x + i;
-    T *y = store ? (T *)s->y + i : NULL;
-    for (; c + LANES <= width && rows == 2; c += LANES) {
-      V *sum = (V *)(run + c), from = *sum, base = *(V *)(before + c);
-      V first = from + TYPED(widen)(x + c), second = first + TYPED(widen)(x + step + c);
-      if (store) {
-        TYPED(store_vector)(base + (exclusive ? from : first), y + c);
-        TYPED(store_vector)(base + (exclusive ? first : second), y + step + c);
-      }
-      *sum = second;
-    }
-    for (int64_t r = 0, end = c; r < rows; r++)
-      for (c = end; c < width; c++) {
-        A after = run[c] + (A)x[r * step + c];
-        if (store) y[r * step + c] = (T)(before[c] + (exclusive ? run[c] : after));
-        run[c] = after;
-      }
+  for (int rows; k < s->n; k += rows) {
+    const T *from = x + k * step;
+    T *to = store ? y + k * step : NULL;
+    rows = s->n - k >= COLUMN_ROWS ? COLUMN_ROWS : 1;
+    if (rows > 1)
+      TYPED(sum_rows)(COLUMN_ROWS, width, step, from, to, run, before, exclusive);
+    else
+      TYPED(sum_rows)(1, width, step, from, to, run, before, exclusive);
   }
   if (s->total) memcpy(s->total, run, (size_t)width * sizeof *run);
 }

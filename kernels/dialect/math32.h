@@ -135,6 +135,10 @@ NYX_FN T nyx__exp_half(T x) {
   return nyx__scale(nyx__exp_of(r), n - K(1));
 }
 
+#if defined(__AVX512F__)
+#include "table32.h"
+#endif
+
 /* The logarithms: x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2). */
 
 /* f^3 P(f) - f^2 / 2, so that log(1 + f) = f + this. */
@@ -161,10 +165,23 @@ NYX_FN T nyx__log_sum(T e, T f) {
   T rest = nyx_fma(e, K(NYX_LN2_LOW), nyx__log_rest(f));
   return nyx_fma(e, K(NYX_LN2_HIGH), f + rest);
 }
-NYX_FN T nyx_log(T x) {
+NYX_FN T nyx__log_any(T x) {
   T e, f = nyx__log_parts(x, &e);
   return nyx__log_edges(x, nyx__log_sum(e, f));
 }
+#if defined(__AVX512F__)
+/* What the table is not made for is left to lanes that need it. */
+NYX_FN T nyx_log(T x) {
+  T near = nyx__log_near(x);
+  __mmask16 others = _mm512_fpclass_ps_mask(x, 0xff); /* all but normal and positive */
+  if (__builtin_expect(others == 0, 1)) return near;
+  return (T)_mm512_mask_blend_ps(others, near, nyx__log_any(x));
+}
+#else
+NYX_FN T nyx_log(T x) {
+  return nyx__log_any(x);
+}
+#endif
 NYX_FN T nyx_log2(T x) {
   T e, f = nyx__log_parts(x, &e), rest = nyx__log_rest(f);
   /* f + rest without losing the last bits of f: log2(e) = 1.4375 + 0.00519.... */
@@ -324,10 +341,6 @@ NYX_FN T nyx_atan2(T y, T x) {
 }
 
 /* Hyperbolic functions and their inverses */
-
-#if defined(__AVX512F__)
-#include "table32.h"
-#endif
 
 NYX_FN T nyx_sinh(T x) {
   T size = nyx_abs(x), square = x * x, half = nyx__exp_half(size);

@@ -2,8 +2,8 @@
  * is cut into 32 intervals, each with a polynomial of degree 5 in the distance from its
  * middle, and every lane picks the coefficients of its own. Fitted for the least relative
  * error (least squares, reweighted after Lawson), with coefficients rounded to float one
- * by one, the lowest first. A row has the coefficients of one power. Included by
- * math32.h.
+ * by one, the lowest first. A row has the coefficients of one power. Logarithms look up
+ * where their polynomial begins. Included by math32.h.
  */
 
 #define NYX_TANH_WIDTH 0x1.28p-2 /* of an interval: 32 reach to where tanh is 1 */
@@ -115,4 +115,42 @@ NYX_FN T nyx__piecewise(const float table[6][32], float width, T x) {
     value = power == 5 ? c : nyx_fma(value, rest, c);
   }
   return value;
+}
+
+/* The logarithm: x = 2^e m, 3/4 <= m < 3/2, and log(m) = log(1 + f) - log(r) where r, of
+ * the interval of 1/32 that m is in, is about 1/m. Each r is a float whose logarithm is
+ * within 2^-30 of a multiple of 2^-16: these, with e times the upper part of ln 2, add up
+ * without an error. From 59/64 to 69/64 r is 1, so that f is small beside what else there
+ * is where it is not all there is. The first 17 rows begin at 1, the last 8 at 3/4. */
+static const float nyx__log_inverse[32] __attribute__((aligned(64), unused)) = {
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.d4b2f8p-1f, 0x1.c693bp-1f,
+    0x1.ba620ap-1f, 0x1.aefef6p-1f, 0x1.a48136p-1f, 0x1.99bcb4p-1f, 0x1.8f119p-1f,
+    0x1.85ae74p-1f, 0x1.7d29p-1f,   0x1.73fbf4p-1f, 0x1.6bf76cp-1f, 0x1.6496d8p-1f,
+    0x1.5c9af8p-1f, 0x1.5544cp-1f,  0x1p+0f,        0x1p+0f,        0x1p+0f,
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.55774cp+0f,
+    0x1.47d6c4p+0f, 0x1.3ac174p+0f, 0x1.2f725ep+0f, 0x1.246d98p+0f, 0x1.1a3e84p+0f,
+    0x1p+0f,        0x1p+0f};
+/* -log(r) */
+static const float nyx__log_table[32] __attribute__((aligned(64), unused)) = {
+    0x0p+0f,      0x0p+0f,       0x0p+0f,       0x1.69fp-4f,   0x1.e74p-4f,
+    0x1.2b5p-3f,  0x1.60b8p-3f,  0x1.933p-3f,   0x1.c85p-3f,   0x1.fe58p-3f,
+    0x1.178cp-2f, 0x1.2e3p-2f,   0x1.4724p-2f,  0x1.5d74p-2f,  0x1.726cp-2f,
+    0x1.899cp-2f, 0x1.9f64p-2f,  0x0p+0f,       0x0p+0f,       0x0p+0f,
+    0x0p+0f,      0x0p+0f,       0x0p+0f,       0x0p+0f,       -0x1.26fcp-2f,
+    -0x1.fa9p-3f, -0x1.a728p-3f, -0x1.5c38p-3f, -0x1.1078p-3f, -0x1.8fcp-4f,
+    0x0p+0f,      0x0p+0f};
+/* log(x) of x > 0 that is finite and normal. */
+NYX_FN T nyx__log_near(T x) {
+  T m = (T)_mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+  T e = __builtin_convertvector((I)x - (I)m, T); /* in units of 2^-23 */
+  __m512i at = (__m512i)(m + K(0x1.8p18));
+  T r = (T)_mm512_permutex2var_ps(nyx__load(nyx__log_inverse), at,
+                                  nyx__load(nyx__log_inverse + 16));
+  T high = (T)_mm512_permutex2var_ps(nyx__load(nyx__log_table), at,
+                                     nyx__load(nyx__log_table + 16));
+  T f = (T)_mm512_fmsub_ps(m, r, K(1));
+  T p = nyx__poly5(f, -0x1.58113ep-3f, 0x1.9c1446p-3f, -0x1.fffe3p-3f, 0x1.5554bep-2f,
+                   -0x1p-1f);
+  T low = nyx_fma(f * f, p, e * K(NYX_LN2_LOW * 0x1p-23));
+  return nyx_fma(e, K(NYX_LN2_HIGH * 0x1p-23), high) + (f + low);
 }

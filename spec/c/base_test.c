@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "core/base/cpu.h"
+#include "core/base/parallel.h"
 #include "core/base/random.h"
 #include "core/tensor/tensor.h"
 
@@ -393,12 +394,14 @@ static void count_range(void *arg, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) atomic_fetch_add(&t->seen[i], 1);
 }
 
-/* Every item once, in ranges of exactly `grain`. */
+/* Every item once in each call, in ranges of exactly `grain`. */
 static bool covers(int64_t n, int64_t grain) {
   tally t = {.n = n, .grain = grain, .seen = calloc((size_t)n + 1, sizeof(atomic_int))};
   nyx_parallel_for(n, grain, count_range, &t);
+  nyx__parallel_sweep(n, grain, count_range, &t);
+  nyx__parallel_sweep(n, grain, count_range, &t);
   int64_t wrong = t.wrong;
-  for (int64_t i = 0; i < n; i++) wrong += t.seen[i] != 1;
+  for (int64_t i = 0; i < n; i++) wrong += t.seen[i] != 3;
   free(t.seen);
   return wrong == 0;
 }
@@ -533,6 +536,28 @@ static void threads_keep_their_part(void) {
   }
 }
 
+/* One goes forward and the next back, whichever comes first. */
+static void sweeps_begin_where_the_last_ended(void) {
+  CHECK_STATUS(nyx_parallel_set_threads(2), NYX_OK);
+  bool forward = false;
+  for (int i = 0; i < 20; i++) {
+    firsts f = {.caller = -1, .worker = -1, .self = pthread_self()};
+    nyx__parallel_sweep(10, 1, first_range, &f);
+    if (i == 0) forward = f.caller == 0;
+    REQUIRE(CHECK_INT(f.caller, forward ? 0 : 4) && CHECK_INT(f.worker, forward ? 5 : 9));
+    forward = !forward;
+    firsts other = {.caller = -1, .worker = -1, .self = pthread_self()};
+    nyx_parallel_for(10, 1, first_range, &other); /* changes nothing */
+    REQUIRE(CHECK_INT(other.caller, 0) && CHECK_INT(other.worker, 5));
+  }
+  CHECK_STATUS(nyx_parallel_set_threads(1), NYX_OK);
+  for (int i = 0; i < 2; i++, forward = !forward) {
+    firsts f = {.caller = -1, .worker = -1, .begun = 2, .self = pthread_self()};
+    nyx__parallel_sweep(10, 1, first_range, &f);
+    CHECK_INT(f.caller, forward ? 0 : 9);
+  }
+}
+
 typedef struct sums {
   const float *x;
   double part[64];
@@ -571,15 +596,15 @@ static void hosts_may_run_the_jobs(void) {
   nyx_job_system host = {backward_jobs, &jobs, 7};
   nyx_parallel_set_jobs(&host);
   CHECK_INT(nyx_parallel_threads(), 7);
-  CHECK(covers(100, 9));
-  CHECK_INT(jobs, 12);
+  CHECK(covers(100, 9)); /* three calls */
+  CHECK_INT(jobs, 36);
   atomic_int inner = 0;
   nyx_parallel_for(5, 1, outer_range, &inner); /* nested calls stay with their job */
   CHECK_INT(inner, 50);
-  CHECK_INT(jobs, 17);
+  CHECK_INT(jobs, 41);
   nyx_parallel_set_jobs(NULL);
   CHECK(covers(100, 9));
-  CHECK_INT(jobs, 17);
+  CHECK_INT(jobs, 41);
 }
 
 static void thread_counts(void) {
@@ -853,6 +878,7 @@ int main(void) {
   RUN(several_threads_call_at_once);
   RUN(sleepy_workers_wake);
   RUN(threads_keep_their_part);
+  RUN(sweeps_begin_where_the_last_ended);
   RUN(results_do_not_depend_on_threads);
   RUN(hosts_may_run_the_jobs);
   RUN(thread_counts);

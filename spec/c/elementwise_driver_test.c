@@ -267,6 +267,7 @@ static void results_past_the_caches(void) {
       const nyx_dtype dtype[] = {one, one, one, one};
       const int64_t shape[] = {single ? 4 : 2, 1049, 1001};
       compare(NYX_KERNEL_sub, one, 3, shape, dtype, (int[]){PLAIN, layout, 0, PLAIN});
+      compare(NYX_KERNEL_clone, one, 3, shape, dtype, (int[]){layout, 0, 0, PLAIN});
     }
 }
 

@@ -251,23 +251,30 @@ static void fetch_block(const operand *o, int64_t i, int64_t n) {
   for (int64_t k = 0; k < n * o->item; k += 64) __builtin_prefetch(at + k);
 }
 
-/* A block of a result that streams. */
-static void stream_block(const plan *p, buffers *b, int64_t i, int64_t n,
-                         const void *const *in) {
+/* Elements of a result that streams, by `past`. */
+static void compute_past(const plan *p, int64_t i, int64_t n, const void *const *in) {
   char *to = p->out.data + i * p->out.item;
-  if (!p->past) {
-    for (int k = 0; k < p->n_in; k++)
-      if (p->in[k].linear) fetch_block(&p->in[k], i, n);
-    p->fn(n, in, b->out, p->attr);
-    p->move->stream(n * p->out.item, b->out, to);
-    return;
-  }
   int64_t head = (int64_t)(-(uintptr_t)to % 64) / p->item; /* to where a line begins */
   const void *rest[MAX_IN];
   if (head > n) head = n;
   if (head > 0) p->fn(head, in, to, p->attr);
   for (int k = 0; k < MAX_IN; k++) rest[k] = (const char *)in[k] + head * p->item;
   p->past(n - head, rest, to + head * p->item, p->attr);
+}
+
+/* A block of a result that streams. */
+static void stream_block(const plan *p, buffers *b, int64_t i, int64_t n,
+                         const void *const *in) {
+  if (p->past) {
+    compute_past(p, i, n, in);
+    return;
+  }
+  for (int k = 0; k < p->n_in; k++)
+    if (p->in[k].linear) fetch_block(&p->in[k], i, n);
+  const void *from = in[p->slot[0]];
+  if (!p->copies) p->fn(n, in, b->out, p->attr);
+  p->move->stream(n * p->out.item, p->copies ? from : b->out,
+                  p->out.data + i * p->out.item);
 }
 
 /* Elements that only change their type do so on the way: no kernel is called. */
@@ -425,7 +432,7 @@ static void run_tiles(void *arg, int64_t begin, int64_t end) {
 static void run_range(void *arg, int64_t begin, int64_t end) {
   const plan *p = arg;
   const void *in[MAX_IN];
-  bool linear = p->out.linear && !p->streams;
+  bool linear = p->out.linear && (!p->streams || p->past);
   for (int k = 0; k < p->n_in; k++) linear = linear && p->in[k].linear;
   if (!linear) {
     run_rows(p, begin, end);
@@ -435,7 +442,12 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
   for (int k = 0; k < MAX_IN; k++) in[k] = out;
   for (int k = 0; k < p->n_in; k++)
     in[p->slot[k]] = p->in[k].data + begin * p->in[k].item;
-  p->fn(end - begin, in, out, p->attr);
+  if (p->streams) {
+    compute_past(p, begin, end - begin, in);
+    p->move->drain();
+  } else {
+    p->fn(end - begin, in, out, p->attr);
+  }
 }
 
 /* Plans */
@@ -763,10 +775,10 @@ static void run_plan(plan *p, int64_t grain_bytes, nyx__stop *stop) {
         p->tiles_across;
     grain = blocks;
   }
-  if (stop)
+  if (p->streams) /* nothing of it stays in a cache */
     nyx__parallel_until(stop, n, grain, fn, p);
   else
-    nyx_parallel_for(n, grain, fn, p);
+    nyx__sweep_until(stop, n, grain, fn, p);
 }
 
 /* What a thread does at least may be measured, for the sizes where it matters: every

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../base/parallel.h"
 #include "../../base/tune.h"
 #include "../../op/reduce.h"
 #include "../sides.h"
@@ -151,8 +152,8 @@ static void merge_positions(plan *p, int64_t row) {
 
 static void reduce_rows(plan *p) {
   int64_t run = inner_size(&p->reduced);
-  nyx_parallel_for(p->kept.count * p->chunks, task_grain(p, run < CHUNK ? run : CHUNK),
-                   row_tasks, p);
+  nyx__parallel_sweep(p->kept.count * p->chunks, task_grain(p, run < CHUNK ? run : CHUNK),
+                      row_tasks, p);
   for (int64_t row = 0; p->chunks > 1 && row < p->kept.count; row++) {
     if (p->index) {
       merge_positions(p, row);
@@ -264,8 +265,8 @@ static nyx_status reduce_columns(nyx_context *ctx, plan *p) {
   int64_t inner = inner_size(&p->kept);
   int64_t blocks = (inner + p->width - 1) / p->width;
   int64_t width = inner < p->width ? inner : p->width;
-  nyx_parallel_for(p->kept.count / inner * blocks * p->chunks,
-                   task_grain(p, width * COLUMN_ROWS), column_tasks, p);
+  nyx__parallel_sweep(p->kept.count / inner * blocks * p->chunks,
+                      task_grain(p, width * COLUMN_ROWS), column_tasks, p);
   if (p->index) return p->chunks > 1 ? choose_parts(ctx, p) : NYX_OK;
   if (p->chunks > 1)
     nyx_parallel_for(p->kept.count, task_grain(p, p->chunks), merge_tasks, p);
