@@ -1,0 +1,432 @@
+/* LAPACK's routines over batches, and blocked forms of Cholesky's factorization and LU
+ * whose products are shared by the threads. Read next: factor.h, gemm.h. */
+#include "factor.h"
+
+#include <math.h>
+#include <nyx/parallel.h>
+#include <string.h>
+
+#include "gemm.h"
+
+/* Multiplications that are worth waking a thread for. */
+#define RANGE ((int64_t)1 << 19)
+/* So many matrices are shared whole; fewer are divided, from BLOCKED rows on. */
+#define ENOUGH 16
+#define BLOCKED 256
+/* Columns that are factored at a time, and rows and columns of what one product updates
+ * then. */
+#define PANEL 128
+#define TILE 256
+#define CHUNK 128 /* columns of a right-hand side that are solved for at a time */
+
+typedef struct factor_run {
+  nyx_context *ctx;
+  const nyx_lapack *lapack;
+  nyx_dtype dtype;
+  size_t item;
+  int64_t m, n; /* of a matrix */
+  char *a;
+  int *pivots, *info;
+  /* The step of a blocked form: columns from j on, `width` of them; what is left to do
+   * begins at `rest`. */
+  int64_t j, width, rest;
+  char *panel; /* minus the part of the panel below its square */
+} factor_run;
+
+static nyx_status open_run(nyx_context *ctx, nyx_dtype dtype, factor_run *r) {
+  r->ctx = ctx;
+  r->dtype = dtype;
+  r->item = nyx_dtype_size(dtype);
+  return nyx__lapack(ctx, dtype, &r->lapack);
+}
+
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static int64_t parts(int64_t size, int64_t part) {
+  return (size + part - 1) / part;
+}
+
+/* Pieces of `work` multiplications that make a range. */
+static int64_t grain(double work) {
+  return work >= (double)RANGE ? 1 : (int64_t)((double)RANGE / (work + 1)) + 1;
+}
+
+static const void *one(nyx_dtype dtype) {
+  static const double wide = 1;
+  static const float narrow = 1;
+  return dtype == NYX_FLOAT64 ? (const void *)&wide : (const void *)&narrow;
+}
+
+/* The element (i, j) of matrix `entry`, row-major or with rows and columns exchanged. */
+static char *element(const factor_run *r, int64_t entry, int64_t i, int64_t j,
+                     int64_t ld) {
+  return r->a + (size_t)(entry * r->m * r->n + i * ld + j) * r->item;
+}
+
+/* to = -from. */
+static void negate(nyx_dtype dtype, const void *from, void *to, int64_t n) {
+  if (dtype == NYX_FLOAT64)
+    for (int64_t i = 0; i < n; i++) ((double *)to)[i] = -((const double *)from)[i];
+  else
+    for (int64_t i = 0; i < n; i++) ((float *)to)[i] = -((const float *)from)[i];
+}
+
+static double number(nyx_dtype dtype, const void *p) {
+  return dtype == NYX_FLOAT64 ? *(const double *)p : (double)*(const float *)p;
+}
+
+/* Cholesky */
+
+/* A row-major lower triangle is a column-major upper one. */
+static void cholesky_range(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  const int n = (int)r->n;
+  for (int64_t e = begin; e < end; e++)
+    r->lapack->potrf("U", &n, element(r, e, 0, 0, n), &n, &r->info[e], 1);
+}
+
+/* Rows of the panel, TILE at a time from `rest` on: L21 = A21 L11^-T. */
+static void panel_range(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  const int n = (int)r->n, width = (int)r->width;
+  for (int64_t t = begin; t < end; t++) {
+    const int64_t first = r->rest + t * TILE;
+    const int rows = (int)least(TILE, r->n - first);
+    r->lapack->trsm("L", "U", "T", "N", &width, &rows, one(r->dtype),
+                    element(r, 0, r->j, r->j, n), &n, element(r, 0, first, r->j, n), &n,
+                    1, 1, 1, 1);
+    for (int64_t i = first; i < first + rows; i++)
+      negate(r->dtype, element(r, 0, i, r->j, n),
+             r->panel + (size_t)((i - r->rest) * width) * r->item, width);
+  }
+}
+
+/* Tiles of what is left, those of its lower triangle by rows: A22 -= L21 L21^T. */
+static void trailing_range(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  for (int64_t t = begin; t < end; t++) {
+    int64_t row = 0, column = t;
+    while (column > row) column -= ++row;
+    const int64_t i = r->rest + row * TILE, j = r->rest + column * TILE;
+    const nyx_product p = {.m = least(TILE, r->n - i),
+                           .n = least(TILE, r->n - j),
+                           .k = r->width,
+                           .a = element(r, 0, i, r->j, r->n),
+                           .a_rs = r->n,
+                           .a_cs = 1,
+                           .b = r->panel + (size_t)((j - r->rest) * r->width) * r->item,
+                           .b_rs = 1,
+                           .b_cs = r->width,
+                           .c = element(r, 0, i, j, r->n),
+                           .ldc = r->n,
+                           .add = true};
+    nyx__gemm_here(r->dtype, &p);
+  }
+}
+
+static nyx_status cholesky_blocked(factor_run *r) {
+  const int n = (int)r->n;
+  for (r->j = 0; r->j < n; r->j = r->rest) {
+    r->width = least(PANEL, n - r->j);
+    r->rest = r->j + r->width;
+    const int width = (int)r->width;
+    r->lapack->potrf("U", &width, element(r, 0, r->j, r->j, n), &n, r->info, 1);
+    if (*r->info > 0) {
+      *r->info += (int)r->j;
+      return NYX_OK;
+    }
+    const int64_t tiles = parts(n - r->rest, TILE);
+    NYX_TRY(nyx__parallel_for(r->ctx, tiles, 1, panel_range, r));
+    NYX_TRY(nyx__parallel_for(r->ctx, tiles * (tiles + 1) / 2, 1, trailing_range, r));
+  }
+  return NYX_OK;
+}
+
+static void clear_above(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t row = i % r->n;
+    memset(element(r, i / r->n, row, row + 1, r->n), 0,
+           (size_t)(r->n - row - 1) * r->item);
+  }
+}
+
+/* Not every LAPACK says that what is not a number is not positive; the first one on a
+ * diagonal is where it came in. */
+static void find_nan(factor_run *r, int64_t count) {
+  for (int64_t e = 0; e < count; e++)
+    for (int64_t i = 0; i < r->n && r->info[e] == 0; i++)
+      if (isnan(number(r->dtype, element(r, e, i, i, r->n)))) r->info[e] = (int)i + 1;
+}
+
+/* Runs a blocked form on one matrix after the other. `below`: elements of a panel. */
+static nyx_status each_blocked(factor_run *r, int64_t count, int64_t below,
+                               nyx_status (*blocked)(factor_run *)) {
+  const size_t bytes = (size_t)below * r->item;
+  if (!(r->panel = nyx_memory_alloc(bytes))) return nyx__no_memory(r->ctx, bytes);
+  nyx_status status = NYX_OK;
+  for (int64_t e = 0; status == NYX_OK && e < count; e++) {
+    factor_run own = *r;
+    own.a = element(r, e, 0, 0, r->n);
+    own.info = r->info + e;
+    if (r->pivots) own.pivots = r->pivots + e * least(r->m, r->n);
+    status = blocked(&own);
+  }
+  nyx_memory_free(r->panel);
+  return status;
+}
+
+nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
+                         void *a, int *info) {
+  factor_run r = {.m = n, .n = n, .a = a, .info = info};
+  NYX_TRY(open_run(ctx, dtype, &r));
+  if (count >= ENOUGH || n < BLOCKED) {
+    const double work = (double)n * (double)n * (double)n / 6;
+    NYX_TRY(nyx__parallel_for(ctx, count, grain(work), cholesky_range, &r));
+  } else {
+    NYX_TRY(each_blocked(&r, count, n * PANEL, cholesky_blocked));
+  }
+  find_nan(&r, count);
+  return nyx__parallel_for(ctx, count * n, RANGE / 16 / n + 1, clear_above, &r);
+}
+
+/* LU */
+
+/* Pivots of a panel of `rows` rows. What is not a number may have led LAPACK anywhere:
+ * such a row stays. */
+static void tame(int *pivots, int64_t count, int64_t rows) {
+  for (int64_t i = 0; i < count; i++)
+    if (pivots[i] <= i || pivots[i] > rows) pivots[i] = (int)i + 1;
+}
+
+static void lu_range(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  const int m = (int)r->m, n = (int)r->n;
+  const int64_t k = least(m, n);
+  for (int64_t e = begin; e < end; e++) {
+    r->lapack->getrf(&m, &n, element(r, e, 0, 0, m), &m, r->pivots + e * k, &r->info[e]);
+    tame(r->pivots + e * k, k, m);
+  }
+}
+
+/* Columns outside the panel, CHUNK at a time: exchanges their rows; of those behind it,
+ * U12 = L11^-1 A12, A22 -= L21 U12. */
+static void columns_range(void *arg, int64_t begin, int64_t end) {
+  const factor_run *r = arg;
+  const int m = (int)r->m, width = (int)r->width, first = (int)r->j + 1, step = 1;
+  const int last = (int)r->rest;
+  const int64_t before = parts(r->j, CHUNK);
+  for (int64_t t = begin; t < end; t++) {
+    const bool behind = t >= before;
+    const int64_t at = behind ? r->rest + (t - before) * CHUNK : t * CHUNK;
+    const int columns = (int)least(CHUNK, (behind ? r->n : r->j) - at);
+    r->lapack->laswp(&columns, element(r, 0, at, 0, m), &m, &first, &last, r->pivots,
+                     &step);
+    if (!behind) continue;
+    r->lapack->trsm("L", "L", "N", "U", &width, &columns, one(r->dtype),
+                    element(r, 0, r->j, r->j, m), &m, element(r, 0, at, r->j, m), &m, 1,
+                    1, 1, 1);
+    if (r->rest == m) continue;
+    const nyx_product p = {.m = columns,
+                           .n = m - r->rest,
+                           .k = width,
+                           .a = element(r, 0, at, r->j, m),
+                           .a_rs = m,
+                           .a_cs = 1,
+                           .b = r->panel,
+                           .b_rs = m - r->rest,
+                           .b_cs = 1,
+                           .c = element(r, 0, at, r->rest, m),
+                           .ldc = m,
+                           .add = true};
+    nyx__gemm_here(r->dtype, &p);
+  }
+}
+
+static nyx_status lu_blocked(factor_run *r) {
+  const int m = (int)r->m;
+  const int64_t most = least(r->m, r->n);
+  *r->info = 0;
+  for (r->j = 0; r->j < most; r->j = r->rest) {
+    r->width = least(PANEL, most - r->j);
+    r->rest = r->j + r->width;
+    const int rows = m - (int)r->j, width = (int)r->width;
+    int info = 0;
+    r->lapack->getrf(&rows, &width, element(r, 0, r->j, r->j, m), &m, r->pivots + r->j,
+                     &info);
+    tame(r->pivots + r->j, width, rows);
+    if (info > 0 && *r->info == 0) *r->info = (int)r->j + info;
+    for (int64_t i = r->j; i < r->rest; i++) r->pivots[i] += (int)r->j;
+    const int64_t below = m - r->rest;
+    for (int64_t c = 0; c < width; c++)
+      negate(r->dtype, element(r, 0, r->j + c, r->rest, m),
+             r->panel + (size_t)(c * below) * r->item, below);
+    const int64_t chunks = parts(r->j, CHUNK) + parts(r->n - r->rest, CHUNK);
+    NYX_TRY(nyx__parallel_for(r->ctx, chunks, 1, columns_range, r));
+  }
+  return NYX_OK;
+}
+
+nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, int64_t n,
+                   void *a, int *pivots, int *info) {
+  factor_run r = {.m = m, .n = n, .a = a, .pivots = pivots, .info = info};
+  NYX_TRY(open_run(ctx, dtype, &r));
+  if (count < ENOUGH && least(m, n) >= BLOCKED)
+    return each_blocked(&r, count, m * PANEL, lu_blocked);
+  const double work = (double)m * (double)n * (double)least(m, n) / 3;
+  return nyx__parallel_for(ctx, count, grain(work), lu_range, &r);
+}
+
+/* Solutions by LU */
+
+typedef struct solve_run {
+  const nyx_lapack *lapack;
+  size_t item;
+  int64_t n, k, chunks;
+  const char *lu;
+  const int *pivots;
+  const int64_t *at;
+  char *x;
+} solve_run;
+
+static void solve_range(void *arg, int64_t begin, int64_t end) {
+  const solve_run *r = arg;
+  const int n = (int)r->n;
+  for (int64_t t = begin; t < end; t++) {
+    const int64_t e = t / r->chunks, column = t % r->chunks * CHUNK;
+    const int64_t from = r->at ? r->at[e] : e;
+    const int columns = (int)least(CHUNK, r->k - column);
+    int info;
+    r->lapack->getrs("N", &n, &columns, r->lu + (size_t)(from * n * n) * r->item, &n,
+                     r->pivots + from * n,
+                     r->x + (size_t)((e * r->k + column) * n) * r->item, &n, &info, 1);
+  }
+}
+
+nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
+                         int64_t k, const void *lu, const int *pivots, const int64_t *at,
+                         void *x) {
+  solve_run r = {.item = nyx_dtype_size(dtype),
+                 .n = n,
+                 .k = k,
+                 .chunks = parts(k, CHUNK),
+                 .lu = lu,
+                 .pivots = pivots,
+                 .at = at,
+                 .x = x};
+  NYX_TRY(nyx__lapack(ctx, dtype, &r.lapack));
+  const double work = (double)n * (double)n * (double)least(k, CHUNK);
+  return nyx__parallel_for(ctx, count * r.chunks, grain(work), solve_range, &r);
+}
+
+/* QR */
+
+typedef struct qr_run {
+  const nyx__qr_job *job;
+  const nyx_lapack *lapack;
+  size_t item;
+  int lwork;
+  atomic_bool no_memory;
+} qr_run;
+
+/* The workspace that LAPACK would like for all matrices, in elements. */
+static int qr_workspace(const qr_run *r) {
+  const nyx__qr_job *j = r->job;
+  const int m = (int)j->m, n = (int)j->n, k = (int)least(m, n), q = (int)j->q_cols;
+  const int lda = m > 1 ? m : 1, ask = -1;
+  double a = 0, tau = 0, best[2] = {0, 0};
+  int info;
+  r->lapack->geqrf(&m, &n, &a, &lda, &tau, &best[0], &ask, &info);
+  double most = number(j->dtype, &best[0]);
+  if (j->q) {
+    r->lapack->orgqr(&m, &q, &k, &a, &lda, &tau, &best[1], &ask, &info);
+    if (number(j->dtype, &best[1]) > most) most = number(j->dtype, &best[1]);
+  }
+  const int least_work = n > q ? n : q;
+  return most > least_work ? (int)most : least_work > 1 ? least_work : 1;
+}
+
+/* The upper triangle of A, once factored, to R where that lies elsewhere. */
+static void take_r(const qr_run *r, const char *a, char *to) {
+  const nyx__qr_job *j = r->job;
+  for (int64_t c = 0; c < j->n; c++) {
+    char *column = to + (size_t)(c * j->r_rows) * r->item;
+    const int64_t rows = least(c + 1, j->r_rows);
+    const char *from = a + (size_t)(c * j->m) * r->item;
+    if (column != from) memcpy(column, from, (size_t)least(rows, j->m) * r->item);
+    memset(column + (size_t)rows * r->item, 0, (size_t)(j->r_rows - rows) * r->item);
+  }
+}
+
+static void qr_one(const qr_run *r, int64_t entry, char *tau) {
+  const nyx__qr_job *j = r->job;
+  const int m = (int)j->m, n = (int)j->n, k = (int)least(m, n), columns = (int)j->q_cols;
+  char *work = tau + (size_t)k * sizeof(double);
+  char *a = (char *)j->a + (size_t)(entry * j->a_step) * r->item;
+  char *q = (char *)j->q + (size_t)(entry * j->m * j->q_cols) * r->item;
+  char *upper = (char *)j->r + (size_t)(entry * j->r_rows * j->n) * r->item;
+  int info;
+  r->lapack->geqrf(&m, &n, a, &m, tau, work, &r->lwork, &info);
+  if (j->q && q != a) memcpy(q, a, (size_t)(j->m * least(n, columns)) * r->item);
+  take_r(r, a, upper);
+  if (j->q) r->lapack->orgqr(&m, &columns, &k, q, &m, tau, work, &r->lwork, &info);
+}
+
+static void qr_range(void *arg, int64_t begin, int64_t end) {
+  qr_run *r = arg;
+  const size_t bytes = (size_t)(least(r->job->m, r->job->n) + r->lwork) * sizeof(double);
+  char *tau = nyx_memory_alloc(bytes);
+  if (!tau) atomic_store(&r->no_memory, true);
+  for (int64_t e = begin; tau && e < end; e++) qr_one(r, e, tau);
+  nyx_memory_free(tau);
+}
+
+nyx_status nyx__qr(nyx_context *ctx, const nyx__qr_job *job) {
+  qr_run r = {.job = job, .item = nyx_dtype_size(job->dtype)};
+  NYX_TRY(nyx__lapack(ctx, job->dtype, &r.lapack));
+  if (job->m == 0 || job->count == 0) return NYX_OK;
+  r.lwork = qr_workspace(&r);
+  const double work = 2 * (double)job->m * (double)job->n * (double)job->n;
+  NYX_TRY(nyx__parallel_for(ctx, job->count, grain(work), qr_range, &r));
+  return r.no_memory ? nyx__no_memory(ctx, (size_t)r.lwork * r.item) : NYX_OK;
+}
+
+/* Triangles */
+
+typedef struct triangular_run {
+  const nyx__triangular *t;
+  const nyx_lapack *lapack;
+  size_t item;
+  int64_t chunks; /* of columns of x, or of rows where A is on the right */
+} triangular_run;
+
+/* A row-major x is a column-major x^T: A x = b is x^T A^T = b^T there, and a row-major A
+ * is A^T. */
+static void triangular_range(void *arg, int64_t begin, int64_t end) {
+  const triangular_run *r = arg;
+  const nyx__triangular *t = r->t;
+  const int ld = (int)t->ld, x_ld = (int)t->cols;
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t e = i / r->chunks, first = i % r->chunks * CHUNK;
+    const int64_t offset = t->left ? first : first * t->cols;
+    const int size = (int)least(CHUNK, (t->left ? t->cols : t->rows) - first);
+    const int order = (int)(t->left ? t->rows : t->cols);
+    r->lapack->trsm(t->left ? "R" : "L", t->upper == t->turned ? "U" : "L",
+                    t->turned ? "T" : "N", t->unit ? "U" : "N", t->left ? &size : &order,
+                    t->left ? &order : &size, one(t->dtype),
+                    (const char *)t->a + (size_t)t->at[e] * r->item, &ld,
+                    (char *)t->x + (size_t)(e * t->rows * t->cols + offset) * r->item,
+                    &x_ld, 1, 1, 1, 1);
+  }
+}
+
+nyx_status nyx__solve_triangles(nyx_context *ctx, const nyx__triangular *t) {
+  triangular_run r = {.t = t, .item = nyx_dtype_size(t->dtype)};
+  NYX_TRY(nyx__lapack(ctx, t->dtype, &r.lapack));
+  const int64_t sides = t->left ? t->cols : t->rows, order = t->left ? t->rows : t->cols;
+  r.chunks = parts(sides, CHUNK);
+  const double work = (double)order * (double)order * (double)least(sides, CHUNK) / 2;
+  return nyx__parallel_for(ctx, t->count * r.chunks, grain(work), triangular_range, &r);
+}
