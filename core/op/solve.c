@@ -375,16 +375,19 @@ static void determinant_range(void *arg, int64_t begin, int64_t end) {
   const determinant_job *j = arg;
   const size_t item = nyx_dtype_size(j->dtype);
   for (int64_t e = begin; e < end; e++) {
-    double product = 1, sum = 0, parity = 1;
+    double product = 1, sum = 0, parity = 1; /* product times two to the `exponent` */
+    int exponent = 0, more;
     for (int64_t i = 0; i < j->n; i++) {
       const size_t at = (size_t)(e * j->n * j->n + i * (j->n + 1)) * item;
       const double u = nyx__load_double(j->dtype, j->lu + at);
       if (j->pivots[e * j->n + i] - j->base != i) parity = -parity;
-      product *= j->log ? (double)((u > 0) - (u < 0)) : u;
+      product =
+          frexp(product * (j->log && u == u ? (double)((u > 0) - (u < 0)) : u), &more);
+      exponent += more;
       sum += j->log ? log(fabs(u)) : 0;
-      if (u != u) product = u;
     }
-    nyx__store_double(j->dtype, j->first + (size_t)e * item, product * parity);
+    nyx__store_double(j->dtype, j->first + (size_t)e * item,
+                      ldexp(product, exponent) * parity);
     nyx__store_double(j->dtype, j->second + (size_t)e * item, j->log ? sum : parity);
   }
 }
