@@ -221,6 +221,7 @@ describe("linalg", function()
     check(function(x) return ((x + x:t()) / 2):cholesky() end, symmetric)
     check(function(x, y) return y:cholesky_solve(((x + x:t()) / 2):cholesky()) end, symmetric,
       random(3, 2))
+    check(function(x) return x:cholesky_inverse() end, symmetric:cholesky())
     local lu, pivots = a:detach():lu_factor()
     for _, options in ipairs { {}, { adjoint = true } } do
       check(function(x, y) return linalg.lu_solve(x, pivots, y, options) end, lu:clone(), b)
