@@ -16,7 +16,7 @@
 /* Columns that are factored at a time, and rows and columns of what one product updates
  * then. */
 #define PANEL 128
-#define TILE 256
+#define TILE 192
 #define CHUNK 128 /* columns of a right-hand side that are solved for at a time */
 
 typedef struct factor_run {
@@ -30,7 +30,7 @@ typedef struct factor_run {
   /* The step of a blocked form: columns from j on, `width` of them; what is left to do
    * begins at `rest`. */
   int64_t j, width, rest;
-  char *panel; /* minus the part of the panel below its square */
+  char *panel, *next; /* minus the part of this panel below its square, of the next */
 } factor_run;
 
 static nyx_status open_run(nyx_context *ctx, nyx_dtype dtype, factor_run *r) {
@@ -211,60 +211,73 @@ static void lu_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* Columns outside the panel, CHUNK at a time: exchanges their rows; of those behind it,
- * U12 = L11^-1 A12, A22 -= L21 U12. */
-static void columns_range(void *arg, int64_t begin, int64_t end) {
-  const factor_run *r = arg;
+/* Factors columns j.. of what is left and keeps minus what lies below their square. */
+static void lu_panel(factor_run *r, int64_t j, char *panel) {
+  const int64_t most = least(r->m, r->n), columns = least(PANEL, most - j);
+  const int m = (int)r->m, rows = m - (int)j, width = (int)columns;
+  const int64_t below = r->m - j - columns;
+  int info = 0;
+  r->lapack->getrf(&rows, &width, element(r, 0, j, j, m), &m, r->pivots + j, &info);
+  tame(r->pivots + j, columns, rows);
+  if (info > 0 && *r->info == 0) *r->info = (int)j + info;
+  for (int64_t i = j; i < j + columns; i++) r->pivots[i] += (int)j;
+  for (int64_t c = 0; c < columns; c++)
+    negate(r->dtype, element(r, 0, j + c, j + columns, m),
+           panel + (size_t)(c * below) * r->item, below);
+}
+
+/* Columns outside the panel: exchanges their rows; of those behind it, U12 = L11^-1 A12,
+ * A22 -= L21 U12. */
+static void lu_update(const factor_run *r, int64_t at, int64_t count) {
   const int m = (int)r->m, width = (int)r->width, first = (int)r->j + 1, step = 1;
-  const int last = (int)r->rest;
-  const int64_t before = parts(r->j, CHUNK);
+  const int last = (int)r->rest, columns = (int)count;
+  r->lapack->laswp(&columns, element(r, 0, at, 0, m), &m, &first, &last, r->pivots,
+                   &step);
+  if (at < r->rest) return;
+  r->lapack->trsm("L", "L", "N", "U", &width, &columns, one(r->dtype),
+                  element(r, 0, r->j, r->j, m), &m, element(r, 0, at, r->j, m), &m, 1, 1,
+                  1, 1);
+  if (r->rest == m) return;
+  const nyx_product p = {.m = columns,
+                         .n = m - r->rest,
+                         .k = width,
+                         .a = element(r, 0, at, r->j, m),
+                         .a_rs = m,
+                         .a_cs = 1,
+                         .b = r->panel,
+                         .b_rs = m - r->rest,
+                         .b_cs = 1,
+                         .c = element(r, 0, at, r->rest, m),
+                         .ldc = m,
+                         .add = true};
+  nyx__gemm_here(r->dtype, &p);
+}
+
+/* The next panel first, which is factored at once: one thread does that while the others
+ * update what lies behind it. Then those behind and before, PANEL columns at a time. */
+static void columns_range(void *arg, int64_t begin, int64_t end) {
+  factor_run *r = arg;
+  const int64_t behind = parts(r->n - r->rest, PANEL);
   for (int64_t t = begin; t < end; t++) {
-    const bool behind = t >= before;
-    const int64_t at = behind ? r->rest + (t - before) * CHUNK : t * CHUNK;
-    const int columns = (int)least(CHUNK, (behind ? r->n : r->j) - at);
-    r->lapack->laswp(&columns, element(r, 0, at, 0, m), &m, &first, &last, r->pivots,
-                     &step);
-    if (!behind) continue;
-    r->lapack->trsm("L", "L", "N", "U", &width, &columns, one(r->dtype),
-                    element(r, 0, r->j, r->j, m), &m, element(r, 0, at, r->j, m), &m, 1,
-                    1, 1, 1);
-    if (r->rest == m) continue;
-    const nyx_product p = {.m = columns,
-                           .n = m - r->rest,
-                           .k = width,
-                           .a = element(r, 0, at, r->j, m),
-                           .a_rs = m,
-                           .a_cs = 1,
-                           .b = r->panel,
-                           .b_rs = m - r->rest,
-                           .b_cs = 1,
-                           .c = element(r, 0, at, r->rest, m),
-                           .ldc = m,
-                           .add = true};
-    nyx__gemm_here(r->dtype, &p);
+    const int64_t at = t < behind ? r->rest + t * PANEL : (t - behind) * PANEL;
+    lu_update(r, at, least(PANEL, (t < behind ? r->n : r->j) - at));
+    if (t == 0 && r->rest < least(r->m, r->n)) lu_panel(r, r->rest, r->next);
   }
 }
 
 static nyx_status lu_blocked(factor_run *r) {
-  const int m = (int)r->m;
   const int64_t most = least(r->m, r->n);
+  r->next = r->panel + (size_t)(r->m * PANEL) * r->item;
   *r->info = 0;
+  lu_panel(r, 0, r->panel);
   for (r->j = 0; r->j < most; r->j = r->rest) {
     r->width = least(PANEL, most - r->j);
     r->rest = r->j + r->width;
-    const int rows = m - (int)r->j, width = (int)r->width;
-    int info = 0;
-    r->lapack->getrf(&rows, &width, element(r, 0, r->j, r->j, m), &m, r->pivots + r->j,
-                     &info);
-    tame(r->pivots + r->j, width, rows);
-    if (info > 0 && *r->info == 0) *r->info = (int)r->j + info;
-    for (int64_t i = r->j; i < r->rest; i++) r->pivots[i] += (int)r->j;
-    const int64_t below = m - r->rest;
-    for (int64_t c = 0; c < width; c++)
-      negate(r->dtype, element(r, 0, r->j + c, r->rest, m),
-             r->panel + (size_t)(c * below) * r->item, below);
-    const int64_t chunks = parts(r->j, CHUNK) + parts(r->n - r->rest, CHUNK);
-    NYX_TRY(nyx__parallel_for(r->ctx, chunks, 1, columns_range, r));
+    const int64_t pieces = parts(r->n - r->rest, PANEL) + parts(r->j, PANEL);
+    NYX_TRY(nyx__parallel_for(r->ctx, pieces, 1, columns_range, r));
+    char *done = r->panel;
+    r->panel = r->next;
+    r->next = done;
   }
   return NYX_OK;
 }
@@ -274,51 +287,9 @@ nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, 
   factor_run r = {.m = m, .n = n, .a = a, .pivots = pivots, .info = info};
   NYX_TRY(open_run(ctx, dtype, &r));
   if (count < ENOUGH && least(m, n) >= BLOCKED)
-    return each_blocked(&r, count, m * PANEL, lu_blocked);
+    return each_blocked(&r, count, 2 * m * PANEL, lu_blocked);
   const double work = (double)m * (double)n * (double)least(m, n) / 3;
   return nyx__parallel_for(ctx, count, grain(work), lu_range, &r);
-}
-
-/* Solutions by LU */
-
-typedef struct solve_run {
-  const nyx_lapack *lapack;
-  size_t item;
-  int64_t n, k, chunks;
-  const char *lu;
-  const int *pivots;
-  const int64_t *at;
-  char *x;
-} solve_run;
-
-static void solve_range(void *arg, int64_t begin, int64_t end) {
-  const solve_run *r = arg;
-  const int n = (int)r->n;
-  for (int64_t t = begin; t < end; t++) {
-    const int64_t e = t / r->chunks, column = t % r->chunks * CHUNK;
-    const int64_t from = r->at ? r->at[e] : e;
-    const int columns = (int)least(CHUNK, r->k - column);
-    int info;
-    r->lapack->getrs("N", &n, &columns, r->lu + (size_t)(from * n * n) * r->item, &n,
-                     r->pivots + from * n,
-                     r->x + (size_t)((e * r->k + column) * n) * r->item, &n, &info, 1);
-  }
-}
-
-nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
-                         int64_t k, const void *lu, const int *pivots, const int64_t *at,
-                         void *x) {
-  solve_run r = {.item = nyx_dtype_size(dtype),
-                 .n = n,
-                 .k = k,
-                 .chunks = parts(k, CHUNK),
-                 .lu = lu,
-                 .pivots = pivots,
-                 .at = at,
-                 .x = x};
-  NYX_TRY(nyx__lapack(ctx, dtype, &r.lapack));
-  const double work = (double)n * (double)n * (double)least(k, CHUNK);
-  return nyx__parallel_for(ctx, count * r.chunks, grain(work), solve_range, &r);
 }
 
 /* QR */
@@ -395,38 +366,150 @@ nyx_status nyx__qr(nyx_context *ctx, const nyx__qr_job *job) {
 
 /* Triangles */
 
-typedef struct triangular_run {
-  const nyx__triangular *t;
+/* One triangle and some of the columns of x, or rows where A is on the right. */
+typedef struct side {
   const nyx_lapack *lapack;
+  nyx_dtype dtype;
   size_t item;
-  int64_t chunks; /* of columns of x, or of rows where A is on the right */
-} triangular_run;
+  const char *a;
+  int64_t n, ld;
+  bool turned, upper, left, unit;
+  char *x;
+  int64_t x_ld, count;
+  char *work; /* room for PANEL x CHUNK elements */
+} side;
 
-/* A row-major x is a column-major x^T: A x = b is x^T A^T = b^T there, and a row-major A
- * is A^T. */
-static void triangular_range(void *arg, int64_t begin, int64_t end) {
-  const triangular_run *r = arg;
-  const nyx__triangular *t = r->t;
-  const int ld = (int)t->ld, x_ld = (int)t->cols;
-  for (int64_t i = begin; i < end; i++) {
-    const int64_t e = i / r->chunks, first = i % r->chunks * CHUNK;
-    const int64_t offset = t->left ? first : first * t->cols;
-    const int size = (int)least(CHUNK, (t->left ? t->cols : t->rows) - first);
-    const int order = (int)(t->left ? t->rows : t->cols);
-    r->lapack->trsm(t->left ? "R" : "L", t->upper == t->turned ? "U" : "L",
-                    t->turned ? "T" : "N", t->unit ? "U" : "N", t->left ? &size : &order,
-                    t->left ? &order : &size, one(t->dtype),
-                    (const char *)t->a + (size_t)t->at[e] * r->item, &ld,
-                    (char *)t->x + (size_t)(e * t->rows * t->cols + offset) * r->item,
-                    &x_ld, 1, 1, 1, 1);
+/* Solves with the square (i, i) of A. A row-major x is a column-major x^T: A x = b is x^T
+ * A^T = b^T there, and a row-major A is A^T. */
+static void solve_square(const side *s, int64_t i, int64_t width) {
+  const int count = (int)s->count, order = (int)width, ld = (int)s->ld,
+            x_ld = (int)s->x_ld;
+  s->lapack->trsm(
+      s->left ? "R" : "L", s->upper == s->turned ? "U" : "L", s->turned ? "T" : "N",
+      s->unit ? "U" : "N", s->left ? &count : &order, s->left ? &order : &count,
+      one(s->dtype), s->a + (size_t)(i * (s->ld + 1)) * s->item, &ld,
+      s->x + (size_t)(s->left ? i * s->x_ld : i) * s->item, &x_ld, 1, 1, 1, 1);
+}
+
+/* Takes what was solved, from i on, out of the rows (columns) `at` and following. */
+static void take_out(const side *s, int64_t i, int64_t width, int64_t at, int64_t rest) {
+  const int64_t rs = s->turned ? 1 : s->ld, cs = s->turned ? s->ld : 1;
+  const int64_t lines = s->left ? width : s->count, length = s->left ? s->count : width;
+  const char *from = s->x + (size_t)(s->left ? i * s->x_ld : i) * s->item;
+  for (int64_t l = 0; l < lines; l++)
+    negate(s->dtype, from + (size_t)(l * s->x_ld) * s->item,
+           s->work + (size_t)(l * length) * s->item, length);
+  nyx_product p = {.k = width, .ldc = s->x_ld, .add = true};
+  p.c = s->x + (size_t)(s->left ? at * s->x_ld : at) * s->item;
+  if (s->left) {
+    p.m = rest, p.n = s->count;
+    p.a = s->a + (size_t)(at * rs + i * cs) * s->item, p.a_rs = rs, p.a_cs = cs;
+    p.b = s->work, p.b_rs = length, p.b_cs = 1;
+  } else {
+    p.m = s->count, p.n = rest;
+    p.a = s->work, p.a_rs = length, p.a_cs = 1;
+    p.b = s->a + (size_t)(i * rs + at * cs) * s->item, p.b_rs = rs, p.b_cs = cs;
+  }
+  nyx__gemm_here(s->dtype, &p);
+}
+
+static void solve_side(const side *s) {
+  const int64_t blocks = s->n < BLOCKED ? 1 : parts(s->n, PANEL);
+  const bool forward = s->left != s->upper;
+  if (blocks == 1) {
+    solve_square(s, 0, s->n);
+    return;
+  }
+  for (int64_t k = 0; k < blocks; k++) {
+    const int64_t i = (forward ? k : blocks - 1 - k) * PANEL;
+    const int64_t width = least(PANEL, s->n - i), after = i + width;
+    solve_square(s, i, width);
+    if (forward && after < s->n) take_out(s, i, width, after, s->n - after);
+    if (!forward && i > 0) take_out(s, i, width, 0, i);
   }
 }
 
-nyx_status nyx__solve_triangles(nyx_context *ctx, const nyx__triangular *t) {
-  triangular_run r = {.t = t, .item = nyx_dtype_size(t->dtype)};
+typedef struct solve_run {
+  const nyx__triangular *t;
+  const nyx_lapack *lapack;
+  size_t item;
+  int64_t chunks;    /* of columns of x, or of rows where A is on the right */
+  const int *pivots; /* of an LU; NULL: one triangle */
+  atomic_bool no_memory;
+} solve_run;
+
+/* Rows of x, exchanged in turn; `work` is room for one. */
+static void exchange(const side *s, const int *pivots) {
+  const size_t bytes = (size_t)s->count * s->item;
+  for (int64_t i = 0; i < s->n; i++) {
+    if (pivots[i] - 1 == i) continue;
+    char *a = s->x + (size_t)(i * s->x_ld) * s->item;
+    char *b = s->x + (size_t)((pivots[i] - 1) * s->x_ld) * s->item;
+    memcpy(s->work, a, bytes);
+    memcpy(a, b, bytes);
+    memcpy(b, s->work, bytes);
+  }
+}
+
+static void solve_range(void *arg, int64_t begin, int64_t end) {
+  solve_run *r = arg;
+  const nyx__triangular *t = r->t;
+  side s = {.lapack = r->lapack,
+            .dtype = t->dtype,
+            .item = r->item,
+            .n = t->left ? t->rows : t->cols,
+            .ld = t->ld,
+            .turned = t->turned,
+            .upper = t->upper,
+            .left = t->left,
+            .unit = t->unit,
+            .x_ld = t->cols};
+  s.work = nyx_memory_alloc((size_t)(PANEL * CHUNK) * r->item);
+  if (!s.work) atomic_store(&r->no_memory, true);
+  for (int64_t i = begin; s.work && i < end; i++) {
+    const int64_t e = i / r->chunks, first = i % r->chunks * CHUNK;
+    const int64_t offset = t->left ? first : first * t->cols;
+    s.count = least(CHUNK, (t->left ? t->cols : t->rows) - first);
+    s.a = (const char *)t->a + (size_t)t->at[e] * r->item;
+    s.x = (char *)t->x + (size_t)(e * t->rows * t->cols + offset) * r->item;
+    if (r->pivots) { /* L, and then U */
+      exchange(&s, r->pivots + t->at[e] / s.n);
+      s.upper = false, s.unit = true;
+      solve_side(&s);
+      s.upper = true, s.unit = false;
+    }
+    solve_side(&s);
+  }
+  nyx_memory_free(s.work);
+}
+
+static nyx_status solve_all(nyx_context *ctx, const nyx__triangular *t,
+                            const int *pivots) {
+  solve_run r = {.t = t, .item = nyx_dtype_size(t->dtype), .pivots = pivots};
   NYX_TRY(nyx__lapack(ctx, t->dtype, &r.lapack));
   const int64_t sides = t->left ? t->cols : t->rows, order = t->left ? t->rows : t->cols;
   r.chunks = parts(sides, CHUNK);
   const double work = (double)order * (double)order * (double)least(sides, CHUNK) / 2;
-  return nyx__parallel_for(ctx, t->count * r.chunks, grain(work), triangular_range, &r);
+  NYX_TRY(nyx__parallel_for(ctx, t->count * r.chunks, grain(work), solve_range, &r));
+  return r.no_memory ? nyx__no_memory(ctx, (size_t)(PANEL * CHUNK) * r.item) : NYX_OK;
+}
+
+nyx_status nyx__solve_triangles(nyx_context *ctx, const nyx__triangular *t) {
+  return solve_all(ctx, t, NULL);
+}
+
+nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
+                         int64_t k, const void *lu, const int *pivots, const int64_t *at,
+                         void *x) {
+  const nyx__triangular t = {.dtype = dtype,
+                             .count = count,
+                             .rows = n,
+                             .cols = k,
+                             .a = lu,
+                             .at = at,
+                             .ld = n,
+                             .turned = true,
+                             .left = true,
+                             .x = x};
+  return solve_all(ctx, &t, pivots);
 }

@@ -21,8 +21,8 @@ nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
 nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, int64_t n,
                    void *a, int *pivots, int *info) NYX_MUST_CHECK;
 
-/* Column-major x (n, k) become solutions of A x = b. Matrix i belongs to factors at[i];
- * at NULL: to those of its own number. */
+/* Row-major x (n, k) become solutions of A x = b by column-major factors, those of matrix
+ * i from element at[i] of lu on. */
 nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
                          int64_t k, const void *lu, const int *pivots, const int64_t *at,
                          void *x) NYX_MUST_CHECK;

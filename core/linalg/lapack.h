@@ -15,9 +15,6 @@ typedef struct nyx_lapack {
                 size_t);
   void (*getrf)(const int *m, const int *n, void *a, const int *lda, int *ipiv,
                 int *info);
-  void (*getrs)(const char *trans, const int *n, const int *nrhs, const void *a,
-                const int *lda, const int *ipiv, void *b, const int *ldb, int *info,
-                size_t);
   void (*laswp)(const int *n, void *a, const int *lda, const int *k1, const int *k2,
                 const int *ipiv, const int *incx);
   void (*geqrf)(const int *m, const int *n, void *a, const int *lda, void *tau,

@@ -18,10 +18,10 @@ static nyx_status leading(nyx_call *c, nyx_spec *spec) {
   return NYX_OK;
 }
 
-/* Where in memory the matrix of t for each of x's begins, in elements; in units of
- * `step`. Freed with nyx_memory_free. */
+/* Where in memory the matrix of t for each of x's begins, in elements. Freed with
+ * nyx_memory_free. */
 static nyx_status starts(nyx_context *ctx, const nyx_tensor *t, const nyx_tensor *x,
-                         int64_t step, int64_t **out) {
+                         int64_t **out) {
   const int64_t count = nyx__matrices(x);
   int64_t stride[NYX_MAX_DIMS];
   const size_t bytes = (size_t)(count > 0 ? count : 1) * sizeof **out;
@@ -33,7 +33,7 @@ static nyx_status starts(nyx_context *ctx, const nyx_tensor *t, const nyx_tensor
       at += rest % x->shape[d] * stride[d];
       rest /= x->shape[d];
     }
-    (*out)[e] = at / step;
+    (*out)[e] = at;
   }
   return NYX_OK;
 }
@@ -74,7 +74,7 @@ static nyx_status check_diagonals(nyx_context *ctx, const nyx_tensor *a) {
   const int64_t count = nyx__matrices(a), n = nyx__rows(a);
   const size_t item = nyx_dtype_size(a->dtype);
   int64_t *at;
-  NYX_TRY(starts(ctx, a, a, 1, &at));
+  NYX_TRY(starts(ctx, a, a, &at));
   nyx_status status = NYX_OK;
   for (int64_t e = 0; status == NYX_OK && e < count; e++)
     for (int64_t i = 0; status == NYX_OK && i < n; i++) {
@@ -104,7 +104,7 @@ static nyx_status triangular_cpu(nyx_call *c) {
                        .unit = c->attr[UNIT].i,
                        .x = nyx__data(x)};
   status = readable(c->ctx, c->in[0], &a, &t);
-  if (status == NYX_OK) status = starts(c->ctx, a, x, 1, &at);
+  if (status == NYX_OK) status = starts(c->ctx, a, x, &at);
   if (status == NYX_OK) status = nyx__copy_into(c->ctx, c->in[1], x);
   if (status == NYX_OK) {
     t.a = nyx__data(a);
@@ -215,9 +215,7 @@ static nyx_status solve_infer(nyx_call *c) {
   if (nyx__rows(b) != nyx__rows(a))
     return nyx__error(c->ctx, SOLVE_SIDES, NYX__SHAPE(b), NYX__SHAPE(a), "rows");
   factor_specs(c, SOLVE_LU);
-  NYX_TRY(leading(c, &c->spec[X]));
-  nyx__spec_columns(&c->spec[X]);
-  return NYX_OK;
+  return leading(c, &c->spec[X]);
 }
 
 /* Factors in[0]; `own` and `info` as nyx__factor_lu has them. */
@@ -243,7 +241,7 @@ static nyx_status solve_cpu(nyx_call *c) {
                         "the U of its LU factorization");
   }
   if (status == NYX_OK && x->numel > 0) {
-    status = starts(c->ctx, lu, x, n * n, &at);
+    status = starts(c->ctx, lu, x, &at);
     if (status == NYX_OK) status = nyx__copy_into(c->ctx, c->in[1], x);
     if (status == NYX_OK)
       status = nyx__lu_solve(c->ctx, x->dtype, nyx__matrices(x), n, nyx__columns(x),
