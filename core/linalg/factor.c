@@ -1,18 +1,13 @@
 /* LAPACK's routines over batches, and blocked forms of Cholesky's factorization and LU
- * whose products are shared by the threads. Read next: factor.h, gemm.h. */
-#include "factor.h"
-
+ * whose products are shared by the threads; solutions by them. Read next: factor.h, qr.c.
+ */
 #include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "factor_run.h"
 #include "gemm.h"
 
-/* Multiplications that are worth waking a thread for. */
-#define RANGE ((int64_t)1 << 19)
-/* So many matrices are shared whole; fewer are divided, from BLOCKED rows on. */
-#define ENOUGH 16
-#define BLOCKED 256
 /* Columns that are factored at a time, and rows and columns of what one product updates
  * then. */
 #define PANEL 128
@@ -40,19 +35,6 @@ static nyx_status open_run(nyx_context *ctx, nyx_dtype dtype, factor_run *r) {
   return nyx__lapack(ctx, dtype, &r->lapack);
 }
 
-static int64_t least(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
-static int64_t parts(int64_t size, int64_t part) {
-  return (size + part - 1) / part;
-}
-
-/* Pieces of `work` multiplications that make a range. */
-static int64_t grain(double work) {
-  return work >= (double)RANGE ? 1 : (int64_t)((double)RANGE / (work + 1)) + 1;
-}
-
 static const void *one(nyx_dtype dtype) {
   static const double wide = 1;
   static const float narrow = 1;
@@ -71,10 +53,6 @@ static void negate(nyx_dtype dtype, const void *from, void *to, int64_t n) {
     for (int64_t i = 0; i < n; i++) ((double *)to)[i] = -((const double *)from)[i];
   else
     for (int64_t i = 0; i < n; i++) ((float *)to)[i] = -((const float *)from)[i];
-}
-
-static double number(nyx_dtype dtype, const void *p) {
-  return dtype == NYX_FLOAT64 ? *(const double *)p : (double)*(const float *)p;
 }
 
 /* Cholesky */
@@ -290,78 +268,6 @@ nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, 
     return each_blocked(&r, count, 2 * m * PANEL, lu_blocked);
   const double work = (double)m * (double)n * (double)least(m, n) / 3;
   return nyx__parallel_for(ctx, count, grain(work), lu_range, &r);
-}
-
-/* QR */
-
-typedef struct qr_run {
-  const nyx__qr_job *job;
-  const nyx_lapack *lapack;
-  size_t item;
-  int lwork;
-  atomic_bool no_memory;
-} qr_run;
-
-/* The workspace that LAPACK would like for all matrices, in elements. */
-static int qr_workspace(const qr_run *r) {
-  const nyx__qr_job *j = r->job;
-  const int m = (int)j->m, n = (int)j->n, k = (int)least(m, n), q = (int)j->q_cols;
-  const int lda = m > 1 ? m : 1, ask = -1;
-  double a = 0, tau = 0, best[2] = {0, 0};
-  int info;
-  r->lapack->geqrf(&m, &n, &a, &lda, &tau, &best[0], &ask, &info);
-  double most = number(j->dtype, &best[0]);
-  if (j->q) {
-    r->lapack->orgqr(&m, &q, &k, &a, &lda, &tau, &best[1], &ask, &info);
-    if (number(j->dtype, &best[1]) > most) most = number(j->dtype, &best[1]);
-  }
-  const int least_work = n > q ? n : q;
-  return most > least_work ? (int)most : least_work > 1 ? least_work : 1;
-}
-
-/* The upper triangle of A, once factored, to R where that lies elsewhere. */
-static void take_r(const qr_run *r, const char *a, char *to) {
-  const nyx__qr_job *j = r->job;
-  for (int64_t c = 0; c < j->n; c++) {
-    char *column = to + (size_t)(c * j->r_rows) * r->item;
-    const int64_t rows = least(c + 1, j->r_rows);
-    const char *from = a + (size_t)(c * j->m) * r->item;
-    if (column != from) memcpy(column, from, (size_t)least(rows, j->m) * r->item);
-    memset(column + (size_t)rows * r->item, 0, (size_t)(j->r_rows - rows) * r->item);
-  }
-}
-
-static void qr_one(const qr_run *r, int64_t entry, char *tau) {
-  const nyx__qr_job *j = r->job;
-  const int m = (int)j->m, n = (int)j->n, k = (int)least(m, n), columns = (int)j->q_cols;
-  char *work = tau + (size_t)k * sizeof(double);
-  char *a = (char *)j->a + (size_t)(entry * j->a_step) * r->item;
-  char *q = (char *)j->q + (size_t)(entry * j->m * j->q_cols) * r->item;
-  char *upper = (char *)j->r + (size_t)(entry * j->r_rows * j->n) * r->item;
-  int info;
-  r->lapack->geqrf(&m, &n, a, &m, tau, work, &r->lwork, &info);
-  if (j->q && q != a) memcpy(q, a, (size_t)(j->m * least(n, columns)) * r->item);
-  take_r(r, a, upper);
-  if (j->q) r->lapack->orgqr(&m, &columns, &k, q, &m, tau, work, &r->lwork, &info);
-}
-
-static void qr_range(void *arg, int64_t begin, int64_t end) {
-  qr_run *r = arg;
-  const size_t bytes = (size_t)(least(r->job->m, r->job->n) + r->lwork) * sizeof(double);
-  char *tau = nyx_memory_alloc(bytes);
-  if (!tau) atomic_store(&r->no_memory, true);
-  for (int64_t e = begin; tau && e < end; e++) qr_one(r, e, tau);
-  nyx_memory_free(tau);
-}
-
-nyx_status nyx__qr(nyx_context *ctx, const nyx__qr_job *job) {
-  qr_run r = {.job = job, .item = nyx_dtype_size(job->dtype)};
-  NYX_TRY(nyx__lapack(ctx, job->dtype, &r.lapack));
-  if (job->m == 0 || job->count == 0) return NYX_OK;
-  r.lwork = qr_workspace(&r);
-  const double work = 2 * (double)job->m * (double)job->n * (double)job->n;
-  NYX_TRY(nyx__parallel_for(ctx, job->count, grain(work), qr_range, &r));
-  return r.no_memory ? nyx__no_memory(ctx, (size_t)r.lwork * r.item) : NYX_OK;
 }
 
 /* Triangles */

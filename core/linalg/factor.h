@@ -3,7 +3,7 @@
  * divided. All is decided by sizes, so results do not depend on the number of threads.
  * Matrices follow each other in memory without gaps; float32 or float64. All fail when
  * interrupted, where there is no LAPACK, and without memory. Read next: factor.c,
- * lapack.h; core/op/cholesky.c, lu.c, qr.c, solve.c, the ops. */
+ * qr.c, lapack.h; core/op/cholesky.c, lu.c, qr.c, solve.c, the ops. */
 #ifndef NYX_LINALG_FACTOR_H
 #define NYX_LINALG_FACTOR_H
 

@@ -21,6 +21,14 @@ typedef struct nyx_lapack {
                 void *work, const int *lwork, int *info);
   void (*orgqr)(const int *m, const int *n, const int *k, void *a, const int *lda,
                 const void *tau, void *work, const int *lwork, int *info);
+  void (*larft)(const char *direct, const char *storev, const int *n, const int *k,
+                const void *v, const int *ldv, const void *tau, void *t, const int *ldt,
+                size_t, size_t);
+  void (*larfb)(const char *side, const char *trans, const char *direct,
+                const char *storev, const int *m, const int *n, const int *k,
+                const void *v, const int *ldv, const void *t, const int *ldt, void *c,
+                const int *ldc, void *work, const int *ldwork, size_t, size_t, size_t,
+                size_t);
   void (*trsm)(const char *side, const char *uplo, const char *trans, const char *diag,
                const int *m, const int *n, const void *alpha, const void *a,
                const int *lda, void *b, const int *ldb, size_t, size_t, size_t, size_t);

@@ -75,7 +75,8 @@ describe("linalg", function()
 
   it("multiplies to a matrix: qr", function()
     for _, shape in ipairs { { 5, 5 }, { 70, 40 }, { 40, 70 }, { 3, 4, 2 }, { 2, 2, 2, 5 },
-      { 4, 0 }, { 0, 4 }, { 2, 3, 0 }, { 0, 3, 2 } } do
+      { 4, 0 }, { 0, 4 }, { 2, 3, 0 }, { 0, 3, 2 }, { 256, 256 }, { 330, 330 }, { 700, 300 },
+      { 300, 700 }, { 2, 260, 270 }, { 2, 270, 260 } } do
       local a = random((table.unpack or unpack)(shape)) -- luacheck: ignore
       local m = a:size(-2)
       for _, mode in ipairs { "reduced", "complete" } do
