@@ -10,6 +10,7 @@
 /* So many matrices are shared whole; fewer are divided, from BLOCKED rows on. */
 #define ENOUGH 16
 #define BLOCKED 256
+
 static inline int64_t least(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
