@@ -59,16 +59,21 @@ UNTRACED static nyx_tensor *cases_filled(nyx_context *ctx, nyx_dtype dtype, int 
   return t;
 }
 
-/* Makes matrices far from singular, or (symmetric) positive-definite, of values in
- * 0.6..1.4: doubles. */
+/* Makes matrices far from singular, or (symmetric) positive-definite, of float32 or
+ * float64 values in 0.6..1.4. */
 UNTRACED static void cases_make_regular(nyx_tensor *t, bool symmetric) {
   const int64_t *shape = nyx_tensor_shape(t) + nyx_tensor_ndim(t) - 2;
   const int64_t m = shape[0], n = shape[1];
-  double *x = nyx_tensor_data(t);
+  float *narrow = nyx_tensor_data(t);
+  double *wide = nyx_tensor_data(t);
+  bool is_wide = nyx_tensor_dtype(t) == NYX_FLOAT64;
   for (int64_t e = 0; e < nyx_tensor_numel(t); e++) {
     const int64_t i = e / n % m, j = e % n;
-    if (i == j) x[e] += 2 * (double)n;
-    if (symmetric && i > j) x[e] = x[e - (i - j) * (n - 1)];
+    const int64_t from = symmetric && i > j ? e - (i - j) * (n - 1) : e;
+    if (is_wide)
+      wide[e] = wide[from] + (i == j ? 2 * (double)n : 0);
+    else
+      narrow[e] = narrow[from] + (i == j ? 2 * (float)n : 0);
   }
 }
 
@@ -128,7 +133,7 @@ static const char *cases_read_inputs(nyx_context *ctx, const cases_options *opti
     bool definite = strncmp(kind, "<definite", 9) == 0;
     bool matrices = definite || strncmp(kind, "<regular", 8) == 0 ||
                     strncmp(kind, "<dominant", 9) == 0;
-    if (matrices && s->in[at] && dtype == NYX_FLOAT64)
+    if (matrices && s->in[at] && (dtype == NYX_FLOAT64 || dtype == NYX_FLOAT32))
       cases_make_regular(s->in[at], definite);
     if (at >= s->n) s->n = at + 1;
   }
