@@ -15,6 +15,7 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static nyx_blas blas;
 static bool found;
+static void *library; /* where `found` */
 static char description[256] = "none (built-in product)";
 
 /* A variable of the environment set for a while. */
@@ -138,11 +139,17 @@ static void open_once(void) {
   bool foreign = false;
   void *lib = open_library(&foreign);
   found = lib && adopt(lib, foreign);
+  if (found) library = lib;
 }
 
 const nyx_blas *nyx__blas(void) {
   pthread_once(&once, open_once);
   return found ? &blas : NULL;
+}
+
+bool nyx__blas_symbol(const char *name, void *function) {
+  pthread_once(&once, open_once);
+  return found && symbol(library, name, function);
 }
 
 const char *nyx_blas_describe(void) {

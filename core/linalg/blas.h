@@ -1,5 +1,5 @@
 /* The BLAS found at run time: OpenBLAS, or whatever NYX_BLAS names. Read next: blas.c;
- * gemm.h, which decides when to use it. */
+ * gemm.h, which decides when to use it; lapack.h, for what else is in its library. */
 #ifndef NYX_LINALG_BLAS_H
 #define NYX_LINALG_BLAS_H
 
@@ -19,5 +19,8 @@ typedef struct nyx_blas {
 
 /* Opens it on the first call, from any thread; NULL when there is none. */
 const nyx_blas *nyx__blas(void);
+/* Another function of that library, written to *function; false: it has none, or there is
+ * no library. */
+bool nyx__blas_symbol(const char *name, void *function);
 
 #endif

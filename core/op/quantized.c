@@ -7,6 +7,7 @@
 
 #include "../linalg/gemm.h"
 #include "ops.h"
+#include "steps.h"
 
 /* How the weight is made of its parts; x's dtype says in what it is computed. */
 typedef struct parts {
@@ -86,60 +87,42 @@ static nyx_status open_parts(nyx_context *ctx, nyx_tensor *const *in, bool conve
 
 /* Gradients */
 
-/* Results on the way to a gradient, all released at the end: 26 where all inputs have
- * one.
- */
-typedef struct steps {
-  nyx_context *ctx;
-  nyx_tensor *made[32];
-  int n;
-} steps;
-
-static nyx_status step(steps *s, nyx__op_id id, nyx_tensor *a, nyx_tensor *b,
-                       const nyx_value *attrs, nyx_tensor **out) {
-  nyx_tensor *in[] = {a, b};
-  NYX_TRY(nyx__applyn(s->ctx, id, in, b ? 2 : 1, attrs, out));
-  s->made[s->n++] = *out;
-  return NYX_OK;
-}
-
-static nyx_status cast(steps *s, nyx_tensor *t, nyx_dtype dtype, nyx_tensor **out) {
+static nyx_status cast(nyx__steps *s, nyx_tensor *t, nyx_dtype dtype, nyx_tensor **out) {
   *out = t;
   if (!t) return NYX_OK;
   NYX_TRY(nyx__to_dtype(s->ctx, t, dtype, out));
-  s->made[s->n++] = *out;
+  nyx__step_keep(s, *out);
   return NYX_OK;
 }
 
-static nyx_status weight_of(steps *s, nyx_tensor *packed, nyx_tensor *scales,
+static nyx_status weight_of(nyx__steps *s, nyx_tensor *packed, nyx_tensor *scales,
                             nyx_tensor *zeros, nyx_tensor **out) {
   nyx_tensor *in[] = {packed, scales, zeros};
-  NYX_TRY(nyx__applyn(s->ctx, NYX__OP_dequantize_weight, in, zeros ? 3 : 2, NULL, out));
-  s->made[s->n++] = *out;
-  return NYX_OK;
+  return nyx__stepn(s, NYX__OP_dequantize_weight, in, zeros ? 3 : 2, NULL, out);
 }
 
-static nyx_status reshape(steps *s, nyx_tensor *t, int ndim, const int64_t *shape,
+static nyx_status reshape(nyx__steps *s, nyx_tensor *t, int ndim, const int64_t *shape,
                           nyx_tensor **out) {
   const nyx_value attr = NYX_LIST(shape, ndim);
-  return step(s, NYX__OP_reshape, t, NULL, &attr, out);
+  return nyx__step(s, NYX__OP_reshape, t, NULL, &attr, out);
 }
 
 /* Sums g (outputs x features) over each group, in the shape of the scales. */
-static nyx_status sum_groups(steps *s, nyx_tensor *g, const nyx_tensor *scales,
+static nyx_status sum_groups(nyx__steps *s, nyx_tensor *g, const nyx_tensor *scales,
                              nyx_tensor **out) {
   int64_t groups = groups_of(scales), over[] = {-1};
   int64_t shape[] = {g->shape[0], groups, g->shape[1] / groups};
   const nyx_value dims[] = {NYX_LIST(over, 1), NYX_I(0)};
   nyx_tensor *t;
   NYX_TRY(reshape(s, g, 3, shape, &t));
-  NYX_TRY(step(s, NYX__OP_sum, t, NULL, dims, &t));
+  NYX_TRY(nyx__step(s, NYX__OP_sum, t, NULL, dims, &t));
   return reshape(s, t, scales->ndim, scales->shape, out);
 }
 
 /* From that of the weight, g, the gradients of inputs `at` (scales) and the next (zero
  * points): w = (q - zero) scale. */
-static nyx_status number_gradients(steps *s, nyx_backward *b, nyx_tensor *g, int at) {
+static nyx_status number_gradients(nyx__steps *s, nyx_backward *b, nyx_tensor *g,
+                                   int at) {
   nyx_tensor *scales, *zeros, *zero, *ones, *w, *t;
   nyx_spec spec = b->in_spec[at];
   spec.dtype = g->dtype;
@@ -147,26 +130,21 @@ static nyx_status number_gradients(steps *s, nyx_backward *b, nyx_tensor *g, int
   NYX_TRY(cast(s, b->n_in > at + 1 ? b->in[at + 1] : NULL, g->dtype, &zeros));
   if (b->need[at]) {
     NYX_TRY(nyx__zeros(s->ctx, scales, &spec, &zero));
-    s->made[s->n++] = zero;
-    NYX_TRY(step(s, NYX__OP_exp, zero, NULL, NULL, &ones));
+    nyx__step_keep(s, zero);
+    NYX_TRY(nyx__step(s, NYX__OP_exp, zero, NULL, NULL, &ones));
     NYX_TRY(weight_of(s, b->in[at - 1], ones, zeros, &w));
-    NYX_TRY(step(s, NYX__OP_mul, g, w, NULL, &t));
+    NYX_TRY(nyx__step(s, NYX__OP_mul, g, w, NULL, &t));
     NYX_TRY(sum_groups(s, t, scales, &t));
     NYX_TRY(nyx__to_dtype(s->ctx, t, b->in_spec[at].dtype, &b->grad_in[at]));
   }
   if (zeros && b->need[at + 1]) {
     NYX_TRY(sum_groups(s, g, scales, &t));
-    NYX_TRY(step(s, NYX__OP_mul, t, scales, NULL, &t));
-    NYX_TRY(step(s, NYX__OP_neg, t, NULL, NULL, &t));
+    NYX_TRY(nyx__step(s, NYX__OP_mul, t, scales, NULL, &t));
+    NYX_TRY(nyx__step(s, NYX__OP_neg, t, NULL, NULL, &t));
     NYX_TRY(reshape(s, t, b->in_spec[at + 1].ndim, b->in_spec[at + 1].shape, &t));
     NYX_TRY(nyx__to_dtype(s->ctx, t, b->in_spec[at + 1].dtype, &b->grad_in[at + 1]));
   }
   return NYX_OK;
-}
-
-static nyx_status release_steps(steps *s, nyx_status status) {
-  for (int i = 0; i < s->n; i++) nyx_tensor_release(s->made[i]);
-  return status;
 }
 
 /* dequantize_weight */
@@ -188,8 +166,8 @@ static nyx_status cpu_dequantize(nyx_call *c) {
 }
 
 static nyx_status gradient_dequantize(nyx_backward *b) {
-  steps s = {.ctx = b->ctx};
-  return release_steps(&s, number_gradients(&s, b, b->grad_out[0], 1));
+  nyx__steps s = {.ctx = b->ctx};
+  return nyx__steps_end(&s, number_gradients(&s, b, b->grad_out[0], 1));
 }
 
 const nyx_op nyx__op_dequantize_weight = {
@@ -305,7 +283,7 @@ static nyx_status cpu_linear(nyx_call *c) {
 }
 
 /* The gradient of the weight as floats: g^T x, rows of all leading dimensions. */
-static nyx_status weight_gradient(steps *s, nyx_tensor *g, nyx_tensor *x,
+static nyx_status weight_gradient(nyx__steps *s, nyx_tensor *g, nyx_tensor *x,
                                   nyx_tensor **out) {
   int64_t rows = 1, features = x->shape[x->ndim - 1], outputs = g->shape[g->ndim - 1];
   for (int d = 0; d < x->ndim - 1; d++) rows *= x->shape[d];
@@ -313,11 +291,11 @@ static nyx_status weight_gradient(steps *s, nyx_tensor *g, nyx_tensor *x,
   nyx_tensor *left, *right;
   NYX_TRY(reshape(s, g, 2, (int64_t[]){rows, outputs}, &left));
   NYX_TRY(reshape(s, x, 2, (int64_t[]){rows, features}, &right));
-  NYX_TRY(step(s, NYX__OP_transpose, left, NULL, turn, &left));
-  return step(s, NYX__OP_matmul, left, right, NULL, out);
+  NYX_TRY(nyx__step(s, NYX__OP_transpose, left, NULL, turn, &left));
+  return nyx__step(s, NYX__OP_matmul, left, right, NULL, out);
 }
 
-static nyx_status linear_gradients(steps *s, nyx_backward *b) {
+static nyx_status linear_gradients(nyx__steps *s, nyx_backward *b) {
   nyx_dtype dtype = b->in_spec[0].dtype == NYX_FLOAT64 ? NYX_FLOAT64 : NYX_FLOAT32;
   nyx_tensor *g, *scales, *zeros, *w, *x, *t;
   NYX_TRY(cast(s, b->grad_out[0], dtype, &g));
@@ -325,7 +303,7 @@ static nyx_status linear_gradients(steps *s, nyx_backward *b) {
     NYX_TRY(cast(s, b->in[2], dtype, &scales));
     NYX_TRY(cast(s, b->n_in > 3 ? b->in[3] : NULL, dtype, &zeros));
     NYX_TRY(weight_of(s, b->in[1], scales, zeros, &w));
-    NYX_TRY(step(s, NYX__OP_matmul, g, w, NULL, &t));
+    NYX_TRY(nyx__step(s, NYX__OP_matmul, g, w, NULL, &t));
     NYX_TRY(nyx__to_dtype(s->ctx, t, b->in_spec[0].dtype, &b->grad_in[0]));
   }
   if (b->need[2] || (b->n_in > 3 && b->need[3])) {
@@ -335,15 +313,15 @@ static nyx_status linear_gradients(steps *s, nyx_backward *b) {
   }
   if (b->n_in > 4 && b->need[4]) {
     NYX_TRY(nyx__sum_to(s->ctx, g, &b->in_spec[4], &t));
-    s->made[s->n++] = t;
+    nyx__step_keep(s, t);
     NYX_TRY(nyx__to_dtype(s->ctx, t, b->in_spec[4].dtype, &b->grad_in[4]));
   }
   return NYX_OK;
 }
 
 static nyx_status gradient_linear(nyx_backward *b) {
-  steps s = {.ctx = b->ctx};
-  return release_steps(&s, linear_gradients(&s, b));
+  nyx__steps s = {.ctx = b->ctx};
+  return nyx__steps_end(&s, linear_gradients(&s, b));
 }
 
 const nyx_op nyx__op_linear_quantized = {

@@ -10,6 +10,7 @@
 ---@field data nyx.data
 ---@field train nyx.train
 ---@field func nyx.func
+---@field linalg nyx.linalg
 local nyx = require "nyx.core"
 
 if package.loaded["nyx"] == nyx then return nyx end
@@ -58,5 +59,6 @@ end
 package.loaded["nyx"] = nyx
 require "nyx.tensor"
 require "nyx.compose"
+nyx.linalg = require "nyx.linalg"
 
 return nyx

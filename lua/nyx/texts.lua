@@ -252,6 +252,33 @@ add("nyx.func", {
     "models of one kind, stacked by name, to vmap a functional_call over",
 })
 
+add("nyx.linalg", {
+  solve = "nyx.linalg.solve(a, b, {left}): x with a x = b, by LU, for matrices a (..., n, n) " ..
+    "and b (..., n, k), or vectors (..., n); left = false: x a = b. An error where a matrix is " ..
+    "singular. Leading dimensions broadcast",
+  inv = "nyx.linalg.inv(a): the inverses of matrices (..., n, n); an error where one is " ..
+    "singular. To multiply by an inverse, linalg.solve is faster and more exact",
+  solve_triangular = "nyx.linalg.solve_triangular(a, b, upper, {left, unitriangular, " ..
+    "check}): the op solve_triangular",
+  cholesky = "nyx.linalg.cholesky(a, {upper}): the op cholesky",
+  lu_factor = "nyx.linalg.lu_factor(a): the op lu_factor, two results",
+  qr = "nyx.linalg.qr(a, {mode}): the op qr, two results",
+  lu = "nyx.linalg.lu(a): p, l, u with a = p l u: a permutation, lower triangles with ones on " ..
+    "their diagonals, upper ones",
+  lu_solve = "nyx.linalg.lu_solve(lu, pivots, b, {left, adjoint}): x with a x = b from what " ..
+    "lu_factor(a) gave; adjoint = true: a^T x = b, left = false: x a = b",
+  lstsq = "nyx.linalg.lstsq(a, b): x of least |a x - b| for matrices a (..., m, n) of full " ..
+    "rank and b (..., m, k), or vectors (..., m), by QR; where m < n the shortest of all " ..
+    "solutions. Then the sums of squares of a x - b, empty unless m > n. An error where a " ..
+    "triangle of QR has a zero on its diagonal",
+  det = "nyx.linalg.det(a): the determinants (...) of matrices (..., n, n). The first gradient " ..
+    "is right for singular matrices too; further ones need regular matrices",
+  slogdet = "nyx.linalg.slogdet(a): the signs of determinants, 0 of singular matrices, and " ..
+    "the logarithms of their magnitudes",
+  matrix_power = "nyx.linalg.matrix_power(a, n): the product of n matrices a; of the inverse " ..
+    "where n < 0, ones on the diagonal where n = 0",
+})
+
 add("nyx.data", {
   TensorDataset = "data.TensorDataset(tensor, ...): rows of tensors with equal first " ..
     "dimensions; size() and get(positions)",

@@ -4,8 +4,8 @@
     python3 spec/bench/run.py [options] [case ...]
 
 A case is given by its name, the beginning of one (sgemm, conv_b1), a pattern ("*_out") or its
-group (elementwise reduce norm product conv attention sort optim overhead models); without any
-all are run. Each side is one process that stays alive. Before a case is timed its results are
+group (elementwise reduce norm product conv attention sort factor optim overhead models); without
+any all are run. Each side is one process that stays alive. Before a case is timed its results are
 compared with PyTorch's. Then it is timed in rounds, all sides in turn, and the ratio is the
 median of the rounds' ratios of Nyx to PyTorch. A turn begins with one repeat that is not timed,
 unless a repeat takes long, so that caches are warm on all sides, and ends with a pause in which

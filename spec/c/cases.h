@@ -59,6 +59,24 @@ UNTRACED static nyx_tensor *cases_filled(nyx_context *ctx, nyx_dtype dtype, int 
   return t;
 }
 
+/* Makes matrices far from singular, or (symmetric) positive-definite, of float32 or
+ * float64 values in 0.6..1.4. */
+UNTRACED static void cases_make_regular(nyx_tensor *t, bool symmetric) {
+  const int64_t *shape = nyx_tensor_shape(t) + nyx_tensor_ndim(t) - 2;
+  const int64_t m = shape[0], n = shape[1];
+  float *narrow = nyx_tensor_data(t);
+  double *wide = nyx_tensor_data(t);
+  bool is_wide = nyx_tensor_dtype(t) == NYX_FLOAT64;
+  for (int64_t e = 0; e < nyx_tensor_numel(t); e++) {
+    const int64_t i = e / n % m, j = e % n;
+    const int64_t from = symmetric && i > j ? e - (i - j) * (n - 1) : e;
+    if (is_wide)
+      wide[e] = wide[from] + (i == j ? 2 * (double)n : 0);
+    else
+      narrow[e] = narrow[from] + (i == j ? 2 * (float)n : 0);
+  }
+}
+
 static int cases_input_named(const nyx_op *op, const char *name, size_t length) {
   int i = 0;
   if (op->variadic) return -1;
@@ -84,8 +102,8 @@ static const char *cases_read_kind(const char *p, int64_t *below, nyx_dtype *dty
   return p + length;
 }
 
-/* Reads "name(2,3)<5", "name(2,3)<bool" and "name(2,3)<int8" items up to the semicolon.
- */
+/* Reads "name(2,3)<5", "name(2,3)<bool", "name(2,3)<int8" and "name(3,3)<definite" items
+ * up to the semicolon. */
 static const char *cases_read_inputs(nyx_context *ctx, const cases_options *options,
                                      const char *p, const char *end, cases_sample *s) {
   while (p < end && *p != ';') {
@@ -106,11 +124,17 @@ static const char *cases_read_inputs(nyx_context *ctx, const cases_options *opti
       p = next + (*next == ',');
     }
     p++;
+    const char *kind = p;
     if (p < end && *p == '<') {
       p = cases_read_kind(p + 1, &below, &dtype);
     }
     double unit = nyx_dtype_is_float(dtype) ? 1 : 10;
     s->in[at] = cases_filled(ctx, dtype, ndim, shape, below, 0.6 * unit, 1.4 * unit);
+    bool definite = strncmp(kind, "<definite", 9) == 0;
+    bool matrices = definite || strncmp(kind, "<regular", 8) == 0 ||
+                    strncmp(kind, "<dominant", 9) == 0;
+    if (matrices && s->in[at] && (dtype == NYX_FLOAT64 || dtype == NYX_FLOAT32))
+      cases_make_regular(s->in[at], definite);
     if (at >= s->n) s->n = at + 1;
   }
   return p < end ? p + 1 : end;

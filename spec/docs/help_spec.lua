@@ -17,7 +17,8 @@ describe("help", function()
         end
       end
     end
-    for _, name in ipairs { "nn", "optim", "data", "train", "show", "func", "amp", "graph" } do
+    for _, name in ipairs { "nn", "optim", "data", "train", "show", "func", "amp", "graph",
+      "linalg" } do
       look(name, nyx[name])
     end
     table.sort(missing)

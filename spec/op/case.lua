@@ -64,6 +64,21 @@ function M.strided(t)
   return view:permute(order)
 end
 
+-- Matrices far from singular, with what makes them so off the diagonal, or on it (dominant);
+-- or symmetric positive-definite ones.
+function M.matrices(kind, shape, dtype)
+  local x, ndim = M.tensor(shape, "float64", -1, 1), #shape
+  if kind == "definite" then
+    local n = math.max(shape[ndim], 1)
+    local square = x:matmul(x:transpose(-1, -2)) / n
+    return (square + nyx.eye(shape[ndim], { dtype = "float64" })):to(dtype)
+  end
+  local most = math.min(shape[ndim - 1], shape[ndim])
+  local large = nyx.zeros({ shape[ndim - 1], shape[ndim] }, { dtype = "float64" })
+  for i = 1, most do large[i][kind == "regular" and i % most + 1 or i] = 3 end
+  return (x + large):to(dtype)
+end
+
 -- "dim=1 keepdim=true sizes={2,3}" as a table; words are strings, but for booleans.
 local function attributes(text)
   local out = {}
@@ -82,6 +97,8 @@ local function attributes(text)
   return out
 end
 
+local kinds = { definite = true, regular = true, dominant = true }
+
 -- The calls of an op: {inputs = {{name, shape, below}...}, attrs = {...}, text = line}.
 function M.calls(op)
   local calls = {}
@@ -93,7 +110,7 @@ function M.calls(op)
       for size in sizes:gmatch "%d+" do shape[#shape + 1] = tonumber(size) end
       call.inputs[#call.inputs + 1] =
         { name = name, shape = shape, below = tonumber(below), mask = below == "bool",
-          dtype = below:match "^u?int%d+$" }
+          dtype = below:match "^u?int%d+$", matrices = kinds[below] and below }
     end
     calls[#calls + 1] = call
   end
@@ -109,6 +126,8 @@ function M.arguments(op, call, dtype)
       t = M.tensor(input.shape, "int64", 1, input.below)
     elseif input.mask then
       t = M.tensor(input.shape, "bool", 0, 1)
+    elseif input.matrices then
+      t = M.matrices(input.matrices, input.shape, dtype)
     else
       t = M.tensor(input.shape, input.dtype or dtype, -2, 2)
       local positive = input.name:match "var" or input.name:match "sq"

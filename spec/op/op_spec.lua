@@ -285,7 +285,12 @@ for _, kind in ipairs { "structural", "portable", "view", "composite" } do
               local args, list = case.arguments(op, call, "float64")
               check_gradient(order, function(...)
                 local replace = {}
-                for i, t in ipairs(list) do replace[t] = select(i, ...) end
+                for i, t in ipairs(list) do
+                  local x = select(i, ...)
+                  -- Of symmetric matrices, whose gradients are symmetric.
+                  local symmetric = call.inputs[i].matrices == "definite"
+                  replace[t] = symmetric and (x + x:transpose(-1, -2)) / 2 or x
+                end
                 nyx.manual_seed(7)
                 return case.apply(op, call, args, replace)
               end, list)

@@ -29,6 +29,7 @@ end
 local function fresh(op, input)
   if input.below then return case.tensor(input.shape, "int64", 1, input.below) end
   if input.mask then return case.tensor(input.shape, "bool", 0, 1) end
+  if input.matrices then return case.matrices(input.matrices, input.shape, "float64") end
   local lo, hi = -2, 2
   if op.domain then lo, hi = op.domain[1], op.domain[2] end
   if input.dtype then return case.tensor(input.shape, input.dtype, lo, hi) end

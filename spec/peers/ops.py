@@ -81,12 +81,21 @@ def lua_value(value, kind, name=""):
     return str(value)
 
 
+def composites():
+    """Functions written in Lua over ops, described as ops are."""
+    for name, positional in table.COMPOSITES.items():
+        yield Op({"name": name, "kind": "composite", "group": "linear algebra", "attrs": [], "inputs": [],
+                  "dtypes": ["float64", "float32"], "variadic": False, "differentiable": True,
+                  "positional": positional})
+
+
 def outputs_of(result):
     return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
 class Op:
     """One op as it describes itself, with its peer."""
+    positional = ()  # attributes that do not go into the options
 
     def __init__(self, description):
         self.__dict__.update(description)
@@ -134,11 +143,12 @@ class Op:
 
     def call_text(self, case, names):
         """The call in Lua, inputs by these names."""
-        options = ""
-        if case.attrs:
-            pairs = (f"{n}={lua_value(v, self.attr_types.get(n), n)}" for n, v in case.attrs.items())
+        options, args = "", [f"{{{','.join(names)}}}"] if self.variadic else list(names)
+        args += [str(v) for n, v in case.attrs.items() if n in self.positional]
+        named = {n: v for n, v in case.attrs.items() if n not in self.positional}
+        if named:
+            pairs = (f"{n}={lua_value(v, self.attr_types.get(n), n)}" for n, v in named.items())
             options = "{" + ",".join(pairs) + "}"
-        args = [f"{{{','.join(names)}}}"] if self.variadic else list(names)
         return f"nyx.{self.name}({','.join(args + [options] * bool(options))})"
 
 

@@ -59,7 +59,7 @@ def described(worker):
 def compare_ops(tap, worker, options, chosen):
     counts = {"float64": options.cases, "float32": max(options.cases // 3, 1)}
     few = max(options.cases // 6, 1)
-    for op in described(worker):
+    for op in [*described(worker), *ops.composites()]:
         if chosen and op.name not in chosen:
             continue
         if op.reason():

@@ -300,6 +300,59 @@ def loss_labels(fn):
     return run
 
 
+# ------------------------------------------------------------------- factorizations
+
+
+def lu_factor(a):
+    lu, pivots = torch.linalg.lu_factor(a)
+    return lu, pivots.long() - 1
+
+
+def pivot_rows(x, pivots, inverse=False):
+    lead = torch.broadcast_shapes(x.shape[:-2], pivots.shape[:-1])
+    x, pivots = x.expand(*lead, *x.shape[-2:]), pivots.expand(*lead, pivots.shape[-1])
+    if x.numel() == 0 or pivots.numel() == 0:
+        return x.clone()
+    rows = torch.arange(x.shape[-2]).repeat(lead.numel(), 1)
+    for order, own in zip(rows, pivots.reshape(-1, pivots.shape[-1])):
+        steps = [(i, int(p)) for i, p in enumerate(own)]
+        for i, p in reversed(steps) if inverse else steps:
+            order[[i, p]] = order[[p, i]]
+    return torch.gather(x, -2, rows.reshape(*lead, -1, 1).expand(x.shape))
+
+
+def broadcast_sides(a, b):
+    """b as matrices beyond doubt: torch takes some for vectors."""
+    return b.expand(*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+
+
+def solve(a, b):
+    return (torch.linalg.solve(a, broadcast_sides(a, b)), *lu_factor(a))
+
+
+def solve_triangular(a, b, upper, left=True, unitriangular=False, check=False):
+    return torch.linalg.solve_triangular(a, b, upper=upper, left=left, unitriangular=unitriangular)
+
+
+def determinant(a, log=False):
+    lu, pivots = lu_factor(a)
+    if log:
+        return lu, pivots, *torch.linalg.slogdet(a)
+    moved = (pivots != torch.arange(a.shape[-1])).sum(-1)
+    return lu, pivots, torch.linalg.det(a), (1 - 2 * (moved % 2)).to(a.dtype)
+
+
+def lstsq(a, b):
+    x, residuals, *_ = torch.linalg.lstsq(a, b, driver="gels")  # by QR too
+    return x, residuals
+
+
+# Functions of Lua that are compared as ops are, and their attributes that are not options.
+COMPOSITES = {
+    "linalg.solve": (), "linalg.inv": (), "linalg.lu": (), "linalg.lu_solve": (), "linalg.lstsq": (), "linalg.det": (),
+    "linalg.slogdet": (), "linalg.matrix_power": ("n",), "logdet": (), "cholesky_solve": (), "cholesky_inverse": (),
+}
+
 PEERS = {
     # elementwise
     "where": lambda x, y, z: torch.where(x != 0, y, z),
@@ -389,6 +442,18 @@ PEERS = {
     "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "linear_quantized": linear_quantized,
     "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_activation": conv2d_activation,
+    "cholesky": lambda a, upper=False: torch.linalg.cholesky(a, upper=upper), "lu_factor": lu_factor,
+    "pivot_rows": pivot_rows, "qr": lambda a, mode="reduced": torch.linalg.qr(a, mode), "solve": solve,
+    "solve_triangular": solve_triangular, "determinant": determinant,
+    "linalg.solve": lambda a, b, left=True: torch.linalg.solve(a, b, left=left), "linalg.inv": torch.linalg.inv,
+    "linalg.lu": torch.linalg.lu, "linalg.lstsq": lstsq, "linalg.det": torch.linalg.det,
+    # torch's is wrong for some strides of dimensions of size 1
+    "linalg.lu_solve": lambda lu, p, b, left=True, adjoint=False: torch.linalg.lu_solve(
+        plain(lu), p.int() + 1, plain(b), left=left, adjoint=adjoint),
+    "linalg.slogdet": torch.linalg.slogdet, "linalg.matrix_power": torch.linalg.matrix_power, "logdet": torch.logdet,
+    # torch's give gradients to the triangle that they do not read
+    "cholesky_solve": lambda b, l, upper=False: torch.cholesky_solve(b, l.triu() if upper else l.tril(), upper=upper),
+    "cholesky_inverse": lambda l, upper=False: torch.cholesky_inverse(l.triu() if upper else l.tril(), upper=upper),
     "softmax": lambda x, dim=-1: torch.softmax(x, dim), "log_softmax": lambda x, dim=-1: torch.log_softmax(x, dim),
     "conv2d_input": lambda grad, weight, size, **attrs: torch.nn.grad.conv2d_input(
         (*grad.shape[:-3], weight.shape[1] * attrs.get("groups", 1), *size), plain(weight), plain(grad), **attrs),
@@ -421,7 +486,7 @@ NO_PEER_GROUPS = {"gradient": "tested as the gradient of the op it belongs to"}
 POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
     "nonzero": {0}, "unique": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
-    "max_pool2d": {1},
+    "max_pool2d": {1}, "lu_factor": {1}, "solve": {2}, "determinant": {1},
 }
 
 # Values where results are defined for integers, wider than the domain of gradients.
@@ -443,7 +508,9 @@ ATTRS = {
 WRAPS = {"add", "sub", "mul", "neg", "square", "abs", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum",
          "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "sign", "clamp", "where", "addcmul"}
 # Ops whose derivatives in forward mode are taken by reverse mode twice, with the reason.
-NO_FORWARD = {"embedding": "torch's forward mode forgets padding_idx"}
+NO_FORWARD = {"embedding": "torch's forward mode forgets padding_idx",
+              "cholesky": "torch's forward mode reads one triangle of the tangent, its gradient is symmetric",
+              "cholesky_inverse": "torch's forward mode is not what differences give"}
 # The highest order of gradients that the peer has.
 ORDER = {}
 # Bounds that are this much looser, with the reason beside.

@@ -92,7 +92,7 @@ function environment.differentiate(f, inputs, n, leaves, v, w, order)
   sum = weighted(gs, #leaves, w)
   local others = {}
   for i = 1, #leaves do others[i] = leaves[i] end
-  for i = 1, count_v do others[#leaves + i] = v[i] end
+  for i = 1, count_v do others[#others + 1] = v[i] end -- some results have none
   local hs = sum and nyx.grad(sum, others) or {}
   for i = 1, #others do
     at = at + 1

@@ -253,8 +253,10 @@ struct nyx_op {
 
   /* Calls for the data-driven spec, one per line: "x(3,4) w(4,5); dim=1 keepdim=true".
    * Input names with shapes (a number n fills an index input with positions below n:
-   * "i(3)<5"; "m(3)<bool", "x(3)<int8" have a dtype), then attributes as in Lua
-   * (1-based). Elementwise rows have a domain. */
+   * "i(3)<5"; "m(3)<bool", "x(3)<int8" have a dtype; matrices "a(2,3,3)<definite" are
+   * symmetric and positive-definite, "<regular" far from singular, off the diagonal,
+   * "<dominant" on it), then attributes as in Lua (1-based). Elementwise rows have a
+   * domain. */
   const char *cases;
   double domain[2]; /* where values and gradients are checked */
   const void *row;  /* elementwise and reduction rows: internal */
