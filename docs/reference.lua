@@ -31,7 +31,7 @@ local sets = {
 }
 
 local order = { float32 = 1, float64 = 2, float16 = 3, bfloat16 = 4, int8 = 5, uint8 = 6,
-  int32 = 7, int64 = 8, bool = 9 }
+  int32 = 7, int64 = 8, bool = 9, complex64 = 10, complex128 = 11 }
 
 local types = { int = "integer", float = "number", bool = "boolean", ints = "integer or integers",
   dim = "dimension", dims = "dimension or dimensions", index = "position", string = "string",

@@ -18,6 +18,8 @@ static const char *pointer_type(nyx_dtype dtype) {
     case NYX_INT32: return "int32_t *";
     case NYX_INT64: return "int64_t *";
     case NYX_BOOL: return "bool *";
+    case NYX_COMPLEX64: return "complex float *";
+    case NYX_COMPLEX128: return "complex double *";
     case NYX_DTYPE_COUNT: break;
   }
   return "void *";

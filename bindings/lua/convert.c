@@ -90,7 +90,8 @@ void nyx__lua_check_number(lua_State *L, nyx__lua *s, int index, nyx_dtype dtype
     does_not_fit(&n, nyx__lua_describe(L, s, index));
 }
 
-/* Stores the value at the top of the stack. The half types pass through float64. */
+/* Stores the value at the top of the stack. Half and complex types pass through float64.
+ */
 static void store(nest *n) {
   lua_State *L = n->L;
   double d = 0;
@@ -129,6 +130,7 @@ static void store(nest *n) {
       store_integer(n->dtype, n->next, i);
       break;
     case NYX_KIND_BOOL: *(uint8_t *)n->next = d != 0; break;
+    case NYX_KIND_COMPLEX: break; /* stored as float64 */
   }
   n->next += nyx_dtype_size(n->dtype);
 }
@@ -173,6 +175,7 @@ nyx_tensor *nyx__lua_to_tensor(lua_State *L, nyx__lua *s, int index, int dtype,
                      : is_bool  ? NYX_BOOL
                                 : nyx_context_default_dtype(s->ctx);
   bool half = wanted == NYX_FLOAT16 || wanted == NYX_BFLOAT16;
+  half |= nyx_dtype_is_complex(wanted);
   n.dtype = half ? NYX_FLOAT64 : wanted;
   nyx__box *box = nyx__lua_push_box(L, s, NYX_LUA_META);
   lua_insert(L, -2);
@@ -326,14 +329,24 @@ const luaL_Reg nyx__lua_convert_functions[] = {
 
 /* ------------------------------------------------------------------ tensors to Lua */
 
-/* What a dtype is read as: float64, int64 or bool. */
+/* What a dtype is read as: float64, int64, bool or complex128. */
 static nyx_dtype reading(nyx_dtype dtype) {
   switch (nyx_dtype_kind_of(dtype)) {
     case NYX_KIND_FLOAT: return NYX_FLOAT64;
     case NYX_KIND_INT: return NYX_INT64;
+    case NYX_KIND_COMPLEX: return NYX_COMPLEX128;
     case NYX_KIND_BOOL: break;
   }
   return NYX_BOOL;
+}
+
+/* A complex number as a table of both parts. */
+static void push_pair(lua_State *L, const double *parts) {
+  lua_createtable(L, 2, 0);
+  for (int i = 0; i < 2; i++) {
+    lua_pushnumber(L, parts[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
 }
 
 void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p) {
@@ -341,15 +354,24 @@ void nyx__lua_push_value(lua_State *L, nyx_dtype dtype, const void *p) {
     lua_pushnumber(L, *(const double *)p);
   else if (dtype == NYX_INT64)
     lua_pushinteger(L, (lua_Integer) * (const int64_t *)p);
+  else if (dtype == NYX_COMPLEX128)
+    push_pair(L, p);
   else
     lua_pushboolean(L, *(const uint8_t *)p);
 }
 
-/* x:item(): the value of a tensor with one element. */
+/* x:item(): the value of a tensor with one element; of a complex one both parts. */
 static int tensor_item(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_tensor *t = nyx__lua_check(L, s, 1, "item");
   nyx_dtype dtype = nyx_tensor_dtype(t);
+  if (nyx_dtype_is_complex(dtype)) {
+    double parts[2];
+    nyx__lua_try(L, s, nyx_tensor_item_complex(s->ctx, t, parts));
+    lua_pushnumber(L, parts[0]);
+    lua_pushnumber(L, parts[1]);
+    return 2;
+  }
   if (nyx_dtype_is_float(dtype)) {
     double value;
     nyx__lua_try(L, s, nyx_tensor_item(s->ctx, t, &value));

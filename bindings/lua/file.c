@@ -162,13 +162,14 @@ static void copy_swapped(unsigned char *to, const unsigned char *from, size_t n,
     for (size_t b = 0; b < size; b++) to[b] = from[size - 1 - b];
 }
 
-/* swap_bytes(tensor): reverses the bytes of each element. */
+/* swap_bytes(tensor): reverses the bytes of each element, or of each of its parts. */
 static int swap_bytes(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   nyx_tensor *t = nyx__lua_check_plain(L, s, 1, "swap_bytes");
-  size_t size = nyx_dtype_size(nyx_tensor_dtype(t));
+  size_t size = nyx_dtype_size(nyx_dtype_real(nyx_tensor_dtype(t)));
+  size_t n = nyx__lua_plain_bytes(t) / size;
   unsigned char *p = nyx_tensor_data(t);
-  for (int64_t i = 0, n = nyx_tensor_numel(t); i < n; i++, p += size)
+  for (size_t i = 0; i < n; i++, p += size)
     for (size_t b = 0; b < size / 2; b++) {
       unsigned char kept = p[b];
       p[b] = p[size - 1 - b];

@@ -351,6 +351,8 @@ static nyx_status seed_of(pass *p, nyx_tensor *root, nyx_tensor *seed, nyx_tenso
     return NYX_OK;
   }
   if (root->numel != 1) return nyx__error(p->ctx, GRAD_SCALAR, NYX__SHAPE(root));
+  if (nyx__complex_dtype(root->dtype))
+    return nyx__error(p->ctx, GRAD_COMPLEX, nyx_dtype_name(root->dtype));
   nyx_tensor *one;
   NYX_TRY(nyx_tensor_scalar(p->ctx, 1, root->dtype, true, &one));
   nyx_status status = nyx_tensor_empty_on(p->ctx, root->storage->device, root->dtype,
@@ -387,7 +389,7 @@ static nyx_status walk(pass *p) {
 
 static bool adds_in_place(const pass *p, const nyx_tensor *leaf) {
   const nyx_tensor *sum = leaf->grad;
-  return sum && !p->create && !sum->requires_grad &&
+  return sum && !p->create && !sum->requires_grad && !nyx__complex_dtype(sum->dtype) &&
          !nyx__overlaps(sum->ndim, sum->shape, sum->stride);
 }
 

@@ -102,7 +102,7 @@ static nyx_status record(nyx_context *ctx, const nyx_function *f,
     for (int k = 0; k < n_out; k++) {
       if (!outputs[k]) continue;
       nyx__view_unlink(outputs[k]);
-      if (nyx_dtype_is_float(outputs[k]->dtype)) nyx__node_adopt(node, k, outputs[k]);
+      if (nyx__has_gradient(outputs[k]->dtype)) nyx__node_adopt(node, k, outputs[k]);
     }
     /* Memory of an input may not be changed behind its back. */
     for (int i = 0; i < n; i++)

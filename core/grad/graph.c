@@ -119,7 +119,7 @@ static nyx_status check_inference(nyx_context *ctx, const nyx_tensor *t) {
 /* Whether t never gets a history, or not before it has been copied. */
 static bool stays_itself(const nyx_tensor *t) {
   bool leaf = t->requires_grad && !t->grad_fn;
-  return leaf || t->weak || !nyx_dtype_is_float(t->dtype);
+  return leaf || t->weak || !nyx__has_gradient(t->dtype);
 }
 
 /* Else an alias with the history of now, or none where that is the node. */
@@ -164,7 +164,7 @@ nyx_status nyx__saved_value(nyx_context *ctx, nyx_node *node, int i, bool histor
   else
     NYX_TRY(nyx__tensor_view(ctx, saved->storage, &node->spec[i], out));
   nyx_tensor *t = *out;
-  if (!history || !nyx_dtype_is_float(t->dtype)) return NYX_OK;
+  if (!history || !nyx__has_gradient(t->dtype)) return NYX_OK;
   if (output >= 0)
     nyx__node_adopt(node, output, t);
   else if (node->edge[i].node)
@@ -238,7 +238,7 @@ void nyx__record_finish(nyx_node *node, nyx_call *c, bool mutated, nyx_node *reb
   for (int i = 0; i < c->n_out; i++) {
     if (i == 0 && rebased)
       nyx__view_rebased(c->out[0], rebased);
-    else if (nyx_dtype_is_float(c->out[i]->dtype))
+    else if (nyx__has_gradient(c->out[i]->dtype))
       nyx__node_adopt(node, i, c->out[i]);
   }
   nyx__node_release(node);
@@ -316,7 +316,7 @@ nyx_status nyx_tensor_set_requires_grad(nyx_context *ctx, nyx_tensor *t, bool on
     if (on) return NYX_OK;
     return nyx__error(ctx, GRAD_NOT_LEAF, t->grad_fn->op->name);
   }
-  if (on && !nyx_dtype_is_float(t->dtype))
+  if (on && !nyx__has_gradient(t->dtype))
     return nyx__error(ctx, GRAD_DTYPE, nyx_dtype_name(t->dtype));
   if (on && t->storage->inference && !ctx->inference)
     return nyx__error(ctx, INFERENCE_LEAF);

@@ -13,7 +13,8 @@
 void nyx__view_link(const nyx_context *ctx, nyx_tensor *from, nyx_tensor *view) {
   nyx_tensor *base = from->base ? from->base : from;
   view->is_view = true;
-  if (!ctx->grad_enabled || !nyx_dtype_is_float(from->dtype) || base->is_view) return;
+  if (!ctx->grad_enabled || !nyx__has_gradient(from->dtype) || base->is_view) return;
+  if (view->dtype != from->dtype) return; /* complex and real: other positions */
   view->base = nyx_tensor_retain(base);
   view->base_history = base->history;
   /* Positions in the base are positions in memory only where it has no gaps. */

@@ -7,6 +7,7 @@
 #include "../grad/graph.h"
 #include "../tensor/tensor.h"
 #include "../transform/lift.h"
+#include "complex.h"
 #include "ops.h"
 
 /* Everything one application needs beyond the call itself. */
@@ -19,7 +20,8 @@ typedef struct application {
   nyx_edge edge[NYX_MAX_INPUTS];
   nyx_tensor *target; /* written in place; NULL: a new output */
   bool record;
-  bool inner; /* part of another op */
+  bool inner;   /* part of another op */
+  bool complex; /* the op is made of others, on parts of complex numbers */
 } application;
 
 /* What no op has to check again. */
@@ -87,8 +89,17 @@ static void merge_dtype(int *have, nyx_dtype dtype) {
   *have = *have < 0 ? (int)dtype : (int)nyx_dtype_promote((nyx_dtype)*have, dtype);
 }
 
+/* The dtype of the lower class, `have`, raised to the kind of `higher`: of complex
+ * numbers the former has the floats, if it has any. */
+static int raised(int have, int higher) {
+  nyx_dtype low = (nyx_dtype)have, high = (nyx_dtype)higher;
+  if (!nyx__complex_dtype(high) || !nyx_dtype_is_float(low)) return higher;
+  return (int)nyx_dtype_promote(low, NYX_COMPLEX64);
+}
+
 /* PyTorch's rule: tensors with dimensions decide; 0-d tensors, and after them numbers,
- * only raise the kind (bool, integer, float). Returns -1 when there are no inputs. */
+ * only raise the kind (bool, integer, float, complex). Returns -1 when there are no
+ * inputs. */
 static int promote(const application *a) {
   int have[3] = {-1, -1, -1};
   for (int i = 0; i < a->c.n_in; i++) {
@@ -106,7 +117,7 @@ static int promote(const application *a) {
     if (have[class] < 0) continue;
     if (result < 0 ||
         nyx_dtype_kind_of((nyx_dtype)have[class]) > nyx_dtype_kind_of((nyx_dtype)result))
-      result = have[class];
+      result = result < 0 ? have[class] : raised(result, have[class]);
   }
   return result;
 }
@@ -138,10 +149,13 @@ static nyx_status choose_dtype(application *a) {
   } else {
     int common = promote(a);
     c->dtype = common < 0 ? c->ctx->default_dtype : (nyx_dtype)common;
-    if (op->promotion == NYX_PROMOTE_FLOAT && !nyx_dtype_is_float(c->dtype))
+    if (op->promotion == NYX_PROMOTE_FLOAT && !nyx__has_gradient(c->dtype))
       c->dtype = c->ctx->default_dtype;
   }
-  if (op->dtypes && !(op->dtypes & NYX_DTYPES(c->dtype))) return dtype_error(a);
+  if (op->dtypes && !(op->dtypes & NYX_DTYPES(c->dtype))) {
+    a->complex = nyx__complex_dtype(c->dtype) && nyx__complex_op(op);
+    return a->complex ? NYX_OK : dtype_error(a);
+  }
   bool convert = op->promotion != NYX_PROMOTE_NONE &&
                  (op->kind == NYX_OP_STRUCTURAL || op->kind == NYX_OP_PORTABLE);
   for (int i = 0; convert && i < c->n_in; i++) {
@@ -378,6 +392,7 @@ static nyx_status apply(application *a, nyx_tensor *const *inputs, int n,
   if (nyx__interrupted(c->ctx)) return nyx__error(c->ctx, INTERRUPTED);
   NYX_TRY(choose_device(a));
   NYX_TRY(choose_dtype(a));
+  if (a->complex) return nyx__apply_complex(c, a->target);
   for (int i = 0; i < c->n_out; i++) c->spec[i].laid_out = false;
   if (a->target && (c->op->kind == NYX_OP_COMPOSITE || c->op->kind == NYX_OP_VIEW))
     return nyx__error(c->ctx, OUT_VIEW);
@@ -411,6 +426,7 @@ nyx_status nyx_apply(nyx_context *ctx, const nyx_op *op, nyx_tensor *const *inpu
   a.n_converted = 0;
   a.target = outputs[0];
   a.record = false;
+  a.complex = false;
   const char *where = ctx->where;
   bool inside = ctx->inside; /* messages name the op that was asked for */
   a.inner = inside;

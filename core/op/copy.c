@@ -6,11 +6,80 @@
 #include "../device/device.h"
 #include "../tensor/tensor.h"
 #include "../transform/batch.h"
+#include "complex.h"
 #include "ops.h"
 
 /* Copies without recording */
 
+/* Complex numbers, fewer than NYX_MAX_DIMS dimensions of them, as pairs. */
+static void pair_up(nyx_spec *spec) {
+  spec->dtype = nyx_dtype_real(spec->dtype);
+  spec->offset *= 2;
+  for (int d = 0; d < spec->ndim; d++) spec->stride[d] *= 2;
+  spec->shape[spec->ndim] = 2;
+  spec->stride[spec->ndim++] = 1;
+}
+
+void nyx__pairs_spec(const nyx_tensor *z, nyx_spec *spec) {
+  nyx__spec_of(z, spec);
+  pair_up(spec);
+}
+
+/* Part 0 or 1 of z in place. */
+static nyx_status part_of(nyx_context *ctx, nyx_tensor *z, int which, nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec_of(z, &spec);
+  spec.dtype = nyx_dtype_real(z->dtype);
+  spec.offset = 2 * spec.offset + which;
+  for (int d = 0; d < z->ndim; d++) spec.stride[d] *= 2;
+  return nyx__tensor_view(ctx, z->storage, &spec, out);
+}
+
+nyx_status nyx__complex_join(nyx_context *ctx, nyx_tensor *real, nyx_tensor *imag,
+                             nyx_tensor *z) {
+  nyx_tensor *zero = NULL, *part[2] = {NULL};
+  nyx_status status = part_of(ctx, z, 0, &part[0]);
+  if (status == NYX_OK) status = part_of(ctx, z, 1, &part[1]);
+  if (status == NYX_OK && !imag)
+    status = nyx_tensor_scalar(ctx, 0, part[0]->dtype, true, &zero);
+  if (status == NYX_OK) status = nyx__copy_into(ctx, real, part[0]);
+  if (status == NYX_OK) status = nyx__copy_into(ctx, imag ? imag : zero, part[1]);
+  nyx_tensor_release(zero);
+  nyx_tensor_release(part[0]);
+  nyx_tensor_release(part[1]);
+  return status;
+}
+
+/* Where one side or both are complex. */
+static nyx_status copy_complex(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+  nyx_tensor *from[2] = {NULL};
+  if (!nyx__complex_dtype(dst->dtype))
+    return nyx__error(ctx, COMPLEX_REAL, nyx_dtype_name(src->dtype),
+                      nyx_dtype_name(dst->dtype));
+  if (!nyx__complex_dtype(src->dtype)) return nyx__complex_join(ctx, src, NULL, dst);
+  if (dst->ndim < NYX_MAX_DIMS && src->ndim < NYX_MAX_DIMS) { /* as pairs: one pass */
+    nyx_spec spec[2];
+    nyx_tensor *to = NULL;
+    nyx__pairs_spec(src, &spec[0]);
+    nyx__pairs_spec(dst, &spec[1]);
+    NYX_TRY(nyx__tensor_view(ctx, src->storage, &spec[0], &from[0]));
+    nyx_status status = nyx__tensor_view(ctx, dst->storage, &spec[1], &to);
+    if (status == NYX_OK) status = nyx__copy_into(ctx, from[0], to);
+    nyx_tensor_release(from[0]);
+    nyx_tensor_release(to);
+    return status;
+  }
+  nyx_status status = part_of(ctx, src, 0, &from[0]);
+  if (status == NYX_OK) status = part_of(ctx, src, 1, &from[1]);
+  if (status == NYX_OK) status = nyx__complex_join(ctx, from[0], from[1], dst);
+  nyx_tensor_release(from[0]);
+  nyx_tensor_release(from[1]);
+  return status;
+}
+
 nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+  if (nyx__complex_dtype(src->dtype) || nyx__complex_dtype(dst->dtype))
+    return copy_complex(ctx, src, dst);
   nyx_elementwise job = {.row = nyx__row(NYX__OP_clone),
                          .compute = nyx__compute_dtype(src->dtype),
                          .in = {src},
@@ -67,6 +136,10 @@ nyx_status nyx__to_dtype(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,
 /* cast */
 
 static nyx_status cast_infer(nyx_call *c) {
+  nyx_dtype to = (nyx_dtype)c->attr[0].i;
+  if (nyx__complex_dtype(c->in[0]->dtype) && !nyx__complex_dtype(to))
+    return nyx__error(c->ctx, COMPLEX_REAL, nyx_dtype_name(c->in[0]->dtype),
+                      nyx_dtype_name(to));
   nyx__spec(&c->spec[0], (nyx_dtype)c->attr[0].i, c->in[0]->ndim, c->in[0]->shape);
   nyx__spec_keep(&c->spec[0], c->in[0]);
   return NYX_OK;
@@ -77,6 +150,14 @@ static nyx_status cast_cpu(nyx_call *c) {
 }
 
 static nyx_status cast_gradient(nyx_backward *b) {
+  nyx_tensor *g = b->grad_out[0];
+  if (nyx__complex_dtype(g->dtype) && !nyx__complex_dtype(b->in_spec->dtype)) {
+    nyx_tensor *part;
+    NYX_TRY(nyx__apply1(b->ctx, NYX__OP_real, g, NULL, &part));
+    nyx_status status = nyx__to_dtype(b->ctx, part, b->in_spec->dtype, &b->grad_in[0]);
+    nyx_tensor_release(part);
+    return status;
+  }
   return nyx__to_dtype(b->ctx, b->grad_out[0], b->in_spec->dtype, &b->grad_in[0]);
 }
 
@@ -570,7 +651,17 @@ static nyx_status embed_cpu(nyx_call *c) {
     spec.shape[d] = c->in[0]->shape[d];
     spec.stride[d] = c->attr[2].list[d];
   }
-  return add_region(c, &spec, c->in[0]);
+  if (!nyx__complex_dtype(spec.dtype)) return add_region(c, &spec, c->in[0]);
+  nyx_spec pairs;
+  nyx_tensor *x;
+  if (spec.ndim == NYX_MAX_DIMS)
+    return nyx__error(c->ctx, NDIM_RANGE, spec.ndim + 1, NYX_MAX_DIMS);
+  nyx__pairs_spec(c->in[0], &pairs);
+  pair_up(&spec);
+  NYX_TRY(nyx__tensor_view(c->ctx, c->in[0]->storage, &pairs, &x));
+  status = add_region(c, &spec, x);
+  nyx_tensor_release(x);
+  return status;
 }
 
 static nyx_status embed_gradient(nyx_backward *b) {

@@ -31,14 +31,18 @@ nyx_status nyx__create_shape(nyx_call *c, int attr, nyx_dtype dtype) {
 
 static nyx_status shape_infer(nyx_call *c, int dtype_attr) {
   nyx_dtype dtype;
-  NYX_TRY(nyx__create_dtype(c, dtype_attr, c->ctx->default_dtype, NYX_DTYPES_ALL, "",
-                            &dtype));
+  NYX_TRY(nyx__create_dtype(c, dtype_attr, c->ctx->default_dtype,
+                            NYX_DTYPES_ALL | NYX_DTYPES_COMPLEX, "", &dtype));
   return nyx__create_shape(c, 0, dtype);
 }
 
+typedef struct sixteen { /* bytes */
+  uint64_t half[2];
+} sixteen;
+
 typedef struct fill_job {
   void *to;
-  uint64_t value; /* one element of `item` bytes in its first bytes */
+  sixteen value; /* one element of `item` bytes in its first bytes */
   size_t item;
 } fill_job;
 
@@ -55,7 +59,8 @@ static void fill_range(void *arg, int64_t begin, int64_t end) {
     case 1: FILL(uint8_t) break;
     case 2: FILL(uint16_t) break;
     case 4: FILL(uint32_t) break;
-    default: FILL(uint64_t) break;
+    case 8: FILL(uint64_t) break;
+    default: FILL(sixteen) break;
   }
 }
 
@@ -86,7 +91,7 @@ static nyx_status empty_cpu(nyx_call *c) {
 
 static nyx_status full_infer(nyx_call *c) {
   NYX_TRY(shape_infer(c, 2));
-  uint64_t value;
+  sixteen value;
   return nyx__value_store(c->ctx, "fill_value", c->attr[1].f, c->spec[0].dtype, &value);
 }
 

@@ -76,6 +76,7 @@ typedef enum nyx__op_id {
 } nyx__op_id;
 
 const nyx_op *nyx__op(nyx__op_id id);
+int nyx__op_id_of(const nyx_op *op); /* its id; -1: not built in */
 
 /* Each structural op and view is a constant nyx__op_<name>, defined in its file. */
 #define NYX_STRUCTURAL(name) extern const nyx_op nyx__op_##name;

@@ -1,12 +1,12 @@
 /* What a gradient makes on its way: results of ops that are all released at its end, so
  * that a formula is one NYX_TRY a line. For those on matrices the steps that they share.
- * Read next: steps.c. */
+ * Ops on complex numbers are made so too. Read next: steps.c. */
 #ifndef NYX_OP_STEPS_H
 #define NYX_OP_STEPS_H
 
 #include "ops.h"
 
-#define NYX__STEPS 64
+#define NYX__STEPS (64 + 4 * NYX_MAX_INPUTS)
 
 typedef struct nyx__steps {
   nyx_context *ctx;

@@ -36,6 +36,13 @@ const nyx_op *nyx__op(nyx__op_id id) {
   return builtin[id];
 }
 
+int nyx__op_id_of(const nyx_op *op) {
+  pthread_once(&builtin_once, gather);
+  for (int i = 0; i < NYX__OP_BUILTIN_COUNT; i++)
+    if (builtin[i] == op) return i;
+  return -1;
+}
+
 int nyx_op_count(void) {
   return NYX__OP_BUILTIN_COUNT +
          atomic_load_explicit(&extension_count, memory_order_acquire);

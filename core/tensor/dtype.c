@@ -3,6 +3,8 @@
  *   to an integer   integers wrap around, as in C; floats drop their fraction, stop at
  * the type's limits, and NaN gives 0 to bool         everything but zero is true, NaN too
  *   to a float      rounded once, to nearest even; past the largest, infinity
+ *   to a complex    the real part; the imaginary part is 0. Single elements are read as
+ *                   their real part, tensors (core/op/complex.c) are not
  * Read next: dtype.def, tensor.h. */
 #include <math.h>
 #include <string.h>
@@ -36,6 +38,16 @@ bool nyx_dtype_is_float(nyx_dtype dtype) {
   return nyx_dtype_kind_of(dtype) == NYX_KIND_FLOAT;
 }
 
+bool nyx_dtype_is_complex(nyx_dtype dtype) {
+  return nyx_dtype_kind_of(dtype) == NYX_KIND_COMPLEX;
+}
+
+nyx_dtype nyx_dtype_real(nyx_dtype dtype) {
+  return dtype == NYX_COMPLEX64    ? NYX_FLOAT32
+         : dtype == NYX_COMPLEX128 ? NYX_FLOAT64
+                                   : dtype;
+}
+
 bool nyx_dtype_find(const char *name, nyx_dtype *out) {
   if (!name) return false;
   for (int i = 0; i < NYX_DTYPE_COUNT; i++) {
@@ -51,6 +63,10 @@ bool nyx_dtype_find(const char *name, nyx_dtype *out) {
 nyx_dtype nyx_dtype_promote(nyx_dtype a, nyx_dtype b) {
   if (a == b) return a;
   nyx_dtype_kind ka = nyx_dtype_kind_of(a), kb = nyx_dtype_kind_of(b);
+  if (ka == NYX_KIND_COMPLEX || kb == NYX_KIND_COMPLEX) {
+    bool wide = nyx_dtype_real(a) == NYX_FLOAT64 || nyx_dtype_real(b) == NYX_FLOAT64;
+    return wide ? NYX_COMPLEX128 : NYX_COMPLEX64;
+  }
   if (ka != kb) return ka > kb ? a : b;
   size_t sa = nyx_dtype_size(a), sb = nyx_dtype_size(b);
   if (sa != sb) return sa > sb ? a : b;
@@ -140,6 +156,8 @@ double nyx__load_double(nyx_dtype dtype, const void *p) {
     case NYX_FLOAT64: return *(const double *)p;
     case NYX_FLOAT16: return (double)nyx__half_to_float(*(const uint16_t *)p);
     case NYX_BFLOAT16: return (double)nyx__bfloat_to_float(*(const uint16_t *)p);
+    case NYX_COMPLEX64: return (double)*(const float *)p;
+    case NYX_COMPLEX128: return *(const double *)p;
     default: return (double)nyx__load_int(dtype, p);
   }
 }
@@ -171,6 +189,14 @@ void nyx__store_double(nyx_dtype dtype, void *p, double value) {
       *(int64_t *)p = clamp_to_int(value, INT64_MIN, INT64_MAX, 0x1p63);
       break;
     case NYX_BOOL: *(uint8_t *)p = value != 0; break;
+    case NYX_COMPLEX64:
+      ((float *)p)[0] = (float)value;
+      ((float *)p)[1] = 0;
+      break;
+    case NYX_COMPLEX128:
+      ((double *)p)[0] = value;
+      ((double *)p)[1] = 0;
+      break;
     case NYX_DTYPE_COUNT: break;
   }
 }

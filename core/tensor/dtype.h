@@ -17,4 +17,13 @@ static inline int64_t nyx__item(nyx_dtype dtype) { /* bytes of an element */
   return nyx__dtype_rows[dtype].size;
 }
 
+static inline bool nyx__complex_dtype(nyx_dtype dtype) {
+  return nyx__dtype_rows[dtype].kind == NYX_KIND_COMPLEX;
+}
+
+/* Whether tensors of it have gradients. */
+static inline bool nyx__has_gradient(nyx_dtype dtype) {
+  return nyx__dtype_rows[dtype].kind >= NYX_KIND_FLOAT;
+}
+
 #endif

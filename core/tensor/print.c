@@ -11,9 +11,12 @@
 #include "../transform/lift.h"
 #include "tensor.h"
 
-typedef union cell {
-  double f;  /* float dtypes */
-  int64_t i; /* others */
+typedef struct cell {
+  union {
+    double f;  /* float dtypes, the real part */
+    int64_t i; /* others */
+  };
+  double imag;
 } cell;
 
 typedef enum style {
@@ -25,6 +28,7 @@ typedef enum style {
 } style;
 
 #define CELL_TEXT 64
+#define PAIR_TEXT (2 * CELL_TEXT + 2)
 
 typedef struct printer {
   nyx_context *ctx;
@@ -117,14 +121,17 @@ static void choose_shown(printer *p) {
 /* Reading */
 
 static bool holds_floats(const printer *p) {
-  return nyx_dtype_is_float(p->t->dtype);
+  return nyx__has_gradient(p->t->dtype);
 }
 
 static void load(const printer *p, const char *from, int64_t step, int64_t n, cell *out) {
+  nyx_dtype part = nyx_dtype_real(p->t->dtype);
   for (int64_t k = 0; k < n; k++, from += step) {
-    if (holds_floats(p))
-      out[k].f = nyx__load_double(p->t->dtype, from);
-    else
+    out[k].imag = 0;
+    if (holds_floats(p)) out[k].f = nyx__load_double(part, from);
+    if (part != p->t->dtype)
+      out[k].imag = nyx__load_double(part, from + nyx__item(part));
+    else if (!holds_floats(p))
       out[k].i = nyx__load_int(p->t->dtype, from);
   }
 }
@@ -205,15 +212,24 @@ static int plain_point(char *text) {
   return (int)(to - text);
 }
 
-static int format_cell(const printer *p, cell c, char text[CELL_TEXT]) {
-  if (p->style == STYLE_BOOL) return snprintf(text, CELL_TEXT, c.i ? "true" : "false");
-  if (p->style == STYLE_INT) return snprintf(text, CELL_TEXT, "%lld", (long long)c.i);
-  if (isnan(c.f)) return snprintf(text, CELL_TEXT, "nan");
-  if (isinf(c.f)) return snprintf(text, CELL_TEXT, c.f > 0 ? "inf" : "-inf");
-  if (p->style == STYLE_WHOLE) return snprintf(text, CELL_TEXT, "%.0f", c.f);
+static int format_float(const printer *p, double value, char text[CELL_TEXT]) {
+  if (isnan(value)) return snprintf(text, CELL_TEXT, "nan");
+  if (isinf(value)) return snprintf(text, CELL_TEXT, value > 0 ? "inf" : "-inf");
+  if (p->style == STYLE_WHOLE) return snprintf(text, CELL_TEXT, "%.0f", value);
   snprintf(text, CELL_TEXT, p->style == STYLE_FIXED ? "%.*f" : "%.*e",
-           p->options.precision, c.f);
+           p->options.precision, value);
   return plain_point(text);
+}
+
+static int format_cell(const printer *p, cell c, char text[PAIR_TEXT]) {
+  if (p->style == STYLE_BOOL) return snprintf(text, PAIR_TEXT, c.i ? "true" : "false");
+  if (p->style == STYLE_INT) return snprintf(text, PAIR_TEXT, "%lld", (long long)c.i);
+  int n = format_float(p, c.f, text);
+  if (!nyx__complex_dtype(p->t->dtype)) return n;
+  char imag[CELL_TEXT];
+  format_float(p, c.imag, imag);
+  return n + snprintf(text + n, (size_t)(PAIR_TEXT - n), "%s%si",
+                      imag[0] == '-' ? "" : "+", imag);
 }
 
 /* Fractions are shown fixed while all digits mean something and nothing that is not zero
@@ -223,8 +239,9 @@ static style choose_style(const printer *p) {
   if (!holds_floats(p)) return STYLE_INT;
   double most = 0, least = INFINITY;
   bool whole = true;
-  for (int64_t i = 0; i < p->count; i++) {
-    double size = fabs(p->cells[i].f);
+  for (int64_t i = 0; i < 2 * p->count; i++) {
+    const cell *c = &p->cells[i / 2];
+    double size = fabs(i % 2 ? c->imag : c->f);
     if (!isfinite(size) || size == 0) continue;
     if (size > most) most = size;
     if (size < least) least = size;
@@ -237,7 +254,7 @@ static style choose_style(const printer *p) {
 
 static void choose_format(printer *p) {
   p->style = choose_style(p);
-  char text[CELL_TEXT];
+  char text[PAIR_TEXT];
   for (int64_t i = 0; i < p->count; i++) {
     int n = format_cell(p, p->cells[i], text);
     if (n > p->width) p->width = n;
@@ -245,7 +262,7 @@ static void choose_format(printer *p) {
 }
 
 static void add_cell(printer *p, cell c) {
-  char text[CELL_TEXT];
+  char text[PAIR_TEXT];
   int n = format_cell(p, c, text);
   add_blanks(p, p->width - n);
   add(p, text, (size_t)n);

@@ -307,14 +307,27 @@ static nyx_status read_one(nyx_context *ctx, const nyx_tensor *t, void *bytes) {
 }
 
 nyx_status nyx_tensor_item(nyx_context *ctx, const nyx_tensor *t, double *out) {
-  uint64_t bytes = 0;
-  NYX_TRY(read_one(ctx, t, &bytes));
-  *out = nyx__load_double(t->dtype, &bytes);
+  double parts[2];
+  if (nyx__complex_dtype(t->dtype))
+    return nyx__error(ctx, COMPLEX_ITEM, nyx_dtype_name(t->dtype));
+  NYX_TRY(nyx_tensor_item_complex(ctx, t, parts));
+  *out = parts[0];
+  return NYX_OK;
+}
+
+nyx_status nyx_tensor_item_complex(nyx_context *ctx, const nyx_tensor *t, double out[2]) {
+  uint64_t bytes[2] = {0, 0};
+  nyx_dtype part = nyx_dtype_real(t->dtype);
+  NYX_TRY(read_one(ctx, t, bytes));
+  out[0] = nyx__load_double(part, bytes);
+  out[1] = part == t->dtype ? 0 : nyx__load_double(part, (char *)bytes + nyx__item(part));
   return NYX_OK;
 }
 
 nyx_status nyx_tensor_item_int(nyx_context *ctx, const nyx_tensor *t, int64_t *out) {
   uint64_t bytes = 0;
+  if (nyx__complex_dtype(t->dtype))
+    return nyx__error(ctx, COMPLEX_ITEM, nyx_dtype_name(t->dtype));
   NYX_TRY(read_one(ctx, t, &bytes));
   *out = nyx__load_int(t->dtype, &bytes);
   return NYX_OK;

@@ -120,14 +120,14 @@ nyx_status nyx__imaginary_parts(nyx_dual *d) {
   for (int i = 0; i < d->n_in; i++) any |= d->tangent[i] != NULL;
   for (int k = 0; k < d->n_out; k++) {
     nyx_dtype dtype = d->out[k]->dtype;
-    if (!any || !nyx_dtype_is_float(dtype)) continue;
-    if (dtype != NYX_FLOAT64)
+    if (!any || !nyx__has_gradient(dtype)) continue;
+    if (nyx_dtype_real(dtype) != NYX_FLOAT64)
       return nyx__error(d->ctx, COMPLEX_DTYPE, nyx_dtype_name(dtype));
     floats = true;
   }
   if (!any || !floats) return NYX_OK;
   if (d->op->kind == NYX_OP_ELEMENTWISE) return nyx__row_complex(d);
-  bool rule =
-      d->op->forward == nyx__forward_linear || d->op->forward == nyx__forward_product;
+  bool rule = d->op->kind == NYX_OP_VIEW || d->op->forward == nyx__forward_linear ||
+              d->op->forward == nyx__forward_product;
   return rule ? d->op->forward(d) : nyx__error(d->ctx, COMPLEX_RULE, d->op->name);
 }

@@ -84,7 +84,7 @@ static nyx_status run_gradient(nyx_dual *d, transposed *t) {
     t->spec[d->n_in + i] = (nyx_spec){.ndim = 0};
     if (!d->out[i]) continue;
     nyx__spec_of(d->out[i], &t->spec[d->n_in + i]);
-    if (nyx_dtype_is_float(d->out[i]->dtype))
+    if (nyx__has_gradient(d->out[i]->dtype))
       NYX_TRY(nyx__zero_leaf(d->ctx, d->out[i], &t->g[i]));
   }
   nyx_backward b = {.ctx = d->ctx,
@@ -154,7 +154,7 @@ nyx_status nyx__forward_transposed(nyx_dual *d) {
 nyx_status nyx__tangents(nyx_dual *d) {
   bool any = false, floats = false; /* results like x:to "int64" have none */
   for (int i = 0; i < d->n_in; i++) any |= d->tangent[i] != NULL;
-  for (int k = 0; k < d->n_out; k++) floats |= nyx_dtype_is_float(d->out[k]->dtype);
+  for (int k = 0; k < d->n_out; k++) floats |= nyx__has_gradient(d->out[k]->dtype);
   if (any && floats && d->op->no_gradient) return nyx__error(d->ctx, GRAD_REFUSED);
   if (!any || !floats || (!d->op->gradient && !d->op->forward)) return NYX_OK;
   if (d->op->forward) return d->op->forward(d);

@@ -190,7 +190,7 @@ static nyx_status set_tangents(nyx_context *ctx, const tensors *t, nyx_tensor **
                                nyx_level level) {
   for (int k = 0; k < t->n_out; k++) {
     nyx_tensor *out = t->out[k];
-    if (!out || !nyx_dtype_is_float(out->dtype)) continue;
+    if (!out || !nyx__has_gradient(out->dtype)) continue;
     if (!at(out, level)) {
       if (tangent[k]) NYX_TRY(nyx__lift_in_place(ctx, out, level, tangent[k]));
       continue;

@@ -421,7 +421,7 @@ static nyx_status lift_pair(nyx_context *ctx, nyx_level level, int64_t kind,
   int64_t size;
   *out = NULL;
   NYX_TRY(check_level(ctx, level, kind, &size));
-  if (!nyx_dtype_is_float(value->dtype))
+  if (!nyx__has_gradient(value->dtype))
     return nyx__error(ctx, GRAD_DTYPE, nyx_dtype_name(value->dtype));
   NYX_TRY(nyx__check_grad(ctx, tangent, value->dtype, value->ndim, value->shape));
   if (value->storage->device != tangent->storage->device)
@@ -524,7 +524,7 @@ static nyx_status variable(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
     NYX_TRY(variable(ctx, t->lift->value, &value));
     return rebuild(ctx, t, value, nyx_tensor_retain(t->lift->tangent), out);
   }
-  if (!nyx_dtype_is_float(t->dtype))
+  if (!nyx__has_gradient(t->dtype))
     return nyx__error(ctx, GRAD_DTYPE, nyx_dtype_name(t->dtype));
   if (nyx_tensor_requires_grad(t) && ctx->grad_enabled)
     return nyx__apply1(ctx, NYX__OP_alias, t, NULL, out);

@@ -15,6 +15,8 @@ static nyx_status batch_seed(nyx_context *ctx, nyx_tensor *root, nyx_tensor *see
                              nyx_tensor *full_root, nyx_level level, nyx_tensor **out) {
   if (seed) return nyx__take_batch(ctx, seed, level, out);
   if (root->numel != 1) return nyx__error(ctx, GRAD_SCALAR, NYX__SHAPE(root));
+  if (nyx__complex_dtype(root->dtype))
+    return nyx__error(ctx, GRAD_COMPLEX, nyx_dtype_name(root->dtype));
   nyx_tensor *one;
   NYX_TRY(nyx_tensor_scalar(ctx, 1, root->dtype, false, &one));
   nyx_value shape = NYX_LIST(full_root->shape, full_root->ndim);

@@ -34,6 +34,8 @@ struct nyx_winograd_kernels;   /* winograd.h */
 struct nyx_last_kernels;       /* last.h */
 struct nyx_rotary_kernels;     /* rotary.h */
 struct nyx_narrow_kernels;     /* narrow.h */
+struct nyx_fft_kernels;        /* fft.h */
+struct nyx_complex_kernels;    /* complex.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -57,6 +59,8 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_last_kernels *last;
   const struct nyx_rotary_kernels *rotary;
   const struct nyx_narrow_kernels *narrow;
+  const struct nyx_fft_kernels *fft;
+  const struct nyx_complex_kernels *complex;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

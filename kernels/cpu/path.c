@@ -1,8 +1,10 @@
 /* The table of one instruction-set path, put together from the kernels of this path.
  * Read next: cpu.h, core/device/cpu/path.c. */
 #include "attention.h"
+#include "complex.h"
 #include "depthwise.h"
 #include "elementwise.h"
+#include "fft.h"
 #include "gemm.h"
 #include "last.h"
 #include "low.h"
@@ -42,6 +44,8 @@ extern const nyx_winograd_kernels NYX_PATH(winograd);
 extern const nyx_last_kernels NYX_PATH(last);
 extern const nyx_rotary_kernels NYX_PATH(rotary);
 extern const nyx_narrow_kernels NYX_PATH(narrow);
+extern const nyx_fft_kernels NYX_PATH(fft);
+extern const nyx_complex_kernels NYX_PATH(complex);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -66,4 +70,6 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .last = &NYX_PATH(last),
     .rotary = &NYX_PATH(rotary),
     .narrow = &NYX_PATH(narrow),
+    .fft = &NYX_PATH(fft),
+    .complex = &NYX_PATH(complex),
 };

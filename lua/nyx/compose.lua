@@ -103,8 +103,10 @@ function Tensor:isclose(other, rtol, atol, equal_nan)
   rtol = check.number("isclose", "rtol", rtol or 1e-5, 0)
   atol = check.number("isclose", "atol", atol or 1e-8, 0)
   if type(other) == "number" then other = nyx.tensor(other, { dtype = self.dtype }) end
-  local x = self:detach():to("float64")
-  local y = check.tensor("isclose", "y", other):detach():to("float64")
+  check.tensor("isclose", "y", other)
+  local complex = self.dtype:find "^complex" or other.dtype:find "^complex"
+  local wide = complex and "complex128" or "float64"
+  local x, y = self:detach():to(wide), other:detach():to(wide)
   local near = (x - y):abs():le(y:abs() * rtol + atol):logical_and(y:abs():lt(math.huge))
   near = near:logical_or(x:eq(y)) -- infinities
   return equal_nan and near:logical_or(x:isnan():logical_and(y:isnan())) or near

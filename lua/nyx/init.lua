@@ -52,7 +52,7 @@ nyx.class = require "nyx.class"
 nyx.clock = nyx.system.clock -- seconds, for measuring
 
 for _, name in ipairs { "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32",
-  "int64", "bool" } do
+  "int64", "bool", "complex64", "complex128" } do
   nyx[name] = name
 end
 

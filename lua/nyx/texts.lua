@@ -279,6 +279,36 @@ add("nyx.linalg", {
     "where n < 0, ones on the diagonal where n = 0",
 })
 
+add("nyx.fft", {
+  fft = "fft.fft(x, {n, dim, norm}): the discrete Fourier transform along dim (-1), complex: " ..
+    "the sums over j of x[j] e^(-2 pi i j k / n), j and k from 0. x is cut to n elements or " ..
+    "filled up with zeros; norm: \"backward\" (no factor), \"forward\" (1/n) or \"ortho\" " ..
+    "(1/sqrt(n))",
+  ifft = "fft.ifft(x, {n, dim, norm}): the inverse of fft; \"backward\" divides by n",
+  rfft = "fft.rfft(x, {n, dim, norm}): the first n/2 + 1 results of fft of real numbers; the " ..
+    "others are their conjugates",
+  irfft = "fft.irfft(x, {n, dim, norm}): the inverse of rfft: n real numbers, 2 (size - 1) when " ..
+    "left out",
+  hfft = "fft.hfft(x, {n, dim, norm}): the transform, real, of numbers that are " ..
+    "conjugate-symmetric around 0, of which x is the first half",
+  ihfft = "fft.ihfft(x, {n, dim, norm}): the inverse of hfft",
+  fft2 = "fft.fft2(x, {s, dim, norm}): fft along the last two dimensions",
+  ifft2 = "fft.ifft2(x, {s, dim, norm}): the inverse of fft2",
+  rfft2 = "fft.rfft2(x, {s, dim, norm}): rfft along the last dimension, fft along the one before",
+  irfft2 = "fft.irfft2(x, {s, dim, norm}): the inverse of rfft2",
+  fftn = "fft.fftn(x, {s, dim, norm}): fft along the dimensions in dim, or as many last ones as " ..
+    "s has sizes, or all",
+  ifftn = "fft.ifftn(x, {s, dim, norm}): the inverse of fftn",
+  rfftn = "fft.rfftn(x, {s, dim, norm}): rfft along the last of the dimensions, fft along the " ..
+    "others",
+  irfftn = "fft.irfftn(x, {s, dim, norm}): the inverse of rfftn",
+  fftfreq = "fft.fftfreq(n, d, {dtype, device}): the frequencies of fft's results, in cycles " ..
+    "per unit of the step d (1): 0, 1, ..., then the negative ones, over n d",
+  rfftfreq = "fft.rfftfreq(n, d, {dtype, device}): those of rfft's results",
+  fftshift = "fft.fftshift(x, dims): x with the frequency 0 in the middle of the dimensions (all)",
+  ifftshift = "fft.ifftshift(x, dims): the opposite of fftshift",
+})
+
 add("nyx.data", {
   TensorDataset = "data.TensorDataset(tensor, ...): rows of tensors with equal first " ..
     "dimensions; size() and get(positions)",

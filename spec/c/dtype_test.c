@@ -25,7 +25,9 @@ static void names_and_sizes(void) {
              {NYX_UINT8, "uint8", "u8", 1, NYX_KIND_INT},
              {NYX_INT32, "int32", "i32", 4, NYX_KIND_INT},
              {NYX_INT64, "int64", "i64", 8, NYX_KIND_INT},
-             {NYX_BOOL, "bool", "b8", 1, NYX_KIND_BOOL}};
+             {NYX_BOOL, "bool", "b8", 1, NYX_KIND_BOOL},
+             {NYX_COMPLEX64, "complex64", "c64", 8, NYX_KIND_COMPLEX},
+             {NYX_COMPLEX128, "complex128", "c128", 16, NYX_KIND_COMPLEX}};
   CHECK_INT(sizeof row / sizeof *row, NYX_DTYPE_COUNT);
   for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
     nyx_dtype found = NYX_DTYPE_COUNT;
@@ -33,6 +35,7 @@ static void names_and_sizes(void) {
     CHECK_INT(nyx_dtype_size(row[i].dtype), row[i].size);
     CHECK_INT(nyx_dtype_kind_of(row[i].dtype), row[i].kind);
     CHECK_INT(nyx_dtype_is_float(row[i].dtype), row[i].kind == NYX_KIND_FLOAT);
+    CHECK_INT(nyx_dtype_is_complex(row[i].dtype), row[i].kind == NYX_KIND_COMPLEX);
     CHECK(nyx_dtype_find(row[i].name, &found) && found == row[i].dtype);
     CHECK(nyx_dtype_find(row[i].short_name, &found) && found == row[i].dtype);
   }

@@ -160,7 +160,7 @@ static void largest(const nyx_op *op, const char *line, nyx_dtype dtype) {
  * an op promotes them. */
 static bool takes(const nyx_op *op, nyx_dtype dtype) {
   if (op->dtypes == 0 || op->dtypes & NYX_DTYPES(dtype)) return true;
-  if (op->dtypes & NYX_DTYPES_FLOAT) return false; /* other floats */
+  if (op->dtypes & NYX_DTYPES_FLOAT) return false; /* other floats, or other inputs */
   return nyx_dtype_is_float(dtype) && dtype != NYX_FLOAT16;
 }
 

@@ -109,7 +109,7 @@ describe(".npy files", function()
     refused("dtype '<i2', which Nyx does not know; save it as x.astype%('int32'%)",
       npy(head("<i2", "(1,)"), "\1\0"))
     refused("astype%('int64'%)", npy(head("<u4", "(1,)"), "\1\0\0\0"))
-    refused("real and imaginary", npy(head("<c8", "(1,)"), ("\0"):rep(8)))
+    refused("real and imaginary", npy(head("<c32", "(1,)"), ("\0"):rep(32)))
     refused("dtype '<U3', which", npy(head("<U3", "(1,)"), ("\0"):rep(12)))
     refused("Python objects %(a pickle%)", npy(head("|O", "(1,)"), "\128\4."))
     refused("structured array", npy("{'descr': [('a', '<f4')], 'fortran_order': False, "

@@ -2,6 +2,8 @@
 -- name in their `cases`. Read next: op_spec.lua, core/include/nyx/op.h (the syntax).
 local nyx = require "nyx"
 
+local unpack = table.unpack or unpack -- luacheck: ignore
+
 local M = {}
 
 -- A small generator of its own: cases do not depend on what is being tested.
@@ -110,16 +112,34 @@ function M.calls(op)
       for size in sizes:gmatch "%d+" do shape[#shape + 1] = tonumber(size) end
       call.inputs[#call.inputs + 1] =
         { name = name, shape = shape, below = tonumber(below), mask = below == "bool",
-          dtype = below:match "^u?int%d+$", matrices = kinds[below] and below }
+          dtype = below:match "^u?int%d+$", matrices = kinds[below] and below,
+          complex = below:match "^complex%d+$" ~= nil }
     end
     calls[#calls + 1] = call
   end
   return calls
 end
 
+-- Complex inputs are made as pairs of floats and become complex just before the call, complex
+-- results are looked at as pairs: what is checked is real everywhere.
+function M.shape_of(input)
+  if not input.complex then return input.shape end
+  local shape = { unpack(input.shape) }
+  shape[#shape + 1] = 2
+  return shape
+end
+
+function M.as_input(input, t)
+  return t and input.complex and t:contiguous():view_as_complex() or t
+end
+
+function M.as_result(t)
+  return nyx.is_tensor(t) and t.dtype:find "^complex" and t:view_as_real() or t
+end
+
 -- Arguments of a call: inputs in the op's order (nil where left out), then the options.
 function M.arguments(op, call, dtype)
-  local by_name, list = {}, {}
+  local by_name, list, complex = {}, {}, {}
   for i, input in ipairs(call.inputs) do
     local t
     if input.below then
@@ -129,15 +149,16 @@ function M.arguments(op, call, dtype)
     elseif input.matrices then
       t = M.matrices(input.matrices, input.shape, dtype)
     else
-      t = M.tensor(input.shape, input.dtype or dtype, -2, 2)
+      t = M.tensor(M.shape_of(input), input.dtype or dtype, -2, 2)
       local positive = input.name:match "var" or input.name:match "sq"
       if M.is_float[t.dtype] and positive then t = t:abs() + 0.5 end
     end
     by_name[input.name] = t
     list[i] = t
+    if input.complex then complex[t] = input end
   end
   if op.variadic then return { list, n = 1 }, list end
-  local args = { n = 0 }
+  local args = { n = 0, complex = complex }
   for i, input in ipairs(op.inputs) do
     args[i] = by_name[input.name]
     if args[i] then args.n = i end
@@ -154,14 +175,16 @@ function M.apply(op, call, args, replace)
   else
     for i = 1, args.n do
       actual[i] = args[i] and replace and replace[args[i]] or args[i]
+      if args.complex[args[i]] then actual[i] = M.as_input(args.complex[args[i]], actual[i]) end
     end
   end
-  local unpack = table.unpack or unpack -- luacheck: ignore
   if next(call.attrs) then
     actual.n = actual.n + 1
     actual[actual.n] = call.attrs
   end
-  return nyx[op.name](unpack(actual, 1, actual.n))
+  local results = { nyx[op.name](unpack(actual, 1, actual.n)) }
+  for k = 1, #results do results[k] = M.as_result(results[k]) end
+  return unpack(results)
 end
 
 return M

@@ -35,7 +35,8 @@ local function fresh(op, input)
   if input.dtype then return case.tensor(input.shape, input.dtype, lo, hi) end
   local dtype = "int64" -- of ops that take no floats
   for _, name in ipairs(op.dtypes) do if name == "float64" then dtype = name end end
-  local t = case.tensor(input.shape, dtype, lo, hi)
+  if input.complex then dtype = "float64" end
+  local t = case.tensor(case.shape_of(input), dtype, lo, hi)
   if input.name:match "var" or input.name:match "sq" then t = t:abs() + 0.5 end
   return t
 end
@@ -48,7 +49,9 @@ local function function_of(op, call)
       args[1], args.n = list, 1
     else
       local by_name = {}
-      for i, input in ipairs(call.inputs) do by_name[input.name] = list[i] end
+      for i, input in ipairs(call.inputs) do
+        by_name[input.name] = case.as_input(input, list[i])
+      end
       for i, input in ipairs(op.inputs) do
         args[i] = by_name[input.name]
         if args[i] then args.n = i end
@@ -58,7 +61,9 @@ local function function_of(op, call)
       args.n = args.n + 1
       args[args.n] = call.attrs
     end
-    return { nyx[op.name](unpack(args, 1, args.n)) }
+    local results = { nyx[op.name](unpack(args, 1, args.n)) }
+    for k = 1, #results do results[k] = case.as_result(results[k]) end
+    return results
   end
 end
 

@@ -12,7 +12,7 @@ local nyx = require "nyx"
 local input, output = io.stdin, io.stdout
 local unpack = table.unpack or unpack
 local bytes_of = { float64 = 8, float32 = 4, float16 = 2, bfloat16 = 2, int64 = 8, int32 = 4,
-  int8 = 1, uint8 = 1, bool = 1 }
+  int8 = 1, uint8 = 1, bool = 1, complex64 = 8, complex128 = 16 }
 
 local function read_tensor()
   local words = {}

@@ -9,7 +9,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16, "int64": torch.int64, "int32": torch.int32,
     "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool,
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+COMPLEX = {"complex64": torch.complex64, "complex128": torch.complex128}
+NAMED = {**DTYPES, **COMPLEX}
+NAMES = {dtype: name for name, dtype in NAMED.items()}
 
 
 class NyxError(Exception):
@@ -73,7 +75,7 @@ class Worker:
             elif head[0] == b"s":
                 values.append(pipe.read(int(head[1])).decode(errors="replace"))
             else:
-                dtype, shape = DTYPES[head[1].decode()], [int(n) for n in head[3:]]
+                dtype, shape = NAMED[head[1].decode()], [int(n) for n in head[3:]]
                 count = 1
                 for n in shape:
                     count *= n

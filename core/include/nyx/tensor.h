@@ -82,6 +82,10 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_item(nyx_context *ctx, const nyx_te
                                                   double *out);
 NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_item_int(nyx_context *ctx,
                                                       const nyx_tensor *t, int64_t *out);
+/* The same, real and imaginary part; the latter is 0 unless t is complex. */
+NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_item_complex(nyx_context *ctx,
+                                                          const nyx_tensor *t,
+                                                          double out[2]);
 /* Copies all elements, row-major, converted to `dtype`, to `data` of `bytes` bytes. */
 NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_read(nyx_context *ctx, nyx_tensor *t,
                                                   nyx_dtype dtype, void *data,

@@ -15,7 +15,7 @@ local MAX_EXACT = 2 ^ 53 -- the integers that a number holds exactly
 
 -- What follows the byte order in 'descr'.
 local descr_of = { float64 = "f8", float32 = "f4", float16 = "f2", int64 = "i8", int32 = "i4",
-  int8 = "i1", uint8 = "u1", bool = "b1" }
+  int8 = "i1", uint8 = "u1", bool = "b1", complex64 = "c8", complex128 = "c16" }
 local dtype_of = {}
 for dtype, descr in pairs(descr_of) do dtype_of[descr] = dtype end
 

@@ -11,9 +11,10 @@ local MAX_HEADER = 100e6 -- bytes; the reference implementation's limit
 local MAX_EXACT = 2 ^ 53 -- the integers that a number holds exactly
 
 local bytes_of = { float64 = 8, float32 = 4, float16 = 2, bfloat16 = 2, int64 = 8, int32 = 4,
-  int8 = 1, uint8 = 1, bool = 1 }
+  int8 = 1, uint8 = 1, bool = 1, complex64 = 8, complex128 = 16 }
 local name_of = { float64 = "F64", float32 = "F32", float16 = "F16", bfloat16 = "BF16",
-  int64 = "I64", int32 = "I32", int8 = "I8", uint8 = "U8", bool = "BOOL" }
+  int64 = "I64", int32 = "I32", int8 = "I8", uint8 = "U8", bool = "BOOL",
+  complex64 = "C64", complex128 = "C128" }
 local dtype_of = {}
 for dtype, name in pairs(name_of) do dtype_of[name] = dtype end
 

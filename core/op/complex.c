@@ -1,0 +1,683 @@
+/* Complex tensors. Two floats side by side are a number, so every view, copy and cast
+ * serves them as it is; what computes is made here from ops on their parts, which record
+ * themselves: gradients, transforms and devices need nothing of their own. The gradient
+ * of z is dL/dRe z + i dL/dIm z, as in PyTorch (the conjugate Wirtinger derivative).
+ * Read next: complex.h, apply.c (where ops come here), core/op/views.c. */
+#include "complex.h"
+
+#include <math.h>
+#include <nyx/grad.h>
+#include <string.h>
+
+#include "../device/device.h"
+#include "../tensor/tensor.h"
+#include "steps.h"
+
+/* The steps of one op. After a failure, which status keeps, nothing more is made. */
+typedef struct scratch {
+  nyx__steps steps;
+  nyx_dtype dtype; /* of the complex operands */
+  nyx_status status;
+} scratch;
+
+static nyx_tensor *keep(scratch *s, nyx_tensor *t) {
+  return s->status == NYX_OK ? nyx__step_keep(&s->steps, t) : NULL;
+}
+
+static nyx_tensor *ops(scratch *s, nyx__op_id id, nyx_tensor *const *in, int n,
+                       const nyx_value *attr) {
+  nyx_tensor *out = NULL;
+  if (s->status == NYX_OK) s->status = nyx__stepn(&s->steps, id, in, n, attr, &out);
+  return s->status == NYX_OK ? out : NULL;
+}
+
+static nyx_tensor *op1(scratch *s, nyx__op_id id, nyx_tensor *x) {
+  return ops(s, id, &x, 1, NULL);
+}
+
+static nyx_tensor *op2(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
+  return ops(s, id, (nyx_tensor *[]){x, y}, 2, NULL);
+}
+
+static nyx_tensor *scalar(scratch *s, double value, nyx_dtype dtype, bool weak) {
+  nyx_tensor *out = NULL;
+  if (s->status != NYX_OK) return NULL;
+  s->status = nyx_tensor_scalar(s->steps.ctx, value, dtype, weak, &out);
+  return keep(s, out);
+}
+
+static nyx_tensor *number(scratch *s, double value) {
+  return scalar(s, value, NYX_FLOAT64, true);
+}
+
+static nyx_tensor *choose(scratch *s, nyx_tensor *which, nyx_tensor *x, nyx_tensor *y) {
+  return ops(s, NYX__OP_where, (nyx_tensor *[]){which, x, y}, 3, NULL);
+}
+
+/* Parts */
+
+static bool is_complex(const nyx_tensor *t) {
+  return t && nyx__complex_dtype(t->dtype);
+}
+
+static nyx_tensor *part(scratch *s, nyx_tensor *z, int which) {
+  const nyx_value imag = NYX_I(which);
+  return ops(s, NYX__OP_complex_part, &z, 1, &imag);
+}
+
+static nyx_tensor *re(scratch *s, nyx_tensor *x) {
+  return is_complex(x) ? part(s, x, 0) : x;
+}
+
+/* NULL where x is real. */
+static nyx_tensor *im(scratch *s, nyx_tensor *x) {
+  return is_complex(x) ? part(s, x, 1) : NULL;
+}
+
+static nyx_tensor *join(scratch *s, nyx_tensor *real, nyx_tensor *imag) {
+  return op2(s, NYX__OP_complex, real, imag);
+}
+
+/* x as pairs of s->dtype's floats. */
+static nyx_tensor *pairs_of(scratch *s, nyx_tensor *x) {
+  const nyx_value to = NYX_I(s->dtype);
+  nyx_tensor *z = x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
+  return op1(s, NYX__OP_view_as_real, z);
+}
+
+/* Pairs, each row by row next to another, as complex numbers. */
+static nyx_tensor *numbers_of(scratch *s, nyx_tensor *pairs) {
+  nyx_tensor *plain = op1(s, NYX__OP_contiguous, pairs);
+  return op1(s, NYX__OP_view_as_complex, plain);
+}
+
+/* x with a last dimension of one, beside pairs. */
+static nyx_tensor *beside(scratch *s, nyx_tensor *x) {
+  const nyx_value last = NYX_I(-1);
+  return x->ndim == 0 ? x : ops(s, NYX__OP_unsqueeze, &x, 1, &last);
+}
+
+/* What ops are for complex numbers */
+
+/* The same for pairs: sums, negation, copies. */
+static nyx_tensor *by_pairs(scratch *s, const nyx_call *c) {
+  nyx_tensor *in[NYX_MAX_INPUTS];
+  for (int i = 0; i < c->n_in; i++)
+    if (!(in[i] = pairs_of(s, c->in[i]))) return NULL;
+  return numbers_of(s, ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, c->attr));
+}
+
+/* Whether input i is a number among those that have a common dtype, not a position or a
+ * mask. */
+static bool takes_part(const nyx_call *c, int i) {
+  bool index = i < 32 && c->op->index_in & NYX_SAVE(i);
+  return !index && c->op->promotion != NYX_PROMOTE_NONE;
+}
+
+/* The same for both parts: what moves elements or adds them up. */
+static nyx_tensor *by_parts(scratch *s, const nyx_call *c) {
+  nyx_tensor *in[NYX_MAX_INPUTS], *half[2];
+  nyx_value attr[NYX_MAX_ATTRS];
+  for (int i = 0; i < c->op->n_attrs; i++) attr[i] = c->attr[i];
+  for (int k = 0; k < 2; k++) {
+    for (int i = 0; i < c->n_in; i++) {
+      nyx_tensor *x = in[i] = c->in[i];
+      if (is_complex(x))
+        in[i] = part(s, x, k);
+      else if (x && k == 1 && takes_part(c, i))
+        in[i] = op2(s, NYX__OP_mul, x, number(s, 0));
+    }
+    for (int i = 0; k == 1 && i < c->op->n_attrs; i++) /* "value" is a real number */
+      if (attr[i].given && c->op->attrs[i].type == NYX_ATTR_FLOAT &&
+          strcmp(c->op->attrs[i].name, "value") == 0)
+        attr[i].f = 0;
+    half[k] = ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, attr);
+  }
+  return join(s, half[0], half[1]);
+}
+
+static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
+  nyx_tensor *a = re(s, x), *b = im(s, x), *p = re(s, y), *q = im(s, y);
+  if (s->status != NYX_OK) return NULL;
+  if (!q) return join(s, op2(s, id, a, p), op2(s, id, b, p));
+  if (!b) return join(s, op2(s, id, a, p), op2(s, id, a, q));
+  return join(s, op2(s, NYX__OP_sub, op2(s, id, a, p), op2(s, id, b, q)),
+              op2(s, NYX__OP_add, op2(s, id, a, q), op2(s, id, b, p)));
+}
+
+static nyx_tensor *matrices(scratch *s, const nyx_call *c) {
+  return product(s, (nyx__op_id)nyx__op_id_of(c->op), c->in[0], c->in[1]);
+}
+
+/* By a real factor: pairs, in one pass. */
+static nyx_tensor *scaled(scratch *s, nyx__op_id id, nyx_tensor *z, nyx_tensor *x) {
+  return numbers_of(s, op2(s, id, pairs_of(s, z), beside(s, x)));
+}
+
+/* In one pass where the device has a kernel for it. */
+static nyx_tensor *times(scratch *s, nyx_tensor *x, nyx_tensor *y) {
+  if (s->status != NYX_OK) return NULL;
+  bool kernel = nyx__on_cpu(x) && nyx__on_cpu(y);
+  return kernel ? op2(s, NYX__OP_complex_mul, x, y) : product(s, NYX__OP_mul, x, y);
+}
+
+static nyx_tensor *multiply(scratch *s, const nyx_call *c) {
+  nyx_tensor *x = c->in[0], *y = c->in[1];
+  if (!is_complex(y)) return scaled(s, NYX__OP_mul, x, y);
+  if (!is_complex(x)) return scaled(s, NYX__OP_mul, y, x);
+  return times(s, x, y);
+}
+
+static nyx_tensor *conjugate(scratch *s, nyx_tensor *z) {
+  return join(s, part(s, z, 0), op1(s, NYX__OP_neg, part(s, z, 1)));
+}
+
+/* x / y, y divided by the size of its larger part first, so that no square overflows. It
+ * changes no result, so it counts as a constant. */
+static nyx_tensor *quotient(scratch *s, nyx_tensor *x, nyx_tensor *y) {
+  nyx_tensor *p = part(s, y, 0), *q = part(s, y, 1), *size = NULL;
+  nyx_tensor *most =
+      op2(s, NYX__OP_maximum, op1(s, NYX__OP_abs, p), op1(s, NYX__OP_abs, q));
+  if (s->status == NYX_OK) s->status = nyx_tensor_detach(s->steps.ctx, most, &size);
+  most = keep(s, size);
+  p = op2(s, NYX__OP_div, p, most);
+  q = op2(s, NYX__OP_div, q, most);
+  nyx_tensor *square =
+      op2(s, NYX__OP_add, op1(s, NYX__OP_square, p), op1(s, NYX__OP_square, q));
+  nyx_tensor *by = op2(s, NYX__OP_mul, square, most);
+  nyx_tensor *turned = join(s, p, op1(s, NYX__OP_neg, q));
+  if (s->status != NYX_OK) return NULL;
+  return scaled(s, NYX__OP_div, op2(s, NYX__OP_mul, x, turned), by);
+}
+
+static nyx_tensor *divide(scratch *s, const nyx_call *c) {
+  if (!is_complex(c->in[1])) return scaled(s, NYX__OP_div, c->in[0], c->in[1]);
+  return quotient(s, c->in[0], c->in[1]);
+}
+
+static nyx_tensor *reciprocal(scratch *s, const nyx_call *c) {
+  return quotient(s, number(s, 1), c->in[0]);
+}
+
+static nyx_tensor *square(scratch *s, const nyx_call *c) {
+  return times(s, c->in[0], c->in[0]);
+}
+
+static nyx_tensor *size_of(scratch *s, nyx_tensor *z) {
+  return op2(s, NYX__OP_hypot, part(s, z, 0), part(s, z, 1));
+}
+
+static nyx_tensor *angle_of(scratch *s, nyx_tensor *z) {
+  return op2(s, NYX__OP_atan2, part(s, z, 1), part(s, z, 0));
+}
+
+static nyx_tensor *from_polar(scratch *s, nyx_tensor *size, nyx_tensor *angle) {
+  return join(s, op2(s, NYX__OP_mul, size, op1(s, NYX__OP_cos, angle)),
+              op2(s, NYX__OP_mul, size, op1(s, NYX__OP_sin, angle)));
+}
+
+static nyx_tensor *absolute(scratch *s, const nyx_call *c) {
+  return size_of(s, c->in[0]);
+}
+
+static nyx_tensor *exponential(scratch *s, nyx_tensor *z) {
+  return from_polar(s, op1(s, NYX__OP_exp, part(s, z, 0)), part(s, z, 1));
+}
+
+static nyx_tensor *logarithm(scratch *s, nyx_tensor *z) {
+  return join(s, op1(s, NYX__OP_log, size_of(s, z)), angle_of(s, z));
+}
+
+static nyx_tensor *exp_of(scratch *s, const nyx_call *c) {
+  return exponential(s, c->in[0]);
+}
+
+static nyx_tensor *log_of(scratch *s, const nyx_call *c) {
+  return logarithm(s, c->in[0]);
+}
+
+/* The root in the right half-plane: t = sqrt((|z| + |Re z|) / 2) is its real part where
+ * Re z >= 0, the size of its imaginary part elsewhere; the other is Im z / 2t. */
+static nyx_tensor *root(scratch *s, const nyx_call *c) {
+  nyx_tensor *a = part(s, c->in[0], 0), *b = part(s, c->in[0], 1);
+  nyx_tensor *half = number(s, 0.5), *none = number(s, 0);
+  nyx_tensor *sum = op2(s, NYX__OP_add, size_of(s, c->in[0]), op1(s, NYX__OP_abs, a));
+  nyx_tensor *t = op1(s, NYX__OP_sqrt, op2(s, NYX__OP_mul, sum, half));
+  nyx_tensor *zero = op2(s, NYX__OP_eq, t, none);
+  nyx_tensor *by = choose(s, zero, number(s, 1), t);
+  nyx_tensor *u = op2(s, NYX__OP_div, op2(s, NYX__OP_mul, b, half), by);
+  nyx_tensor *below = op2(s, NYX__OP_lt, b, none);
+  nyx_tensor *right = op2(s, NYX__OP_ge, a, none);
+  nyx_tensor *turned = choose(s, below, op1(s, NYX__OP_neg, t), t);
+  return join(s, choose(s, right, t, op1(s, NYX__OP_abs, u)),
+              choose(s, right, u, turned));
+}
+
+/* exp(y log x); 0 to a power with a positive real part is 0. */
+static nyx_tensor *power(scratch *s, const nyx_call *c) {
+  nyx_tensor *x = c->in[0], *y = c->in[1];
+  const nyx_value to = NYX_I(s->dtype);
+  nyx_tensor *base = x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
+  if (s->status != NYX_OK) return NULL;
+  nyx_tensor *zero = op2(s, NYX__OP_eq, size_of(s, base), number(s, 0));
+  nyx_tensor *safe = choose(s, zero, number(s, 1), base);
+  if (s->status != NYX_OK) return NULL;
+  nyx_tensor *all = exponential(s, op2(s, NYX__OP_mul, logarithm(s, safe), y));
+  nyx_tensor *one = op2(s, NYX__OP_eq, y, number(s, 0));
+  nyx_tensor *none = choose(s, one, number(s, 1), number(s, 0));
+  return choose(s, zero, none, all);
+}
+
+/* op(re) f(im), op'(re) f'(im) */
+static nyx_tensor *crossed(scratch *s, nyx_tensor *z, const nyx__op_id id[4],
+                           bool minus) {
+  nyx_tensor *a = part(s, z, 0), *b = part(s, z, 1);
+  nyx_tensor *x = op2(s, NYX__OP_mul, op1(s, id[0], a), op1(s, id[1], b));
+  nyx_tensor *y = op2(s, NYX__OP_mul, op1(s, id[2], a), op1(s, id[3], b));
+  return join(s, x, minus ? op1(s, NYX__OP_neg, y) : y);
+}
+
+static nyx_tensor *sine(scratch *s, const nyx_call *c) {
+  static const nyx__op_id id[] = {NYX__OP_sin, NYX__OP_cosh, NYX__OP_cos, NYX__OP_sinh};
+  return crossed(s, c->in[0], id, false);
+}
+
+static nyx_tensor *cosine(scratch *s, const nyx_call *c) {
+  static const nyx__op_id id[] = {NYX__OP_cos, NYX__OP_cosh, NYX__OP_sin, NYX__OP_sinh};
+  return crossed(s, c->in[0], id, true);
+}
+
+static nyx_tensor *sinh_of(scratch *s, const nyx_call *c) {
+  static const nyx__op_id id[] = {NYX__OP_sinh, NYX__OP_cos, NYX__OP_cosh, NYX__OP_sin};
+  return crossed(s, c->in[0], id, false);
+}
+
+static nyx_tensor *cosh_of(scratch *s, const nyx_call *c) {
+  static const nyx__op_id id[] = {NYX__OP_cosh, NYX__OP_cos, NYX__OP_sinh, NYX__OP_sin};
+  return crossed(s, c->in[0], id, false);
+}
+
+static nyx_tensor *select_where(scratch *s, const nyx_call *c) {
+  nyx_tensor *x = pairs_of(s, c->in[1]), *y = pairs_of(s, c->in[2]);
+  if (is_complex(c->in[0])) {
+    s->status = nyx__error(s->steps.ctx, DTYPE_INPUT, "x",
+                           nyx_dtype_name(c->in[0]->dtype), "bool");
+    return NULL;
+  }
+  nyx_tensor *which = s->status == NYX_OK ? beside(s, c->in[0]) : NULL;
+  return numbers_of(s, choose(s, which, x, y));
+}
+
+/* Of both parts, put together by `id`; real numbers have 0 as the other one. */
+static nyx_tensor *both(scratch *s, const nyx_call *c, nyx__op_id id) {
+  nyx_tensor *in[2], *half[2];
+  for (int k = 0; k < 2; k++) {
+    for (int i = 0; i < c->n_in; i++) {
+      in[i] = is_complex(c->in[i]) ? part(s, c->in[i], k)
+              : k == 0             ? c->in[i]
+                                   : number(s, 0);
+    }
+    half[k] = ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, NULL);
+  }
+  return op2(s, id, half[0], half[1]);
+}
+
+static nyx_tensor *all_of(scratch *s, const nyx_call *c) {
+  return both(s, c, NYX__OP_logical_and);
+}
+
+static nyx_tensor *any_of(scratch *s, const nyx_call *c) {
+  return both(s, c, NYX__OP_logical_or);
+}
+
+/* The same of |z|. */
+static nyx_tensor *of_size(scratch *s, const nyx_call *c) {
+  nyx_tensor *size = size_of(s, c->in[0]);
+  return ops(s, (nyx__op_id)nyx__op_id_of(c->op), &size, 1, c->attr);
+}
+
+static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
+                                                           const nyx_call *) = {
+    [NYX__OP_add] = by_pairs,
+    [NYX__OP_sub] = by_pairs,
+    [NYX__OP_neg] = by_pairs,
+    [NYX__OP_clone] = by_pairs,
+    [NYX__OP_mul] = multiply,
+    [NYX__OP_div] = divide,
+    [NYX__OP_reciprocal] = reciprocal,
+    [NYX__OP_square] = square,
+    [NYX__OP_pow] = power,
+    [NYX__OP_abs] = absolute,
+    [NYX__OP_exp] = exp_of,
+    [NYX__OP_log] = log_of,
+    [NYX__OP_sqrt] = root,
+    [NYX__OP_sin] = sine,
+    [NYX__OP_cos] = cosine,
+    [NYX__OP_sinh] = sinh_of,
+    [NYX__OP_cosh] = cosh_of,
+    [NYX__OP_where] = select_where,
+    [NYX__OP_eq] = all_of,
+    [NYX__OP_isfinite] = all_of,
+    [NYX__OP_ne] = any_of,
+    [NYX__OP_isnan] = any_of,
+    [NYX__OP_isinf] = any_of,
+    [NYX__OP_norm] = of_size,
+    [NYX__OP_matmul] = matrices,
+    [NYX__OP_bmm] = matrices,
+    [NYX__OP_sum] = by_parts,
+    [NYX__OP_mean] = by_parts,
+    [NYX__OP_cumsum] = by_parts,
+    [NYX__OP_cat] = by_parts,
+    [NYX__OP_stack] = by_parts,
+    [NYX__OP_flip] = by_parts,
+    [NYX__OP_roll] = by_parts,
+    [NYX__OP_pad] = by_parts,
+    [NYX__OP_tile] = by_parts,
+    [NYX__OP_repeat_interleave] = by_parts,
+    [NYX__OP_tril] = by_parts,
+    [NYX__OP_triu] = by_parts,
+    [NYX__OP_take] = by_parts,
+    [NYX__OP_gather] = by_parts,
+    [NYX__OP_scatter] = by_parts,
+    [NYX__OP_scatter_add] = by_parts,
+    [NYX__OP_index] = by_parts,
+    [NYX__OP_index_put] = by_parts,
+    [NYX__OP_index_add] = by_parts,
+    [NYX__OP_index_select] = by_parts,
+    [NYX__OP_masked_fill] = by_parts,
+    [NYX__OP_masked_select] = by_parts,
+};
+
+static int meant(const nyx_op *op) {
+  int id = nyx__op_id_of(op);
+  return id >= 0 && meaning[id] ? id : -1;
+}
+
+bool nyx__complex_op(const nyx_op *op) {
+  return meant(op) >= 0;
+}
+
+/* Gives the result away, and all else back; out NULL: there is none. */
+static nyx_status end(scratch *s, nyx_tensor *result, nyx_tensor **out) {
+  if (out && s->status == NYX_OK) *out = nyx_tensor_retain(result);
+  return nyx__steps_end(&s->steps, s->status);
+}
+
+/* Only without a history: that of `target` would have to change. */
+static nyx_status write_target(nyx_call *c, nyx_tensor *result, nyx_tensor *target) {
+  if (!nyx__has_shape(target, result->ndim, result->shape)) {
+    return nyx__error(c->ctx, OUT_SHAPE, NYX__SHAPE(target), NYX__SHAPE(result));
+  }
+  if (nyx_dtype_kind_of(result->dtype) > nyx_dtype_kind_of(target->dtype))
+    return nyx__error(c->ctx, DTYPE_OUT, nyx_dtype_name(result->dtype),
+                      nyx_dtype_name(target->dtype), nyx_dtype_name(result->dtype));
+  if (nyx__overlaps(target->ndim, target->shape, target->stride))
+    return nyx__error(c->ctx, OUT_OVERLAP);
+  bool recorded = target->requires_grad || result->requires_grad;
+  if (c->ctx->grad_enabled && recorded) return nyx__error(c->ctx, COMPLEX_INPLACE);
+  if (target->lift || result->lift) return nyx__error(c->ctx, COMPLEX_INPLACE);
+  NYX_TRY(nyx__copy_into(c->ctx, result, target));
+  nyx_tensor_touch(target);
+  return NYX_OK;
+}
+
+nyx_status nyx__apply_complex(nyx_call *c, nyx_tensor *target) {
+  scratch s = {.steps = {.ctx = c->ctx}, .dtype = c->dtype};
+  nyx_tensor *result = meaning[meant(c->op)](&s, c);
+  if (s.status == NYX_OK && target) {
+    s.status = write_target(c, result, target);
+    result = target;
+  }
+  return end(&s, result, &c->out[0]);
+}
+
+/* complex: two real tensors as one */
+
+static nyx_status complex_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0], *y = c->in[1];
+  int ndim = x->ndim;
+  int64_t shape[NYX_MAX_DIMS];
+  memcpy(shape, x->shape, sizeof shape);
+  if (y && !nyx__broadcast(x->ndim, x->shape, y->ndim, y->shape, &ndim, shape))
+    return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(y));
+  nyx__spec(&c->spec[0], nyx_dtype_promote(c->dtype, NYX_COMPLEX64), ndim, shape);
+  return NYX_OK;
+}
+
+static nyx_status complex_cpu(nyx_call *c) {
+  return nyx__complex_join(c->ctx, c->in[0], c->in[1], c->out[0]);
+}
+
+static nyx_status complex_gradient(nyx_backward *b) {
+  scratch s = {.steps = {.ctx = b->ctx}};
+  for (int i = 0; i < b->n_in && s.status == NYX_OK; i++) {
+    nyx_tensor *sum = NULL, *g = b->need[i] ? part(&s, b->grad_out[0], i) : NULL;
+    if (!g) continue;
+    s.status = nyx__sum_to(b->ctx, g, &b->in_spec[i], &sum);
+    if (keep(&s, sum))
+      s.status = nyx__to_dtype(b->ctx, sum, b->in_spec[i].dtype, &b->grad_in[i]);
+  }
+  return end(&s, NULL, NULL);
+}
+
+const nyx_op nyx__op_complex = {
+    .name = "complex",
+    .group = "complex",
+    .kind = NYX_OP_PORTABLE,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .doc =
+        "complex numbers of real and imaginary parts, which broadcast; imag left out: 0. "
+        "float64 gives complex128, other dtypes complex64",
+    .inputs = "real imag",
+    .min_in = 1,
+    .max_in = 2,
+    .n_out = 1,
+    .infer = complex_infer,
+    .cpu = complex_cpu,
+    .gradient = complex_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_aligned,
+    .cases = "real(2,3) imag(2,3)\nreal(3,1) imag(2)\nreal(2)",
+};
+
+/* view_as_real, view_as_complex */
+
+static nyx_status real_infer(nyx_call *c) {
+  const nyx_tensor *z = c->in[0];
+  if (z->ndim == NYX_MAX_DIMS)
+    return nyx__error(c->ctx, NDIM_RANGE, z->ndim + 1, NYX_MAX_DIMS);
+  nyx__pairs_spec(z, &c->spec[0]);
+  return NYX_OK;
+}
+
+static nyx_status to_numbers(nyx_context *ctx, nyx_tensor *pairs, nyx_tensor **out) {
+  scratch s = {.steps = {.ctx = ctx}};
+  nyx_tensor *z = numbers_of(&s, pairs);
+  return end(&s, z, out);
+}
+
+static nyx_status real_gradient(nyx_backward *b) {
+  return to_numbers(b->ctx, b->grad_out[0], &b->grad_in[0]);
+}
+
+static nyx_status real_forward(nyx_dual *d) {
+  return nyx__apply1(d->ctx, NYX__OP_view_as_real, d->tangent[0], NULL,
+                     &d->tangent_out[0]);
+}
+
+const nyx_op nyx__op_view_as_real = {
+    .name = "view_as_real",
+    .group = "complex",
+    .kind = NYX_OP_VIEW,
+    .dtypes = NYX_DTYPES_COMPLEX,
+    .doc = "a view of complex numbers as pairs of floats in a new last dimension",
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .infer = real_infer,
+    .gradient = real_gradient,
+    .forward = real_forward,
+    .batch = nyx__batch_leading,
+    .cases = "x(2,3)<complex64",
+};
+
+static nyx_status numbers_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  int last = x->ndim - 1;
+  bool fits =
+      last >= 0 && x->shape[last] == 2 && x->stride[last] == 1 && x->offset % 2 == 0;
+  for (int d = 0; fits && d < last; d++) fits = x->stride[d] % 2 == 0 || x->shape[d] < 2;
+  if (!fits) return nyx__error(c->ctx, COMPLEX_VIEW, NYX__SHAPE(x));
+  nyx_spec *s = &c->spec[0];
+  nyx__spec_of(x, s);
+  s->dtype = nyx_dtype_promote(x->dtype, NYX_COMPLEX64);
+  s->ndim = last;
+  s->offset /= 2;
+  for (int d = 0; d < last; d++) s->stride[d] /= 2;
+  return NYX_OK;
+}
+
+static nyx_status numbers_gradient(nyx_backward *b) {
+  return nyx__apply1(b->ctx, NYX__OP_view_as_real, b->grad_out[0], NULL, &b->grad_in[0]);
+}
+
+static nyx_status numbers_forward(nyx_dual *d) {
+  return to_numbers(d->ctx, d->tangent[0], &d->tangent_out[0]);
+}
+
+const nyx_op nyx__op_view_as_complex = {
+    .name = "view_as_complex",
+    .group = "complex",
+    .kind = NYX_OP_VIEW,
+    .dtypes = NYX_DTYPES(NYX_FLOAT32) | NYX_DTYPES(NYX_FLOAT64),
+    .doc =
+        "a view of pairs of floats, side by side in the last dimension, as complex "
+        "numbers",
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .infer = numbers_infer,
+    .gradient = numbers_gradient,
+    .forward = numbers_forward,
+    .batch = nyx__batch_leading,
+    .cases = "x(3,4,2)",
+};
+
+/* complex_part */
+
+static nyx_status part_infer(nyx_call *c) {
+  nyx_spec *s = &c->spec[0];
+  nyx__spec_of(c->in[0], s);
+  s->dtype = nyx_dtype_real(s->dtype);
+  s->offset = 2 * s->offset + (c->attr[0].i != 0);
+  for (int d = 0; d < s->ndim; d++) s->stride[d] *= 2;
+  return NYX_OK;
+}
+
+static nyx_status part_gradient(nyx_backward *b) {
+  scratch s = {.steps = {.ctx = b->ctx}};
+  nyx_tensor *g = b->grad_out[0];
+  nyx_tensor *z = b->attr[0].i ? join(&s, op2(&s, NYX__OP_mul, g, number(&s, 0)), g)
+                               : op1(&s, NYX__OP_complex, g);
+  return end(&s, z, &b->grad_in[0]);
+}
+
+static const nyx_attr part_attrs[] = {
+    {"imag", NYX_ATTR_BOOL, false, NYX_I(0), "the imaginary part"}};
+
+const nyx_op nyx__op_complex_part = {
+    .name = "complex_part",
+    .group = "complex",
+    .kind = NYX_OP_VIEW,
+    .dtypes = NYX_DTYPES_COMPLEX,
+    .doc =
+        "a view of one part of complex numbers; `real` and `imag` are the usual way to "
+        "say it",
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .n_out = 1,
+    .attrs = part_attrs,
+    .n_attrs = 1,
+    .infer = part_infer,
+    .gradient = part_gradient,
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_leading,
+    .cases = "x(2,3)<complex64\nx(3)<complex64; imag=true",
+};
+
+/* real, imag, conj, angle, polar */
+
+static nyx_status take_part(nyx_call *c, int which) {
+  nyx_tensor *x = c->in[0];
+  scratch s = {.steps = {.ctx = c->ctx}};
+  if (!is_complex(x)) {
+    if (which == 1)
+      return nyx__error(c->ctx, DTYPE_OP, nyx_dtype_name(x->dtype),
+                        "complex64 complex128");
+    return nyx__apply1(c->ctx, NYX__OP_alias, x, NULL, &c->out[0]);
+  }
+  nyx_tensor *y = part(&s, x, which);
+  return end(&s, y, &c->out[0]);
+}
+
+static nyx_status real_make(nyx_call *c) {
+  return take_part(c, 0);
+}
+
+static nyx_status imag_make(nyx_call *c) {
+  return take_part(c, 1);
+}
+
+static nyx_status conj_make(nyx_call *c) {
+  scratch s = {.steps = {.ctx = c->ctx}};
+  if (!is_complex(c->in[0]))
+    return nyx__apply1(c->ctx, NYX__OP_alias, c->in[0], NULL, &c->out[0]);
+  nyx_tensor *y = conjugate(&s, c->in[0]);
+  return end(&s, y, &c->out[0]);
+}
+
+/* Of real numbers: 0, or pi below 0; nan stays. */
+static nyx_status angle_make(nyx_call *c) {
+  scratch s = {.steps = {.ctx = c->ctx}};
+  nyx_tensor *x = c->in[0], *y;
+  if (is_complex(x)) {
+    y = angle_of(&s, x);
+  } else {
+    nyx_tensor *below = op2(&s, NYX__OP_lt, x, number(&s, 0));
+    nyx_dtype dtype = nyx_dtype_is_float(x->dtype) ? x->dtype : c->ctx->default_dtype;
+    y = choose(&s, below, scalar(&s, M_PI, dtype, false), scalar(&s, 0, dtype, false));
+    y = choose(&s, op1(&s, NYX__OP_isnan, x), x, y);
+  }
+  return end(&s, y, &c->out[0]);
+}
+
+static nyx_status polar_make(nyx_call *c) {
+  scratch s = {.steps = {.ctx = c->ctx}};
+  nyx_tensor *y = from_polar(&s, c->in[0], c->in[1]);
+  return end(&s, y, &c->out[0]);
+}
+
+#define MADE(op_name, text, in_names, count, make, samples)                              \
+  {                                                                                      \
+    .name = op_name, .group = "complex", .kind = NYX_OP_COMPOSITE, .doc = text,          \
+    .inputs = in_names, .min_in = count, .max_in = count, .n_out = 1, .cpu = make,       \
+    .cases = samples,                                                                    \
+  }
+
+const nyx_op nyx__op_real =
+    MADE("real", "the real part, a view; of a real tensor x itself, as a view", "x", 1,
+         real_make, "x(2,3)");
+const nyx_op nyx__op_imag = MADE("imag", "the imaginary part of a complex tensor, a view",
+                                 "x", 1, imag_make, "x(2,3)<complex64");
+const nyx_op nyx__op_conj =
+    MADE("conj", "the conjugate, a copy; of a real tensor x itself, as a view", "x", 1,
+         conj_make, "x(2,3)");
+const nyx_op nyx__op_angle =
+    MADE("angle", "the angle in radians, from -pi to pi; of real numbers 0, below 0 pi",
+         "x", 1, angle_make, "x(2,3)");
+const nyx_op nyx__op_polar = MADE("polar", "abs (cos angle + i sin angle)", "abs angle",
+                                  2, polar_make, "abs(2,3) angle(2,3)");

@@ -1,0 +1,54 @@
+/* Fourier transforms of some lines at once, one in each lane of a vector, on one path.
+ * Read next: fft_type.h, core/fft/plan.h (which makes the plans). */
+#ifndef NYX_KERNELS_CPU_FFT_H
+#define NYX_KERNELS_CPU_FFT_H
+
+#include "cpu.h"
+
+#define NYX_FFT_PASSES 48 /* at most: of 2^48 elements */
+#define NYX_FFT_RADIX 13  /* at most */
+#define NYX_FFT_LANES 16  /* at most */
+
+/* How a line of n complex numbers is transformed: in passes over factors of n. */
+typedef struct nyx_fft_passes {
+  int64_t n;
+  int count;
+  int radix[NYX_FFT_PASSES];
+  /* e^(-2 pi i p j / length) of each pass: for p = 0..length / radix - 1, j = 1..radix -
+   * 1 the real and the imaginary part, of the type that is transformed. */
+  const void *twiddle[NYX_FFT_PASSES];
+  const void *root[NYX_FFT_PASSES]; /* e^(-2 pi i j / radix), j = 0..radix - 1 */
+} nyx_fft_passes;
+
+/* Lines of n numbers, or of n real ones with n/2 + 1 complex ones, which stand for all as
+ * the others are their conjugates. Places and steps are in floats (a complex number is
+ * two of them). */
+typedef enum nyx_fft_kind {
+  NYX_FFT_COMPLEX,
+  NYX_FFT_FROM_REAL,
+  NYX_FFT_TO_REAL
+} nyx_fft_kind;
+
+typedef struct nyx_fft_lines {
+  const nyx_fft_passes *passes; /* over n; n / 2 where real numbers go in pairs */
+  nyx_fft_kind kind;
+  int64_t n;          /* of a line, in its real form where it has one */
+  bool inverse;       /* e^(+2 pi i ...), of complex lines */
+  double scale;       /* of the results */
+  const void *turn;   /* e^(-2 pi i k / n), k = 0..n/2, where pairs are taken apart */
+  const void *factor; /* NULL, or roots of one: element k of line l is multiplied by the
+                       * number at k * factor_step[l], or its conjugate: inverse */
+  int count;          /* lines, up to the lanes; those behind them read any line */
+  const void *from;
+  void *to;
+  int64_t from_step, to_step; /* to the next element of a line */
+  int64_t from_at[NYX_FFT_LANES], to_at[NYX_FFT_LANES], factor_step[NYX_FFT_LANES];
+  void *room[2]; /* (n + 1) * 2 vectors each, aligned as vectors */
+} nyx_fft_lines;
+
+typedef struct nyx_fft_kernels {
+  int lanes[2]; /* of float32, float64 */
+  void (*lines[2])(const nyx_fft_lines *j);
+} nyx_fft_kernels;
+
+#endif

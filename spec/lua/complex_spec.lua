@@ -1,0 +1,124 @@
+-- Complex tensors at the prompt: making, printing, reading, saving, errors. Their arithmetic and
+-- gradients are compared with PyTorch's in spec/peers/complexes.py.
+local nyx = require "nyx"
+
+local function message_of(...)
+  local ok, text = pcall(...)
+  assert.is_false(ok)
+  return text
+end
+
+local function pair(re, im) return nyx.complex(nyx.tensor(re), nyx.tensor(im)) end
+
+describe("complex tensors", function()
+  it("print both parts in one format", function()
+    assert.equal(" 1+2i  3-4i\n[complex64 tensor of size 2]", tostring(pair({ 1, 3 }, { 2, -4 })))
+    assert.equal("  1.5000+0.0000i  -3.0000-0.2500i\n[complex64 tensor of size 2]",
+      tostring(pair({ 1.5, -3 }, { 0, -0.25 })))
+    assert.matches("nan%+infi", tostring(pair({ 0 / 0 }, { 1 / 0 })))
+    assert.matches("1%+0i  1%+0i", tostring(nyx.ones({ 2 }, { dtype = "complex128" })))
+    local large = nyx.zeros({ 2000 }, { dtype = "complex64" })
+    assert.matches("0%+0i%s+%.%.%.%s+0%+0i", tostring(large))
+  end)
+
+  it("are read as pairs", function()
+    local re, im = pair({ 1.5 }, { -2 }):item()
+    assert.same({ 1.5, -2 }, { re, im })
+    assert.same({ { 1, 2 }, { 3, 4 } }, pair({ 1, 3 }, { 2, 4 }):totable())
+    local z = pair({ 1, 3 }, { 2, 4 })
+    assert.is_true(nyx.frombuffer(z:tobytes(), "complex64"):equal(z))
+    assert.same({ { 1, 2 }, { 3, 4 } }, z:view_as_real():totable())
+  end)
+
+  it("are made of numbers and changed at positions", function()
+    local z = nyx.tensor({ { 1, 2 }, { 3, 4 } }, { dtype = "complex128" })
+    assert.equal("complex128", z.dtype)
+    z[{ 1, 2 }] = 7
+    z[2] = pair({ 1, 2 }, { 5, 6 })
+    assert.same({ { { 1, 0 }, { 7, 0 } }, { { 1, 5 }, { 2, 6 } } }, z:totable())
+    z:real():fill_(9)
+    assert.same({ { { 9, 0 }, { 9, 0 } }, { { 9, 5 }, { 9, 6 } } }, z:totable())
+    z:mul_(2):add_(nyx.complex(nyx.tensor(1), nyx.tensor(1)))
+    assert.same({ 19, 11 }, z:totable()[2][1])
+    assert.same({ { 3, 0 }, { 3, 0 } }, nyx.full({ 2 }, 3, { dtype = "complex64" }):totable())
+    assert.same({ { 1, 0 } }, z:new_ones({ 1 }):totable())
+  end)
+
+  it("lie in any strides and dimensions", function()
+    local z = nyx.complex(nyx.randn { 3, 4, 5 }, nyx.randn { 3, 4, 5 })
+    local turned = z:permute { 3, 1, 2 }
+    assert.is_true(turned:contiguous():permute({ 2, 3, 1 }):equal(z))
+    assert.is_true(turned:contiguous():eq(turned):all():item())
+    assert.is_true((turned * turned):permute({ 2, 3, 1 }):eq(z * z):all():item())
+    local most = nyx.zeros({ 1, 2, 1, 1, 1, 1, 1, 1 }, { dtype = "complex64" })
+    assert.is_true(most:permute({ 2, 1, 3, 4, 5, 6, 7, 8 }):contiguous():equal(
+      most:reshape { 2, 1, 1, 1, 1, 1, 1, 1 }))
+    assert.matches("9 dimensions, expected 0 to 8",
+      message_of(function() return most:view_as_real() end))
+  end)
+
+  it("are saved and loaded", function()
+    local double = { dtype = "float64" }
+    local z = nyx.complex(nyx.randn({ 3, 2 }, double), nyx.randn({ 3, 2 }, double))
+    for _, name in ipairs { ".npy", ".safetensors" } do
+      local path = os.tmpname()
+      os.remove(path)
+      for _, dtype in ipairs { "complex64", "complex128" } do
+        local saved = z:to(dtype)
+        assert(nyx.save(path .. name, name == ".npy" and saved or { z = saved }))
+        local loaded = assert(nyx.load(path .. name))
+        loaded = name == ".npy" and loaded or loaded.z
+        assert.equal(dtype, loaded.dtype)
+        assert.is_true(loaded:equal(saved))
+      end
+      os.remove(path .. name)
+    end
+  end)
+
+  it("say what they are not", function()
+    local z = pair({ 1, 3 }, { 2, -4 })
+    assert.matches("cast: complex64 does not become float32: the imaginary part would be lost",
+      message_of(function() return z:to "float32" end))
+    assert.matches("the result is complex64, which cannot be written to a tensor of float32",
+      message_of(function() return nyx.ones({ 2 }):add_(z) end))
+    assert.has_error(function() return nyx.ones({ 2 }):copy_(z) end)
+    assert.matches("relu: not defined for complex64", message_of(function() return z:relu() end))
+    assert.matches("lt: not defined for complex64", message_of(function() return z:lt(z) end))
+    assert.matches("imag: not defined for float32",
+      message_of(function() return nyx.ones({ 2 }):imag() end))
+    assert.matches("expected a last dimension of size 2",
+      message_of(function() return nyx.ones({ 3 }):view_as_complex() end))
+    assert.matches("do not broadcast", message_of(function() return z * nyx.ones { 3 } end))
+    local leaf = pair({ 1 }, { 2 }):requires_grad_()
+    assert.matches("must be real", message_of(function() (leaf * leaf):sum():backward() end))
+    assert.matches("complex tensors change in place only where nothing is recorded",
+      message_of(function() return (leaf * 1):mul_(2) end))
+    assert.matches("in place",
+      message_of(function() return (leaf * 1):view_as_real():mul_(2) end))
+  end)
+
+  it("have gradients that add up in leaves", function()
+    local z = pair({ 1, 3 }, { 2, -4 }):requires_grad_()
+    for _ = 1, 2 do z:abs():square():sum():backward() end
+    assert.is_true(z.grad:isclose(4 * z):all():item())
+    local x = nyx.tensor({ 2 }):requires_grad_()
+    nyx.complex(x, 3 * x):abs():backward()
+    assert.is_true(math.abs(x.grad:item() - math.sqrt(10)) < 1e-5)
+    assert.same({ { 0, 0 } }, (function()
+      local zero = pair({ 0 }, { 0 }):requires_grad_()
+      zero:abs():sum():backward()
+      return zero.grad:totable()
+    end)())
+  end)
+
+  it("go through nyx.func", function()
+    local z = nyx.complex(nyx.randn { 4, 3 }, nyx.randn { 4, 3 })
+    local f = function(a) return (a * a:conj()):real():sum() end
+    local each = nyx.func.vmap(f)(z)
+    assert.is_true(each:isclose(z:abs():square():sum(2), 1e-4):all():item())
+    local g = nyx.func.grad(f)(z)
+    assert.is_true(g:isclose(2 * z, 1e-4):all():item())
+    local _, along = nyx.func.jvp(function(a) return a * a end, { z }, { z })
+    assert.is_true(along:isclose(2 * z * z, 1e-4, 1e-5):all():item())
+  end)
+end)
