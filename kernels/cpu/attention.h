@@ -51,11 +51,13 @@ typedef struct nyx_attention_kernel {
   void (*finish)(int64_t width, const void *most, void *sum, void *factor);
   /* x[rows][width] *= factor[width] */
   void (*rescale)(void *x, int64_t rows, int64_t width, const void *factor);
-  /* One row of scores[rows][width] belongs to one query: scores = p = e^(score - lse of
-   * the row), grads = p * (grad - delta of the row) * scale. With dropout (keep not NULL)
-   * the scores and the grads that came are then those that stay, times keep->by, and 0 */
-  void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                const void *delta, double scale, const nyx_attention_keep *keep);
+  /* One row of `width` scores, rows `step` apart, belongs to one query: scores = p =
+   * e^(score - lse of the row), grads = p * (grad - delta of the row) * scale. With
+   * dropout (keep not NULL) the scores and the grads that came are then those that stay,
+   * times keep->by, and 0 */
+  void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, int64_t step,
+                const void *lse, const void *delta, double scale,
+                const nyx_attention_keep *keep);
   /* 0 for weights that dropout does not keep; `by` is left to others. */
   void (*drop)(const nyx_attention_block *b, const nyx_attention_keep *keep);
   void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);

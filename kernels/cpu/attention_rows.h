@@ -72,11 +72,11 @@ NYX_FN M kept_keys(const uint32_t *words, const nyx_attention_keep *keep, int64_
   return (KI(bits) & (KI(1) << (I){NYX_LANE_NUMBERS})) != 0;
 }
 
-NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, const S *lse,
-                       const S *delta, double scale_, const nyx_attention_keep *keep,
-                       const bool dropping) {
+NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, int64_t step,
+                       const S *lse, const S *delta, double scale_,
+                       const nyx_attention_keep *keep, const bool dropping) {
   T scale = nyx__attr(scale_), by = dropping ? nyx__attr(keep->by) : K(1);
-  for (int64_t r = 0; r < rows; r++, x += width, g += width) {
+  for (int64_t r = 0; r < rows; r++, x += step, g += step) {
     T shift = nyx__splat(lse[r]), d = nyx__splat(delta[r]);
     for (int64_t i = 0; i < width; i += NYX_LANES) {
       T p = exp_of(nyx__load(x + i) - shift), slope = nyx__load(g + i);
@@ -92,12 +92,13 @@ NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, const S *lse,
   }
 }
 
-static void slope(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                  const void *delta, double scale, const nyx_attention_keep *keep) {
+static void slope(void *scores, void *grads, int64_t rows, int64_t width, int64_t step,
+                  const void *lse, const void *delta, double scale,
+                  const nyx_attention_keep *keep) {
   if (keep)
-    slope_rows(scores, grads, rows, width, lse, delta, scale, keep, true);
+    slope_rows(scores, grads, rows, width, step, lse, delta, scale, keep, true);
   else
-    slope_rows(scores, grads, rows, width, lse, delta, scale, NULL, false);
+    slope_rows(scores, grads, rows, width, step, lse, delta, scale, NULL, false);
 }
 
 /* The words of the queries of a vector. */

@@ -127,7 +127,8 @@ describe("attention", function()
     local results = {}
     local threads = nyx.get_num_threads()
     local shapes = { { 1, 2, 1, 300, 400, 16, 16 }, { 2, 4, 2, 2, 3000, 32, 32 },
-      { 6, 6, 6, 70, 70, 8, 8 }, { 2, 6, 6, 300, 200, 16, 16 } }
+      { 6, 6, 6, 70, 70, 8, 8 }, { 2, 6, 6, 300, 200, 16, 16 },
+      { 1, 12, 12, 500, 400, 8, 40 } }
     local inputs = {}
     for i, s in ipairs(shapes) do
       inputs[i] = { leaves("float32", (table.unpack or unpack)(s)) } -- luacheck: ignore
