@@ -63,6 +63,10 @@ typedef struct nyx_attention_kernel {
   void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);
   /* -inf for keys behind their query: key k of query q where k > q + ahead */
   void (*causal)(const nyx_attention_block *b, int64_t ahead);
+  /* A query as `dots` wants it beside keys of bfloat16: of each `pair` elements the even
+   * ones, then the odd; zeros to a whole pair. */
+  int64_t pair;
+  void (*split)(const void *q, int64_t d, void *to);
   /* Few queries, which all use what is read of keys and values once.
    * scores[r * step + i] = scale * (q[r] . row i of keys); n rows of d elements, rs apart
    */

@@ -207,7 +207,8 @@ describe("attention", function()
     nyx.manual_seed(6)
     local threads = nyx.get_num_threads()
     for _, dtype in ipairs { "float16", "bfloat16" } do
-      for _, size in ipairs { { 1, 8, 2, 1, 1100, 128, 64 }, { 2, 3, 1, 2, 70, 7, 33 } } do
+      for _, size in ipairs { { 1, 8, 2, 1, 1100, 128, 64 }, { 2, 3, 1, 2, 70, 7, 33 },
+        { 1, 7, 1, 1, 90, 56, 24 } } do
         local batch, heads, key_heads, queries, keys, d, dv = size[1], size[2], size[3], size[4],
           size[5], size[6], size[7]
         local q = nyx.randn(batch, heads, queries, d):to(dtype)
