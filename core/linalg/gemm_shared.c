@@ -48,7 +48,7 @@ enum { NONE, PACKING, PACKED };
 typedef struct worker {
   shared_run *s;
   char *room[2];                    /* the first has those at hand */
-  char *own;                        /* columns */
+  char *own[2];                     /* columns, the same */
   char *stage;                      /* of the rows; behind it of columns */
   int64_t row, l, next_row, next_l; /* -1: none */
   nyx_packing next;
@@ -153,14 +153,38 @@ static void multiply_groups(worker *w, const nyx_product *p, int64_t l, int64_t 
   }
 }
 
-/* p, some columns at a time, which are packed just before. */
+/* Columns of p from j on, which a thread packs for itself. */
+static nyx_packing packing_own(const worker *w, const nyx_product *p, int64_t j,
+                               int64_t tiles, char *to) {
+  const shared_run *s = w->s;
+  nyx_packing h = {.from = (const char *)p->b + j * p->b_cs * s->r->item,
+                   .across = p->b_cs,
+                   .along = p->b_rs,
+                   .count = least(p->n - j, s->own_cols),
+                   .depth = p->k,
+                   .width = s->kernel->tile_cols,
+                   .fill = true,
+                   .panels = to,
+                   .stage = w->stage};
+  s->kernel->divide(&h, tiles);
+  return h;
+}
+
+/* p, some columns at a time, which are packed just before: while those before them are
+ * multiplied, where that pays. */
 static void multiply_packing(const worker *w, const nyx_product *p, const char *panels) {
   const shared_run *s = w->s;
-  for (int64_t j = 0; j < p->n; j += s->own_cols) {
+  int64_t step = s->own_cols, tiles = step / s->kernel->tile_cols * s->panels;
+  nyx_packing h = packing_own(w, p, 0, 0, w->own[0]);
+  s->kernel->pack(&h);
+  for (int64_t j = 0, at = 0; j < p->n; j += step, at = !at) {
     nyx_product q = *p;
-    narrow(&q, s->r->item, 0, q.m, j, s->own_cols, 0, q.k);
-    s->kernel->pack_b(q.b, q.b_rs, q.b_cs, q.k, q.n, w->own);
-    s->kernel->block(&q, s->width, panels, w->own);
+    narrow(&q, s->r->item, 0, q.m, j, step, 0, q.k);
+    bool more = j + step < p->n, besides = more && q.k >= MEANWHILE_TERMS;
+    if (more) h = packing_own(w, p, j + step, besides ? tiles : 0, w->own[!at]);
+    q.packing = besides ? &h : NULL;
+    s->kernel->block(&q, s->width, panels, w->own[at]);
+    if (more) s->kernel->pack(&h);
   }
 }
 
@@ -274,15 +298,17 @@ static void multiply_and_help(void *arg, int64_t begin, int64_t end) {
   int64_t bytes = s->kept ? 0 : parts_of(rows * s->depth * item, 64) * 64;
   int64_t own = parts_of(s->own_cols * s->depth * item, 64) * 64;
   int64_t ahead = meanwhile(s) ? bytes + 2 * NYX_STAGE_BYTES : 0;
-  char *room = nyx_memory_alloc((size_t)(bytes + own + ahead));
+  if (own) ahead = NYX_STAGE_BYTES;
+  char *room = nyx_memory_alloc((size_t)(bytes + 2 * own + ahead));
   if (!room) {
     atomic_store(&s->r->status, NYX_ERR_MEMORY);
     return;
   }
   w.room[0] = room;
-  w.own = room + bytes;
-  w.room[1] = w.own + own;
-  w.stage = w.room[1] + bytes;
+  w.own[0] = room + bytes;
+  w.own[1] = w.own[0] + own;
+  w.room[1] = w.own[1] + own;
+  w.stage = own ? w.room[1] : w.room[1] + bytes;
   for (int64_t thread = begin; thread < end; thread++) {
     int64_t last = thread;
     for (int64_t row = thread; row < s->row_units; row += s->threads) {
@@ -361,6 +387,7 @@ static void multiply_in_place(shared_run *s) {
   bool large = s->r->way != NYX__GEMM_ROWS;
   if (!large && m / even >= s->kernel->tile_rows / 2) s->panels = even;
   s->width = parts_of(m, s->panels);
+  if (s->own_cols) s->width = s->kernel->tile_rows; /* only whole tiles copy */
   s->panels = parts_of(m, s->width);
   s->row_units = large ? 1 : s->panels;
   int64_t cols = parts_of(n, s->kernel->tile_cols), most = parts_of(cols, 2);

@@ -355,14 +355,30 @@ static void drop_rows(const nyx__attention *a, int64_t head, int64_t k0, int64_t
   a->own->drop(&b, &(nyx_attention_keep){words, a->lq, 0, 0});
 }
 
+/* Elements of a query that is split, or none if it is used where it lies. */
+static int64_t split_elements(const nyx__attention *a) {
+  int64_t pair = a->own->pair;
+  return a->kind == NYX_KEYS_BFLOAT16 ? (a->d + pair - 1) / pair * pair : 0;
+}
+
+/* All rows of a head of keys, as `dots` wants them. */
+static void find_queries(const few *f, int64_t key_head, const void **q, char *room) {
+  const nyx__attention *a = f->a;
+  int64_t bytes = split_elements(a) * a->item;
+  for (int64_t r = 0; r < f->rows; r++, room += bytes) {
+    q[r] = nyx__head(&a->q, key_head * a->group + r / a->lq) +
+           r % a->lq * a->q.row * a->item;
+    if (bytes == 0) continue;
+    a->own->split(q[r], a->d, room);
+    q[r] = room;
+  }
+}
+
 /* The scores of all rows, and their softmax within the range. */
 static void weigh_range(const few *f, int64_t key_head, int64_t k0, int64_t keys,
                         const void **q, char *scores, char *room) {
   const nyx__attention *a = f->a;
   const char *from = nyx__head(&a->k, key_head);
-  for (int64_t r = 0; r < f->rows; r++)
-    q[r] = nyx__head(&a->q, key_head * a->group + r / a->lq) +
-           r % a->lq * a->q.row * a->item;
   for (int64_t i = 0; i < keys; i += STEP) {
     int64_t n = keys - i < STEP ? keys - i : STEP, rs = a->k.row;
     const char *k =
@@ -387,14 +403,17 @@ static void run_ranges(void *arg, int64_t begin, int64_t end) {
   nyx__attention *a = f->a;
   int64_t widest = a->widen ? STEP * (a->d > a->dv ? a->d : a->dv) : 0;
   int64_t pointers = (int64_t)sizeof(void *) / a->item;
-  char *scratch = nyx__attention_scratch(a, f->rows * (RANGE + pointers) + widest + 1);
+  int64_t each = RANGE + pointers + split_elements(a);
+  char *scratch = nyx__attention_scratch(a, f->rows * each + widest + 1);
   const void **q = (const void **)(void *)scratch;
-  char *scores = (char *)(q + f->rows), *room = scores + f->rows * RANGE * a->item;
+  char *scores = (char *)(q + f->rows), *own = scores + f->rows * RANGE * a->item;
+  char *room = own + f->rows * split_elements(a) * a->item;
   for (int64_t i = begin; scratch && i < end && nyx__attention_going(a); i++) {
     int64_t key_head = i / f->ranges, range = i % f->ranges, k0 = range * RANGE;
     int64_t keys = a->lk - k0 < RANGE ? a->lk - k0 : RANGE;
     int64_t seen = a->causal && a->lq + a->ahead < a->lk ? a->lq + a->ahead : a->lk;
     if (seen - k0 < keys) keys = seen > k0 ? seen - k0 : 0; /* by the last query */
+    find_queries(f, key_head, q, own);
     weigh_range(f, key_head, k0, keys, q, scores, room);
     char *out = f->parts + (key_head * f->rows * f->ranges + range) * a->dv * a->item;
     const char *from = nyx__head(&a->v, key_head);

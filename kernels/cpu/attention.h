@@ -51,16 +51,22 @@ typedef struct nyx_attention_kernel {
   void (*finish)(int64_t width, const void *most, void *sum, void *factor);
   /* x[rows][width] *= factor[width] */
   void (*rescale)(void *x, int64_t rows, int64_t width, const void *factor);
-  /* One row of scores[rows][width] belongs to one query: scores = p = e^(score - lse of
-   * the row), grads = p * (grad - delta of the row) * scale. With dropout (keep not NULL)
-   * the scores and the grads that came are then those that stay, times keep->by, and 0 */
-  void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                const void *delta, double scale, const nyx_attention_keep *keep);
+  /* One row of `width` scores, rows `step` apart, belongs to one query: scores = p =
+   * e^(score - lse of the row), grads = p * (grad - delta of the row) * scale. With
+   * dropout (keep not NULL) the scores and the grads that came are then those that stay,
+   * times keep->by, and 0 */
+  void (*slope)(void *scores, void *grads, int64_t rows, int64_t width, int64_t step,
+                const void *lse, const void *delta, double scale,
+                const nyx_attention_keep *keep);
   /* 0 for weights that dropout does not keep; `by` is left to others. */
   void (*drop)(const nyx_attention_block *b, const nyx_attention_keep *keep);
   void (*mask)(const nyx_attention_block *b, const nyx_attention_mask *mask);
   /* -inf for keys behind their query: key k of query q where k > q + ahead */
   void (*causal)(const nyx_attention_block *b, int64_t ahead);
+  /* A query as `dots` wants it beside keys of bfloat16: of each `pair` elements the even
+   * ones, then the odd; zeros to a whole pair. */
+  int64_t pair;
+  void (*split)(const void *q, int64_t d, void *to);
   /* Few queries, which all use what is read of keys and values once.
    * scores[r * step + i] = scale * (q[r] . row i of keys); n rows of d elements, rs apart
    */

@@ -72,11 +72,11 @@ NYX_FN M kept_keys(const uint32_t *words, const nyx_attention_keep *keep, int64_
   return (KI(bits) & (KI(1) << (I){NYX_LANE_NUMBERS})) != 0;
 }
 
-NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, const S *lse,
-                       const S *delta, double scale_, const nyx_attention_keep *keep,
-                       const bool dropping) {
+NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, int64_t step,
+                       const S *lse, const S *delta, double scale_,
+                       const nyx_attention_keep *keep, const bool dropping) {
   T scale = nyx__attr(scale_), by = dropping ? nyx__attr(keep->by) : K(1);
-  for (int64_t r = 0; r < rows; r++, x += width, g += width) {
+  for (int64_t r = 0; r < rows; r++, x += step, g += step) {
     T shift = nyx__splat(lse[r]), d = nyx__splat(delta[r]);
     for (int64_t i = 0; i < width; i += NYX_LANES) {
       T p = exp_of(nyx__load(x + i) - shift), slope = nyx__load(g + i);
@@ -92,12 +92,13 @@ NYX_FN void slope_rows(S *x, S *g, int64_t rows, int64_t width, const S *lse,
   }
 }
 
-static void slope(void *scores, void *grads, int64_t rows, int64_t width, const void *lse,
-                  const void *delta, double scale, const nyx_attention_keep *keep) {
+static void slope(void *scores, void *grads, int64_t rows, int64_t width, int64_t step,
+                  const void *lse, const void *delta, double scale,
+                  const nyx_attention_keep *keep) {
   if (keep)
-    slope_rows(scores, grads, rows, width, lse, delta, scale, keep, true);
+    slope_rows(scores, grads, rows, width, step, lse, delta, scale, keep, true);
   else
-    slope_rows(scores, grads, rows, width, lse, delta, scale, NULL, false);
+    slope_rows(scores, grads, rows, width, step, lse, delta, scale, NULL, false);
 }
 
 /* The words of the queries of a vector. */
@@ -190,36 +191,92 @@ static void causal(const nyx_attention_block *b, int64_t ahead) {
 /* Whether there are instructions that widen halves; float32 only. */
 #if NYX_T_BITS == 32 && defined(__AVX2__) && defined(__F16C__)
 #define HALVES 1
-NYX_FN T widen(const void *p, const nyx_attention_kind kind) {
+NYX_FN T widen(const void *p) {
 #if NYX_BYTES == 64
-  __m256i v = _mm256_loadu_si256(p);
-  if (kind == NYX_KEYS_FLOAT16) return (T)_mm512_cvtph_ps(v);
-  /* One instruction: word i goes to the upper half of lane i. */
-  const __m512i to = (__m512i)((I){NYX_LANE_NUMBERS} << 16);
-  return (T)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, to, _mm512_castsi256_si512(v));
+  return (T)_mm512_cvtph_ps(_mm256_loadu_si256(p));
 #else
-  __m128i v = _mm_loadu_si128(p);
-  if (kind == NYX_KEYS_FLOAT16) return (T)_mm256_cvtph_ps(v);
-  return (T)_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16);
+  return (T)_mm256_cvtph_ps(_mm_loadu_si128(p));
 #endif
 }
 #else
 #define HALVES 0
-NYX_FN T widen(const void *p, const nyx_attention_kind kind) {
-  (void)kind;
+NYX_FN T widen(const void *p) {
   return nyx__load(p);
 }
 #endif
 
+#define ASK 3072 /* bytes of keys that are asked for before they are needed, about */
 #define ITEM(kind) ((kind) == NYX_KEYS_OWN ? (int64_t)sizeof(S) : 2)
 
 /* A vector of keys or values, of which the first `part` lanes count. */
 NYX_FN T load_keys(const char *p, int64_t part, const nyx_attention_kind kind) {
   if (kind == NYX_KEYS_OWN) return load_lanes((const S *)(const void *)p, part);
-  if (part == NYX_LANES) return widen(p, kind);
+  if (part == NYX_LANES) return widen(p);
   uint16_t room[sizeof(T) / 2] = {0};
   memcpy(room, p, (size_t)part * 2);
-  return widen(room, kind);
+  return widen(room);
+}
+
+/* Two vectors of bfloat16, which are widened as they lie, the even elements and the odd:
+ * an instruction each, where their order costs two (vpermw takes both ports of the
+ * multiplications). `part` elements count. */
+#define PAIR (2 * NYX_LANES)
+NYX_FN I load_pairs(const char *p, int64_t part) {
+  I v;
+  if (part < PAIR) {
+    uint16_t room[sizeof(I) / 2] = {0};
+    memcpy(room, p, (size_t)part * 2);
+    memcpy(&v, room, sizeof v);
+  } else {
+    memcpy(&v, p, sizeof v);
+  }
+  return v;
+}
+NYX_FN T widen_pairs(I v, const int odd) {
+  return (T)(odd ? v & KI(-65536) : v << 16);
+}
+
+#if NYX_LANES == 16
+#define ZIP(a, b, i)                                                                     \
+  __builtin_shufflevector(a, b, i, i + 16, i + 1, i + 17, i + 2, i + 18, i + 3, i + 19,  \
+                          i + 4, i + 20, i + 5, i + 21, i + 6, i + 22, i + 7, i + 23)
+#define EVERY_OTHER(a, b, i)                                                             \
+  __builtin_shufflevector(a, b, i, i + 2, i + 4, i + 6, i + 8, i + 10, i + 12, i + 14,   \
+                          i + 16, i + 18, i + 20, i + 22, i + 24, i + 26, i + 28,        \
+                          i + 30)
+#elif NYX_LANES == 8
+#define ZIP(a, b, i)                                                                     \
+  __builtin_shufflevector(a, b, i, i + 8, i + 1, i + 9, i + 2, i + 10, i + 3, i + 11)
+#define EVERY_OTHER(a, b, i)                                                             \
+  __builtin_shufflevector(a, b, i, i + 2, i + 4, i + 6, i + 8, i + 10, i + 12, i + 14)
+#elif NYX_LANES == 4
+#define ZIP(a, b, i) __builtin_shufflevector(a, b, i, i + 4, i + 1, i + 5)
+#define EVERY_OTHER(a, b, i) __builtin_shufflevector(a, b, i, i + 2, i + 4, i + 6)
+#else
+#define ZIP(a, b, i) __builtin_shufflevector(a, b, i, i + 2)
+#define EVERY_OTHER(a, b, i) __builtin_shufflevector(a, b, i, i + 2)
+#endif
+
+/* `part` floats, the even ones and the odd. */
+NYX_FN void load_split(const S *p, int64_t part, T to[2]) {
+  T a = load_lanes(p, part), b = K(0);
+  if (part > NYX_LANES) b = load_lanes(p + NYX_LANES, part - NYX_LANES);
+  to[0] = EVERY_OTHER(a, b, 0);
+  to[1] = EVERY_OTHER(a, b, 1);
+}
+NYX_FN void store_split(S *p, int64_t part, const T from[2]) {
+  store_lanes(p, part, ZIP(from[0], from[1], 0));
+  if (part > NYX_LANES)
+    store_lanes(p + NYX_LANES, part - NYX_LANES, ZIP(from[0], from[1], NYX_LANES / 2));
+}
+
+static void split(const void *q, int64_t d, void *to) {
+  for (int64_t i = 0; i < d; i += PAIR) {
+    T v[2];
+    load_split((const S *)q + i, d - i, v);
+    nyx__store((S *)to + i, v[0]);
+    nyx__store((S *)to + i + NYX_LANES, v[1]);
+  }
 }
 
 /* Lane l of x: that of a, or of b where bit d of l is set, and beside it the one that is
@@ -278,6 +335,11 @@ NYX_FN void totals(T *v, const int n, S scale, S *out) {
   }
 }
 
+/* How far to look ahead where rows have d elements: some whole rows. */
+NYX_FN int64_t ahead(int64_t d, int64_t rs, int64_t item) {
+  return (ASK / (d * item + 1) + 1) * rs * item;
+}
+
 /* Vector j of keys times that of queries. What comes next of keys is asked for. */
 NYX_FN void add_products(const void *const *q, const int queries, const char **row,
                          const int keys, const nyx_attention_kind kind, int64_t j,
@@ -294,12 +356,29 @@ NYX_FN void add_products(const void *const *q, const int queries, const char **r
   }
 }
 
-/* For each of `keys` keys and each query a sum is under way; the next `n` rows come after
- * these. */
+/* The same for two vectors of bfloat16, and of queries that are split like them. */
+NYX_FN void add_pairs(const void *const *q, const int queries, const char **row,
+                      const int keys, int64_t j, int64_t part, int64_t next, T *a) {
+  I pair[MOST];
+  for (int k = 0; k < keys; k++) {
+    __builtin_prefetch(row[k] + 2 * j + next);
+    pair[k] = load_pairs(row[k] + 2 * j, part);
+  }
+  for (int odd = 0; odd < 2; odd++) {
+    T x[MOST];
+    for (int k = 0; k < keys; k++) x[k] = widen_pairs(pair[k], odd);
+    for (int r = 0; r < queries; r++) {
+      T y = nyx__load((const S *)q[r] + j + odd * NYX_LANES);
+      for (int k = 0; k < keys; k++) a[r * keys + k] = nyx_fma(x[k], y, a[r * keys + k]);
+    }
+  }
+}
+
+/* For each of `keys` keys and each query a sum is under way. */
 NYX_FN void dots_of(const void *const *q, const int queries, const int keys,
                     const char *from, const nyx_attention_kind kind, int64_t rs,
                     int64_t n, int64_t d, S scale, S *scores, int64_t step) {
-  const int64_t item = ITEM(kind), next = n * rs * item;
+  const int64_t item = ITEM(kind), next = ahead(d, rs, item);
   for (int64_t i = 0; i < n; i += keys) {
     const char *row[MOST];
     T a[MOST * MOST];
@@ -307,9 +386,14 @@ NYX_FN void dots_of(const void *const *q, const int queries, const int keys,
     for (int k = 0; k < keys; k++) row[k] = from + (i + k < n ? i + k : i) * rs * item;
     for (int k = 0; k < keys * queries; k++) a[k] = K(0);
     int64_t j = 0;
-    for (; j + NYX_LANES <= d; j += NYX_LANES)
-      add_products(q, queries, row, keys, kind, j, NYX_LANES, next, a);
-    if (j < d) add_products(q, queries, row, keys, kind, j, d - j, next, a);
+    if (kind == NYX_KEYS_BFLOAT16) {
+      for (; j + PAIR <= d; j += PAIR) add_pairs(q, queries, row, keys, j, PAIR, next, a);
+      if (j < d) add_pairs(q, queries, row, keys, j, d - j, next, a);
+    } else {
+      for (; j + NYX_LANES <= d; j += NYX_LANES)
+        add_products(q, queries, row, keys, kind, j, NYX_LANES, next, a);
+      if (j < d) add_products(q, queries, row, keys, kind, j, d - j, next, a);
+    }
     totals(a, keys * queries, scale, sum);
     for (int r = 0; r < queries; r++) {
       if (i + keys <= n) {
@@ -349,8 +433,9 @@ static void dots(const void *const *q, int64_t queries, const void *keys,
 /* `vectors` vectors of columns, the last of which has `part` lanes. */
 NYX_FN void mix_columns(const S *w, int64_t step, const int queries, const int vectors,
                         int64_t part, const char *row, const nyx_attention_kind kind,
-                        int64_t rs, int64_t n, S *out, int64_t out_step, bool add) {
-  const int64_t item = ITEM(kind), wide = NYX_LANES * item, next = n * rs * item;
+                        int64_t rs, int64_t n, int64_t next, S *out, int64_t out_step,
+                        bool add) {
+  const int64_t item = ITEM(kind), wide = NYX_LANES * item;
   T a[MOST][MOST];
   for (int r = 0; r < queries; r++)
     for (int k = 0; k < vectors; k++)
@@ -374,16 +459,58 @@ NYX_FN void mix_columns(const S *w, int64_t step, const int queries, const int v
                   a[r][k]);
 }
 
+/* `pairs` pairs of vectors of bfloat16, the last of which has `part` elements. */
+NYX_FN void mix_pairs(const S *w, int64_t step, const int queries, const int pairs,
+                      int64_t part, const char *row, int64_t rs, int64_t n, int64_t next,
+                      S *out, int64_t out_step, bool add) {
+  const int64_t wide = 2 * PAIR;
+  T a[MOST][MOST];
+  for (int r = 0; r < queries; r++) {
+    for (int k = 0; k < pairs; k++) {
+      a[r][2 * k] = a[r][2 * k + 1] = K(0);
+      if (add)
+        load_split(out + r * out_step + k * PAIR, k + 1 < pairs ? PAIR : part,
+                   &a[r][2 * k]);
+    }
+  }
+  for (int64_t i = 0; i < n; i++, row += rs * 2) {
+    T v[MOST];
+    for (int k = 0; k < pairs; k++) {
+      __builtin_prefetch(row + k * wide + next);
+      I pair = load_pairs(row + k * wide, k + 1 < pairs ? PAIR : part);
+      v[2 * k] = widen_pairs(pair, 0);
+      v[2 * k + 1] = widen_pairs(pair, 1);
+    }
+    for (int r = 0; r < queries; r++) {
+      T x = nyx__splat(w[r * step + i]);
+      for (int k = 0; k < 2 * pairs; k++) a[r][k] = nyx_fma(v[k], x, a[r][k]);
+    }
+  }
+  for (int r = 0; r < queries; r++)
+    for (int k = 0; k < pairs; k++)
+      store_split(out + r * out_step + k * PAIR, k + 1 < pairs ? PAIR : part,
+                  &a[r][2 * k]);
+}
+
 NYX_FN void mix_of(const S *w, int64_t step, const int queries, const int vectors,
                    const char *values, const nyx_attention_kind kind, int64_t rs,
                    int64_t n, int64_t d, S *out, int64_t out_step, bool add) {
-  const int64_t item = ITEM(kind);
+  const int64_t item = ITEM(kind), next = ahead(d, rs, item);
   int64_t j = 0;
+  if (kind == NYX_KEYS_BFLOAT16) {
+    for (; j + vectors * NYX_LANES <= d; j += vectors * NYX_LANES)
+      mix_pairs(w, step, queries, vectors / 2, PAIR, values + j * item, rs, n, next,
+                out + j, out_step, add);
+    for (; j < d; j += PAIR)
+      mix_pairs(w, step, queries, 1, d - j < PAIR ? d - j : PAIR, values + j * item, rs,
+                n, next, out + j, out_step, add);
+    return;
+  }
   for (; j + vectors * NYX_LANES <= d; j += vectors * NYX_LANES)
     mix_columns(w, step, queries, vectors, NYX_LANES, values + j * item, kind, rs, n,
-                out + j, out_step, add);
+                next, out + j, out_step, add);
   EACH_VECTOR(i, part, j, d) {
-    mix_columns(w, step, queries, 1, part, values + i * item, kind, rs, n, out + i,
+    mix_columns(w, step, queries, 1, part, values + i * item, kind, rs, n, next, out + i,
                 out_step, add);
   }
 }
@@ -425,6 +552,8 @@ const nyx_attention_kernel ATTENTION_KERNEL = {
     .drop = drop,
     .mask = mask,
     .causal = causal,
+    .pair = PAIR,
+    .split = split,
     .dots = dots,
     .mix = mix,
     .halves = HALVES,

@@ -48,6 +48,10 @@ typedef struct nyx_product {
   nyx_packing *packing; /* `block` packs a piece after each tile; or NULL */
 } nyx_product;
 
+/* From row to row of an A that is read in place by rows, in elements of T: constant, and
+ * so that 128 columns of all rows lie in all sets of the first cache. */
+#define NYX_APART(T) (128 + 64 / (int64_t)sizeof(T))
+
 #define NYX_FEW_MOST 64
 #define NYX_FEW_LEAST 64 /* more than a tile has */
 
@@ -71,8 +75,10 @@ typedef struct nyx_gemm_kernel {
    * pieces that are packed at once. Then `block` packs some, `pack` what is left. */
   void (*divide)(nyx_packing *h, int64_t tiles);
   void (*pack)(nyx_packing *h);
-  /* p from its panels. b NULL: B is read where it is; its b_cs must be 1, and before
-   * a column that is not the first of a tile lie tile_cols others. */
+  /* p from its panels. a NULL: A is read where it is, and nothing is packed or asked for
+   * besides; its a_rs is 1, or NYX_APART with an a_cs of 1. b NULL: B is read where it
+   * is; its b_cs must be 1, and before a column that is not the first of a tile lie
+   * tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
 
   /* One more column of such a product, which would not be worth a vector: thin_type.h.

@@ -33,6 +33,30 @@ static __attribute__((noinline)) void TYPED(store_edge)(const TYPED(tile_job) * 
   }
 }
 
+/* The sums of a tile to C; both counts are constants, as in what follows. */
+static ALWAYS_INLINE void TYPED(store_tile)(const int rows, const int vectors,
+                                            V (*sum)[TILE_VECTORS],
+                                            const TYPED(tile_job) * job) {
+  const int64_t ldc = *(const volatile int64_t *)&job->ldc; /* not kept in the loop */
+  if (job->cols == vectors * LANES) {
+    UNROLL for (int i = 0; i < rows; i++) {
+      UNROLL for (int v = 0; v < vectors; v++) {
+        VU *c = (VU *)(job->c + i * ldc + v * LANES);
+        if (job->add) sum[i][v] += *c;
+        *c = sum[i][v];
+      }
+    }
+    return;
+  }
+  T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
+  UNROLL for (int i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
+    }
+  }
+  TYPED(store_edge)(job, rows, edge);
+}
+
 /* One term of a tile; the lines of A and B that come soon are asked for. */
 #define TILE_TERM(rows, vectors, sum, a, b, step)                                        \
   do {                                                                                   \
@@ -82,24 +106,7 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
       }
     }
   }
-  const int64_t ldc = *(const volatile int64_t *)&job->ldc; /* not kept in the loop */
-  if (job->cols == vectors * LANES) {
-    UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < vectors; v++) {
-        VU *c = (VU *)(job->c + i * ldc + v * LANES);
-        if (job->add) sum[i][v] += *c;
-        *c = sum[i][v];
-      }
-    }
-    return;
-  }
-  T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
-  UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int v = 0; v < vectors; v++) {
-      *(V *)(edge + i * TILE_COLS + v * LANES) = sum[i][v];
-    }
-  }
-  TYPED(store_edge)(job, rows, edge);
+  TYPED(store_tile)(rows, vectors, sum, job);
 }
 
 static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
@@ -156,22 +163,30 @@ static void TYPED(direct)(const nyx_product *p) {
   }
 }
 
-/* One column of tiles of p: from column j on, with B in a panel or in place. */
+/* What all tiles of a column share: from column j on, with B in a panel or in place. */
+static void TYPED(open_column)(const nyx_product *p, const T *b, int64_t j,
+                               TYPED(tile_job) * job) {
+  int64_t live = p->n - j < TILE_COLS ? p->n - j : TILE_COLS;
+  job->b = b + j * p->k;
+  job->b_step = TILE_COLS;
+  job->ldc = p->ldc;
+  job->skip = 0;
+  job->cols = live;
+  job->add = p->add;
+  if (!b) { /* the last tile begins earlier than what it stores */
+    job->skip = (live > LANES ? TILE_COLS : LANES) - live;
+    job->b = (const T *)p->b + j - job->skip;
+    job->b_step = p->b_rs;
+  }
+}
+
+#include "place_type.h"
+
+/* One column of tiles of p. */
 static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const T *b,
                           int64_t j) {
-  int64_t live = p->n - j < TILE_COLS ? p->n - j : TILE_COLS;
   TYPED(tile_job) job; /* its runs are many */
-  job.b = b + j * p->k;
-  job.b_step = TILE_COLS;
-  job.ldc = p->ldc;
-  job.skip = 0;
-  job.cols = live;
-  job.add = p->add;
-  if (!b) { /* the last tile begins earlier than what it stores */
-    job.skip = (live > LANES ? TILE_COLS : LANES) - live;
-    job.b = (const T *)p->b + j - job.skip;
-    job.b_step = p->b_rs;
-  }
+  TYPED(open_column)(p, b, j, &job);
   /* The next panel of B, spread over these tiles: it may lie in the last cache. */
   int64_t tiles = (p->m + width - 1) / width, size = TILE_COLS * p->k;
   const T *next = j + TILE_COLS < p->n ? b + (j + TILE_COLS) * p->k : p->next;
@@ -200,7 +215,12 @@ static void TYPED(column)(const nyx_product *p, int64_t width, const T *a, const
 
 static void TYPED(block)(const nyx_product *p, int64_t width, const void *a,
                          const void *b) {
-  for (int64_t j = 0; j < p->n; j += TILE_COLS) TYPED(column)(p, width, a, b, j);
+  for (int64_t j = 0; j < p->n; j += TILE_COLS) {
+    if (a)
+      TYPED(column)(p, width, a, b, j);
+    else
+      TYPED(column_in_place)(p, b, j);
+  }
 }
 
 static void TYPED(product)(const nyx_product *p, void *work) {
@@ -239,6 +259,7 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef TILE_COLS
 #undef BLOCK_COLS
 #undef LINE
+#undef APART
 #undef TILE_ROW
 #undef TILE_TERM
 #undef COPY_EVERY

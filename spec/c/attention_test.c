@@ -1,13 +1,14 @@
-/* Attention with dropout on every path of the CPU: which weights stay, against Philox one
- * block at a time as core/base/random.h has it; results and gradients, against plain
- * loops in double; and that threads change nothing. Read next: paths.h,
- * core/op/attention_dropout.c, kernels/cpu/attention.h. */
+/* Attention on every path of the CPU: products of factors where they lie; with dropout,
+ * which weights stay, against Philox one block at a time as core/base/random.h has it;
+ * results and gradients, against plain loops in double; and that threads change nothing.
+ * Read next: paths.h, core/op/attention_dropout.c, kernels/cpu/attention.h. */
 #include <nyx/parallel.h>
 
 #include "core/base/random.h"
 #include "core/tensor/tensor.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 #include "paths.h"
 
 /* Whether the weight of a query and a key stays. */
@@ -205,7 +206,43 @@ static void dropout_equals_plain_loops(void) {
   }
 }
 
+/* A left factor where it lies, by rows and by columns, gives the bits that its panels
+ * give: heights and widths of tiles that are whole and that are not, sums and results. */
+static void products_in_place(void) {
+  enum { M = 31, N = 70, K = 41, APART = 144 };
+  static double a_room[K * APART], b_room[K * N], panels[K * (N + 64)], left[K * M];
+  static double got[M * N + 1], want[M * N + 1];
+  for (int64_t i = 0; i < 2 * 2 * 2 * M * 5; i++) {
+    bool wide = i % 2, by_rows = i / 2 % 2, add = i / 4 % 2;
+    nyx_dtype dtype = wide ? NYX_FLOAT64 : NYX_FLOAT32;
+    int64_t item = wide ? 8 : 4, m = i / 8 % M + 1, n = (i / 8 / M * 17 + 2),
+            k = K - i % 3;
+    int64_t apart = wide ? NYX_APART(double) : NYX_APART(float);
+    const nyx_gemm_kernel *gemm = &nyx__cpu_kernels()->gemm->type[wide];
+    for (int64_t j = 0; j < K * APART; j++)
+      nyx__store_double(dtype, (char *)a_room + j * item, (double)next() / 3);
+    for (int64_t j = 0; j < K * N; j++)
+      nyx__store_double(dtype, (char *)b_room + j * item, (double)next() / 7);
+    for (int64_t j = 0; j <= M * N; j++)
+      nyx__store_double(dtype, (char *)want + j * item, (double)j);
+    memcpy(got, want, sizeof got);
+    nyx_product p = {.m = m, .n = n, .k = k, .a = a_room, .ldc = n, .add = add};
+    p.a_rs = by_rows ? apart : 1;
+    p.a_cs = by_rows ? 1 : apart;
+    gemm->pack_a(a_room, p.a_rs, p.a_cs, m, gemm->tile_rows, k, left);
+    gemm->pack_b(b_room, n, 1, k, n, panels);
+    p.c = want;
+    gemm->block(&p, gemm->tile_rows, left, panels);
+    p.c = got;
+    gemm->block(&p, gemm->tile_rows, NULL, panels);
+    if (!CHECK_AT(memcmp(got, want, (size_t)((m * n + 1) * item)) == 0, "m, n, k ",
+                  "%lld, %lld, %lld", (long long)m, (long long)n, (long long)k))
+      return;
+  }
+}
+
 static void run(void) {
+  RUN(products_in_place);
   RUN(keeps_what_philox_says);
   RUN(dropout_equals_plain_loops);
 }

@@ -432,7 +432,11 @@ UNTRACED_CHECK static void every_way(nyx_dtype dtype, int64_t m, int64_t n, int6
 /* Panels of what comes next are packed while tiles are multiplied: copied or turned, by
  * this thread or by another, whole ones and those that are not. */
 static void meanwhile(void) {
-  static const int64_t size[][3] = {{420, 500, 900}, {1030, 330, 700}, {300, 1111, 1025}};
+  static const int64_t size[][3] = {{420, 500, 900},
+                                    {1030, 330, 700},
+                                    {300, 1111, 1025},
+                                    {200, 1100, 900}, /* columns of a thread's own */
+                                    {70, 1001, 1100}};
   for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
     every_way(NYX_FLOAT32, size[i][0], size[i][1], size[i][2]);
     every_way(NYX_FLOAT64, size[i][0], size[i][1], size[i][2]);

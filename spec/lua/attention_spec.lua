@@ -127,7 +127,8 @@ describe("attention", function()
     local results = {}
     local threads = nyx.get_num_threads()
     local shapes = { { 1, 2, 1, 300, 400, 16, 16 }, { 2, 4, 2, 2, 3000, 32, 32 },
-      { 6, 6, 6, 70, 70, 8, 8 }, { 2, 6, 6, 300, 200, 16, 16 } }
+      { 6, 6, 6, 70, 70, 8, 8 }, { 2, 6, 6, 300, 200, 16, 16 },
+      { 1, 12, 12, 500, 400, 8, 40 } }
     local inputs = {}
     for i, s in ipairs(shapes) do
       inputs[i] = { leaves("float32", (table.unpack or unpack)(s)) } -- luacheck: ignore
@@ -206,7 +207,8 @@ describe("attention", function()
     nyx.manual_seed(6)
     local threads = nyx.get_num_threads()
     for _, dtype in ipairs { "float16", "bfloat16" } do
-      for _, size in ipairs { { 1, 8, 2, 1, 1100, 128, 64 }, { 2, 3, 1, 2, 70, 7, 33 } } do
+      for _, size in ipairs { { 1, 8, 2, 1, 1100, 128, 64 }, { 2, 3, 1, 2, 70, 7, 33 },
+        { 1, 7, 1, 1, 90, 56, 24 } } do
         local batch, heads, key_heads, queries, keys, d, dv = size[1], size[2], size[3], size[4],
           size[5], size[6], size[7]
         local q = nyx.randn(batch, heads, queries, d):to(dtype)
