@@ -1,5 +1,5 @@
 -- Everyday functions that are a few ops each, by PyTorch's names, as nyx.<name>(x, ...) and
--- x:<name>(...). Nothing here has a kernel of its own. Read next: tensor.lua.
+-- x:<name>(...). Nothing here has a kernel of its own. Read next: products.lua, tensor.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
 local docs = require("nyx.tensor").docs
@@ -13,57 +13,6 @@ local function of_dims(where, name, x, ndim)
       ndim == 1 and "" or "s")
   end
   return x
-end
-
--- ---------------------------------------------------------------- products
-
-docs.dot = { "linear algebra", "x:dot(y): the sum of the products of two vectors" }
---- The sum of the products of two vectors.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:dot(other)
-  return of_dims("dot", "x", self, 1):matmul(of_dims("dot", "y", other, 1))
-end
-
-docs.mv = { "linear algebra", "x:mv(y): a matrix times a vector" }
---- A matrix times a vector.
----@param vector nyx.Tensor
----@return nyx.Tensor
-function Tensor:mv(vector)
-  return of_dims("mv", "x", self, 2):matmul(of_dims("mv", "y", vector, 1))
-end
-
-docs.mm = { "linear algebra", "x:mm(y): a matrix times a matrix" }
---- A matrix times a matrix.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:mm(other)
-  return of_dims("mm", "x", self, 2):matmul(of_dims("mm", "y", other, 2))
-end
-
-docs.addmm = { "linear algebra", "x:addmm(a, b, {beta, alpha}): beta x + alpha (a @ b), both " ..
-  "factors 1 when left out" }
---- beta x + alpha (a @ b).
----@param a nyx.Tensor
----@param b nyx.Tensor
----@param options? {beta: number, alpha: number}
----@return nyx.Tensor
-function Tensor:addmm(a, b, options)
-  check.tensor("addmm", "x", self)
-  options = check.options("addmm", options, "beta alpha")
-  local beta = check.number("addmm", "beta", options.beta or 1)
-  local alpha = check.number("addmm", "alpha", options.alpha or 1)
-  local product = of_dims("addmm", "a", a, 2):matmul(of_dims("addmm", "b", b, 2))
-  return (beta == 1 and self or self * beta) + (alpha == 1 and product or product * alpha)
-end
-
-docs.outer = { "linear algebra", "x:outer(y): every product of an element of the vector x and " ..
-  "one of the vector y; a matrix" }
---- Every product of an element of one vector and one of another.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:outer(other)
-  return of_dims("outer", "x", self, 1):unsqueeze(2) * of_dims("outer", "y", other, 1)
 end
 
 -- ---------------------------------------------------------------- diagonals
@@ -313,8 +262,8 @@ function Tensor:element_size()
 end
 
 -- All but the last ones are functions too, as ops are.
-for _, name in ipairs { "dot", "mv", "mm", "addmm", "outer", "diag", "trace", "isclose",
-  "nan_to_num", "median", "diff", "movedim", "normalize", "cosine_similarity", "bincount" } do
+for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "median", "diff", "movedim",
+  "normalize", "cosine_similarity", "bincount" } do
   nyx[name] = Tensor[name]
 end
 

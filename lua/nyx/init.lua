@@ -58,5 +58,7 @@ end
 package.loaded["nyx"] = nyx
 require "nyx.tensor"
 require "nyx.compose"
+require "nyx.products"
+require "nyx.einsum"
 
 return nyx

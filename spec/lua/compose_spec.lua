@@ -12,25 +12,8 @@ local function fails(fn, ...)
   assert.is_truthy(message:find("compose_spec.lua:", 1, true), message)
 end
 
-describe("products", function()
-  local m, v = t { { 1, 2 }, { 3, 4 } }, t { 5, 6 }
-  it("of vectors and matrices", function()
-    assert.are.equal(61, v:dot(v):item())
-    assert.are.same({ 17, 39 }, m:mv(v):totable())
-    assert.are.same({ { 7, 10 }, { 15, 22 } }, nyx.mm(m, m):totable())
-    assert.are.same({ { 5, 10 }, { 6, 12 } }, v:outer(t { 1, 2 }):totable())
-    assert.are.same({ { 16, 24 }, { 36, 52 } },
-      m:addmm(m, m, { beta = 2, alpha = 2 }):totable())
-    assert.are.equal(5, m:trace():item())
-  end)
-  it("check the dimensions", function()
-    fails(function() m:dot(v) end, "dot", "(2x2)", "1 dimension")
-    fails(function() m:mm(v) end, "mm", "(2)", "2 dimensions")
-    fails(function() m:mm(3) end, "mm", "number 3", "tensor")
-  end)
-end)
-
-describe("diag", function()
+describe("diagonals", function()
+  it("trace", function() assert.are.equal(5, t({ { 1, 2 }, { 3, 4 } }):trace():item()) end)
   it("makes and reads diagonals", function()
     assert.are.same({ { 1, 0 }, { 0, 2 } }, t({ 1, 2 }):diag():totable())
     assert.are.same({ { 0, 1, 0 }, { 0, 0, 2 }, { 0, 0, 0 } }, t({ 1, 2 }):diag(1):totable())
