@@ -342,7 +342,8 @@ end
 
 -- How many letters have to be inserted, removed, replaced or swapped with the next: a becomes b.
 local function distance(a, b)
-  local before, last_row, row = nil, nil, {}
+  local row = {}
+  local last_row, before
   for j = 0, #b do row[j] = j end
   for i = 1, #a do
     before, last_row, row = last_row, row, { [0] = i }
