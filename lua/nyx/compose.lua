@@ -1,5 +1,6 @@
 -- Everyday functions that are a few ops each, by PyTorch's names, as nyx.<name>(x, ...) and
--- x:<name>(...). Nothing here has a kernel of its own. Read next: products.lua, tensor.lua.
+-- x:<name>(...). Nothing here has a kernel of its own. Read next: products.lua,
+-- statistics.lua, tensor.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
 local docs = require("nyx.tensor").docs
@@ -81,30 +82,6 @@ function Tensor:nan_to_num(nan, posinf, neginf)
 end
 
 -- ---------------------------------------------------------------- along a dimension
-
-docs.median = { "reduction", "x:median(dim, keepdim): the middle value (the lower of two) and " ..
-  "its position along dim; without dim of all elements, the value alone" }
---- The middle value, the lower of two, and where it is; without `dim` the value alone.
----@param dim? integer
----@param keepdim? boolean
----@return nyx.Tensor values
----@return nyx.Tensor? positions
-function Tensor:median(dim, keepdim)
-  check.tensor("median", "x", self)
-  local x = dim == nil and self:reshape(-1) or self
-  if x:numel() == 0 then check.fail("median: %s has no elements", check.describe(self)) end
-  local along = dim or 1
-  local values, positions = x:sort(along)
-  local middle = math.floor((x.ndim == 0 and 1 or x:size(along)) / 2 + 0.5)
-  if x.ndim > 0 then
-    values, positions = values:narrow(along, middle, 1), positions:narrow(along, middle, 1)
-    if not keepdim or dim == nil then
-      values, positions = values:squeeze(along), positions:squeeze(along)
-    end
-  end
-  if dim == nil then return values end
-  return values, positions
-end
 
 docs.diff = { "arithmetic", "x:diff(n, dim): every element minus the one before it along dim " ..
   "(the last), n times (1)" }
@@ -262,8 +239,8 @@ function Tensor:element_size()
 end
 
 -- All but the last ones are functions too, as ops are.
-for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "median", "diff", "movedim",
-  "normalize", "cosine_similarity", "bincount" } do
+for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "diff", "movedim", "normalize",
+  "cosine_similarity", "bincount" } do
   nyx[name] = Tensor[name]
 end
 

@@ -60,5 +60,6 @@ require "nyx.tensor"
 require "nyx.compose"
 require "nyx.products"
 require "nyx.einsum"
+require "nyx.statistics"
 
 return nyx

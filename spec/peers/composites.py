@@ -189,6 +189,232 @@ sum_and("baddbmm", torch.baddbmm, "bnm", ("bnk", "bkm"))
 sum_and("addbmm", torch.addbmm, "nm", ("bnk", "bkm"))
 
 
+# ------------------------------------------------------------------- statistics
+
+
+def lua_bool(value):
+    return "true" if value else "false"
+
+
+def with_nan(r, x, p=0.3):
+    """x with some elements, or whole rows, replaced by nan."""
+    x = x.clone()
+    if r.chance(p) and x.dtype in FLOATS and x.numel():
+        x[torch.rand(x.shape, generator=r.generator, dtype=torch.float64) < r.choice([0.1, 0.3, 0.9])] = float("nan")
+    return x
+
+
+def along(r, x, none=0.3):
+    """A dimension or None, keepdim, and their text in Lua."""
+    dim = None if r.chance(none) else r.dim(x.ndim)
+    keepdim = r.chance(0.4)
+    text = "nil" if dim is None else str(one_based(dim))
+    return dim, keepdim, f"{text},{lua_bool(keepdim)}"
+
+
+def given(dim, keepdim):
+    return {} if dim is None else {"dim": dim, "keepdim": keepdim}
+
+
+def middle(name, fn):
+    def maker(r, dtype):
+        x = with_nan(r, r.distinct(r.shape(0, 3, 6, 0), dtype, -50, 50))
+        dim, keepdim, text = along(r, x)
+        order = 0 if x.isnan().any() else 2  # torch shares the gradient of nan in its own way
+
+        def peer(x):
+            values, at = fn(x, dim, keepdim)
+            return values, (at.masked_fill(values.isnan(), 0) if name == "nanmedian" else at)
+
+        if dim is None:
+            return Call(f"$1:{name}()", [x], fn, order=order)
+        return Call(f"$1:{name}({text})", [x], peer, order=order)
+
+    COMPOSITES[name] = Composite(name, maker, NUMBER)
+
+
+middle("median", torch.median)
+middle("nanmedian", torch.nanmedian)
+
+
+def quantiles(name, fn):
+    def maker(r, dtype):
+        x = with_nan(r, r.distinct(r.shape(0, 3, 6, 0), dtype))
+        dim, keepdim, text = along(r, x)
+        how = r.choice(["linear", "lower", "higher", "midpoint", "nearest"])
+        if r.chance(0.5):
+            q = r.choice([0.0, 0.5, 1.0, r.random()])
+            return Call(f'$1:{name}({q},{text},"{how}")', [x],
+                        lambda x: fn(x, q, dim, keepdim, interpolation=how))
+        q = r.tensor([r.randint(1, 4)], dtype, 0, 1, plain=True)
+        return Call(f'$1:{name}($2,{text},"{how}")', [x, q],
+                    lambda x, q: fn(x, q.detach(), dim, keepdim, interpolation=how), leaves=[0])
+
+    COMPOSITES[name] = Composite(name, maker, FLOAT)
+
+
+quantiles("quantile", torch.quantile)
+quantiles("nanquantile", torch.nanquantile)
+
+
+@composite(*NUMBER)
+def kthvalue(r, dtype):
+    x = r.distinct(r.shape(0, 3, 6, 0), dtype, -50, 50)
+    dim, keepdim, text = along(r, x, 0)
+    k = r.randint(1, x.shape[dim] if x.ndim else 1)
+    return Call(f"$1:kthvalue({k},{text})", [x], lambda x: tuple(torch.kthvalue(x, k, dim, keepdim)))
+
+
+@composite(*NUMBER)
+def mode(r, dtype):
+    x = r.tensor(r.shape(0, 3, 8, 0), dtype, -2, 2)
+    x = x.round() if dtype in FLOATS else x
+    dim, keepdim, text = along(r, x, 0)
+
+    def last_of_equals(x):  # torch does not say which of the positions it gives
+        value = torch.mode(x, dim, keepdim).values
+        full = value if keepdim or not x.ndim else value.unsqueeze(dim)
+        equal = (x == full).flip(dim) if x.ndim else x == full
+        at = equal.int().argmax(dim, keepdim)
+        at = (x.shape[dim] - 1 - at) if x.ndim else at * 0
+        return (x.gather(dim, at if keepdim else at.unsqueeze(dim)).reshape(value.shape) if x.ndim else x), at
+
+    return Call(f"$1:mode({text})", [x], last_of_equals)
+
+
+def running(name, fn):
+    def maker(r, dtype):
+        x = r.tensor(r.shape(0, 3, 7), dtype)
+        x = with_nan(r, (x * 2).round() if dtype in FLOATS and r.chance(0.5) else x)
+        dim = r.dim(x.ndim)
+        return Call(f"$1:{name}({one_based(dim)})", [x], lambda x: tuple(fn(x, dim)))
+
+    COMPOSITES[name] = Composite(name, maker, NUMBER)
+
+
+running("cummax", torch.cummax)
+running("cummin", torch.cummin)
+
+
+@composite(*NUMBER)
+def aminmax(r, dtype):
+    x = with_nan(r, r.distinct(r.shape(0, 3, 5, 0), dtype, -50, 50))
+    dim, keepdim, text = along(r, x)
+    keepdim = keepdim and dim is not None
+    text = text if dim is not None else "nil,false"
+    return Call(f"$1:aminmax({text})", [x], lambda x: tuple(torch.aminmax(x, dim=dim, keepdim=keepdim)),
+                order=0 if x.isnan().any() else 2)
+
+
+@composite(*NUMBER)
+def unique_consecutive(r, dtype):
+    x = r.tensor(r.shape(0, 3, 5), dtype, 0, 1.6 if dtype in FLOATS else 1)
+    x = x.floor() if dtype in FLOATS else x
+    if r.chance(0.4) and x.ndim and x.numel():
+        dim = r.dim(x.ndim)
+        return Call(f"$1:unique_consecutive({one_based(dim)})", [x],
+                    lambda x: torch.unique_consecutive(x, True, True, dim), order=0)
+    return Call("$1:unique_consecutive()", [x], lambda x: torch.unique_consecutive(x, True, True), order=0)
+
+
+@composite(*NUMBER)
+def nansum(r, dtype):
+    x = with_nan(r, r.tensor(r.shape(0, 3), dtype), 0.8)
+    dim, keepdim, text = along(r, x)
+    return Call(f"$1:nansum({text})", [x], lambda x: torch.nansum(x, **given(dim, keepdim)) if dim is not None
+                else torch.nansum(x).reshape([1] * x.ndim if keepdim else []))
+
+
+@composite(*FLOAT)
+def nanmean(r, dtype):
+    x = with_nan(r, r.tensor(r.shape(0, 3, 5, 0), dtype), 0.8)
+    dim, keepdim, text = along(r, x, 0)
+    return Call(f"$1:nanmean({text})", [x], lambda x: torch.nanmean(x, dim, keepdim),
+                order=0 if torch.nanmean(x, dim).isnan().any() else 2)  # torch's gradient is nan there
+
+
+def spread(name, fn):
+    def maker(r, dtype):
+        x = r.distinct([r.randint(3, 5) for _ in range(r.randint(1, 3))], dtype)
+        dim, keepdim, correction = r.dim(x.ndim), r.chance(0.5), r.choice([0, 1, 2])
+        return Call(f"$1:{name}({one_based(dim)},{correction},{lua_bool(keepdim)})", [x],
+                    lambda x: fn(x, dim, correction=correction, keepdim=keepdim))
+
+    COMPOSITES[name] = Composite(name, maker, FLOAT)
+
+
+spread("var_mean", torch.var_mean)
+spread("std_mean", torch.std_mean)
+
+
+@composite(*FLOAT)
+def cov(r, dtype):
+    n = r.randint(3, 8)
+    x = r.distinct([n] if r.chance(0.2) else [r.randint(1, 4), n], dtype)
+    inputs, options, peer = [x], [], {}
+    if r.chance(0.5):
+        peer["correction"] = r.choice([0, 1, 2])
+        options.append(f"correction={peer['correction']}")
+    for name, d in (("fweights", torch.int64), ("aweights", dtype)):
+        if r.chance(0.4):
+            inputs.append(r.values(n, d, 1, 3))
+            options.append(f"{name}=${len(inputs)}")
+            peer[name] = inputs[-1]
+    return Call(f"$1:cov{{{','.join(options)}}}", inputs,
+                lambda x, *w: torch.cov(x, **{**peer, **dict(zip([k for k in peer if k != "correction"], w))}),
+                leaves=[0])
+
+
+@composite(*FLOAT)
+def corrcoef(r, dtype):
+    n = r.randint(3, 8)
+    return Call("$1:corrcoef()", [r.distinct([n] if r.chance(0.2) else [r.randint(2, 4), n], dtype)],
+                lambda x: torch.corrcoef(x))
+
+
+@composite(*FLOAT)
+def renorm(r, dtype):
+    x = r.distinct([r.randint(1, 4) for _ in range(r.randint(2, 3))], dtype)
+    p, dim, most = r.choice([1.0, 2.0, 3.0]), r.dim(x.ndim), r.uniform(0.5, 3)
+    # torch's second derivative is of a gradient kernel that leaves the 1e-7 out
+    return Call(f"$1:renorm({p},{one_based(dim)},{most!r})", [x], lambda x: torch.renorm(x, p, dim, most), order=1)
+
+
+@composite(*NUMBER)
+def bucketize(r, dtype):
+    x, edges = r.tensor(r.shape(), dtype), r.distinct([r.randint(0, 6)], dtype).sort().values
+    right = r.chance(0.5)
+    return Call(f"$1:bucketize($2,{lua_bool(right)})", [x, edges],
+                lambda x, e: torch.bucketize(x.contiguous(), e, right=right), order=0)
+
+
+@composite(*FLOAT)
+def histc(r, dtype):
+    x = with_nan(r, r.distinct(r.shape(0, 3, 6, 0), dtype), 0)
+    low, high = r.choice([(0, 0), (-1.03, 1.52), (-3.1, 4.2)])
+    bins = r.randint(1, 12)
+    return Call(f"$1:histc({bins},{low},{high})", [x], lambda x: torch.histc(x, bins, low, high), order=0)
+
+
+@composite(*FLOAT)
+def histogram(r, dtype):
+    x = r.distinct(r.shape(0, 3, 6, 0), dtype)
+    weight, density = r.chance(0.5), r.chance(0.3)
+    inputs = [x, r.tensor(x.shape, dtype, 0.1, 1)] if weight else [x]
+    options = ["weight=$2"] if weight else []
+    options += ["density=true"] if density else []
+    if r.chance(0.5):
+        edges = r.distinct([r.randint(2, 6)], dtype).sort().values + 0.003
+        inputs.append(edges)
+        return Call(f"$1:histogram(${len(inputs)},{{{','.join(options)}}})", inputs,
+                    lambda x, *w: torch.histogram(x, w[-1], weight=w[0] if weight else None, density=density), order=0)
+    bins, range_ = r.randint(1, 12), r.choice([None, (-1.03, 1.52)])
+    options += [f"range={{{range_[0]},{range_[1]}}}"] if range_ else []
+    return Call(f"$1:histogram({bins},{{{','.join(options)}}})", inputs,
+                lambda x, *w: torch.histogram(x, bins, range=range_, weight=w[0] if w else None, density=density),
+                order=0)
+
+
 # ------------------------------------------------------------------- all of them
 
 

@@ -79,6 +79,12 @@ def scanning(r, dtype):
     return Case([r.tensor(shape, dtype, *wide(r, dtype))], attrs)
 
 
+def running(r, dtype):
+    shape = r.shape(0, 4, empty=0)  # torch's derivatives of nothing fail
+    # torch's derivative of logcumsumexp in forward mode is nan where the input repeats elements
+    return Case([r.tensor(shape, dtype, *wide(r, dtype), repeats=False)], {"dim": r.dim(len(shape))})
+
+
 def softmax(r, dtype):
     shape = r.shape(1, 4) if r.chance(0.85) else [r.randint(1, 5), r.randint(20, 400)]
     return Case([r.tensor(shape, dtype, -3, 3)], {"dim": r.dim(len(shape))} if r.chance(0.8) else {})
@@ -841,6 +847,7 @@ MAKERS = {
     "norm": norm,
     "logsumexp": lambda r, d: reduction(r, d, nonempty=True),
     "var": variance, "std": variance, "cumsum": scanning, "cumprod": scanning,
+    "logcumsumexp": running, "cumargmax": running,
     "softmax": softmax, "log_softmax": softmax,
     "alias": one(), "contiguous": one(), "relayout": one(), "nonzero": one(),
     "transpose": transpose, "permute": permute, "view": reshape(True), "reshape": reshape(False),

@@ -339,6 +339,7 @@ PEERS = {
     "logsumexp": lambda x, dim=None, keepdim=False: torch.logsumexp(x, all_dims(x) if dim is None else dim, keepdim),
     "var": lambda x, dim=None, correction=1.0, keepdim=False: torch.var(x, dim, correction=correction, keepdim=keepdim),
     "std": lambda x, dim=None, correction=1.0, keepdim=False: torch.std(x, dim, correction=correction, keepdim=keepdim),
+    "cumargmax": lambda x, dim, largest=True: (torch.cummax if largest else torch.cummin)(x, dim)[1],
     "cumsum": scan(torch.cumsum, 0), "cumprod": scan(torch.cumprod, 1),
     # views and copies
     "alias": lambda x: x.view_as(x),
@@ -421,7 +422,8 @@ NO_PEER_GROUPS = {"gradient": "tested as the gradient of the op it belongs to"}
 POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
     "nonzero": {0}, "unique": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
-    "max_pool2d": {1},
+    "max_pool2d": {1}, "cumargmax": {0}, "cummax": {1}, "cummin": {1}, "median": {1}, "nanmedian": {1},
+    "kthvalue": {1}, "mode": {1}, "unique_consecutive": {1}, "bucketize": {0},
 }
 
 # Values where results are defined for integers, wider than the domain of gradients.
