@@ -102,6 +102,21 @@ function Tensor:diff(n, dim)
   return x
 end
 
+docs.float_power = { "arithmetic", "x:float_power(y): x to the power y, in float64" }
+--- x to the power y, in float64.
+---@param exponent nyx.Tensor|number
+---@return nyx.Tensor float64
+function Tensor:float_power(exponent)
+  check.tensor("float_power", "x", self)
+  if type(exponent) ~= "number" then
+    exponent = check.tensor("float_power", "y", exponent):to("float64")
+  end
+  return self:to("float64"):pow(exponent)
+end
+
+docs.sgn = { "arithmetic", "x:sgn(): sign" }
+Tensor.sgn = Tensor.sign
+
 docs.movedim = { "view", "x:movedim(source, destination): dimension `source` put at " ..
   "`destination`, the others in order; a view" }
 --- One dimension put at another place, the others in order.
@@ -239,8 +254,8 @@ function Tensor:element_size()
 end
 
 -- All but the last ones are functions too, as ops are.
-for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "diff", "movedim", "normalize",
-  "cosine_similarity", "bincount" } do
+for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "diff", "float_power", "sgn",
+  "movedim", "normalize", "cosine_similarity", "bincount" } do
   nyx[name] = Tensor[name]
 end
 

@@ -275,23 +275,6 @@ end
 
 -- ---------------------------------------------------------------- sums, means, spread
 
--- x with 0 for nan, and where it is not nan.
-local function numbers_of(where, x)
-  check.tensor(where, "x", x)
-  if not x:is_floating_point() then return x, nil end
-  local nan = x:isnan()
-  return x:masked_fill(nan, 0), nan:logical_not()
-end
-
-docs.nansum = { "reduction", "x:nansum(dim, keepdim): the sum of what is not nan" }
---- The sum of what is not nan.
----@param dim? integer|integer[]
----@param keepdim? boolean
----@return nyx.Tensor
-function Tensor:nansum(dim, keepdim)
-  return (numbers_of("nansum", self)):sum(dim, keepdim)
-end
-
 docs.nanmean = { "reduction", "x:nanmean(dim, keepdim): the mean of what is not nan" }
 --- The mean of what is not nan; nan where nothing else is.
 ---@param dim? integer|integer[]
@@ -299,8 +282,8 @@ docs.nanmean = { "reduction", "x:nanmean(dim, keepdim): the mean of what is not 
 ---@return nyx.Tensor
 function Tensor:nanmean(dim, keepdim)
   floats("nanmean", self)
-  local x, numbers = numbers_of("nanmean", self)
-  return x:sum(dim, keepdim) / numbers:sum(dim, keepdim):to(x.dtype)
+  local numbers = self:eq(self):sum(dim, keepdim) -- nan equals nothing
+  return self:nansum(dim, keepdim) / numbers:to(self.dtype)
 end
 
 for name, what in pairs { var_mean = "var", std_mean = "std" } do
@@ -486,7 +469,7 @@ function Tensor:histogram(bins, options)
 end
 
 for _, name in ipairs { "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "mode",
-  "cummax", "cummin", "aminmax", "unique_consecutive", "nansum", "nanmean", "var_mean", "std_mean",
+  "cummax", "cummin", "aminmax", "unique_consecutive", "nanmean", "var_mean", "std_mean",
   "cov", "corrcoef", "renorm", "bucketize", "histc", "histogram" } do
   nyx[name] = Tensor[name]
 end

@@ -212,10 +212,6 @@ def along(r, x, none=0.3):
     return dim, keepdim, f"{text},{lua_bool(keepdim)}"
 
 
-def given(dim, keepdim):
-    return {} if dim is None else {"dim": dim, "keepdim": keepdim}
-
-
 def middle(name, fn):
     def maker(r, dtype):
         x = with_nan(r, r.distinct(r.shape(0, 3, 6, 0), dtype, -50, 50))
@@ -317,12 +313,14 @@ def unique_consecutive(r, dtype):
     return Call("$1:unique_consecutive()", [x], lambda x: torch.unique_consecutive(x, True, True), order=0)
 
 
-@composite(*NUMBER)
-def nansum(r, dtype):
-    x = with_nan(r, r.tensor(r.shape(0, 3), dtype), 0.8)
-    dim, keepdim, text = along(r, x)
-    return Call(f"$1:nansum({text})", [x], lambda x: torch.nansum(x, **given(dim, keepdim)) if dim is not None
-                else torch.nansum(x).reshape([1] * x.ndim if keepdim else []))
+@composite(*FLOAT)
+def float_power(r, dtype):
+    shapes = r.broadcast(2)
+    x = r.tensor(shapes[0], dtype, 0.5, 2)
+    if r.chance(0.4):
+        p = r.choice([2, -1, 0.5, 3])
+        return Call(f"$1:float_power({p})", [x], lambda x: torch.float_power(x, p), order=1 if dtype != torch.float64 else 2)
+    return Call("$1:float_power($2)", [x, r.tensor(shapes[1], dtype)], torch.float_power)
 
 
 @composite(*FLOAT)

@@ -32,6 +32,15 @@ def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False):
     return Case([x], attrs, order=2 if x.numel() else 1)  # of nothing: 0 / 0 in the second
 
 
+def among_nan(r, dtype):
+    c = reduction(r, dtype)
+    x = c.inputs[0]
+    if dtype in FLOATS and r.chance(0.8):
+        nan = torch.rand(x.shape, generator=r.generator, dtype=torch.float64) < r.choice([0.1, 0.5, 1])
+        c.inputs[0] = x.clone().masked_fill(nan, float("nan"))
+    return c
+
+
 def norm(r, dtype):
     c = reduction(r, dtype, p=True, nonempty=True, distinct=True)
     if c.attrs.get("p") == 0.5 and dtype in (torch.float16, torch.bfloat16):
@@ -838,7 +847,7 @@ def dropout(r, dtype):
 
 
 MAKERS = {
-    "sum": reduction, "mean": reduction, "prod": product,
+    "sum": reduction, "nansum": among_nan, "mean": reduction, "prod": product,
     "amin": lambda r, d: reduction(r, d, nonempty=True, distinct=True),
     "amax": lambda r, d: reduction(r, d, nonempty=True, distinct=True),
     **{name: lambda r, d: reduction(r, d, over=False, nonempty=True, distinct=True)

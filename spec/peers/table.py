@@ -330,7 +330,7 @@ PEERS = {
     "elu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x)),
     "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
     # reductions
-    "sum": reduced(torch.sum), "mean": reduced(torch.mean), "amin": lambda x, dim=(), keepdim=False: torch.amin(x, dim, keepdim),
+    "sum": reduced(torch.sum), "nansum": reduced(torch.nansum), "mean": reduced(torch.mean), "amin": lambda x, dim=(), keepdim=False: torch.amin(x, dim, keepdim),
     "amax": lambda x, dim=(), keepdim=False: torch.amax(x, dim, keepdim),
     "prod": prod, "any": reduced(torch.any), "all": reduced(torch.all), "count_nonzero": count_nonzero,
     "min": reduced(torch.min), "max": reduced(torch.max), "argmin": reduced(torch.argmin),
@@ -435,6 +435,7 @@ INT_DOMAIN = {
 # Random values for attributes of elementwise rows, by op and name; the others vary about
 # their preset.
 ATTRS = {
+    "logit": {"eps": (0.01, 0.2)},
     "clamp": {"min": (-2, 0), "max": (0.2, 2)},
     "softplus": {"beta": (0.5, 3), "threshold": (1, 20)},
     "threshold": {"threshold": (-1, 1), "value": (-2, 2)},
