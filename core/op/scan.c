@@ -1,7 +1,8 @@
-/* Running sums and products along a dimension, forwards or backwards, and the recurrence
- * that is the gradient of a running product. Floats accumulate in double, integers and
- * bools in int64. Read next: kernels/cpu/scan.h, scan_rows.c (other devices),
- * reduce_gradient.c, which uses cumprod for prod. */
+/* Running sums and products along a dimension, forwards or backwards, the recurrence that
+ * is the gradient of a running product, sums of exponentials, and where the greatest or
+ * least element so far is. Floats accumulate in double, integers and bools in int64. Read
+ * next: kernels/cpu/scan.h, scan_rows.c (other devices), reduce_gradient.c, which uses
+ * cumprod for prod. */
 #include "scan.h"
 
 #include <string.h>
@@ -32,17 +33,23 @@ typedef struct scan_job {
   int64_t outer, n, inner;
   int64_t blocks;         /* of NYX_SCAN_COLUMNS columns in inner */
   int64_t parts, length;  /* along n, in the order of the scan */
-  size_t item;            /* bytes of an element */
+  size_t item, item_y;    /* bytes of an element, and of a result */
+  int64_t base;           /* of cumargmax: the position of the first element */
   const char *x, *factor; /* factor: of linear_scan */
   char *y;
   char *carry; /* (outer, parts, inner) accumulators; NULL: one part */
 } scan_job;
 
-static nyx_scan_fn function_of(nyx__op_id op, nyx_dtype compute) {
+static nyx_scan_fn function_of(const nyx__scan_way *way, nyx_dtype compute) {
   const nyx_scan_kernels *k = nyx__cpu_kernels()->scan;
   int type = compute == NYX_INT64 ? 2 : compute == NYX_FLOAT64;
-  if (op == NYX__OP_linear_scan) return k->linear[type];
-  return op == NYX__OP_cumprod ? k->product[type] : k->sum[type];
+  switch (way->op) {
+    case NYX__OP_linear_scan: return k->linear[type];
+    case NYX__OP_logcumsumexp: return k->log_sum[type];
+    case NYX__OP_cumargmax: return way->least ? k->least[type] : k->greatest[type];
+    case NYX__OP_cumprod: return k->product[type];
+    default: return k->sum[type];
+  }
 }
 
 /* What the kernel needs for a task: block b of outer element o, part p. */
@@ -52,12 +59,13 @@ static nyx_scan task_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
                 .exclusive = j->exclusive,
                 .n = j->n - first < j->length ? j->n - first : j->length,
                 .step = j->inner,
+                .base = j->base,
                 .width = left < NYX_SCAN_COLUMNS ? left : NYX_SCAN_COLUMNS};
   int64_t row = j->reverse ? j->n - first - s.n : first;
-  size_t at = (size_t)((o * j->n + row) * j->inner + column) * j->item;
-  s.x = j->x + at;
-  if (j->factor) s.factor = j->factor + at;
-  s.y = j->y + at;
+  size_t at = (size_t)((o * j->n + row) * j->inner + column);
+  s.x = j->x + at * j->item;
+  if (j->factor) s.factor = j->factor + at * j->item;
+  s.y = j->y + at * j->item_y;
   return s;
 }
 
@@ -145,12 +153,12 @@ static int64_t side_by_side(const scan_job *j, int64_t columns, int64_t width) {
   return share < most ? share : most;
 }
 
-static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
+static nyx_status run_scan(nyx_context *ctx, scan_job *j, const nyx__scan_way *way,
                            nyx_dtype compute) {
   j->integer = compute == NYX_INT64;
   j->blocks = (j->inner + NYX_SCAN_COLUMNS - 1) / NYX_SCAN_COLUMNS;
-  j->fn = function_of(op, compute);
-  cut(j, op);
+  j->fn = function_of(way, compute);
+  cut(j, way->op);
   int64_t columns = j->outer * j->blocks;
   int64_t width = j->inner < NYX_SCAN_COLUMNS ? j->inner : NYX_SCAN_COLUMNS;
   int64_t grain = RANGE_WORK / (j->length * width) + 1;
@@ -174,36 +182,36 @@ static nyx_status run_scan(nyx_context *ctx, scan_job *j, nyx__op_id op,
   return status;
 }
 
-static nyx_status scan(nyx_call *c, nyx__op_id op) {
+static nyx_status scan(nyx_call *c, nyx__scan_way way) {
   nyx_context *ctx = c->ctx;
   nyx_tensor *in = NULL, *factor = NULL, *out = NULL, *target = c->out[0];
-  int dim;
-  NYX_TRY(nyx__dim(ctx, c->attr[ATTR_DIM].i, target->ndim, &dim));
+  NYX_TRY(nyx__dim(ctx, c->attr[ATTR_DIM].i, target->ndim, &way.dim));
   if (target->numel == 0) return NYX_OK;
-  const nyx__scan_way way = {op, dim, c->attr[ATTR_REVERSE].i != 0,
-                             c->attr[ATTR_EXCLUSIVE].i != 0};
   if (c->device != nyx__cpu()) return nyx__scan_rows(c, &way);
   nyx_dtype compute =
       nyx_dtype_is_float(c->dtype) ? nyx__compute_dtype(c->dtype) : NYX_INT64;
   nyx_status status = nyx__contiguous_as(ctx, c->in[0], compute, &in);
   if (status == NYX_OK && c->n_in > 1)
     status = nyx__contiguous_as(ctx, c->in[1], compute, &factor);
-  if (status == NYX_OK && target->dtype == compute)
+  nyx_dtype made = way.op == NYX__OP_cumargmax ? NYX_INT64 : compute;
+  if (status == NYX_OK && target->dtype == made)
     out = nyx_tensor_retain(target);
   else if (status == NYX_OK)
-    status = nyx_tensor_empty(ctx, compute, target->ndim, target->shape, &out);
+    status = nyx_tensor_empty(ctx, made, target->ndim, target->shape, &out);
   if (status == NYX_OK) {
     scan_job j = {.reverse = way.reverse,
                   .exclusive = way.exclusive,
-                  .n = target->ndim ? target->shape[dim] : 1,
+                  .n = target->ndim ? target->shape[way.dim] : 1,
                   .inner = 1,
                   .item = nyx_dtype_size(compute),
+                  .item_y = nyx_dtype_size(made),
+                  .base = ctx->index_base,
                   .x = nyx__data(in),
                   .factor = factor ? nyx__data(factor) : NULL,
                   .y = nyx__data(out)};
-    for (int d = dim + 1; d < target->ndim; d++) j.inner *= target->shape[d];
+    for (int d = way.dim + 1; d < target->ndim; d++) j.inner *= target->shape[d];
     j.outer = target->numel / (j.n * j.inner);
-    status = run_scan(ctx, &j, op, compute);
+    status = run_scan(ctx, &j, &way, compute);
     if (status == NYX_OK && out != target) status = nyx__copy_into(ctx, out, target);
   }
   nyx_tensor_release(in);
@@ -226,14 +234,20 @@ static nyx_status scan_infer(nyx_call *c) {
   return NYX_OK;
 }
 
+/* A scan that has all attributes. */
+static nyx_status scan_as_asked(nyx_call *c, nyx__op_id op) {
+  return scan(c, (nyx__scan_way){.op = op,
+                                 .reverse = c->attr[ATTR_REVERSE].i != 0,
+                                 .exclusive = c->attr[ATTR_EXCLUSIVE].i != 0});
+}
 static nyx_status cumsum_run(nyx_call *c) {
-  return scan(c, NYX__OP_cumsum);
+  return scan_as_asked(c, NYX__OP_cumsum);
 }
 static nyx_status cumprod_run(nyx_call *c) {
-  return scan(c, NYX__OP_cumprod);
+  return scan_as_asked(c, NYX__OP_cumprod);
 }
 static nyx_status linear_scan_run(nyx_call *c) {
-  return scan(c, NYX__OP_linear_scan);
+  return scan_as_asked(c, NYX__OP_linear_scan);
 }
 
 /* The attributes of a scan the other way. */
@@ -369,4 +383,93 @@ const nyx_op nyx__op_linear_scan = {
     .batch = nyx__batch_dims,
     .cases = SCAN_CASES("g(3,4) x(3,4)", "g(2,3,2) x(2,3,2)"),
     .domain = {-2, 2},
+};
+
+static nyx_status logcumsumexp_run(nyx_call *c) {
+  return scan(c, (nyx__scan_way){.op = NYX__OP_logcumsumexp});
+}
+
+/* With p = e^(x - y), the part that an element has of the sum up to it, in 0..1: what
+ * arrives at element k of y, its own gradient and 1 - p[k+1] of that at the next, times
+ * p. No exponential grows, whatever the range of x. A y that is infinite passes nothing.
+ */
+static nyx_status logcumsumexp_gradient(nyx_backward *b) {
+  if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
+  const nyx_value back[ATTRS] = {b->attr[ATTR_DIM], NYX_I(1), NYX_I(0)};
+  const double none[2] = {0, 0};
+  nyx_tensor *part, *rest = NULL, *arriving = NULL;
+  NYX_TRY(nyx__evaluate(b->ctx, "nyx_exp(nyx_select(nyx_isinf(y), K(-1000), x - y))",
+                        (nyx_tensor *[]){NULL, b->in[0], b->out[0], NULL, NULL}, none,
+                        &part));
+  nyx_status status = nyx__evaluate(
+      b->ctx, "K(1) - x", (nyx_tensor *[]){NULL, part, NULL, NULL, NULL}, none, &rest);
+  if (status == NYX_OK)
+    status =
+        nyx__apply2(b->ctx, NYX__OP_linear_scan, b->grad_out[0], rest, back, &arriving);
+  if (status == NYX_OK)
+    status = nyx__apply2(b->ctx, NYX__OP_mul, part, arriving, NULL, &b->grad_in[0]);
+  nyx_tensor_release(part);
+  nyx_tensor_release(rest);
+  nyx_tensor_release(arriving);
+  return status;
+}
+
+const nyx_op nyx__op_logcumsumexp = {
+    .name = "logcumsumexp",
+    .group = "reduction",
+    .doc = "log(e^x[1] + ... + e^x[k]) for each k along dim, without overflow",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_FLOAT,
+    .autocast = NYX_AUTOCAST_FLOAT32,
+    .dtypes = NYX_DTYPES_FLOAT,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = scan_attrs,
+    .n_attrs = 1,
+    .n_out = 1,
+    .infer = scan_infer,
+    .cpu = logcumsumexp_run,
+    .gradient = logcumsumexp_gradient,
+    .save_in = NYX_SAVE(0),
+    .save_out = NYX_SAVE(0),
+    .batch = nyx__batch_dims,
+    .cases = "x(3,4); dim=1\nx(2,3,2); dim=2\nx(70); dim=-1",
+    .domain = {-4, 4},
+};
+
+static nyx_status cumargmax_infer(nyx_call *c) {
+  NYX_TRY(scan_infer(c));
+  c->spec[0].dtype = NYX_INT64;
+  return NYX_OK;
+}
+
+static nyx_status cumargmax_run(nyx_call *c) {
+  return scan(c, (nyx__scan_way){.op = NYX__OP_cumargmax, .least = !c->attr[1].i});
+}
+
+static const nyx_attr extreme_attrs[] = {
+    {"dim", NYX_ATTR_DIM, true, NYX_NONE, "the dimension to go along"},
+    {"largest", NYX_ATTR_BOOL, false, NYX_I(1), "the greatest element, else the least"}};
+
+const nyx_op nyx__op_cumargmax = {
+    .name = "cumargmax",
+    .group = "reduction",
+    .doc =
+        "where the greatest element so far is, for each element along dim; of equal ones "
+        "the last; NaN counts as beyond all numbers. What cummax and cummin are made of",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = extreme_attrs,
+    .n_attrs = 2,
+    .n_out = 1,
+    .infer = cumargmax_infer,
+    .cpu = cumargmax_run,
+    .batch = nyx__batch_dims,
+    .cases = "x(3,4); dim=1\nx(2,3,2); dim=2 largest=false\nx(70); dim=-1",
+    .domain = {-4, 4},
 };

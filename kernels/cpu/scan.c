@@ -1,7 +1,8 @@
-/* Running sums, products and recurrences; the sums, which are vectors along a row too,
- * are in scan_type.h. Compiled once per instruction-set path. */
+/* Running sums, products, extremes and recurrences; the sums, which are vectors along a
+ * row too, are in scan_type.h. Compiled once per instruction-set path. */
 #include "scan.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "vector_bytes.h"
@@ -45,6 +46,48 @@ COLUMNS_FUNCTION(product_f64, double, double, 1, MULTIPLY(double))
 COLUMNS_FUNCTION(product_i64, int64_t, uint64_t, 1, MULTIPLY(int64_t))
 COLUMNS_FUNCTION(linear_f32, float, double, 0, RECUR(float))
 COLUMNS_FUNCTION(linear_f64, double, double, 0, RECUR(double))
+
+/* log(e^before + e^value); of two infinities that are the same, that one. */
+#define LOG_ADD(T)                                                                       \
+  double high = before > value ? before : value, low = before > value ? value : before;  \
+  after = low == high ? high + 0.69314718055994530942 : high + log1p(exp(low - high));   \
+  y[i + c] = (T)after
+
+COLUMNS_FUNCTION(log_sum_f32, float, double, -INFINITY, LOG_ADD(float))
+COLUMNS_FUNCTION(log_sum_f64, double, double, -INFINITY, LOG_ADD(double))
+
+/* name(s): the position of the element that no later one beats. */
+#define EXTREME_FUNCTION(name, T, beats)                                                 \
+  static ALWAYS_INLINE void name##_of(const nyx_scan *s, int64_t width) {                \
+    const T *x = s->x;                                                                   \
+    int64_t *y = s->y, at[NYX_SCAN_COLUMNS];                                             \
+    T best[NYX_SCAN_COLUMNS];                                                            \
+    if (s->n > 0) memcpy(best, x, (size_t)width * sizeof *best);                         \
+    for (int64_t c = 0; c < width; c++) at[c] = s->base;                                 \
+    for (int64_t k = 0; k < s->n; k++) {                                                 \
+      const T *row = x + k * s->step;                                                    \
+      for (int64_t c = 0; c < width; c++) {                                              \
+        T value = row[c];                                                                \
+        bool next = (value beats best[c]) | (value != value);                            \
+        best[c] = next ? value : best[c];                                                \
+        at[c] = next ? s->base + k : at[c];                                              \
+      }                                                                                  \
+      memcpy(y + k * s->step, at, (size_t)width * sizeof *at);                           \
+    }                                                                                    \
+  }                                                                                      \
+  static void name(const nyx_scan *s) {                                                  \
+    if (s->width == 1)                                                                   \
+      name##_of(s, 1);                                                                   \
+    else                                                                                 \
+      name##_of(s, s->width);                                                            \
+  }
+
+EXTREME_FUNCTION(greatest_f32, float, >=)
+EXTREME_FUNCTION(greatest_f64, double, >=)
+EXTREME_FUNCTION(greatest_i64, int64_t, >=)
+EXTREME_FUNCTION(least_f32, float, <=)
+EXTREME_FUNCTION(least_f64, double, <=)
+EXTREME_FUNCTION(least_i64, int64_t, <=)
 
 #define GROUP 8 /* elements of a row that are summed together, on every path */
 #define LANES ((int)(VECTOR_BYTES / sizeof(double)))
@@ -98,4 +141,7 @@ const nyx_scan_kernels NYX_PATH(scan) = {
     .sum = {sum_f32, sum_f64, sum_i64},
     .product = {product_f32, product_f64, product_i64},
     .linear = {linear_f32, linear_f64},
+    .log_sum = {log_sum_f32, log_sum_f64},
+    .greatest = {greatest_f32, greatest_f64, greatest_i64},
+    .least = {least_f32, least_f64, least_i64},
 };

@@ -166,6 +166,10 @@ NYX_FN M nyx_isfinite(T a) {
   return nyx_lt(nyx_abs(a), K(INFINITY));
 }
 
+NYX_FN M nyx_signbit(T a) {
+  return (I)a < (I){0};
+}
+
 /* -1, 0 or 1, and a itself when it is 0 or not a number. */
 NYX_FN T nyx_sign(T a) {
   M moves = nyx_or(nyx_lt(a, K(0)), nyx_gt(a, K(0)));

@@ -47,6 +47,7 @@ NYX_FN T nyx_trunc(T a) { return trunc(a); }
 NYX_FN M nyx_isnan(T a) { return a != a; }
 NYX_FN M nyx_isinf(T a) { return fabs(a) == K(INFINITY); }
 NYX_FN M nyx_isfinite(T a) { return fabs(a) < K(INFINITY); }
+NYX_FN M nyx_signbit(T a) { return signbit(a) != 0; }
 NYX_FN T nyx_exp(T a) { return exp(a); }
 NYX_FN T nyx_exp2(T a) { return exp2(a); }
 NYX_FN T nyx_expm1(T a) { return expm1(a); }
@@ -107,6 +108,7 @@ NYX_FN T nyx_trunc(T a) { return a; }
 NYX_FN M nyx_isnan(T a) { return (void)a, 0; }
 NYX_FN M nyx_isinf(T a) { return (void)a, 0; }
 NYX_FN M nyx_isfinite(T a) { return (void)a, 1; }
+NYX_FN M nyx_signbit(T a) { return a < K(0); }
 NYX_FN T nyx_bitwise_and(T a, T b) { return a & b; }
 NYX_FN T nyx_bitwise_or(T a, T b) { return a | b; }
 NYX_FN T nyx_bitwise_xor(T a, T b) { return a ^ b; }

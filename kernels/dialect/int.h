@@ -45,6 +45,9 @@ NYX_FN M nyx_isinf(T a) {
 NYX_FN M nyx_isfinite(T a) {
   return nyx_eq(a, a);
 }
+NYX_FN M nyx_signbit(T a) {
+  return nyx_lt(a, K(0));
+}
 
 NYX_FN T nyx_bitwise_and(T a, T b) {
   return a & b;

@@ -101,6 +101,25 @@ function M.number(where, name, value, low, high)
   return value
 end
 
+--- Checks for a dimension of x.
+---@param where string
+---@param x nyx.Tensor
+---@param dim any
+---@return integer dim from 1
+function M.dim(where, x, dim)
+  local n = M.tensor(where, "x", x).ndim
+  if type(dim) ~= "number" or dim % 1 ~= 0 then
+    M.fail("%s: 'dim' is %s, expected a dimension", where, M.describe(dim))
+  end
+  if dim == 0 then
+    M.fail("%s: 'dim' is 0; dimensions count from 1, from the end with -1", where)
+  end
+  if dim > n or dim < -n then
+    M.fail("%s: dimension %.0f is out of range for a tensor of %d dimensions", where, dim, n)
+  end
+  return dim > 0 and dim or dim + n + 1
+end
+
 --- Checks a table of options: an unknown name is an error that lists the known ones.
 ---@param where string
 ---@param options table? nil gives {}

@@ -1,5 +1,6 @@
 -- Everyday functions that are a few ops each, by PyTorch's names, as nyx.<name>(x, ...) and
--- x:<name>(...). Nothing here has a kernel of its own. Read next: tensor.lua.
+-- x:<name>(...). Nothing here has a kernel of its own. Read next: products.lua,
+-- statistics.lua, tensor.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
 local docs = require("nyx.tensor").docs
@@ -13,57 +14,6 @@ local function of_dims(where, name, x, ndim)
       ndim == 1 and "" or "s")
   end
   return x
-end
-
--- ---------------------------------------------------------------- products
-
-docs.dot = { "linear algebra", "x:dot(y): the sum of the products of two vectors" }
---- The sum of the products of two vectors.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:dot(other)
-  return of_dims("dot", "x", self, 1):matmul(of_dims("dot", "y", other, 1))
-end
-
-docs.mv = { "linear algebra", "x:mv(y): a matrix times a vector" }
---- A matrix times a vector.
----@param vector nyx.Tensor
----@return nyx.Tensor
-function Tensor:mv(vector)
-  return of_dims("mv", "x", self, 2):matmul(of_dims("mv", "y", vector, 1))
-end
-
-docs.mm = { "linear algebra", "x:mm(y): a matrix times a matrix" }
---- A matrix times a matrix.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:mm(other)
-  return of_dims("mm", "x", self, 2):matmul(of_dims("mm", "y", other, 2))
-end
-
-docs.addmm = { "linear algebra", "x:addmm(a, b, {beta, alpha}): beta x + alpha (a @ b), both " ..
-  "factors 1 when left out" }
---- beta x + alpha (a @ b).
----@param a nyx.Tensor
----@param b nyx.Tensor
----@param options? {beta: number, alpha: number}
----@return nyx.Tensor
-function Tensor:addmm(a, b, options)
-  check.tensor("addmm", "x", self)
-  options = check.options("addmm", options, "beta alpha")
-  local beta = check.number("addmm", "beta", options.beta or 1)
-  local alpha = check.number("addmm", "alpha", options.alpha or 1)
-  local product = of_dims("addmm", "a", a, 2):matmul(of_dims("addmm", "b", b, 2))
-  return (beta == 1 and self or self * beta) + (alpha == 1 and product or product * alpha)
-end
-
-docs.outer = { "linear algebra", "x:outer(y): every product of an element of the vector x and " ..
-  "one of the vector y; a matrix" }
---- Every product of an element of one vector and one of another.
----@param other nyx.Tensor
----@return nyx.Tensor
-function Tensor:outer(other)
-  return of_dims("outer", "x", self, 1):unsqueeze(2) * of_dims("outer", "y", other, 1)
 end
 
 -- ---------------------------------------------------------------- diagonals
@@ -135,30 +85,6 @@ end
 
 -- ---------------------------------------------------------------- along a dimension
 
-docs.median = { "reduction", "x:median(dim, keepdim): the middle value (the lower of two) and " ..
-  "its position along dim; without dim of all elements, the value alone" }
---- The middle value, the lower of two, and where it is; without `dim` the value alone.
----@param dim? integer
----@param keepdim? boolean
----@return nyx.Tensor values
----@return nyx.Tensor? positions
-function Tensor:median(dim, keepdim)
-  check.tensor("median", "x", self)
-  local x = dim == nil and self:reshape(-1) or self
-  if x:numel() == 0 then check.fail("median: %s has no elements", check.describe(self)) end
-  local along = dim or 1
-  local values, positions = x:sort(along)
-  local middle = math.floor((x.ndim == 0 and 1 or x:size(along)) / 2 + 0.5)
-  if x.ndim > 0 then
-    values, positions = values:narrow(along, middle, 1), positions:narrow(along, middle, 1)
-    if not keepdim or dim == nil then
-      values, positions = values:squeeze(along), positions:squeeze(along)
-    end
-  end
-  if dim == nil then return values end
-  return values, positions
-end
-
 docs.diff = { "arithmetic", "x:diff(n, dim): every element minus the one before it along dim " ..
   "(the last), n times (1)" }
 --- Every element minus the one before it along `dim`.
@@ -177,6 +103,21 @@ function Tensor:diff(n, dim)
   end
   return x
 end
+
+docs.float_power = { "arithmetic", "x:float_power(y): x to the power y, in float64" }
+--- x to the power y, in float64.
+---@param exponent nyx.Tensor|number
+---@return nyx.Tensor float64
+function Tensor:float_power(exponent)
+  check.tensor("float_power", "x", self)
+  if type(exponent) ~= "number" then
+    exponent = check.tensor("float_power", "y", exponent):to("float64")
+  end
+  return self:to("float64"):pow(exponent)
+end
+
+docs.sgn = { "arithmetic", "x:sgn(): sign" }
+Tensor.sgn = Tensor.sign
 
 docs.movedim = { "view", "x:movedim(source, destination): dimension `source` put at " ..
   "`destination`, the others in order; a view" }
@@ -315,8 +256,8 @@ function Tensor:element_size()
 end
 
 -- All but the last ones are functions too, as ops are.
-for _, name in ipairs { "dot", "mv", "mm", "addmm", "outer", "diag", "trace", "isclose",
-  "nan_to_num", "median", "diff", "movedim", "normalize", "cosine_similarity", "bincount" } do
+for _, name in ipairs { "diag", "trace", "isclose", "nan_to_num", "diff", "float_power", "sgn",
+  "movedim", "normalize", "cosine_similarity", "bincount" } do
   nyx[name] = Tensor[name]
 end
 

@@ -340,17 +340,19 @@ local function overview(only)
   return lines[2] and table.concat(lines, "\n")
 end
 
--- How many letters have to be inserted, removed or replaced to make b of a.
+-- How many letters have to be inserted, removed, replaced or swapped with the next: a becomes b.
 local function distance(a, b)
   local row = {}
+  local last_row, before
   for j = 0, #b do row[j] = j end
   for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
+    before, last_row, row = last_row, row, { [0] = i }
     for j = 1, #b do
-      local change = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
-      diagonal = row[j]
-      row[j] = math.min(row[j] + 1, row[j - 1] + 1, change)
+      local change = last_row[j - 1] + (a:byte(i) == b:byte(j) and 0 or 1)
+      row[j] = math.min(last_row[j] + 1, row[j - 1] + 1, change)
+      if before and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], before[j - 2] + 1)
+      end
     end
   end
   return row[#b]

@@ -59,6 +59,9 @@ end
 package.loaded["nyx"] = nyx
 require "nyx.tensor"
 require "nyx.compose"
+require "nyx.products"
+require "nyx.einsum"
+require "nyx.statistics"
 nyx.linalg = require "nyx.linalg"
 
 return nyx

@@ -29,23 +29,6 @@ local Tensor = nyx.Tensor
 
 local docs = {} -- name -> {group, text}; read by help.lua
 
--- ---------------------------------------------------------------- arguments
-
--- A dimension of x, from 1.
-local function dim_argument(where, x, dim)
-  local n = check.tensor(where, "x", x).ndim
-  if type(dim) ~= "number" or dim % 1 ~= 0 then
-    check.fail("%s: 'dim' is %s, expected a dimension", where, check.describe(dim))
-  end
-  if dim == 0 then
-    check.fail("%s: 'dim' is 0; dimensions count from 1, from the end with -1", where)
-  end
-  if dim > n or dim < -n then
-    check.fail("%s: dimension %.0f is out of range for a tensor of %d dimensions", where, dim, n)
-  end
-  return dim > 0 and dim or dim + n + 1
-end
-
 -- ---------------------------------------------------------------- pieces
 
 docs.split = { "view", "x:split(size, dim): pieces of `size` positions along dim (1), as a " ..
@@ -55,7 +38,7 @@ docs.split = { "view", "x:split(size, dim): pieces of `size` positions along dim
 ---@param dim? integer
 ---@return nyx.Tensor[] views
 function Tensor:split(size, dim)
-  dim = dim_argument("split", self, dim or 1)
+  dim = check.dim("split", self, dim or 1)
   local length, pieces = self:size(dim), {}
   if type(size) == "table" then
     local start = 1
@@ -88,7 +71,7 @@ docs.chunk = { "view", "x:chunk(n, dim): at most n pieces of equal size along di
 ---@return nyx.Tensor[] views
 function Tensor:chunk(n, dim)
   check.integer("chunk", "n", n)
-  dim = dim_argument("chunk", self, dim or 1)
+  dim = check.dim("chunk", self, dim or 1)
   return self:split(math.max(math.ceil(self:size(dim) / n), 1), dim)
 end
 
@@ -98,7 +81,7 @@ docs.unbind = { "view", "x:unbind(dim): the positions of dim (1), which disappea
 ---@param dim? integer
 ---@return nyx.Tensor[] views
 function Tensor:unbind(dim)
-  dim = dim_argument("unbind", self, dim or 1)
+  dim = check.dim("unbind", self, dim or 1)
   local parts = {}
   for i = 1, self:size(dim) do parts[i] = self:select(dim, i) end
   return parts
@@ -113,7 +96,7 @@ docs.slice = { "view", "x:slice(dim, first, last, step): the positions first to 
 ---@param step? integer default 1
 ---@return nyx.Tensor view
 function Tensor:slice(dim, first, last, step)
-  dim = dim_argument("slice", self, dim)
+  dim = check.dim("slice", self, dim)
   local size = self:size(dim)
   step = step or 1
   if type(step) ~= "number" or step % 1 ~= 0 or step < 1 then
@@ -182,7 +165,7 @@ docs.unflatten = { "view", "x:unflatten(dim, sizes): dim made into several of th
 ---@param sizes integer[]
 ---@return nyx.Tensor
 function Tensor:unflatten(dim, sizes)
-  dim = dim_argument("unflatten", self, dim)
+  dim = check.dim("unflatten", self, dim)
   check.type("unflatten", "sizes", sizes, "table")
   local shape, product, unknown = self.shape, 1, nil
   for i, size in ipairs(sizes) do

@@ -25,7 +25,8 @@ static const struct {
     {"cosh", 1.6},    {"tanh", 2.6},         {"asinh", 1.8},     {"acosh", 2},
     {"atanh", 2.3},   {"erf", 1.3},          {"erfc", 6},        {"ndtr", 95},
     {"sigmoid", 2.5}, {"floor_divide", 0.6}, {"remainder", 0.5}, {"silu", 3.1},
-    {"gelu", 95},
+    {"gelu", 95},     {"copysign", 0},       {"heaviside", 0},   {"deg2rad", 1.2},
+    {"rad2deg", 1.2},
 };
 
 /* The distance between neighbours at `want`. */

@@ -32,6 +32,15 @@ def reduction(r, dtype, over=True, p=False, nonempty=False, distinct=False):
     return Case([x], attrs, order=2 if x.numel() else 1)  # of nothing: 0 / 0 in the second
 
 
+def among_nan(r, dtype):
+    c = reduction(r, dtype)
+    x = c.inputs[0]
+    if dtype in FLOATS and r.chance(0.8):
+        nan = torch.rand(x.shape, generator=r.generator, dtype=torch.float64) < r.choice([0.1, 0.5, 1])
+        c.inputs[0] = x.clone().masked_fill(nan, float("nan"))
+    return c
+
+
 def norm(r, dtype):
     c = reduction(r, dtype, p=True, nonempty=True, distinct=True)
     if c.attrs.get("p") == 0.5 and dtype in (torch.float16, torch.bfloat16):
@@ -77,6 +86,12 @@ def scanning(r, dtype):
         if r.chance(0.4):
             attrs[name] = r.chance(0.7)
     return Case([r.tensor(shape, dtype, *wide(r, dtype))], attrs)
+
+
+def running(r, dtype):
+    shape = r.shape(0, 4, empty=0)  # torch's derivatives of nothing fail
+    # torch's derivative of logcumsumexp in forward mode is nan where the input repeats elements
+    return Case([r.tensor(shape, dtype, *wide(r, dtype), repeats=False)], {"dim": r.dim(len(shape))})
 
 
 def softmax(r, dtype):
@@ -962,7 +977,7 @@ MAKERS = {
     "linalg.lstsq": least_squares, "linalg.det": square(), "linalg.slogdet": square(),
     "linalg.matrix_power": square(n=lambda r: r.randint(-2, 4)), "logdet": positive,
     "cholesky_solve": with_factor(True), "cholesky_inverse": with_factor(False),
-    "sum": reduction, "mean": reduction, "prod": product,
+    "sum": reduction, "nansum": among_nan, "mean": reduction, "prod": product,
     "amin": lambda r, d: reduction(r, d, nonempty=True, distinct=True),
     "amax": lambda r, d: reduction(r, d, nonempty=True, distinct=True),
     **{name: lambda r, d: reduction(r, d, over=False, nonempty=True, distinct=True)
@@ -971,6 +986,7 @@ MAKERS = {
     "norm": norm,
     "logsumexp": lambda r, d: reduction(r, d, nonempty=True),
     "var": variance, "std": variance, "cumsum": scanning, "cumprod": scanning,
+    "logcumsumexp": running, "cumargmax": running,
     "softmax": softmax, "log_softmax": softmax,
     "alias": one(), "contiguous": one(), "relayout": one(), "nonzero": one(),
     "transpose": transpose, "permute": permute, "view": reshape(True), "reshape": reshape(False),

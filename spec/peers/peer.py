@@ -5,7 +5,8 @@ holds the peers, live through the whole run.
     python3 spec/peers/peer.py [--nyx build/release/bin/nyx] [--seed N] [--cases N]
                                [part or op ...]
 
-Parts: self, ops, edges, promotion, complex, func, layers, optimisers, changes, formats, files; or names of ops. The seed is printed;
+Parts: self, ops, composites, edges, promotion, complex, func, layers, optimisers, changes, formats,
+files; or names of ops. The seed is printed;
 NYX_SPEC_SEED or --seed replays a run, and --case float64/17 one case of an op. Each line says
 how many cases there were and the worst error; ' marks first and '' second gradients, > forward mode.
 Read next: ops.py, table.py, func.py."""
@@ -23,6 +24,7 @@ except ImportError:
 
 import changes
 import complexes
+import composites
 import edges
 import files
 import formats
@@ -119,6 +121,7 @@ def main():
     parts = {
         "self": lambda: check_self(tap, worker, options),
         "ops": lambda: compare_ops(tap, worker, options, set()),
+        "composites": lambda: composites.compare(tap, worker, options),
         "edges": lambda: edges.compare(tap, worker, described(worker)),
         "promotion": lambda: promotion.compare(tap, worker),
         "complex": lambda: complexes.compare(tap, worker, options.seed, few),
@@ -135,6 +138,7 @@ def main():
     names = set(options.what) - set(parts)
     if names:
         compare_ops(tap, worker, options, names)
+        composites.compare(tap, worker, options, names)
     status = worker.close()
     if status:
         tap.result("the worker ends", [f"nyx ended with status {status}"])

@@ -383,7 +383,7 @@ PEERS = {
     "elu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x)),
     "leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
     # reductions
-    "sum": reduced(torch.sum), "mean": reduced(torch.mean), "amin": lambda x, dim=(), keepdim=False: torch.amin(x, dim, keepdim),
+    "sum": reduced(torch.sum), "nansum": reduced(torch.nansum), "mean": reduced(torch.mean), "amin": lambda x, dim=(), keepdim=False: torch.amin(x, dim, keepdim),
     "amax": lambda x, dim=(), keepdim=False: torch.amax(x, dim, keepdim),
     "prod": prod, "any": reduced(torch.any), "all": reduced(torch.all), "count_nonzero": count_nonzero,
     "min": reduced(torch.min), "max": reduced(torch.max), "argmin": reduced(torch.argmin),
@@ -392,6 +392,7 @@ PEERS = {
     "logsumexp": lambda x, dim=None, keepdim=False: torch.logsumexp(x, all_dims(x) if dim is None else dim, keepdim),
     "var": lambda x, dim=None, correction=1.0, keepdim=False: torch.var(x, dim, correction=correction, keepdim=keepdim),
     "std": lambda x, dim=None, correction=1.0, keepdim=False: torch.std(x, dim, correction=correction, keepdim=keepdim),
+    "cumargmax": lambda x, dim, largest=True: (torch.cummax if largest else torch.cummin)(x, dim)[1],
     "cumsum": scan(torch.cumsum, 0), "cumprod": scan(torch.cumprod, 1),
     # views and copies
     "alias": lambda x: x.view_as(x),
@@ -487,6 +488,8 @@ POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
     "nonzero": {0}, "unique": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
     "max_pool2d": {1}, "lu_factor": {1}, "solve": {2}, "determinant": {1},
+    "cumargmax": {0}, "cummax": {1}, "cummin": {1}, "median": {1}, "nanmedian": {1},
+    "kthvalue": {1}, "mode": {1}, "unique_consecutive": {1}, "bucketize": {0},
 }
 
 # Values where results are defined for integers, wider than the domain of gradients.
@@ -498,6 +501,7 @@ INT_DOMAIN = {
 # Random values for attributes of elementwise rows, by op and name; the others vary about
 # their preset.
 ATTRS = {
+    "logit": {"eps": (0.01, 0.2)},
     "clamp": {"min": (-2, 0), "max": (0.2, 2)},
     "softplus": {"beta": (0.5, 3), "threshold": (1, 20)},
     "threshold": {"threshold": (-1, 1), "value": (-2, 2)},
