@@ -99,14 +99,6 @@ static nyx_tensor *beside(scratch *s, nyx_tensor *x) {
 
 /* What ops are for complex numbers */
 
-/* The same for pairs: sums, negation, copies. */
-static nyx_tensor *by_pairs(scratch *s, const nyx_call *c) {
-  nyx_tensor *in[NYX_MAX_INPUTS];
-  for (int i = 0; i < c->n_in; i++)
-    if (!(in[i] = pairs_of(s, c->in[i]))) return NULL;
-  return numbers_of(s, ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, c->attr));
-}
-
 /* Whether input i is a number among those that have a common dtype, not a position or a
  * mask. */
 static bool takes_part(const nyx_call *c, int i) {
@@ -136,6 +128,21 @@ static nyx_tensor *by_parts(scratch *s, const nyx_call *c) {
   return join(s, half[0], half[1]);
 }
 
+/* Whether pairs of it have a dimension too many. */
+static bool most_dims(const nyx_tensor *t) {
+  return t && t->ndim == NYX_MAX_DIMS;
+}
+
+/* The same for pairs: sums, negation, copies. */
+static nyx_tensor *by_pairs(scratch *s, const nyx_call *c) {
+  nyx_tensor *in[NYX_MAX_INPUTS];
+  for (int i = 0; i < c->n_in; i++)
+    if (most_dims(c->in[i])) return by_parts(s, c);
+  for (int i = 0; i < c->n_in; i++)
+    if (!(in[i] = pairs_of(s, c->in[i]))) return NULL;
+  return numbers_of(s, ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, c->attr));
+}
+
 static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
   nyx_tensor *a = re(s, x), *b = im(s, x), *p = re(s, y), *q = im(s, y);
   if (s->status != NYX_OK) return NULL;
@@ -151,6 +158,8 @@ static nyx_tensor *matrices(scratch *s, const nyx_call *c) {
 
 /* By a real factor: pairs, in one pass. */
 static nyx_tensor *scaled(scratch *s, nyx__op_id id, nyx_tensor *z, nyx_tensor *x) {
+  if (most_dims(z) || most_dims(x))
+    return join(s, op2(s, id, re(s, z), x), op2(s, id, im(s, z), x));
   return numbers_of(s, op2(s, id, pairs_of(s, z), beside(s, x)));
 }
 
@@ -297,26 +306,31 @@ static nyx_tensor *cosh_of(scratch *s, const nyx_call *c) {
   return crossed(s, c->in[0], id, false);
 }
 
+/* The imaginary part as an operand: 0 of real numbers. */
+static nyx_tensor *im_or_zero(scratch *s, nyx_tensor *x) {
+  return is_complex(x) ? im(s, x) : number(s, 0);
+}
+
 static nyx_tensor *select_where(scratch *s, const nyx_call *c) {
-  nyx_tensor *x = pairs_of(s, c->in[1]), *y = pairs_of(s, c->in[2]);
-  if (is_complex(c->in[0])) {
-    s->status = nyx__error(s->steps.ctx, DTYPE_INPUT, "x",
-                           nyx_dtype_name(c->in[0]->dtype), "bool");
+  nyx_tensor *which = c->in[0], *x = c->in[1], *y = c->in[2];
+  if (is_complex(which)) {
+    s->status =
+        nyx__error(s->steps.ctx, DTYPE_INPUT, "x", nyx_dtype_name(which->dtype), "bool");
     return NULL;
   }
-  nyx_tensor *which = s->status == NYX_OK ? beside(s, c->in[0]) : NULL;
-  return numbers_of(s, choose(s, which, x, y));
+  if (most_dims(which) || most_dims(x) || most_dims(y))
+    return join(s, choose(s, which, re(s, x), re(s, y)),
+                choose(s, which, im_or_zero(s, x), im_or_zero(s, y)));
+  x = pairs_of(s, x), y = pairs_of(s, y);
+  return numbers_of(s, choose(s, beside(s, which), x, y));
 }
 
 /* Of both parts, put together by `id`; real numbers have 0 as the other one. */
 static nyx_tensor *both(scratch *s, const nyx_call *c, nyx__op_id id) {
   nyx_tensor *in[2], *half[2];
   for (int k = 0; k < 2; k++) {
-    for (int i = 0; i < c->n_in; i++) {
-      in[i] = is_complex(c->in[i]) ? part(s, c->in[i], k)
-              : k == 0             ? c->in[i]
-                                   : number(s, 0);
-    }
+    for (int i = 0; i < c->n_in; i++)
+      in[i] = k ? im_or_zero(s, c->in[i]) : re(s, c->in[i]);
     half[k] = ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, NULL);
   }
   return op2(s, id, half[0], half[1]);

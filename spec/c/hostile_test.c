@@ -288,6 +288,8 @@ static void hostile_dtypes(cases_sample *s) {
       memcpy(in, s->in, sizeof in);
       for (int i = 0; i < s->n; i++) {
         if (!s->in[i] || (which >= 0 && i != which)) continue;
+        bool loses = nyx_dtype_is_complex(nyx_tensor_dtype(s->in[i]));
+        if (loses && !nyx_dtype_is_complex((nyx_dtype)dtype)) continue;
         int n = nyx_tensor_ndim(s->in[i]);
         CHECK_OK(ctx, nyx_tensor_empty(ctx, (nyx_dtype)dtype, n,
                                        nyx_tensor_shape(s->in[i]), &in[i]));

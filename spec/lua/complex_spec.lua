@@ -53,6 +53,9 @@ describe("complex tensors", function()
     local most = nyx.zeros({ 1, 2, 1, 1, 1, 1, 1, 1 }, { dtype = "complex64" })
     assert.is_true(most:permute({ 2, 1, 3, 4, 5, 6, 7, 8 }):contiguous():equal(
       most:reshape { 2, 1, 1, 1, 1, 1, 1, 1 }))
+    assert.same({ 2, 0 }, ((most + 1) * 2 / 1):reshape(-1):totable()[2])
+    assert.same({ 1, 0 }, nyx.where(most:eq(0), 1, most):reshape(-1):totable()[2])
+    assert.same({ -1, 0 }, (most:exp() * -1):reshape(-1):totable()[1])
     assert.matches("9 dimensions, expected 0 to 8",
       message_of(function() return most:view_as_real() end))
   end)
