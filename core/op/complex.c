@@ -212,8 +212,16 @@ static nyx_tensor *square(scratch *s, const nyx_call *c) {
   return times(s, c->in[0], c->in[0]);
 }
 
+/* |z|, whose gradient at 0 is 0, as PyTorch's; hypot's is not a number. */
 static nyx_tensor *size_of(scratch *s, nyx_tensor *z) {
-  return op2(s, NYX__OP_hypot, part(s, z, 0), part(s, z, 1));
+  nyx_tensor *a = part(s, z, 0), *b = part(s, z, 1);
+  bool plain = !z->lift && !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(z));
+  if (plain) return op2(s, NYX__OP_hypot, a, b);
+  nyx_tensor *none = number(s, 0);
+  nyx_tensor *zero = op2(s, NYX__OP_logical_and, op2(s, NYX__OP_eq, a, none),
+                         op2(s, NYX__OP_eq, b, none));
+  nyx_tensor *other = choose(s, zero, number(s, 1), a);
+  return choose(s, zero, none, op2(s, NYX__OP_hypot, other, b));
 }
 
 static nyx_tensor *angle_of(scratch *s, nyx_tensor *z) {
