@@ -141,7 +141,7 @@ static int tensor_index(lua_State *L) {
   lua_settop(L, 2);
   if (s->ops_bound != nyx_op_count()) /* an extension brought new ops */
     nyx__lua_bind_ops(L, s, ACCESS_MODULE, ACCESS_METHODS, NYX_LUA_META);
-  lua_rawget(L, ACCESS_METHODS);
+  lua_gettable(L, ACCESS_METHODS); /* lua/nyx/late.lua may have it */
   return 1;
 }
 
@@ -182,6 +182,8 @@ static int tensor_newindex(lua_State *L) {
 /* What x.name and x:name may be, for completion: methods with their functions, fields
  * with their numbers, in a new table. */
 static int tensor_names(lua_State *L) {
+  lua_getfield(L, ACCESS_METHODS, ""); /* which nothing has: lua/nyx/late.lua loads all */
+  lua_settop(L, 0);
   lua_newtable(L);
   int names = lua_gettop(L);
   const int sources[] = {ACCESS_METHODS, ACCESS_FIELDS};

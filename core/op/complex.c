@@ -16,6 +16,7 @@
 /* The steps of one op. After a failure, which status keeps, nothing more is made. */
 typedef struct scratch {
   nyx__steps steps;
+  nyx__op_id id;   /* what was asked for */
   nyx_dtype dtype; /* of the complex operands */
   nyx_status status;
 } scratch;
@@ -78,11 +79,15 @@ static nyx_tensor *join(scratch *s, nyx_tensor *real, nyx_tensor *imag) {
   return op2(s, NYX__OP_complex, real, imag);
 }
 
-/* x as pairs of s->dtype's floats. */
-static nyx_tensor *pairs_of(scratch *s, nyx_tensor *x) {
+/* x in the dtype of all; NULL where x is. */
+static nyx_tensor *converted(scratch *s, nyx_tensor *x) {
   const nyx_value to = NYX_I(s->dtype);
-  nyx_tensor *z = x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
-  return op1(s, NYX__OP_view_as_real, z);
+  return !x || x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
+}
+
+/* x as pairs of its floats. */
+static nyx_tensor *pairs_of(scratch *s, nyx_tensor *x) {
+  return op1(s, NYX__OP_view_as_real, converted(s, x));
 }
 
 /* Pairs, each row by row next to another, as complex numbers. */
@@ -106,24 +111,26 @@ static bool takes_part(const nyx_call *c, int i) {
   return !index && c->op->promotion != NYX_PROMOTE_NONE;
 }
 
+/* "value" is a real number: the imaginary part gets 0. */
+static void leave_value_out(const nyx_op *op, nyx_value *attr) {
+  for (int i = 0; i < op->n_attrs; i++)
+    if (attr[i].given && op->attrs[i].type == NYX_ATTR_FLOAT &&
+        strcmp(op->attrs[i].name, "value") == 0)
+      attr[i].f = 0;
+}
+
 /* The same for both parts: what moves elements or adds them up. */
 static nyx_tensor *by_parts(scratch *s, const nyx_call *c) {
-  nyx_tensor *in[NYX_MAX_INPUTS], *half[2];
+  nyx_tensor *in[NYX_MAX_INPUTS], *own[NYX_MAX_INPUTS], *half[2];
   nyx_value attr[NYX_MAX_ATTRS];
   for (int i = 0; i < c->op->n_attrs; i++) attr[i] = c->attr[i];
+  for (int i = 0; i < c->n_in; i++)
+    in[i] = takes_part(c, i) ? converted(s, c->in[i]) : c->in[i];
   for (int k = 0; k < 2; k++) {
-    for (int i = 0; i < c->n_in; i++) {
-      nyx_tensor *x = in[i] = c->in[i];
-      if (is_complex(x))
-        in[i] = part(s, x, k);
-      else if (x && k == 1 && takes_part(c, i))
-        in[i] = op2(s, NYX__OP_mul, x, number(s, 0));
-    }
-    for (int i = 0; k == 1 && i < c->op->n_attrs; i++) /* "value" is a real number */
-      if (attr[i].given && c->op->attrs[i].type == NYX_ATTR_FLOAT &&
-          strcmp(c->op->attrs[i].name, "value") == 0)
-        attr[i].f = 0;
-    half[k] = ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, attr);
+    for (int i = 0; i < c->n_in; i++)
+      own[i] = is_complex(in[i]) ? part(s, in[i], k) : in[i];
+    if (k == 1) leave_value_out(c->op, attr);
+    half[k] = ops(s, s->id, own, c->n_in, attr);
   }
   return join(s, half[0], half[1]);
 }
@@ -140,7 +147,7 @@ static nyx_tensor *by_pairs(scratch *s, const nyx_call *c) {
     if (most_dims(c->in[i])) return by_parts(s, c);
   for (int i = 0; i < c->n_in; i++)
     if (!(in[i] = pairs_of(s, c->in[i]))) return NULL;
-  return numbers_of(s, ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, c->attr));
+  return numbers_of(s, ops(s, s->id, in, c->n_in, c->attr));
 }
 
 static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
@@ -153,11 +160,12 @@ static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor 
 }
 
 static nyx_tensor *matrices(scratch *s, const nyx_call *c) {
-  return product(s, (nyx__op_id)nyx__op_id_of(c->op), c->in[0], c->in[1]);
+  return product(s, s->id, c->in[0], c->in[1]);
 }
 
 /* By a real factor: pairs, in one pass. */
 static nyx_tensor *scaled(scratch *s, nyx__op_id id, nyx_tensor *z, nyx_tensor *x) {
+  if (s->status != NYX_OK) return NULL;
   if (most_dims(z) || most_dims(x))
     return join(s, op2(s, id, re(s, z), x), op2(s, id, im(s, z), x));
   return numbers_of(s, op2(s, id, pairs_of(s, z), beside(s, x)));
@@ -195,7 +203,6 @@ static nyx_tensor *quotient(scratch *s, nyx_tensor *x, nyx_tensor *y) {
       op2(s, NYX__OP_add, op1(s, NYX__OP_square, p), op1(s, NYX__OP_square, q));
   nyx_tensor *by = op2(s, NYX__OP_mul, square, most);
   nyx_tensor *turned = join(s, p, op1(s, NYX__OP_neg, q));
-  if (s->status != NYX_OK) return NULL;
   return scaled(s, NYX__OP_div, op2(s, NYX__OP_mul, x, turned), by);
 }
 
@@ -273,8 +280,7 @@ static nyx_tensor *root(scratch *s, const nyx_call *c) {
 /* exp(y log x); 0 to a power with a positive real part is 0. */
 static nyx_tensor *power(scratch *s, const nyx_call *c) {
   nyx_tensor *x = c->in[0], *y = c->in[1];
-  const nyx_value to = NYX_I(s->dtype);
-  nyx_tensor *base = x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
+  nyx_tensor *base = converted(s, x);
   if (s->status != NYX_OK) return NULL;
   nyx_tensor *zero = op2(s, NYX__OP_eq, size_of(s, base), number(s, 0));
   nyx_tensor *safe = choose(s, zero, number(s, 1), base);
@@ -339,7 +345,7 @@ static nyx_tensor *both(scratch *s, const nyx_call *c, nyx__op_id id) {
   for (int k = 0; k < 2; k++) {
     for (int i = 0; i < c->n_in; i++)
       in[i] = k ? im_or_zero(s, c->in[i]) : re(s, c->in[i]);
-    half[k] = ops(s, (nyx__op_id)nyx__op_id_of(c->op), in, c->n_in, NULL);
+    half[k] = ops(s, s->id, in, c->n_in, NULL);
   }
   return op2(s, id, half[0], half[1]);
 }
@@ -355,7 +361,7 @@ static nyx_tensor *any_of(scratch *s, const nyx_call *c) {
 /* The same of |z|. */
 static nyx_tensor *of_size(scratch *s, const nyx_call *c) {
   nyx_tensor *size = size_of(s, c->in[0]);
-  return ops(s, (nyx__op_id)nyx__op_id_of(c->op), &size, 1, c->attr);
+  return ops(s, s->id, &size, 1, c->attr);
 }
 
 static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
@@ -410,13 +416,9 @@ static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
     [NYX__OP_masked_select] = by_parts,
 };
 
-static int meant(const nyx_op *op) {
-  int id = nyx__op_id_of(op);
-  return id >= 0 && meaning[id] ? id : -1;
-}
-
 bool nyx__complex_op(const nyx_op *op) {
-  return meant(op) >= 0;
+  int id = nyx__op_id_of(op);
+  return id >= 0 && meaning[id];
 }
 
 /* Gives the result away, and all else back; out NULL: there is none. */
@@ -445,7 +447,8 @@ static nyx_status write_target(nyx_call *c, nyx_tensor *result, nyx_tensor *targ
 
 nyx_status nyx__apply_complex(nyx_call *c, nyx_tensor *target) {
   scratch s = {.steps = {.ctx = c->ctx}, .dtype = c->dtype};
-  nyx_tensor *result = meaning[meant(c->op)](&s, c);
+  s.id = (nyx__op_id)nyx__op_id_of(c->op);
+  nyx_tensor *result = meaning[s.id](&s, c);
   if (s.status == NYX_OK && target) {
     s.status = write_target(c, result, target);
     result = target;
@@ -602,8 +605,7 @@ static nyx_status part_infer(nyx_call *c) {
 static nyx_status part_gradient(nyx_backward *b) {
   scratch s = {.steps = {.ctx = b->ctx}};
   nyx_tensor *g = b->grad_out[0];
-  nyx_tensor *z = b->attr[0].i ? join(&s, op2(&s, NYX__OP_mul, g, number(&s, 0)), g)
-                               : op1(&s, NYX__OP_complex, g);
+  nyx_tensor *z = b->attr[0].i ? join(&s, number(&s, 0), g) : op1(&s, NYX__OP_complex, g);
   return end(&s, z, &b->grad_in[0]);
 }
 

@@ -3,6 +3,7 @@
 -- docs/reference.lua makes the reference from groups().
 -- Read next: tensor.lua, texts.lua, bindings/lua/describe.c.
 local nyx = require "nyx"
+require("nyx.late").load_all() -- whose texts are among the following
 local composites = require("nyx.tensor").docs
 local layers = require "nyx.texts"
 local trees = require "nyx.tree"

@@ -1,5 +1,6 @@
 -- require "nyx": tensors and ops (nyx.core, C), what is written in Lua about them
--- (nyx.tensor), and the modules nyx.nn, nyx.optim, ... , loaded when first used.
+-- (nyx.tensor), and what is loaded when first used: the modules nyx.nn, nyx.optim, ... , and
+-- methods of tensors that fewer scripts need (late.lua).
 -- Read next: tensor.lua, help.lua, docs/tour.md.
 
 ---@class nyx
@@ -22,10 +23,11 @@ if home then nyx.set_home(home) end
 -- Functions that live in modules.
 local elsewhere = { save = "io", load = "io", help = "help", Function = "custom",
   profile_backward = "profile", grad_flow = "grad_flow", checkpoint = "checkpoint",
-  derivative = "derivative", gradcheck = "gradcheck", gradgradcheck = "gradcheck" }
+  derivative = "derivative", gradcheck = "gradcheck", gradgradcheck = "gradcheck",
+  einsum = "einsum" }
 -- What the REPL completes besides what is loaded.
 local names = { nn = true, optim = true, data = true, train = true, show = true, amp = true,
-  graph = true, func = true }
+  graph = true, func = true, fft = true, linalg = true }
 for name in pairs(elsewhere) do names[name] = true end
 
 local function module_exists(name)
@@ -33,8 +35,13 @@ local function module_exists(name)
   return package.searchpath(name, package.path) ~= nil
 end
 
+local late
+
 setmetatable(nyx, {
-  __names = names,
+  __names = function()
+    late.load_all()
+    return names
+  end,
   __index = function(self, name)
     if type(name) ~= "string" then return nil end
     local value = self.find(name) -- an op of an extension
@@ -42,6 +49,9 @@ setmetatable(nyx, {
       value = require("nyx." .. elsewhere[name])[name]
     elseif value == nil and name:find("^%a[%w_]*$") and module_exists("nyx." .. name) then
       value = require("nyx." .. name)
+    elseif value == nil then
+      late.load_all()
+      value = rawget(self, name)
     end
     if value ~= nil then rawset(self, name, value) end
     return value
@@ -59,9 +69,6 @@ end
 package.loaded["nyx"] = nyx
 require "nyx.tensor"
 require "nyx.compose"
-require "nyx.products"
-require "nyx.einsum"
-require "nyx.statistics"
-nyx.linalg = require "nyx.linalg"
+late = require "nyx.late"
 
 return nyx

@@ -1,7 +1,7 @@
-/* Every op of the table, forward and backward, and rows with complex numbers, with every
- * allocation failing in turn: the call reports it, leaks nothing and leaves its inputs as
- * they were. The calls come from
- * what ops say of themselves. Read next: cases.h. */
+/* Every op of the table, forward and backward, of complex tensors too where it takes
+ * them, and rows at complex levels, with every allocation failing in turn: the call
+ * reports it, leaks nothing and leaves its inputs as they were. The calls come from what
+ * ops say of themselves. Read next: cases.h. */
 #include <nyx/nyx.h>
 
 #include "cases.h"
@@ -29,7 +29,8 @@ static nyx_status once(cases_sample *s) {
                               nyx_tensor_shape(y), &seed);
     if (status == NYX_OK) {
       double *data = nyx_tensor_data(seed);
-      for (int64_t i = 0; i < nyx_tensor_numel(seed); i++) data[i] = 1;
+      size_t n = nyx_tensor_storage_bytes(seed) / sizeof *data;
+      for (size_t i = 0; i < n; i++) data[i] = 1;
       status = nyx_backward_run(ctx, y, seed, NULL);
     }
     nyx_tensor_release(seed);
@@ -164,6 +165,45 @@ static void complex_rows(void) {
   call = once;
 }
 
+/* Ops that have a meaning for complex tensors, of some and of all inputs that hold
+ * numbers; others refuse them. */
+static int complex_calls;
+
+static void if_taken(cases_sample *s) {
+  nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_status status = nyx_apply(ctx, s->op, s->in, s->n, s->attr, out);
+  for (int k = 0; k < NYX_MAX_OUTPUTS; k++) nyx_tensor_release(out[k]);
+  if (status != NYX_OK) return;
+  for (int i = 0; i < s->n; i++)
+    if (s->in[i] && s->op->kind != NYX_OP_VIEW &&
+        nyx_dtype_is_complex(nyx_tensor_dtype(s->in[i])))
+      CHECK_OK(ctx, nyx_tensor_set_requires_grad(ctx, s->in[i], true));
+  complex_calls++;
+  every_failure(s);
+}
+
+static void one_of_row(const nyx_op *op, uint32_t which) {
+  static const int64_t shape[] = {2, 3};
+  cases_sample s = {.op = op, .text = "", .n = op->max_in};
+  for (int k = 0; k < op->max_in; k++)
+    s.in[k] = cases_filled(ctx, which >> k & 1 ? NYX_COMPLEX128 : NYX_FLOAT64, k ? 1 : 2,
+                           k ? shape + 1 : shape, 0, 0.6, 1.4);
+  if_taken(&s);
+  cases_drop(&s);
+}
+
+static void complex_tensors(void) {
+  const cases_options complex = {.dtype = NYX_COMPLEX128, .scale = 1};
+  for (int i = 0; i < nyx_op_count(); i++) {
+    const nyx_op *op = nyx_op_at(i);
+    bool row = op->kind == NYX_OP_ELEMENTWISE || op->kind == NYX_OP_REDUCTION;
+    for (uint32_t which = 1; row && which < 1u << op->max_in; which++)
+      one_of_row(op, which);
+    if (!row) cases_of_op(ctx, op, &complex, if_taken);
+  }
+  CHECK_AT(complex_calls > 80, "calls", ": %d", complex_calls);
+}
+
 static void in_place_ops(void) {
   cases_of_all(ctx, &options, in_place);
 }
@@ -174,6 +214,7 @@ int main(void) {
   RUN(structural_ops);
   RUN(further_outputs);
   RUN(complex_rows);
+  RUN(complex_tensors);
   RUN(in_place_ops);
   nyx_context_free(ctx);
   return check_done();

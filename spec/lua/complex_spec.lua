@@ -60,6 +60,16 @@ describe("complex tensors", function()
       message_of(function() return most:view_as_real() end))
   end)
 
+  it("take real numbers among them as such, infinite ones too", function()
+    local z = pair({ 1 }, { 2 })
+    local inf = nyx.tensor({ 1 / 0 })
+    assert.same({ { 1, 2 }, { 1 / 0, 0 } }, nyx.cat({ z, inf }):totable())
+    assert.same({ { 1 / 0, 2 } }, (z + inf):totable())
+    assert.same({ { 1 / 0, 0 } }, nyx.where(z:real():lt(0), z, inf):totable())
+    local leaf = pair({ 1 }, { 2 }):requires_grad_()
+    assert.same({ { 0, 1 / 0 } }, nyx.grad(leaf:imag(), { leaf }, { gradient = inf })[1]:totable())
+  end)
+
   it("are saved and loaded", function()
     local double = { dtype = "float64" }
     local z = nyx.complex(nyx.randn({ 3, 2 }, double), nyx.randn({ 3, 2 }, double))

@@ -811,6 +811,7 @@ static nyx_status measured_grain(plan *p, const nyx_elementwise *job, int *way) 
   return nyx__tune(&key, (size_t)(p->n * p->out.item), try_grain, p, way);
 }
 
+/* Whether a tensor came here that should have been seen as pairs of floats before. */
 static bool has_complex(const nyx_elementwise *job) {
   bool any = nyx__complex_dtype(job->out->dtype);
   for (int k = 0; k < 5; k++)
@@ -829,8 +830,7 @@ nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
   p.streams = false;
   p.past = NULL;
   plan_kernel(&p, job);
-  if (!p.fn ||
-      has_complex(job)) /* which are pairs of floats by the time they come here */
+  if (!p.fn || has_complex(job))
     return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
   if (p.n == 0) return NYX_OK;
   plan_operands(&p, job);
