@@ -38,15 +38,6 @@ local function of_real(where, x)
   return x
 end
 
--- A dimension from 1.
-local function dim_of(where, x, dim)
-  if type(dim) ~= "number" or dim % 1 ~= 0 or dim == 0 or math.abs(dim) > x.ndim then
-    check.fail("%s: 'dim' is %s, expected a dimension of the %d, from 1, from the end with -1",
-      where, check.describe(dim), x.ndim)
-  end
-  return dim > 0 and dim or dim + x.ndim + 1
-end
-
 -- x with n elements along dim: cut off at the end, or filled up with zeros.
 local function sized(x, dim, n)
   local size = x:size(dim)
@@ -65,7 +56,7 @@ end
 -- {n, dim, norm} of transforms along one dimension.
 local function one(where, x, options)
   options = check.options(where, options, "n dim norm")
-  return dim_of(where, x, options.dim or -1), options.n, options.norm
+  return check.dim(where, x, options.dim or -1), options.n, options.norm
 end
 
 local function complex(where, x, inverse, options)
@@ -143,7 +134,7 @@ local function several(where, x, options, preset)
   end
   local at, seen = {}, {}
   for i = 1, #dims do
-    at[i] = dim_of(where, x, dims[i])
+    at[i] = check.dim(where, x, dims[i])
     if seen[at[i]] then check.fail("%s: dimension %d is named twice", where, at[i]) end
     seen[at[i]] = true
   end
@@ -232,7 +223,7 @@ local function shift(where, x, dims, amount)
   end
   local shifts, at = {}, {}
   for i = 1, #dims do
-    at[i] = dim_of(where, x, dims[i])
+    at[i] = check.dim(where, x, dims[i])
     shifts[i] = amount(x:size(at[i]))
   end
   return #at == 0 and x or x:roll(shifts, at)

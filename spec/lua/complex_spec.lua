@@ -1,12 +1,10 @@
 -- Complex tensors at the prompt: making, printing, reading, saving, errors. Their arithmetic and
 -- gradients are compared with PyTorch's in spec/peers/complexes.py.
+package.path = debug.getinfo(1, "S").source:match "^@(.*/)" .. "?.lua;" .. package.path
 local nyx = require "nyx"
+local checks = require "checks"
 
-local function message_of(...)
-  local ok, text = pcall(...)
-  assert.is_false(ok)
-  return text
-end
+local message_of = checks.message_of
 
 local function pair(re, im) return nyx.complex(nyx.tensor(re), nyx.tensor(im)) end
 

@@ -1,26 +1,10 @@
 -- nyx.einsum, tensordot and inner: lua/nyx/einsum.lua. Random equations against PyTorch's are in
 -- spec/peers/composites.py.
+package.path = debug.getinfo(1, "S").source:match "^@(.*/)" .. "?.lua;" .. package.path
 local nyx = require "nyx"
+local checks = require "checks"
 
-local function t(values, dtype) return nyx.tensor(values, { dtype = dtype or "float64" }) end
-
-local function leaf(...)
-  return nyx.randn({ ... }, { dtype = "float64", requires_grad = true })
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, text in ipairs { ... } do
-    assert.is_truthy(message:find(text, 1, true), ("%q lacks %q"):format(message, text))
-  end
-  assert.is_truthy(message:find("einsum_spec.lua:", 1, true), message)
-end
-
-local function check(f, ...)
-  assert.is_true(nyx.gradcheck(f, { ... }, { forward = true, batched = true }))
-  assert.is_true(nyx.gradgradcheck(f, { ... }))
-end
+local t, leaf, fails, check = checks.tensor, checks.leaf, checks.fails, checks.gradients
 
 -- The bytes beyond those of before that fn needs at most, the result's among them.
 local function most(fn)

@@ -1,23 +1,12 @@
 -- Statistics: lua/nyx/statistics.lua, and cumargmax and logcumsumexp, which are ops. Random
 -- calls against PyTorch's are in spec/peers/composites.py.
+package.path = debug.getinfo(1, "S").source:match "^@(.*/)" .. "?.lua;" .. package.path
 local nyx = require "nyx"
+local checks = require "checks"
+
+local t, leaf, fails, check = checks.tensor, checks.leaf, checks.fails, checks.gradients
 
 local nan, inf = 0 / 0, math.huge
-
-local function t(values, dtype) return nyx.tensor(values, { dtype = dtype or "float64" }) end
-
-local function leaf(...)
-  return nyx.randn({ ... }, { dtype = "float64", requires_grad = true })
-end
-
-local function fails(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, text in ipairs { ... } do
-    assert.is_truthy(message:find(text, 1, true), ("%q lacks %q"):format(message, text))
-  end
-  assert.is_truthy(message:find("statistics_spec.lua:", 1, true), message)
-end
 
 -- Elements as text, in which nan equals nan.
 local function text(x)
@@ -26,11 +15,6 @@ local function text(x)
     parts[i] = value ~= value and "nan" or ("%.10g"):format(tonumber(value) or (value and 1 or 0))
   end
   return table.concat(parts, " ")
-end
-
-local function check(f, ...)
-  assert.is_true(nyx.gradcheck(f, { ... }, { forward = true, batched = true }))
-  assert.is_true(nyx.gradgradcheck(f, { ... }))
 end
 
 describe("median", function()
