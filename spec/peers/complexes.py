@@ -101,6 +101,7 @@ def fourier(r):
         return f"{name}", "c1", peer, f"nyx.fft.{name}(x)"
     kwargs, lua = {}, []
     ndim = 3 if name[-1] in "2n" else 2
+    sized = name.startswith("irfft") or name == "hfft"  # of one element they would have none
     if r.chance(0.6):
         kwargs["norm"] = r.choice(["forward", "backward", "ortho"])
         lua.append(f'norm = "{kwargs["norm"]}"')
@@ -109,7 +110,7 @@ def fourier(r):
             dims = r.sample(range(ndim), 2)
             kwargs["dim"] = tuple(dims)
             lua.append("dim = {%d, %d}" % (dims[0] + 1, dims[1] + 1))
-        if r.chance(0.5):
+        if sized or r.chance(0.5):
             sizes = [r.randint(2, 9), r.randint(2, 9)]
             kwargs["s"] = sizes
             kwargs.setdefault("dim", (-2, -1))
@@ -121,7 +122,7 @@ def fourier(r):
             dim = r.randrange(ndim)
             kwargs["dim"] = dim
             lua.append(f"dim = {dim + 1}")
-        if r.chance(0.6):
+        if sized or r.chance(0.6):
             n = r.choice([2, 3, 4, 5, 7, 8, 11, 12, 15, 16, 17, 23, 30, 32, 37, 64])
             kwargs["n"] = n
             lua.append(f"n = {n}")
