@@ -6,7 +6,7 @@
 #
 #   spec/run.sh               every suite but style
 #   spec/run.sh lua repl      these
-#   spec/run.sh style         clang-format, luacheck, the demo (what .ci/run adds)
+#   spec/run.sh style         clang-format, luacheck, no notes of work left, the demo (what .ci/run adds)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export NYX_TUNE=0 # not what somebody measured on this machine
@@ -173,6 +173,7 @@ suite_examples() {
 suite_style() {
   echo "style|run|clang-format|find bindings core kernels examples rocks spec -name '*.[ch]' -print0 | xargs -0 clang-format --dry-run -Werror"
   echo "style|run|luacheck|luacheck --quiet ."
+  echo "style|run|nothing left to do|! git grep -nwE 'TO''DO|FIX''ME|X''XX|HA''CK' -- ':!*.json'"
   echo "style|run|demo|./bootstrap.sh demo"
 }
 
