@@ -98,6 +98,46 @@ def print_rows(judged, mean):
     if missed:
         print(f"\n{len(missed)} miss their target:")
     for miss in missed:
-        kind = next(k for k in ("missing", "problem", "differs", "ratio", "peer_ratio", "limit") if k in miss)
+        kind = kind_of(miss)
         what = f"{miss[kind]:.3g}, wanted {miss['wanted']}" if "wanted" in miss else miss[kind]
         print(f"  {miss['case']:50} {kind.replace('_', ' ')} {what}")
+
+
+def kind_of(miss):
+    return next(k for k in ("missing", "problem", "differs", "ratio", "peer_ratio", "limit") if k in miss)
+
+
+def print_table(file):
+    """The rows of an earlier run, in Markdown, with the cases that miss their target."""
+    try:
+        with open(file) as results:
+            run = json.load(results)
+        cases, intel = run["cases"], "Intel" in run["cpu"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{file} is not the results of a run (nyx --bench --json FILE): {error}"
+    judged, mean = rows(cases, intel)
+    print("| row | ratio | wanted | of the limit, least | missed |\n|---|---|---|---|---|")
+    for name, row in judged.items():
+        if not row["ratio"]:
+            continue
+        limit = f"{row['limit'] * 100:.0f} % of {row['limit_wanted'] * 100:.0f}" if row.get("limit") is not None else ""
+        print(f"| {'apart: ' if row['apart'] else ''}{name} | {row['ratio']:.2g} | {row['wanted']:g} | {limit} "
+              f"| {', '.join(summary(row['misses'], row['cases'] > 1))} |")
+    if mean:
+        print(f"\nGeometric mean of the rows, without those apart: {mean:.3f}, {TARGETS['geometric_mean']} wanted.")
+
+
+def summary(misses, named):
+    """Misses of a row in words, kind by kind; of more than three the number, the least and the greatest."""
+    forms = {"ratio": lambda n: f"{n:.2f}", "peer_ratio": lambda n: f"{n:.2f} of the best peer",
+             "limit": lambda n: f"{n * 100:.0f} %"}
+    for kind in ("missing", "problem", "differs", "ratio", "peer_ratio", "limit"):
+        of_kind = [miss for miss in misses if kind_of(miss) == kind]
+        form = forms.get(kind, str)
+        if len(of_kind) > 3 and kind in forms:
+            values = [miss[kind] for miss in of_kind]
+            yield f"{len(values)} cases {min(values):.2f} to {form(max(values))}" if kind != "limit" else (
+                f"{len(values)} cases {min(values) * 100:.0f} to {form(max(values))}")
+            continue
+        for miss in of_kind:
+            yield f"`{miss['case']}` {form(miss[kind])}" if named else form(miss[kind])

@@ -161,8 +161,11 @@ def main():
     parser.add_argument("--python", action="append", default=[], help="another Python that has peers")
     parser.add_argument("--instructions", action="store_true", help="count Nyx's instructions with valgrind")
     parser.add_argument("--list", action="store_true", help="show the cases")
+    parser.add_argument("--table", metavar="JSON", help="show the rows of an earlier run in Markdown")
     parser.add_argument("cases", nargs="*")
     options = parser.parse_args()
+    if options.table:
+        return report.print_table(options.table)
     options.rounds, options.seconds = (2, 0.02) if options.quick else (9, 0.06)
     threads = options.threads
     for variable in ("NYX_THREADS", "OMP_NUM_THREADS"):

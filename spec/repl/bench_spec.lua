@@ -37,6 +37,34 @@ describe("nyx --bench", function()
     end
   end)
 
+  it("shows the rows of an earlier run", function()
+    if not python then return pending "no python3" end
+    local file = os.tmpname()
+    local handle = assert(io.open(file, "w"))
+    handle:write [[{"cpu": "Intel", "cases": {
+      "exp_1m": {"ratio": 0.25},
+      "add_1m": {"ratio": 0.5}, "mul_1m": {"ratio": 2}, "relu_1m": {"ratio": 1},
+      "gemv_4096": {"ratio": 0.8, "limit": 0.9}, "gemv_4096_t": {"ratio": 0.2, "limit": 0.42},
+      "sgemm_8": {"nyx": 1e-6}}}]]
+    handle:close()
+    local out, err, code = run("$NYX --bench --table " .. file)
+    os.remove(file)
+    assert.are.equal(0, code, err)
+    assert.are.equal([[
+| row | ratio | wanted | of the limit, least | missed |
+|---|---|---|---|---|
+| add, mul, relu, 1M | 1 | 1 |  | `mul_1m` 2.00 |
+| exp, 1M | 0.25 | 0.25 |  |  |
+| matrix-vector 4096 | 0.4 | 0.9 | 42 % of 85 | `gemv_4096_t` 42 % |
+
+Geometric mean of the rows, without those apart: 0.464, 0.5 wanted.
+]], out)
+    out, err, code = run("$NYX --bench --table " .. file)
+    assert.are.equal(1, code)
+    assert.matches(file .. " is not the results of a run (nyx --bench --json FILE)", out .. err,
+      1, true)
+  end)
+
   it("counts instructions, twice as many for twice the work", function()
     if not python then return pending "no python3" end
     if select(3, run "valgrind --version") ~= 0 then return pending "no valgrind" end
