@@ -1,5 +1,5 @@
 /* Contexts and error messages: the one place where a message is formatted. Texts are rows
- * of errors.def. Read next: context.h, random.c. */
+ * of errors.def. Read next: context.h, random.h. */
 #include "context.h"
 
 #include <stdarg.h>

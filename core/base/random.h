@@ -1,6 +1,7 @@
 /* Counter-based random numbers: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel
  * random numbers: as easy as 1, 2, 3", 2011). Block b of a seed is a pure function of
- * both, so any thread or device can compute any part of a stream. Read next: random.c.
+ * both, so any thread or device can compute any part of a stream. Read next:
+ * core/op/random_fill.c.
  *
  * Which bits give which element of a fill whose first block is `first` (from
  * nyx__random_take):
@@ -63,21 +64,5 @@ static inline float nyx__uniform_float(uint32_t bits) {
 static inline double nyx__uniform_double(uint32_t high, uint32_t low) {
   return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
 }
-
-/* Two independent standard normals from two uniforms' bits. */
-void nyx__normal_float(uint32_t u, uint32_t v, float out[2]);
-void nyx__normal_double(uint64_t u, uint64_t v, double out[2]);
-
-/* Elements begin..end-1 of a fill, to out[0..end-begin-1]: bodies of nyx_parallel_for. */
-void nyx__fill_bits(uint64_t seed, uint64_t first, int64_t begin, int64_t end,
-                    uint32_t *out);
-void nyx__fill_uniform_float(uint64_t seed, uint64_t first, int64_t begin, int64_t end,
-                             float *out);
-void nyx__fill_uniform_double(uint64_t seed, uint64_t first, int64_t begin, int64_t end,
-                              double *out);
-void nyx__fill_normal_float(uint64_t seed, uint64_t first, int64_t begin, int64_t end,
-                            float *out);
-void nyx__fill_normal_double(uint64_t seed, uint64_t first, int64_t begin, int64_t end,
-                             double *out);
 
 #endif

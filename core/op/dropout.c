@@ -1,8 +1,8 @@
 /* dropout: a random mask of zeros and 1 / (1 - p), and the product with it. Read next:
  * core/base/random.h (which numbers a seed gives). */
-#include "../base/random.h"
 #include "../tensor/tensor.h"
 #include "ops.h"
+#include "random_fill.h"
 
 #define CHUNK 1024 /* numbers made at a time */
 #define GRAIN 32768

@@ -546,24 +546,25 @@ static nyx_status take_infer(nyx_call *c) {
 }
 
 static nyx_status take_cpu(nyx_call *c) {
-  int64_t *at;
+  nyx__held_positions p;
   nyx__range range = {.size = c->in[0]->numel, .dim = -1, .wrap = true};
-  NYX_TRY(nyx__positions(c->ctx, c->in[1], range, &at));
+  NYX_TRY(nyx__positions_hold(c->ctx, c->in[1], range, c->out[0], &p));
   nyx_tensor *x;
   nyx_status status = nyx__contiguous(c->ctx, c->in[0], &x);
   if (status == NYX_OK) {
-    nyx__lanes l = {.outer = c->in[1]->numel,
-                    .count = 1,
+    nyx__lanes l = {.outer = 1,
+                    .count = c->in[1]->numel,
                     .inner = 1,
-                    .at = at,
-                    .at_outer = 1,
+                    .at = p.at,
+                    .at_step = 1,
+                    .base = p.base,
                     .dtype = x->dtype};
     l.a = (nyx__side){.data = nyx__data(x), .step = 1};
-    l.b = (nyx__side){.data = nyx__data(c->out[0]), .outer_step = 1};
+    l.b = (nyx__side){.data = nyx__data(c->out[0]), .step = 1};
     status = nyx__lanes_run(c->ctx, &l, NYX__GATHER);
     nyx_tensor_release(x);
   }
-  nyx_memory_free(at);
+  nyx__positions_drop(&p);
   return status;
 }
 

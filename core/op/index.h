@@ -23,7 +23,7 @@ nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
 
 /* The same without a copy where `index` is contiguous int64, and lies apart from
  * `written` (or NULL): positions count from *base. *held is released with
- * nyx_tensor_release, *block freed with nyx_memory_free. Not for ranges that wrap. */
+ * nyx_tensor_release, *block freed with nyx_memory_free. */
 typedef struct nyx__held_positions {
   const int64_t *at;
   int64_t base;

@@ -235,32 +235,36 @@ static inline int64_t side_inner(const nyx__side *s, int64_t i) {
   return s->inner ? s->inner[i] : i;
 }
 
-/* Runs `one` for each element of a unit with pa and pb pointing to it. */
+/* Runs `one` for each element of a unit with pa and pb pointing to it. Single elements in
+ * a row, and inner coordinates without tables, need less to find theirs. */
 #define EACH_ELEMENT(T, one)                                                             \
   const nyx__lanes *l = u->l;                                                            \
+  const int64_t base = l->base, step = l->a.step, many = l->at_inner;                    \
+  const int64_t *at = l->at + u->o * l->at_outer + u->k * l->at_step;                    \
   T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o);                               \
   T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->k * l->b.step;            \
-  for (int64_t k = u->k; k < u->k + u->count; k++, b += l->b.step) {                     \
-    const int64_t *at = l->at + u->o * l->at_outer + k * l->at_step;                     \
-    for (int64_t i = u->begin; i < u->end; i++) {                                        \
-      T *pa = a + (at[i * l->at_inner] - l->base) * l->a.step + side_inner(&l->a, i);    \
+  const bool plain = !l->a.inner && !l->b.inner;                                         \
+  if (plain && l->inner == 1) {                                                          \
+    for (int64_t k = 0; k < u->count; k++) {                                             \
+      T *pa = a + (at[k * l->at_step] - base) * step, *pb = b + k * l->b.step;           \
+      one;                                                                               \
+    }                                                                                    \
+    return;                                                                              \
+  }                                                                                      \
+  for (int64_t k = 0; k < u->count; k++, b += l->b.step, at += l->at_step) {             \
+    for (int64_t i = u->begin; plain && i < u->end; i++) {                               \
+      T *pa = a + (at[i * many] - base) * step + i, *pb = b + i;                         \
+      one;                                                                               \
+    }                                                                                    \
+    for (int64_t i = u->begin; !plain && i < u->end; i++) {                              \
+      T *pa = a + (at[i * many] - base) * step + side_inner(&l->a, i);                   \
       T *pb = b + side_inner(&l->b, i);                                                  \
       one;                                                                               \
     }                                                                                    \
   }
 
-/* Single elements in a row need no coordinates of their own. */
 #define MOVE(T)                                                                          \
   static void gather_##T(const unit *u) {                                                \
-    if (u->l->inner == 1 && !u->l->a.inner && !u->l->b.inner) {                          \
-      const nyx__lanes *one = u->l;                                                      \
-      const int64_t *at = one->at + u->o * one->at_outer, step = one->b.step;            \
-      const T *from = (const T *)(void *)one->a.data + side_outer(&one->a, u->o);        \
-      T *to = (T *)(void *)one->b.data + side_outer(&one->b, u->o);                      \
-      for (int64_t k = u->k; k < u->k + u->count; k++)                                   \
-        to[k * step] = from[(at[k * one->at_step] - one->base) * one->a.step];           \
-      return;                                                                            \
-    }                                                                                    \
     EACH_ELEMENT(T, *pb = *pa)                                                           \
   }                                                                                      \
   static void scatter_##T(const unit *u) {                                               \

@@ -2,8 +2,6 @@
  * tensor (uniform, normal, bernoulli: x:normal_() in Lua), and multinomial. Element i
  * depends on the seed, the place in the context's stream and i alone: see
  * core/base/random.h, which also says which bits make which element. */
-#include "../base/random.h"
-
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -13,17 +11,10 @@
 #include "index.h"
 #include "ops.h"
 #include "order.h"
+#include "random_fill.h"
 
 /* Elements of a parallel range, made at a time, between two looks whether to stop. */
 enum { GRAIN = 1 << 12, CHUNK = 256, LOOK = 1 << 16 };
-
-/* 64 bits, element i of a fill that begins at block `first`. */
-static inline uint64_t bits64(uint64_t seed, uint64_t first, int64_t i) {
-  uint32_t b[4];
-  nyx__random_block(seed, first + (uint64_t)i / 2, b);
-  int lane = (int)(i % 2) * 2;
-  return (uint64_t)b[lane] << 32 | b[lane + 1];
-}
 
 /* A number below `size`; the bias is below size / 2^64. */
 static inline uint64_t below(uint64_t bits, uint64_t size) {
@@ -172,13 +163,17 @@ typedef struct integer_job {
 static void integer_range(void *arg, int64_t begin, int64_t end) {
   const integer_job *j = arg;
   int64_t item = (int64_t)nyx_dtype_size(j->dtype);
-  for (int64_t i = begin; i < end; i++) {
-    uint64_t offset = below(bits64(j->seed, j->first, i), j->size);
-    int64_t value = (int64_t)((uint64_t)j->low + offset);
-    if (j->dtype == NYX_INT64)
-      ((int64_t *)(void *)j->to)[i] = value;
-    else
-      nyx__store_int(j->dtype, j->to + i * item, value);
+  uint64_t bits[CHUNK];
+  for (int64_t at = begin; at < end; at += CHUNK) {
+    int64_t n = end - at < CHUNK ? end - at : CHUNK;
+    nyx__fill_bits64(j->seed, j->first, at, at + n, bits);
+    for (int64_t i = 0; i < n; i++) {
+      int64_t value = (int64_t)((uint64_t)j->low + below(bits[i], j->size));
+      if (j->dtype == NYX_INT64)
+        ((int64_t *)(void *)j->to)[at + i] = value;
+      else
+        nyx__store_int(j->dtype, j->to + (at + i) * item, value);
+    }
   }
 }
 
@@ -229,30 +224,44 @@ static nyx_status randperm_infer(nyx_call *c) {
 }
 
 /* Fisher and Yates, in Durstenfeld's order. */
+#define SHUFFLE(T)                                                                       \
+  static bool shuffle_##T(nyx_context *ctx, uint64_t first, int64_t n, T *list) {        \
+    uint64_t bits[CHUNK];                                                                \
+    for (int64_t i = 0; i < n; i++) list[i] = (T)(i + ctx->index_base);                  \
+    for (int64_t end = n; end > 1; end -= end % CHUNK ? end % CHUNK : CHUNK) {           \
+      int64_t begin = (end - 1) / CHUNK * CHUNK;                                         \
+      if (begin % LOOK == 0 && nyx__interrupted(ctx)) return false;                      \
+      nyx__fill_bits64(ctx->seed, first, begin, end, bits);                              \
+      for (int64_t i = end - 1; i >= begin && i > 0; i--) {                              \
+        int64_t k = (int64_t)below(bits[i - begin], (uint64_t)i + 1);                    \
+        T swap = list[i];                                                                \
+        list[i] = list[k];                                                               \
+        list[k] = swap;                                                                  \
+      }                                                                                  \
+    }                                                                                    \
+    return true;                                                                         \
+  }
+SHUFFLE(int32_t) /* a list of half the size stays in nearer caches */
+SHUFFLE(int64_t)
+
 static nyx_status randperm_cpu(nyx_call *c) {
   nyx_tensor *out = c->out[0];
   int64_t n = out->numel;
-  size_t bytes = (size_t)n * sizeof(int64_t);
-  int64_t *list = nyx_memory_alloc(bytes);
+  bool narrow = n < INT32_MAX;
+  size_t bytes = (size_t)n * (narrow ? sizeof(int32_t) : sizeof(int64_t));
+  void *list = nyx_memory_alloc(bytes);
   if (!list) return nyx__no_memory(c->ctx, bytes);
-  uint64_t seed = c->ctx->seed;
   uint64_t first = nyx__random_take(c->ctx, nyx__random_blocks(n, NYX_RANDOM_LANES64));
-  for (int64_t i = 0; i < n; i++) list[i] = i + c->ctx->index_base;
-  for (int64_t i = n - 1; i > 0; i--) {
-    if (i % LOOK == 0 && nyx__interrupted(c->ctx)) {
-      nyx_memory_free(list);
-      return nyx__error(c->ctx, INTERRUPTED);
-    }
-    int64_t k = (int64_t)below(bits64(seed, first, i), (uint64_t)i + 1), swap = list[i];
-    list[i] = list[k];
-    list[k] = swap;
-  }
+  const int32_t *list32 = list;
+  const int64_t *list64 = list;
+  bool done = narrow ? shuffle_int32_t(c->ctx, first, n, list)
+                     : shuffle_int64_t(c->ctx, first, n, list);
   char *to = nyx__data(out);
   size_t item = nyx_dtype_size(out->dtype);
-  for (int64_t i = 0; i < n; i++)
-    nyx__store_int(out->dtype, to + (size_t)i * item, list[i]);
+  for (int64_t i = 0; i < n && done; i++)
+    nyx__store_int(out->dtype, to + (size_t)i * item, narrow ? list32[i] : list64[i]);
   nyx_memory_free(list);
-  return NYX_OK;
+  return done ? NYX_OK : nyx__error(c->ctx, INTERRUPTED);
 }
 
 static const nyx_attr randperm_attrs[] = {
@@ -506,13 +515,20 @@ typedef struct draw_job {
   int64_t *to, base;
 } draw_job;
 
+static void some_bits(const draw_job *j, int64_t begin, int64_t end, uint64_t *bits) {
+  if (end - begin > CHUNK) end = begin + CHUNK;
+  nyx__fill_bits64(j->seed, j->first, j->number + begin, j->number + end, bits);
+}
+
 /* Where the running sum of weights passes a random part of the total. */
 static void again_range(void *arg, int64_t begin, int64_t end) {
   const draw_job *j = arg;
   const weights *r = j->r;
   const double sum = j->list[r->n - 1];
+  uint64_t bits[CHUNK];
   for (int64_t i = begin; i < end; i++) {
-    double u = (double)(bits64(j->seed, j->first, j->number + i) >> 11) * 0x1p-53 * sum;
+    if ((i - begin) % CHUNK == 0) some_bits(j, i, end, bits);
+    double u = (double)(bits[(i - begin) % CHUNK] >> 11) * 0x1p-53 * sum;
     int64_t low = 0, high = r->n - 1;
     while (low < high) {
       int64_t middle = low + (high - low) / 2;
@@ -538,9 +554,10 @@ static nyx_status draw_again(nyx_context *ctx, draw_job *j, int64_t k) {
 static void time_range(void *arg, int64_t begin, int64_t end) {
   const draw_job *j = arg;
   const double *w = j->r->w;
+  uint64_t bits[CHUNK];
   for (int64_t i = begin; i < end; i++) {
-    uint64_t bits = bits64(j->seed, j->first, j->number + i);
-    double time = -log((double)((bits >> 11) + 1) * 0x1p-53) / w[i];
+    if ((i - begin) % CHUNK == 0) some_bits(j, i, end, bits);
+    double time = -log((double)((bits[(i - begin) % CHUNK] >> 11) + 1) * 0x1p-53) / w[i];
     /* Overflow of a small weight still comes before what never does. */
     j->list[i] = w[i] > 0 ? fmin(time, DBL_MAX) : INFINITY;
   }

@@ -10,8 +10,10 @@
 #include "check.h"
 #include "core/base/cpu.h"
 #include "core/base/parallel.h"
-#include "core/base/random.h"
+#include "core/op/random_fill.h"
 #include "core/tensor/tensor.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/random.h"
 
 /* The allocator keeps nothing under AddressSanitizer. */
 #ifndef __has_feature
@@ -795,16 +797,30 @@ static void uniform_ranges(void) {
   CHECK(nyx__uniform_float(UINT32_MAX) == 1.0f - 0x1p-24f);
   CHECK(nyx__uniform_double(0, 0) == 0.0);
   CHECK(nyx__uniform_double(UINT32_MAX, UINT32_MAX) == 1.0 - 0x1p-53);
+}
+
+/* Box and Muller in long double, of words that are at the ends, or any. */
+static void normals_are_near(void) {
+  enum { N = 1 << 16 };
+  static uint32_t w[2 * N];
+  static float f[2 * N];
   static const uint32_t ends[] = {0, 1, 0x7FFFFFFF, 0x80000000, UINT32_MAX};
-  for (int i = 0; i < 5; i++) {
-    for (int k = 0; k < 5; k++) {
-      float f[2];
-      double d[2];
-      nyx__normal_float(ends[i], ends[k], f);
-      nyx__normal_double((uint64_t)ends[i] << 32 | ends[i], (uint64_t)ends[k] << 32, d);
-      CHECK(isfinite(f[0]) && isfinite(f[1]) && isfinite(d[0]) && isfinite(d[1]));
-    }
+  nyx__fill_bits(3, 0, 0, 2 * N, w);
+  for (int i = 0; i < 25; i++) w[2 * i] = ends[i / 5], w[2 * i + 1] = ends[i % 5];
+  nyx__cpu_kernels()->random->normals(N, w, f);
+  double worst = 0;
+  for (int i = 0; i < N; i++) {
+    long double radius = sqrtl(-2 * logl(((float)w[2 * i] + 1.0f) * 0x1p-32f));
+    long double angle = 6.28318530717958647692L * (w[2 * i + 1] >> 8) * 0x1p-24L;
+    double off = (double)fabsl(f[2 * i] - radius * cosl(angle));
+    worst = fmax(worst, off / (double)fmaxl(radius, 0x1p-20L));
+    off = (double)fabsl(f[2 * i + 1] - radius * sinl(angle));
+    worst = fmax(worst, off / (double)fmaxl(radius, 0x1p-20L));
   }
+  CHECK(worst < 3 * 0x1p-24);
+  double d[64];
+  nyx__fill_normal_double(3, 0, 0, 64, d);
+  for (int i = 0; i < 64; i++) CHECK(fabs(d[i]) < 8.7);
 }
 
 /* Mean, variance, skewness and kurtosis of 400,000 elements, within five deviations. */
@@ -888,6 +904,7 @@ int main(void) {
   RUN(philox_known_answers);
   RUN(fills_do_not_depend_on_splits);
   RUN(uniform_ranges);
+  RUN(normals_are_near);
   RUN(distributions_have_their_moments);
   nyx_context_free(ctx);
   return check_done();
