@@ -45,8 +45,15 @@
  * they throw each other out of it are copied in the same way. */
 #define PACKING_ROWS 256
 #define CONFLICTING_BYTES 16384
-/* Parts of the columns that few rows are multiplied with, or the opposite. */
+/* Parts of the columns that few rows are multiplied with, or the opposite; terms of a dot
+ * product for each of more than eight rows, as lanes are added up at its end; columns of
+ * sums, of which two threads have a piece each. */
 #define FEW_PARTS 32
+#define FEW_TERMS 8
+#define FEW_SUMS 256
+/* A result that is so small, of so many terms, is divided along them. */
+#define DEEP_SIDE 256
+#define DEEP_TERMS 4096
 
 static bool fits_int(int64_t x) {
   return x >= 0 && x <= INT_MAX;
@@ -448,9 +455,17 @@ static bool few_pays(const nyx_gemm *g) {
   int64_t few = turned ? p->n : p->m, many = turned ? p->m : p->n;
   int64_t bytes = work_of(many, p->k, (int64_t)nyx_dtype_size(g->dtype));
   if (!few_rows(g) || bytes <= nyx__gemm_in_place_bytes()) return false;
-  if (dots) return few <= kernel->few_dots;
+  if (dots) return few <= kernel->few_dots && (few <= 8 || few * FEW_TERMS <= p->k);
+  if (many < FEW_SUMS) return false;
   return turned || !shareable(g) || few <= kernel->tile_rows / 2 ||
          few > kernel->tile_rows;
+}
+
+/* A long sum for few results, which is divided along k: 64 x 16384 x 64 took 740 us in
+ * place of 950. */
+static bool deep(const nyx_product *p) {
+  int64_t side = p->m > p->n ? p->m : p->n;
+  return side <= DEEP_SIDE && p->k >= DEEP_TERMS && p->k / 16 >= side;
 }
 
 /* A large B, read by few rows. Of 1024 to 4096 columns, whose terms lie together: 30 to
@@ -469,6 +484,7 @@ nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   int64_t item = (int64_t)nyx_dtype_size(g->dtype);
   if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
+  if (deep(p)) return nyx__blas() ? NYX__GEMM_SLABS_OWN : NYX__GEMM_SLABS;
   if (packing_pays(g)) return NYX__GEMM_PACKING;
   if (!nyx__gemm_in_place(p, item)) return NYX__GEMM_PACKED;
   return work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() ? NYX__GEMM_COLUMNS
