@@ -163,11 +163,13 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
 static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
+  const bool across =
+      rows > 1 && down > 0 && down < right; /* a row that repeats is one */
   if (o->ready && (rows > 1 || !o->gather)) {
-    move(p, p->item, down < right, rows, cols, src, down, right, dst, cols, 1);
+    move(p, p->item, across, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
-  } else if (down < right) {
+  } else if (across) {
     _Alignas(64) char turned[TILE_MOST];
     for (int64_t j = 0; j < cols; j++)
       o->gather(rows, src + j * right * o->item, down, turned + j * rows * p->item);
@@ -295,7 +297,7 @@ static void run_rows(const plan *p, int64_t begin, int64_t end) {
     position(p, i, at);
     n = end - i < p->block ? end - i : p->block;
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
-    if (p->copies && !p->streams && !p->in[0].repeats) {
+    if (p->copies && !p->streams && (p->cut == CUT_ROW || !p->in[0].repeats)) {
       convert_block(p, &b, i, at, n);
       continue;
     }
