@@ -184,7 +184,10 @@ static void steps_range(void *arg, int64_t begin, int64_t end) {
       break;
     default: {
       int64_t item = (int64_t)nyx_dtype_size(j->dtype);
-      for (int64_t i = begin; i < end; i++)
+      bool wide = j->dtype == NYX_INT64 && !j->middle;
+      for (int64_t i = begin; wide && i < end; i++)
+        ((int64_t *)to)[i] = j->first + i * j->by;
+      for (int64_t i = begin; !wide && i < end; i++)
         nyx__store_int(j->dtype, j->to + item * i,
                        j->middle ? (int64_t)step_value(j, i) : j->first + i * j->by);
     }

@@ -389,25 +389,48 @@ static nyx_status nonzero_infer(nyx_call *c) {
   return NYX_OK;
 }
 
+/* Positions of the true ones of n flags of a row, the first of which is at `at`, from
+ * `to` on and no further than `end`. Without branches, as masks are hard to predict, but
+ * for eight flags that are all false. */
+static int64_t *row_positions(const uint8_t *flag, int64_t n, int ndim, const int64_t *at,
+                              int64_t base, int64_t *to, const int64_t *end) {
+  const int64_t first = at[ndim - 1] + base;
+  for (int64_t j = 0; j < n && to < end;) {
+    uint64_t eight = 1;
+    if (n - j >= 8) memcpy(&eight, flag + j, sizeof eight);
+    int64_t stop = n - j >= 8 ? j + 8 : n;
+    if (eight == 0) {
+      j = stop;
+      continue;
+    }
+    for (; j < stop && to < end; j++) {
+      for (int d = 0; d < ndim - 1; d++) to[d] = at[d] + base;
+      to[ndim - 1] = first + j;
+      to += flag[j] ? ndim : 0;
+    }
+  }
+  return to;
+}
+
 static nyx_status nonzero_cpu(nyx_call *c) {
   nyx_tensor *x = c->in[0], *flags;
   if (c->out[0]->numel == 0) return NYX_OK;
   NYX_TRY(nyx__contiguous_as(c->ctx, x, NYX_BOOL, &flags));
   const uint8_t *flag = nyx__data(flags);
-  int64_t *to = nyx__data(c->out[0]), base = c->ctx->index_base;
+  int64_t *to = nyx__data(c->out[0]), at[NYX_MAX_DIMS] = {0};
+  const int64_t *end = to + c->out[0]->numel;
+  int last = x->ndim - 1;
+  int64_t row = x->shape[last], looked = PIECE; /* elements since */
   nyx_status status = NYX_OK;
-  for (int64_t i = 0; i < x->numel; i++) {
-    if (i % PIECE == 0 && nyx__interrupted(c->ctx)) {
+  for (int64_t i = 0, n; i < x->numel; i += n) {
+    n = row - at[last] < PIECE ? row - at[last] : PIECE;
+    if ((looked += n) > PIECE && (looked = 0, nyx__interrupted(c->ctx))) {
       status = nyx__error(c->ctx, INTERRUPTED);
       break;
     }
-    if (!flag[i]) continue;
-    int64_t rest = i;
-    for (int d = x->ndim - 1; d >= 0; d--) {
-      to[d] = rest % x->shape[d] + base;
-      rest /= x->shape[d];
-    }
-    to += x->ndim;
+    to = row_positions(flag + i, n, last + 1, at, c->ctx->index_base, to, end);
+    at[last] += n;
+    for (int d = last; d > 0 && at[d] == x->shape[d]; d--) at[d] = 0, at[d - 1]++;
   }
   nyx_tensor_release(flags);
   return status;
