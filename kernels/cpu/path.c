@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "complex.h"
 #include "depthwise.h"
+#include "distance.h"
 #include "elementwise.h"
 #include "fft.h"
 #include "gemm.h"
@@ -46,6 +47,7 @@ extern const nyx_rotary_kernels NYX_PATH(rotary);
 extern const nyx_narrow_kernels NYX_PATH(narrow);
 extern const nyx_fft_kernels NYX_PATH(fft);
 extern const nyx_complex_kernels NYX_PATH(complex);
+extern const nyx_distance_kernels NYX_PATH(distance);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -72,4 +74,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .narrow = &NYX_PATH(narrow),
     .fft = &NYX_PATH(fft),
     .complex = &NYX_PATH(complex),
+    .distance = &NYX_PATH(distance),
 };
