@@ -63,7 +63,8 @@ nyx_status nyx__finish_open(nyx_context *ctx, const nyx__finish *from,
     const nyx_op *op = from->activation;
     f->e.activation =
         nyx__cpu_kernels()->elementwise->rows[in][((const nyx_row *)op->row)->id][0];
-    for (int i = 0; i < op->n_attrs && i < 2; i++) f->e.attr[i] = op->attrs[i].preset.f;
+    for (int i = 0; i < op->n_attrs && i < 2; i++)
+      f->e.attr[i] = from->attr ? from->attr[i] : op->attrs[i].preset.f;
   }
   if (status != NYX_OK) release(f);
   return status;

@@ -13,7 +13,8 @@ typedef struct nyx__finish {
   nyx_tensor *bias;         /* as many elements as a row of results */
   nyx_tensor *before;       /* of the results' shape, added */
   nyx_tensor *sums;         /* of the results' shape and dtype: what they are then */
-  const nyx_op *activation; /* a row of float inputs, with its presets */
+  const nyx_op *activation; /* a row of float inputs */
+  const double *attr;       /* its attributes; NULL: its presets */
   nyx_tensor *other;        /* its second input, if it has one: of the results' shape */
   nyx_tensor *residual;     /* of the results' shape, added */
 } nyx__finish;

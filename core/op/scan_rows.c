@@ -45,7 +45,7 @@ static nyx_status stretch(const job *j, const nyx_tensor *t, int64_t first, int6
  */
 static nyx_status apply(const job *j, nyx__op_id row, nyx_tensor *const in[3],
                         const int64_t lag[3], int64_t first, nyx_tensor *to) {
-  nyx_elementwise e = {.row = nyx__row(row), .compute = j->compute, .attr = {1, 0}};
+  nyx_elementwise e = {.row = nyx__row(row), .compute = j->compute, .attr = {1, 1}};
   nyx_status status = NYX_OK;
   for (int i = 0; i < 3 && status == NYX_OK; i++)
     if (in[i]) status = stretch(j, in[i], first - lag[i], j->n - first, &e.in[i]);

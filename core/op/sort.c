@@ -21,6 +21,7 @@ typedef struct row_job {
 
 enum {
   KEYS = 1024,      /* made at a time */
+  TOGETHER = 4,     /* values that look for their places */
   WRITTEN = 1 << 16 /* elements of an order that one range writes */
 };
 
@@ -496,18 +497,19 @@ static nyx_status searchsorted_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-/* How many of n ordered keys come before `key`; `right`: or equal it. */
-static int64_t search(const uint64_t *keys, int64_t n, uint64_t key, bool right) {
-  int64_t low = 0, high = n;
-  while (low < high) {
-    int64_t middle = low + (high - low) / 2;
-    if (keys[middle] < key || (right && keys[middle] == key))
-      low = middle + 1;
-    else
-      high = middle;
+/* How many of n ordered keys come before each of `wanted`, or equal it: some of them
+ * together and without branches, as what a comparison gives cannot be foreseen. */
+#define SEARCH(name, compare)                                                            \
+  static void name(const uint64_t *keys, int64_t n, const uint64_t wanted[TOGETHER],     \
+                   int64_t at[TOGETHER]) {                                               \
+    for (int k = 0; k < TOGETHER; k++) at[k] = 0;                                        \
+    for (int64_t left = n; left > 1; left -= left / 2)                                   \
+      for (int k = 0; k < TOGETHER; k++)                                                 \
+        at[k] += -(int64_t)(keys[at[k] + left / 2 - 1] compare wanted[k]) & (left / 2);  \
+    for (int k = 0; k < TOGETHER; k++) at[k] += n > 0 && keys[at[k]] compare wanted[k];  \
   }
-  return low;
-}
+SEARCH(search_left, <)
+SEARCH(search_right, <=)
 
 /* The keys of a contiguous tensor. */
 typedef struct key_job {
@@ -515,25 +517,47 @@ typedef struct key_job {
   uint64_t *to;
 } key_job;
 
+static void keys_at(const nyx_tensor *x, int64_t at, int64_t n, uint64_t *to) {
+  const size_t item = nyx_dtype_size(x->dtype);
+  nyx__order_keys(x->dtype, (const char *)nyx__data(x) + (size_t)at * item, 1, n, false,
+                  to);
+}
+
 static void key_range(void *arg, int64_t begin, int64_t end) {
   const key_job *j = arg;
-  const char *from = nyx__data(j->x);
-  nyx__order_keys(j->x->dtype, from + (size_t)begin * nyx_dtype_size(j->x->dtype), 1,
-                  end - begin, false, j->to + begin);
+  keys_at(j->x, begin, end - begin, j->to + begin);
 }
 
 typedef struct search_job {
-  const uint64_t *keys, *wanted;
+  const uint64_t *keys;
+  const nyx_tensor *values;
   int64_t *to;
   int64_t n, per_row, base; /* keys in a row, values that look there (all: one row) */
   bool right;
 } search_job;
 
+/* n values of one row, from `first` on. */
+static void search_piece(const search_job *j, int64_t first, int64_t n) {
+  uint64_t key[KEYS + TOGETHER];
+  int64_t found[TOGETHER];
+  const uint64_t *keys = j->keys + first / j->per_row * j->n;
+  keys_at(j->values, first, n, key);
+  for (int k = 0; k < TOGETHER; k++) key[n + k] = 0; /* looked for to no purpose */
+  for (int64_t i = 0; i < n; i += TOGETHER) {
+    const int64_t left = n - i < TOGETHER ? n - i : TOGETHER;
+    (j->right ? search_right : search_left)(keys, j->n, key + i, found);
+    for (int64_t k = 0; k < left; k++) j->to[first + i + k] = found[k] + j->base;
+  }
+}
+
 static void search_range(void *arg, int64_t begin, int64_t end) {
   const search_job *j = arg;
-  for (int64_t i = begin; i < end; i++)
-    j->to[i] =
-        search(j->keys + i / j->per_row * j->n, j->n, j->wanted[i], j->right) + j->base;
+  for (int64_t i = begin, n; i < end; i += n) {
+    const int64_t row = j->per_row - i % j->per_row;
+    n = end - i < KEYS ? end - i : KEYS;
+    n = n < row ? n : row;
+    search_piece(j, i, n);
+  }
 }
 
 static nyx_status searchsorted_cpu(nyx_call *c) {
@@ -543,18 +567,15 @@ static nyx_status searchsorted_cpu(nyx_call *c) {
   nyx_status status = nyx__contiguous(c->ctx, c->in[0], &sorted);
   if (status == NYX_OK) status = nyx__contiguous(c->ctx, c->in[1], &values);
   if (status == NYX_OK) {
-    size_t bytes = (size_t)(sorted->numel + values->numel) * sizeof *keys;
+    size_t bytes = (size_t)(sorted->numel + 1) * sizeof *keys;
     if (!(keys = nyx_memory_alloc(bytes))) status = nyx__no_memory(c->ctx, bytes);
   }
   if (status == NYX_OK) {
-    uint64_t *wanted = keys + sorted->numel;
     nyx__stop stop = {.ctx = c->ctx};
     nyx__parallel_until(&stop, sorted->numel, WRITTEN, key_range,
                         &(key_job){sorted, keys});
-    nyx__parallel_until(&stop, values->numel, WRITTEN, key_range,
-                        &(key_job){values, wanted});
     search_job j = {.keys = keys,
-                    .wanted = wanted,
+                    .values = values,
                     .to = nyx__data(c->out[0]),
                     .n = sorted->shape[sorted->ndim - 1],
                     .per_row = values->numel,

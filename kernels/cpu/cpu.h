@@ -37,6 +37,7 @@ struct nyx_narrow_kernels;     /* narrow.h */
 struct nyx_fft_kernels;        /* fft.h */
 struct nyx_complex_kernels;    /* complex.h */
 struct nyx_random_kernels;     /* random.h */
+struct nyx_distance_kernels;   /* distance.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -63,6 +64,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_fft_kernels *fft;
   const struct nyx_complex_kernels *complex;
   const struct nyx_random_kernels *random;
+  const struct nyx_distance_kernels *distance;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "complex.h"
 #include "depthwise.h"
+#include "distance.h"
 #include "elementwise.h"
 #include "fft.h"
 #include "gemm.h"
@@ -48,6 +49,7 @@ extern const nyx_narrow_kernels NYX_PATH(narrow);
 extern const nyx_fft_kernels NYX_PATH(fft);
 extern const nyx_complex_kernels NYX_PATH(complex);
 extern const nyx_random_kernels NYX_PATH(random);
+extern const nyx_distance_kernels NYX_PATH(distance);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -75,4 +77,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .fft = &NYX_PATH(fft),
     .complex = &NYX_PATH(complex),
     .random = &NYX_PATH(random),
+    .distance = &NYX_PATH(distance),
 };

@@ -29,8 +29,9 @@ function Tensor:diag(k)
   if self.ndim == 2 then return self:diagonal(k) end
   of_dims("diag", "x", self, 1)
   local n = self:size(1)
-  local square = nyx.where(nyx.eye(n, { dtype = "bool" }), self, self:new_zeros({}))
-  return k == 0 and square or square:pad(k > 0 and { k, 0, 0, k } or { 0, -k, -k, 0 })
+  local size = n + math.abs(k)
+  return self:embed { shape = { size, size }, offset = k > 0 and k or -k * size,
+    stride = { size + 1 } }
 end
 
 docs.trace = { "linear algebra", "x:trace(): the sum of the diagonal of a matrix" }
@@ -54,11 +55,17 @@ function Tensor:isclose(other, rtol, atol, equal_nan)
   atol = check.number("isclose", "atol", atol or 1e-8, 0)
   if type(other) == "number" then other = nyx.tensor(other, { dtype = self.dtype }) end
   check.tensor("isclose", "y", other)
-  local complex = self.dtype:find "^complex" or other.dtype:find "^complex"
-  local wide = complex and "complex128" or "float64"
-  local x, y = self:detach():to(wide), other:detach():to(wide)
-  local near = (x - y):abs():le(y:abs() * rtol + atol):logical_and(y:abs():lt(math.huge))
-  near = near:logical_or(x:eq(y)) -- infinities
+  local x, y = self:detach(), other:detach()
+  local near
+  if x.dtype:find "^complex" or y.dtype:find "^complex" then
+    x, y = x:to "complex128", y:to "complex128"
+    near = (x - y):abs():le(y:abs() * rtol + atol):logical_and(y:abs():lt(math.huge))
+    near = near:logical_or(x:eq(y)) -- infinities
+  else
+    if not x:is_floating_point() then x = x:to "float64" end
+    if not y:is_floating_point() then y = y:to "float64" end
+    near = x:near(y, { rtol = rtol, atol = atol })
+  end
   return equal_nan and near:logical_or(x:isnan():logical_and(y:isnan())) or near
 end
 
@@ -78,9 +85,7 @@ function Tensor:nan_to_num(nan, posinf, neginf)
   nan = check.number("nan_to_num", "nan", nan or 0)
   posinf = check.number("nan_to_num", "posinf", posinf or most)
   neginf = check.number("nan_to_num", "neginf", neginf or -most)
-  local x = self:masked_fill(self:isnan(), nan)
-  x = x:masked_fill(self:eq(math.huge), posinf)
-  return x:masked_fill(self:eq(-math.huge), neginf)
+  return self:replace_nonfinite(nan, { posinf = posinf, neginf = neginf })
 end
 
 -- ---------------------------------------------------------------- along a dimension
@@ -191,6 +196,9 @@ function Tensor:bincount(minlength)
       check.fail("bincount: label %.0f; labels count from 1", labels:min():item())
     end
     n = math.max(n, labels:max():item())
+  end
+  if labels.device == "cpu" and n > 0 and n < 2 ^ 31 - 2 then
+    return labels:bin_counts { bins = n, min = 0.5, max = n + 0.5 }
   end
   return nyx.zeros({ n }, { dtype = "int64" }):scatter_add(labels, nyx.ones_like(labels), 1)
 end

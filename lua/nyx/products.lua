@@ -71,22 +71,50 @@ local function factors(where, x, options)
     check.number(where, "alpha", options.alpha or 1)
 end
 
+-- Of floats on the CPU, which have kernels that others lack.
+local function has_kernel(x)
+  return x.device == "cpu" and x:is_floating_point()
+end
+
+-- Whether x broadcasts to a shape.
+local function fits(x, shape)
+  local own = x.shape
+  for d = 1, #own do
+    local n = shape[d + #shape - #own]
+    if own[d] ~= n and own[d] ~= 1 then return false end
+  end
+  return #own <= #shape
+end
+
+local function check_fit(where, x, shape)
+  if fits(x, shape) then return end
+  check.fail("%s: 'x' is %s, which does not broadcast to the product, (%s)", where,
+    check.describe(x), table.concat(shape, "x"))
+end
+
 -- beta x + alpha product, of the shape of the product. Where beta is 0 x is not looked at, nan
 -- and all.
 local function plus(where, x, beta, alpha, product)
-  local own, shape = x.shape, product.shape
-  local fits = #own <= #shape
-  for d = 1, fits and #own or 0 do
-    local n = shape[d + #shape - #own]
-    fits = fits and (own[d] == n or own[d] == 1)
-  end
-  if not fits then
-    check.fail("%s: 'x' is %s, which does not broadcast to the product, (%s)", where,
-      check.describe(x), table.concat(shape, "x"))
+  if not x:is_same_size(product) then check_fit(where, x, product.shape) end
+  if beta == 1 and alpha == 1 then return x + product end
+  if beta ~= 0 and has_kernel(x) and has_kernel(product) then
+    return x:axpby(product, { alpha = beta, beta = alpha })
   end
   if alpha ~= 1 then product = product * alpha end
   if beta == 0 then return product end
   return (beta == 1 and x or x * beta) + product
+end
+
+-- beta x + alpha (a @ b) of matrices or batches of them.
+local function plus_matmul(where, x, beta, alpha, a, b)
+  if beta == 0 or not (has_kernel(x) and has_kernel(a) and has_kernel(b)) or
+    a:size(-1) ~= b:size(-2) then
+    return plus(where, x, beta, alpha, a:matmul(b))
+  end
+  local shape = a.shape
+  shape[#shape] = b:size(-1)
+  check_fit(where, x, shape)
+  return x:matmul_add(a, b, { beta = beta, alpha = alpha })
 end
 
 docs.addmm = { "linear algebra", "x:addmm(a, b, {beta, alpha}): beta x + alpha (a @ b), both " ..
@@ -99,7 +127,7 @@ docs.addmm = { "linear algebra", "x:addmm(a, b, {beta, alpha}): beta x + alpha (
 function Tensor:addmm(a, b, options)
   local beta, alpha = factors("addmm", self, options)
   of_dims("addmm", "a", a, 2)
-  return plus("addmm", self, beta, alpha, a:matmul(of_dims("addmm", "b", b, 2)))
+  return plus_matmul("addmm", self, beta, alpha, a, of_dims("addmm", "b", b, 2))
 end
 
 docs.addmv = { "linear algebra", "x:addmv(a, b, {beta, alpha}): beta x + alpha (a @ b) of a " ..
@@ -125,7 +153,16 @@ docs.addr = { "linear algebra", "x:addr(a, b, {beta, alpha}): beta x + alpha a:o
 function Tensor:addr(a, b, options)
   local beta, alpha = factors("addr", self, options)
   of_dims("addr", "a", a, 1)
-  return plus("addr", self, beta, alpha, a:outer(of_dims("addr", "b", b, 1)))
+  of_dims("addr", "b", b, 1)
+  if beta == 0 or not (has_kernel(self) and has_kernel(a) and has_kernel(b)) then
+    return plus("addr", self, beta, alpha, a:outer(b))
+  end
+  local n, m = a:size(1), b:size(1)
+  if self.ndim ~= 2 or self:size(1) ~= n or self:size(2) ~= m then
+    check_fit("addr", self, { n, m })
+  end
+  local factors_given = (alpha ~= 1 or beta ~= 1) and { value = alpha, beta = beta } or nil
+  return self:addcmul(a:unsqueeze(2), b, factors_given)
 end
 
 docs.baddbmm = { "linear algebra", "x:baddbmm(a, b, {beta, alpha}): beta x + alpha a:bmm(b) of " ..
@@ -138,7 +175,9 @@ docs.baddbmm = { "linear algebra", "x:baddbmm(a, b, {beta, alpha}): beta x + alp
 function Tensor:baddbmm(a, b, options)
   local beta, alpha = factors("baddbmm", self, options)
   of_dims("baddbmm", "a", a, 3)
-  return plus("baddbmm", self, beta, alpha, a:bmm(of_dims("baddbmm", "b", b, 3)))
+  of_dims("baddbmm", "b", b, 3)
+  if a:size(1) ~= b:size(1) then return a:bmm(b) end -- which says what is wrong
+  return plus_matmul("baddbmm", self, beta, alpha, a, b)
 end
 
 docs.addbmm = { "linear algebra", "x:addbmm(a, b, {beta, alpha}): beta x + alpha (the sum of " ..
@@ -216,6 +255,16 @@ end
 
 -- ---------------------------------------------------------------- others
 
+-- x repeated `times` times along `dim`, one of its last two dimensions, which become one.
+local function rows_of(x, dim, times)
+  local shape = x.shape
+  shape[#shape + 1 + dim] = times
+  x = x:expand(shape):contiguous()
+  shape[#shape - 1] = shape[#shape - 1] * shape[#shape]
+  shape[#shape] = nil
+  return x:reshape(shape)
+end
+
 docs.kron = { "linear algebra", "x:kron(y): the Kronecker product: y times every element of " ..
   "x, in the place of that element; of up to 4 dimensions, the one of fewer counted from the last" }
 --- The Kronecker product: the other tensor times every element, in the place of that element.
@@ -234,7 +283,11 @@ function Tensor:kron(other)
     right[2 * d - 1], right[2 * d] = 1, size_y
     shape[d] = size_x * size_y
   end
-  return (self:reshape(left) * other:reshape(right)):reshape(shape)
+  local x, y = self:reshape(left), other:reshape(right)
+  if n >= 2 then -- whole rows of the result at a time
+    x, y = rows_of(x, -1, right[2 * n]), rows_of(y, -2, left[2 * n - 1])
+  end
+  return (x * y):reshape(shape)
 end
 
 docs.cross = { "linear algebra", "x:cross(y, dim): the cross product of vectors of 3 elements " ..
@@ -259,24 +312,42 @@ function Tensor:cross(other, dim)
     check.fail("cross: x is %s, y is %s, expected size 3 along dimension %.0f of both",
       check.describe(self), check.describe(other), dim)
   end
-  -- x1 y2 - x2 y1 stands first in what comes last, and so on.
-  return (self * other:roll(-1, dim) - self:roll(-1, dim) * other):roll(-1, dim)
+  -- One after the other in memory: faster than three steps through elements between others.
+  local x, y = {}, {}
+  local planes_x, planes_y = self:movedim(dim, 1):contiguous(), other:movedim(dim, 1):contiguous()
+  for i = 1, 3 do x[i], y[i] = planes_x:select(1, i), planes_y:select(1, i) end
+  local function part(i, j) -- xi yj - xj yi
+    local product = x[j] * y[i]
+    if product:is_floating_point() then
+      return product:addcmul(x[i], y[j], { value = 1, beta = -1 })
+    end
+    return x[i] * y[j] - product
+  end
+  return nyx.stack({ part(2, 3), part(3, 1), part(1, 2) }, 1):movedim(1, dim):contiguous()
 end
 
--- Distances by |x|^2 + |y|^2 - 2 x y. Those that came out 0 or less have no gradient.
+-- Squares that came out less than this become it, and have no gradient.
+local least = { float64 = 2 ^ -1020, float32 = 2 ^ -120, float16 = 2 ^ -14, bfloat16 = 2 ^ -120 }
+
+-- Distances by |x|^2 + |y|^2 - 2 x y, a product of rows with two more elements.
 local function euclidean(x, y)
-  local squares = x:square():sum(-1, true) + y:square():sum(-1):unsqueeze(-2)
-  local squared = squares - x:matmul(y:transpose(-2, -1)) * 2
-  local apart = squared:gt(0)
-  return nyx.where(apart, nyx.where(apart, squared, 1):sqrt(), 0)
+  local a, b = x:square():sum(-1, true), y:square():sum(-1, true)
+  local left, right = nyx.cat({ x * -2, a, nyx.ones_like(a) }, -1),
+    nyx.cat({ y, nyx.ones_like(b), b }, -1)
+  local squared = left:matmul(right:transpose(-2, -1))
+  return squared:clamp({ min = least[squared.dtype] or 0 }):sqrt_()
 end
+
+-- Columns from which products of matrices are faster than a kernel that goes by differences.
+local DIRECT = 48
 
 -- Elements that are worked on at a time where every pair of rows needs a difference.
 local ROOM = 2 ^ 18
 
 docs.cdist = { "linear algebra", "x:cdist(y, p): the p-norm (2) of the difference of every " ..
-  "row of x and every row of y, (..., rows of x, rows of y). For p = 2, more than 25 rows and 8 " ..
-  "columns or more by products of matrices: faster, and inexact for rows that are nearly equal" }
+  "row of x and every row of y, (..., rows of x, rows of y). For p = 2, more than 25 rows and " ..
+  "48 columns or more by products of matrices: faster, and inexact for rows that are nearly " ..
+  "equal" }
 --- The p-norm of the difference of every row of one matrix and every row of another; leading
 --- dimensions are batches and broadcast.
 ---@param other nyx.Tensor
@@ -290,9 +361,14 @@ function Tensor:cdist(other, p)
     check.fail("cdist: x is %s, y is %s, expected at least 2 dimensions, the last of equal size",
       check.describe(self), check.describe(other))
   end
-  local rows, others = self:size(-2), other:size(-2)
-  local many = (rows > 25 or others > 25) and self:size(-1) >= 8
+  local rows, others, columns = self:size(-2), other:size(-2), self:size(-1)
+  local kernel = has_kernel(self) and has_kernel(other) and self:element_size() >= 4 and
+    other:element_size() >= 4
+  local many = (rows > 25 or others > 25) and columns >= (kernel and DIRECT or 8)
   if p == 2 and many then return euclidean(self, other) end
+  if kernel and (p == 1 or p == 2 or p == math.huge) then
+    return self:distances(other, { p = p })
+  end
   local y = other:unsqueeze(-3)
   -- Some rows of x at a time: all differences at once could be far larger than x and y.
   local each = math.max(math.floor(ROOM / math.max(other:numel(), 1)), 1)

@@ -1,5 +1,6 @@
--- Statistics by PyTorch's names: order statistics, spread, histograms, what ignores nan. Nothing
--- here has a kernel of its own; cumargmax and logcumsumexp are ops (core/op/scan.c).
+-- Statistics by PyTorch's names: order statistics, spread, histograms, what ignores nan. What
+-- they are made of are ops: sort, cumargmax (core/op/scan.c), bin_counts (histogram.c), runs
+-- (consecutive.c).
 -- Read next: compose.lua.
 local nyx = require "nyx"
 local check = require "nyx.check"
@@ -254,6 +255,11 @@ function Tensor:unique_consecutive(dim)
   else
     dim = check.dim("unique_consecutive", self, dim)
   end
+  if flat and x.device == "cpu" then
+    local values, inverse, counts = x:runs()
+    if x.requires_grad then values = x:index_select(counts:cumsum(1) - counts + 1, 1) end
+    return values, inverse:reshape(self.shape), counts
+  end
   local n = x:size(dim)
   if n == 0 then
     return x, nyx.zeros(flat and self.shape or { 0 }, { dtype = "int64" }),
@@ -419,9 +425,22 @@ function Tensor:histc(bins, min, max)
   local x = self:detach():reshape(-1)
   local low, high = limits("histc", x, check.number("histc", "min", min or 0),
     check.number("histc", "max", max or 0), 1)
+  if self.device == "cpu" then
+    return nyx.bin_counts(x, { bins = bins, min = low, max = high }):to(self.dtype)
+  end
   x = x:masked_select(x:ge(low):logical_and(x:le(high)))
   local bin = ((x - low) / (high - low) * bins):to("int64"):clamp { max = bins - 1 } + 1
   return bin:bincount(bins):to(self.dtype)
+end
+
+-- How many elements of x, or what weights, lie between edges, with ops that devices have.
+local function counted(x, edges, weight)
+  local n = edges:size(1) - 1
+  local inside = x:ge(edges[1]):logical_and(x:le(edges[-1]))
+  x = x:masked_select(inside)
+  local bin = edges:searchsorted(x, true):clamp { max = n + 1 } - 1 -- the last edge: the last bin
+  if not weight then return bin:bincount(n):to(x.dtype) end
+  return nyx.zeros({ n }, { dtype = x.dtype }):scatter_add(bin, weight:masked_select(inside), 1)
 end
 
 docs.histogram = { "reduction", "x:histogram(bins, {range, weight, density}): how many elements " ..
@@ -438,7 +457,7 @@ function Tensor:histogram(bins, options)
   floats("histogram", self)
   options = check.options("histogram", options, "range weight density")
   local x, weight = self:detach():reshape(-1), options.weight
-  local edges = bins
+  local edges, even = bins, not nyx.is_tensor(bins)
   if nyx.is_tensor(bins) then
     if bins.ndim ~= 1 or bins:size(1) < 2 then
       check.fail("histogram: 'bins' is %s, expected a number or a vector of at least 2 edges",
@@ -451,19 +470,19 @@ function Tensor:histogram(bins, options)
     edges = nyx.linspace(low, high, check.integer("histogram", "bins", bins) + 1,
       { dtype = self.dtype })
   end
-  local n = edges:size(1) - 1
-  local inside = x:ge(edges[1]):logical_and(x:le(edges[-1]))
   if weight ~= nil then
     if not self:is_same_size(check.tensor("histogram", "weight", weight)) then
       check.fail("histogram: 'weight' is %s, expected the shape of x, (%s)",
         check.describe(weight), table.concat(self.shape, "x"))
     end
-    weight = weight:detach():reshape(-1):masked_select(inside):to(self.dtype)
+    weight = weight:detach():reshape(-1):to(self.dtype)
   end
-  x = x:masked_select(inside)
-  local bin = edges:searchsorted(x, true):clamp { max = n + 1 } - 1 -- the last edge: the last bin
-  local counts = weight and nyx.zeros({ n }, { dtype = self.dtype }):scatter_add(bin, weight, 1)
-    or bin:bincount(n):to(self.dtype)
+  local counts
+  if self.device == "cpu" then
+    counts = nyx.bin_counts(x, edges:detach(), weight, { even = even }):to(self.dtype)
+  else
+    counts = counted(x, edges, weight)
+  end
   if options.density then counts = counts / (edges:diff() * counts:sum()) end
   return counts, edges
 end

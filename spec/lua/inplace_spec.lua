@@ -152,6 +152,25 @@ describe("changes through views", function()
     assert.is_true(none:equal(nyx.zeros(4, 3)))
   end)
 
+  it("of running sums and softmax with `out` neither", function()
+    local x = nyx.rand(200, 500)
+    for _, name in ipairs { "cumsum", "cumprod", "logcumsumexp", "softmax", "log_softmax" } do
+      local want, out = nyx[name](x, 2), nyx.ones(200, 500)
+      collectgarbage()
+      nyx.memory_reset_peak()
+      local before = nyx.memory().live
+      assert.are.equal(out, nyx[name](x, 2, { out = out }))
+      assert.is_true(nyx.memory().peak - before < x:numel() * 4, name)
+      assert.is_true(out:equal(want))
+      local wide = nyx.ones(200, 1000):narrow(2, 1, 500)
+      assert.is_true(nyx[name](x, 2, { out = wide }):equal(want))
+      local own = x:clone()
+      assert.is_true(nyx[name](own, 2, { out = own }):equal(want), name)
+    end
+    local at, best = x:cumargmax(2), nyx.zeros({ 200, 500 }, { dtype = "int64" })
+    assert.is_true(x:cumargmax(2, { out = best }):equal(at))
+  end)
+
   it("with `out` are not recorded silently", function()
     local y = leaf { 1, 2 } * 1
     fails("existing tensor", function() nyx.add(f64 { 1, 2 }, f64 { 1, 2 }, { out = y }) end)

@@ -132,6 +132,17 @@ describe("elements by rank and number", function()
     values, inverse = t({ { 4, 4 }, { 4, 5 } }):unique_consecutive()
     assert.are.equal("4 5", text(values))
     assert.are.same({ { 1, 1 }, { 1, 2 } }, inverse:totable())
+    local long = nyx.randint(1, 3, { 40000 })
+    long:narrow(1, 20000, 18000):fill_(7) -- blocks in which no run begins
+    for _, x in ipairs { long, long:float(), long:to "uint8", long:double() } do
+      local v, i, c = x:unique_consecutive()
+      assert.are.equal(1 + x:narrow(1, 2, 39999):ne(x:narrow(1, 1, 39999)):sum():item(), v:numel())
+      assert.is_true(v:index_select(i, 1):eq(x):all():item())
+      assert.is_true(i:bincount():eq(c):all():item())
+    end
+    local y = t({ 3, 3, 4 }):requires_grad_()
+    y:unique_consecutive():sum():backward()
+    assert.are.same({ 1, 0, 1 }, y.grad:totable())
     values, inverse, counts = nyx.zeros(2, 0):unique_consecutive()
     assert.are.same({ { 0 }, { 2, 0 }, { 0 } }, { values.shape, inverse.shape, counts.shape })
   end)
@@ -246,6 +257,32 @@ describe("histograms", function()
     fails(function() x:histc(3) end, "histc", "finite")
     fails(function() x:histc(3, 2, 1) end, "histc", "2 to 1", "order")
     fails(function() x:histc(0) end, "histc", "bins")
+  end)
+  it("bins of many elements", function()
+    local x = nyx.randint(0, 50, { 300000 })
+    for _, of in ipairs { x, x:double(), x:float(), x:to "uint8" } do
+      local counts = of:bin_counts { bins = 50, min = -0.5, max = 49.5 }
+      assert.are.same((x + 1):bincount():totable(), counts:totable())
+    end
+    local edges = nyx.tensor({ 3, 4, 10, 11, 49 }, { dtype = "float64" })
+    local expected = {}
+    for i = 1, 4 do
+      local low, high = edges[i]:item(), edges[i + 1]:item()
+      local inside = x:ge(low):logical_and(i == 4 and x:le(high) or x:lt(high))
+      expected[i] = inside:sum():item()
+    end
+    for _, even in ipairs { false, true } do
+      assert.are.same(expected, x:bin_counts(edges, nil, { even = even }):totable())
+      local weight = nyx.full({ 300000 }, 2, { dtype = "float32" })
+      local sums = x:bin_counts(edges, weight, { even = even })
+      assert.are.equal("float32", sums.dtype)
+      for i = 1, 4 do assert.are.equal(2 * expected[i], sums[i]:item()) end
+    end
+    assert.are.same({ 0, 0 }, nyx.zeros(0):bin_counts(nil, nyx.zeros(0), { bins = 2 }):totable())
+    fails(function() x:bin_counts() end, "bin_counts", "bins", "0", "1 to")
+    fails(function() x:bin_counts { bins = 2, min = 1, max = 1 } end, "bin_counts", "max", "min")
+    fails(function() x:bin_counts(nyx.zeros(1)) end, "bin_counts", "edges", "(1)")
+    fails(function() x:bin_counts(edges, edges) end, "bin_counts", "weight", "(5)")
   end)
   it("histogram", function()
     local x = t { 0, 1, 2, 3, 4 }

@@ -156,7 +156,7 @@ def cross(r, dtype):
 @composite(*FLOAT)
 def cdist(r, dtype):
     p = r.choice([0.0, 1.0, 2.0, 2.0, 3.0, 1.5, float("inf")])
-    m, batch = r.choice([r.randint(1, 6), 12, 20]), [] if r.chance(0.5) else [r.randint(1, 3)]
+    m, batch = r.choice([r.randint(1, 6), 12, 20, 50]), [] if r.chance(0.5) else [r.randint(1, 3)]
     rows = r.choice([r.randint(1, 5), r.randint(26, 40)]), r.randint(1, 5)
     x, y = (r.distinct(batch + [n, m], dtype) + i * 0.01 for i, n in enumerate(rows))
     lua = f"$1:cdist($2,{'math.huge' if p > 9 else p})"

@@ -429,6 +429,47 @@ def searchsorted_call(r, dtype):
     return Case([x, values], {"right": r.chance(0.5)} if r.chance(0.7) else {})
 
 
+def runs(r, dtype):
+    x = r.tensor(r.shape(0, 3, 9), torch.int64, 0, 2, plain=True)
+    if r.chance(0.2):  # several pieces and blocks
+        x = r.tensor([r.randint(1000, 40000)], torch.int64, 0, 9, plain=True).clamp(max=r.randint(1, 9))
+        x = x.sort().values if r.chance(0.3) else x
+    return Case([x.to(dtype)], order=0)
+
+
+def bin_counts(r, dtype):
+    """Integers between edges that are not: nothing depends on how a quotient is rounded."""
+    n = r.randint(0, 60) if r.chance(0.7) else r.randint(70000, 140000)
+    x = r.tensor([n] if r.chance(0.7) or n > 60 else r.shape(), torch.int64, 0, 20, plain=True).to(dtype)
+    if r.chance(0.4):
+        low, bins = r.randint(0, 9) - 0.5, r.randint(1, 12)
+        return Case([x], {"bins": bins, "min": low, "max": low + bins}, order=0)
+    edges = torch.tensor([float(v) for v in sorted(r.sample(range(20), r.randint(2, 9)))], dtype=torch.float64)
+    attrs = {"even": r.chance(0.5)} if r.chance(0.5) else {}
+    inputs = [x, edges]
+    if r.chance(0.5):
+        inputs.append(r.tensor(list(x.shape), torch.int64, 0, 3, plain=True).to(torch.float64))
+    return Case(inputs, attrs, order=0)
+
+
+def matmul_add(r, dtype):
+    n, m, k = (r.choice([r.randint(1, 5), r.randint(15, 40)]) for _ in range(3))
+    batch = [r.randint(1, 3) for _ in range(r.randint(0, 2))]
+    full = batch + [n, m]
+    own = [1 if r.chance(0.2) else s for s in full][r.randint(0, len(full)) if r.chance(0.3) else 0:]
+    attrs = {name: r.choice([1.0, 2.0, -0.5, 0.75]) for name in ("beta", "alpha") if r.chance(0.5)}
+    b_batch = batch if r.chance(0.7) else []
+    return Case([r.tensor(own, dtype), r.tensor(batch + [n, k], dtype), r.tensor(b_batch + [k, m], dtype)], attrs)
+
+
+def distances(r, dtype):
+    k, batch = r.choice([r.randint(1, 6), 12, 20]), [] if r.chance(0.5) else [r.randint(1, 3)]
+    sizes = r.choice([r.randint(1, 5), r.randint(17, 40)]), r.choice([r.randint(1, 5), r.randint(17, 70)])
+    own = [batch, batch if r.chance(0.6) else []]
+    x, y = (r.distinct(own[i] + [n, k], dtype) + i * 0.01 for i, n in enumerate(sizes))
+    return Case([x, y], {"p": r.choice([1.0, 2.0, float("inf")])} if r.chance(0.8) else {})
+
+
 def flip(r, dtype):
     shape = r.shape(1)
     return Case([r.tensor(shape, dtype)], {"dims": r.dims(len(shape))})
@@ -1000,7 +1041,8 @@ MAKERS = {
     "index_put": index_put, "masked_select": masked("select"), "masked_fill": masked("fill"),
     "masked_scatter": masked("scatter"), "cat": listed("cat"), "stack": listed("stack"), "pad": pad,
     "sort": sorting("sort"), "argsort": sorting("argsort"), "topk": sorting("topk"),
-    "unique": unique, "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
+    "unique": unique, "runs": runs, "bin_counts": bin_counts, "matmul_add": matmul_add, "distances": distances,
+    "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
     "repeat_interleave": repeat_interleave, "tril": triangle, "triu": triangle, "one_hot": one_hot,
     "zeros": creation(shape=lambda r: r.shape()), "ones": creation(shape=lambda r: r.shape()),
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),

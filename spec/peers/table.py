@@ -2,6 +2,8 @@
 in torch or torch.nn.functional and are found by it; PEERS says where that differs, and
 NO_PEER which ops are not compared here and why. An op that is in none of them and has no namesake fails the suite.
 Positions and dimensions count from 0 in this file. Read next: makers.py, ops.py."""
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -198,6 +200,21 @@ def batch_norm_training(x, weight=None, bias=None, mean=None, var=None, momentum
     return y, x.mean(dims), (x.var(dims, correction=0) + eps).rsqrt()
 
 
+def common(*xs):
+    dtype = xs[0].dtype
+    for x in xs:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def bin_counts(x, edges=None, weight=None, bins=None, min=0.0, max=1.0, even=False):
+    x = x.reshape(-1).double()
+    if edges is None:
+        return torch.histc(x, bins, min, max).long()
+    counts = torch.histogram(x, edges.double(), weight=None if weight is None else weight.reshape(-1).double()).hist
+    return counts.long() if weight is None else counts.to(weight.dtype)
+
+
 def searchsorted(boundaries, values, right=False):
     return torch.searchsorted(boundaries.contiguous(), values.contiguous(), right=right)
 
@@ -389,6 +406,11 @@ PEERS = {
     "sub": lambda x, y: torch.sub(x, y),
     "bitwise_not": torch.bitwise_not,
     "remainder": torch.remainder,
+    "addcmul": lambda x, y, z, value=1, beta=1: (beta * x + value * y * z).to(common(x, y, z)),
+    "axpby": lambda x, y, alpha=1, beta=1: (alpha * x + beta * y).to(common(x, y)),
+    "near": lambda x, y, rtol=1e-5, atol=1e-8: torch.isclose(x, y, rtol, atol),
+    "replace_nonfinite": lambda x, y, posinf=math.inf, neginf=-math.inf: torch.where(
+        x.isnan(), y, torch.where(x.isfinite(), x, torch.where(x < 0, neginf, posinf).to(x.dtype))),
     # torch's own compute parts of these gradients in float32
     "celu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x / alpha)),
     "elu": lambda x, alpha=1.0: torch.where(x > 0, x, alpha * torch.expm1(x)),
@@ -434,6 +456,8 @@ PEERS = {
     "one_hot": lambda x, num_classes=-1: F.one_hot(x, num_classes),
     "unique": lambda x: torch.unique(x, return_inverse=True, return_counts=True),
     "searchsorted": searchsorted,
+    "runs": lambda x: torch.unique_consecutive(x, return_inverse=True, return_counts=True),
+    "bin_counts": bin_counts,
     "embedding": lambda weight, index, padding_idx=None: F.embedding(index, weight, padding_idx),
     # shape
     "cat": lambda *xs, dim=0: torch.cat(xs, dim),
@@ -451,6 +475,8 @@ PEERS = {
                                                                           start if stop is None else stop, step, dtype=dtype),
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
+    "matmul_add": lambda x, a, b, beta=1, alpha=1: beta * x + alpha * (a @ b),
+    "distances": lambda x, y, p=2.0: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
     "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "linear_quantized": linear_quantized,
     "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_activation": conv2d_activation,
@@ -498,7 +524,7 @@ NO_PEER_GROUPS = {"gradient": "tested as the gradient of the op it belongs to",
 # Outputs that are positions or labels, by number from 0.
 POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
-    "nonzero": {0}, "unique": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
+    "nonzero": {0}, "unique": {1}, "runs": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
     "max_pool2d": {1}, "lu_factor": {1}, "solve": {2}, "determinant": {1},
     "cumargmax": {0}, "cummax": {1}, "cummin": {1}, "median": {1}, "nanmedian": {1},
     "kthvalue": {1}, "mode": {1}, "unique_consecutive": {1}, "bucketize": {0},
@@ -518,11 +544,13 @@ ATTRS = {
     "softplus": {"beta": (0.5, 3), "threshold": (1, 20)},
     "threshold": {"threshold": (-1, 1), "value": (-2, 2)},
     "leaky_relu": {"negative_slope": (0.01, 0.9)},
+    "near": {"rtol": (0, 0.5), "atol": (0, 1)},
+    "replace_nonfinite": {"posinf": (2, 9), "neginf": (-9, -2)},
 }
 
 # Rows whose integers wrap around like torch's.
 WRAPS = {"add", "sub", "mul", "neg", "square", "abs", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum",
-         "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "sign", "clamp", "where", "addcmul"}
+         "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "sign", "clamp", "where", "addcmul", "axpby"}
 # Ops whose derivatives in forward mode are taken by reverse mode twice, with the reason.
 NO_FORWARD = {"embedding": "torch's forward mode forgets padding_idx",
               "cholesky": "torch's forward mode reads one triangle of the tangent, its gradient is symmetric",

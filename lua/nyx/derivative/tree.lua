@@ -386,7 +386,7 @@ local compare = {
 }
 
 local masks = { logical_and = true, logical_or = true, logical_xor = true, logical_not = true,
-  isnan = true, isinf = true, isfinite = true, signbit = true }
+  isnan = true, isinf = true, isfinite = true, signbit = true, near = true }
 for name in pairs(compare) do masks[name] = true end
 
 --- Whether an op gives true and false, and so is constant in pieces.
