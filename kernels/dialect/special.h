@@ -63,7 +63,7 @@ NYX_LONG T nyx_lgamma(T x) {
     T turned = nyx_log(K(NYX_PI) / (size * nyx_sin(r * K(NYX_PI)))) - value;
     M pole = nyx_or(nyx_eq(r, K(0)), nyx_ge(a, K(0x1p23))), tiny = nyx_lt(a, K(0x1p-30));
     turned = nyx_select(pole, K(INFINITY), nyx_select(tiny, value, turned));
-    M lost = nyx_lt(nyx_abs(turned), K(0.25) * (K(1) + value));
+    M lost = nyx_lt(nyx_abs(turned), K(0.0625) * (K(1) + value));
     value = nyx_select(negative, turned, value);
     lost = nyx_and(lost, negative);
     if (NYX_ANY(lost)) value = nyx__lgamma_exact(x, lost, value);
@@ -77,6 +77,16 @@ static __attribute__((noinline, unused, const)) T nyx_lgamma(T x) {
   return x;
 }
 #endif
+
+/* n of x = m 2^n, 1/2 <= |m| < 1; 0 where there is none. */
+NYX_FN T nyx_exponent(T x) {
+  const SI up = NYX_DIGITS + 2; /* what makes subnormal numbers normal */
+  M small = nyx_lt(nyx_abs(x), (T)KI((SI)1 << NYX_DIGITS));
+  I bits = (I)nyx_select(small, x * (T)KI((up + NYX_BIAS) << NYX_DIGITS), x);
+  I n = (bits >> NYX_DIGITS & KI(2 * NYX_BIAS + 1)) - KI(NYX_BIAS - 1) - (small & KI(up));
+  M usual = nyx_and(nyx_isfinite(x), nyx_ne(x, K(0)));
+  return __builtin_convertvector(n & usual, T);
+}
 
 /* The neighbour of x towards y, y itself where they are equal. */
 NYX_FN T nyx_nextafter(T x, T y) {
@@ -165,8 +175,10 @@ NYX_LONG T nyx_digamma(T x) {
  * Euler and Maclaurin's formula. */
 #if NYX_T_BITS == 32
 #define NYX_ZETA_TERMS 5
+#define NYX_ZETA_LEAST 1.1754943508222875e-38
 #else
 #define NYX_ZETA_TERMS 10
+#define NYX_ZETA_LEAST 2.2250738585072014e-308
 #endif
 NYX_FN T nyx__zeta_positive(T s, T q) {
   T sum = nyx_pow(K(1) / q, s), a = q, inverse = K(1), power = K(1);
@@ -195,7 +207,12 @@ NYX_FN T nyx__zeta_positive(T s, T q) {
 #endif
   /* The last term was counted whole, of which the formula has half. */
   T others = power * (a / (s - K(1)) - K(0.5) + rest);
-  return sum + nyx_select(nyx_eq(power, K(0)), K(0), others);
+  /* From far away it is the integral, which is not 0 yet where a power is. */
+  M none = nyx_lt(power, K(NYX_ZETA_LEAST));
+  others = nyx_select(none, K(0), others);
+  if (NYX_ANY(none))
+    others = nyx_select(none, nyx_pow(inverse, s - K(1)) / (s - K(1)), others);
+  return sum + others;
 }
 /* Below 0, where only a whole s has values: from the first q + k above 0 on, and what is
  * before that, which is the same seen from the other side. */
@@ -206,11 +223,12 @@ NYX_LONG T nyx_zeta(T s, T q) {
   M pole = nyx_and(nyx_le(q, K(0)), whole);
   if (NYX_ANY(nyx_le(q, K(0)))) {
     T up = nyx_select(nyx_and(negative, nyx_not(whole)), nyx_ceil(q) - q, K(0.5));
-    T half = s * K(0.5);
-    T before = nyx__zeta_positive(s, up) -
-               nyx__zeta_positive(s, nyx_select(negative, K(1) - q, K(1.5)));
-    before = nyx_select(nyx_eq(nyx_floor(half), half), before, -before);
-    value = nyx_select(negative, value + before, value);
+    T half = s * K(0.5), far = nyx_select(negative, K(1) - q, K(1.5));
+    T before = nyx__zeta_positive(s, up), others = nyx__zeta_positive(s, far);
+    M even =
+        nyx_eq(nyx_floor(half), half); /* halfway between poles odd ones cancel out */
+    T all = nyx_select(even, (value + before) - others, (value - before) + others);
+    value = nyx_select(negative, all, value);
     value = nyx_select(nyx_and(negative, nyx_ne(nyx_floor(s), s)), K(NAN), value);
     value = nyx_select(pole, K(INFINITY), value);
   }

@@ -25,9 +25,9 @@ end
 ---@return nyx.Tensor
 function Tensor:polygamma(n) return nyx.polygamma(n, self) end
 
-docs.mvlgamma = { "special", "x:mvlgamma(p): the logarithm of the multivariate gamma function of " ..
-  "p (1, 2, ...) dimensions, p (p - 1) / 4 * log(pi) + the sum of lgamma(x - i / 2) for i from 0 " ..
-  "to p - 1; it is defined for x > (p - 1) / 2" }
+docs.mvlgamma = { "special", "x:mvlgamma(p): the logarithm of the multivariate gamma function " ..
+  "of p (1, 2, ...) dimensions, p (p - 1) / 4 * log(pi) + the sum of lgamma(x - i / 2) for i " ..
+  "from 0 to p - 1; it is defined for x > (p - 1) / 2" }
 --- The logarithm of the multivariate gamma function.
 ---@param p integer from 1
 ---@return nyx.Tensor
@@ -63,19 +63,9 @@ function Tensor:frexp()
   if not self:is_floating_point() then
     check.fail("frexp: 'x' has dtype %s, expected floats", self.dtype)
   end
-  local x = self:detach()
-  local usual = x:isfinite():logical_and(x:ne(0))
-  -- One too many or too few where the logarithm is rounded across an integer.
-  local n = nyx.where(usual, x, 1):abs():log2():floor() + 1
-  n = nyx.where(usual, n, 0)
+  local n = self:detach():exponent()
   local half = (n * 0.5):floor() -- 2^-n itself may be infinite
-  local m = self * (-half):exp2() * (half - n):exp2()
-  local size = m:detach():abs()
-  local large = size:ge(1):logical_and(usual)
-  local small = size:lt(0.5):logical_and(usual)
-  m = nyx.where(large, m * 0.5, nyx.where(small, m * 2, m))
-  n = n:to "int32" + large:to "int32" - small:to "int32"
-  return m, n
+  return self * (-half):exp2() * (half - n):exp2(), n:to "int32"
 end
 
 for _, name in ipairs { "mvlgamma", "ldexp", "frexp" } do nyx[name] = Tensor[name] end
