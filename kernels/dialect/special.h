@@ -63,7 +63,7 @@ NYX_LONG T nyx_lgamma(T x) {
     T turned = nyx_log(K(NYX_PI) / (size * nyx_sin(r * K(NYX_PI)))) - value;
     M pole = nyx_or(nyx_eq(r, K(0)), nyx_ge(a, K(0x1p23))), tiny = nyx_lt(a, K(0x1p-30));
     turned = nyx_select(pole, K(INFINITY), nyx_select(tiny, value, turned));
-    M lost = nyx_lt(nyx_abs(turned), K(0.0625) * (K(1) + value));
+    M lost = nyx_lt(nyx_abs(turned), K(0.015625) * (K(1) + value));
     value = nyx_select(negative, turned, value);
     lost = nyx_and(lost, negative);
     if (NYX_ANY(lost)) value = nyx__lgamma_exact(x, lost, value);
