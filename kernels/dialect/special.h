@@ -223,10 +223,10 @@ NYX_LONG T nyx_zeta(T s, T q) {
   M pole = nyx_and(nyx_le(q, K(0)), whole);
   if (NYX_ANY(nyx_le(q, K(0)))) {
     T up = nyx_select(nyx_and(negative, nyx_not(whole)), nyx_ceil(q) - q, K(0.5));
-    T half = s * K(0.5), far = nyx_select(negative, K(1) - q, K(1.5));
+    T pairs = s * K(0.5), far = nyx_select(negative, K(1) - q, K(1.5));
     T before = nyx__zeta_positive(s, up), others = nyx__zeta_positive(s, far);
     M even =
-        nyx_eq(nyx_floor(half), half); /* halfway between poles odd ones cancel out */
+        nyx_eq(nyx_floor(pairs), pairs); /* halfway between poles odd ones cancel out */
     T all = nyx_select(even, (value + before) - others, (value - before) + others);
     value = nyx_select(negative, all, value);
     value = nyx_select(nyx_and(negative, nyx_ne(nyx_floor(s), s)), K(NAN), value);
@@ -416,12 +416,12 @@ NYX_FN T nyx__bessel_far1(T z) {
 #define NYX_BESSEL_MOST 720
 #endif
 NYX_FN T nyx__bessel_grown(T far, T size) {
-  T half = nyx_exp(nyx_min(size, K(NYX_BESSEL_MOST)) * K(0.5));
-  return far * half * half;
+  T grows = nyx_exp(nyx_min(size, K(NYX_BESSEL_MOST)) * K(0.5));
+  return far * grows * grows;
 }
 NYX_FN T nyx__bessel_near_square(T size) {
-  T half = nyx_min(size, K(NYX_BESSEL_FAR)) * K(0.5);
-  return half * half;
+  T by = nyx_min(size, K(NYX_BESSEL_FAR)) * K(0.5);
+  return by * by;
 }
 NYX_FN T nyx__i0e_far(T size) {
   T far = nyx_max(size, K(NYX_BESSEL_FAR));

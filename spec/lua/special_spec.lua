@@ -78,6 +78,15 @@ describe("special functions", function()
     assert.equal(0.5, derivative(nyx.i1e, 0, 1))
   end)
 
+  it("take zeta's power for a constant", function()
+    local s, q = t({ 2, 3 }):requires_grad_(), t({ 1, 1.5 }):requires_grad_()
+    local g = nyx.grad(nyx.zeta(s, q):sum(), { s, q }, { create_graph = true })
+    assert.is_nil(g[1])
+    local h = nyx.grad(g[2]:sum(), { s, q })
+    assert.is_nil(h[1])
+    near(6 * 1.0823232337111381915, h[2][1]:item())
+  end)
+
   it("polygamma", function()
     local x = t { 1, 2.5 }
     assert.is_true(x:polygamma(0):equal(x:digamma()))
