@@ -40,6 +40,7 @@ static const struct {
     {NYX__OP_floor_divide, ""},
     {NYX__OP_sign, ""},
     {NYX__OP_exponent, ""},
+    {NYX__OP_nextafter, ""},
     {NYX__OP_floor, ""},
     {NYX__OP_ceil, ""},
     {NYX__OP_round, ""},
