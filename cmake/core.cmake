@@ -7,9 +7,10 @@ find_package(Threads REQUIRED)
 file(GLOB_RECURSE core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/core/*.c)
 file(GLOB kernel_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/*.c)
 
-# The dialect of the rows, as the text that opens every GPU kernel.
+# The dialect of the rows, as the texts that open every GPU kernel.
 include(cmake/embed.cmake)
 nyx_embed(${PROJECT_SOURCE_DIR}/kernels/dialect/gpu.h nyx__gpu_dialect core_sources)
+nyx_embed(${PROJECT_SOURCE_DIR}/kernels/dialect/special.h nyx__gpu_special core_sources)
 
 # Internal code includes <nyx/...> and, from the root, "kernels/..." and "core/...".
 add_library(nyx_internal INTERFACE)

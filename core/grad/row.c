@@ -102,10 +102,9 @@ static void read_attrs(const nyx_op *op, const nyx_value *value, double attr[2])
   for (int i = 0; i < 2; i++) attr[i] = i < op->n_attrs ? value[i].f : 0;
 }
 
-nyx_status nyx__row_gradient(nyx_backward *b) {
+/* The gradients from value: g x y z r. */
+static nyx_status gradients(nyx_backward *b, nyx_tensor *const value[5]) {
   const nyx_row *row = b->op->row;
-  nyx_tensor *value[5] = {b->grad_out[0], b->in[0], b->n_in > 1 ? b->in[1] : NULL,
-                          b->n_in > 2 ? b->in[2] : NULL, b->out[0]};
   bool by_ops = b->ctx->grad_enabled || nyx__any_lifted(value, 5);
   double attr[2];
   read_attrs(b->op, b->attr, attr);
@@ -122,6 +121,25 @@ nyx_status nyx__row_gradient(nyx_backward *b) {
     NYX_TRY(fit(b->ctx, g, &b->in_spec[i], &b->grad_in[i]));
   }
   return NYX_OK;
+}
+
+/* An input without a gradient is a constant of the others' gradients too: theirs of it
+ * would be a part of what it is. */
+nyx_status nyx__row_gradient(nyx_backward *b) {
+  nyx_tensor *value[5] = {b->grad_out[0], b->in[0], b->n_in > 1 ? b->in[1] : NULL,
+                          b->n_in > 2 ? b->in[2] : NULL, b->out[0]};
+  const nyx_row *row = b->op->row;
+  nyx_tensor *constant[3] = {NULL};
+  nyx_status status = NYX_OK;
+  for (int i = 0; i < b->n_in && status == NYX_OK; i++) {
+    nyx_tensor *x = value[i + 1];
+    if (row->gradient[i] || !x || x->lift || !x->requires_grad) continue;
+    status = nyx_tensor_detach(b->ctx, x, &constant[i]);
+    value[i + 1] = constant[i];
+  }
+  if (status == NYX_OK) status = gradients(b, value);
+  for (int i = 0; i < 3; i++) nyx_tensor_release(constant[i]);
+  return status;
 }
 
 /* The tangent that input i brings. */

@@ -11,6 +11,7 @@
 
 #include "../device/device.h"
 #include "../tensor/tensor.h"
+#include "reduce.h"
 #include "steps.h"
 
 /* The steps of one op. After a failure, which status keeps, nothing more is made. */
@@ -221,6 +222,7 @@ static nyx_tensor *square(scratch *s, const nyx_call *c) {
 
 /* |z|, whose gradient at 0 is 0, as PyTorch's; hypot's is not a number. */
 static nyx_tensor *size_of(scratch *s, nyx_tensor *z) {
+  if (s->status != NYX_OK) return NULL;
   nyx_tensor *a = part(s, z, 0), *b = part(s, z, 1);
   bool plain = !z->lift && !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(z));
   if (plain) return op2(s, NYX__OP_hypot, a, b);
@@ -261,20 +263,76 @@ static nyx_tensor *log_of(scratch *s, const nyx_call *c) {
 }
 
 /* The root in the right half-plane: t = sqrt((|z| + |Re z|) / 2) is its real part where
- * Re z >= 0, the size of its imaginary part elsewhere; the other is Im z / 2t. */
-static nyx_tensor *root(scratch *s, const nyx_call *c) {
-  nyx_tensor *a = part(s, c->in[0], 0), *b = part(s, c->in[0], 1);
+ * Re z >= 0, the size of its imaginary part elsewhere; the other is Im z / 2t. Where Re z
+ * is negative the sign of an imaginary 0 counts, as in C. */
+static nyx_tensor *root_of(scratch *s, nyx_tensor *z) {
+  nyx_tensor *a = part(s, z, 0), *b = part(s, z, 1);
   nyx_tensor *half = number(s, 0.5), *none = number(s, 0);
-  nyx_tensor *sum = op2(s, NYX__OP_add, size_of(s, c->in[0]), op1(s, NYX__OP_abs, a));
+  nyx_tensor *sum = op2(s, NYX__OP_add, size_of(s, z), op1(s, NYX__OP_abs, a));
   nyx_tensor *t = op1(s, NYX__OP_sqrt, op2(s, NYX__OP_mul, sum, half));
   nyx_tensor *zero = op2(s, NYX__OP_eq, t, none);
   nyx_tensor *by = choose(s, zero, number(s, 1), t);
   nyx_tensor *u = op2(s, NYX__OP_div, op2(s, NYX__OP_mul, b, half), by);
-  nyx_tensor *below = op2(s, NYX__OP_lt, b, none);
+  nyx_tensor *below = op1(s, NYX__OP_signbit, b);
   nyx_tensor *right = op2(s, NYX__OP_ge, a, none);
   nyx_tensor *turned = choose(s, below, op1(s, NYX__OP_neg, t), t);
-  return join(s, choose(s, right, t, op1(s, NYX__OP_abs, u)),
+  return join(s, choose(s, right, t, choose(s, below, op1(s, NYX__OP_neg, u), u)),
               choose(s, right, u, turned));
+}
+
+static nyx_tensor *root(scratch *s, const nyx_call *c) {
+  return root_of(s, c->in[0]);
+}
+
+static nyx_tensor *root_reciprocal(scratch *s, const nyx_call *c) {
+  return quotient(s, number(s, 1), root_of(s, c->in[0]));
+}
+
+static nyx_tensor *scaled_by(scratch *s, nyx_tensor *z, double factor) {
+  return op2(s, NYX__OP_mul, z, number(s, factor));
+}
+
+static nyx_tensor *log2_of(scratch *s, const nyx_call *c) {
+  return scaled_by(s, logarithm(s, c->in[0]), 1.44269504088896340736);
+}
+
+static nyx_tensor *log10_of(scratch *s, const nyx_call *c) {
+  return scaled_by(s, logarithm(s, c->in[0]), 0.43429448190325182765);
+}
+
+/* log(1 + z): |1 + z|^2 = 1 + a (a + 2) + b^2 is near 1 where z is small. */
+static nyx_tensor *log1p_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *a = part(s, c->in[0], 0), *b = part(s, c->in[0], 1);
+  nyx_tensor *more = op2(s, NYX__OP_mul, a, op2(s, NYX__OP_add, a, number(s, 2)));
+  more = op2(s, NYX__OP_add, more, op1(s, NYX__OP_square, b));
+  nyx_tensor *x = op2(s, NYX__OP_mul, op1(s, NYX__OP_log1p, more), number(s, 0.5));
+  return join(s, x, op2(s, NYX__OP_atan2, b, op2(s, NYX__OP_add, a, number(s, 1))));
+}
+
+static nyx_tensor *exp2_of(scratch *s, const nyx_call *c) {
+  return exponential(s, scaled_by(s, c->in[0], 0.69314718055994530942));
+}
+
+/* e^z - 1 = (e^a - 1) cos b - 2 sin^2(b / 2) + i e^a sin b */
+static nyx_tensor *expm1_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *a = part(s, c->in[0], 0), *b = part(s, c->in[0], 1);
+  nyx_tensor *half = op1(s, NYX__OP_sin, op2(s, NYX__OP_mul, b, number(s, 0.5)));
+  nyx_tensor *less = op2(s, NYX__OP_mul, op1(s, NYX__OP_square, half), number(s, 2));
+  nyx_tensor *x = op2(s, NYX__OP_mul, op1(s, NYX__OP_expm1, a), op1(s, NYX__OP_cos, b));
+  return join(s, op2(s, NYX__OP_sub, x, less),
+              op2(s, NYX__OP_mul, op1(s, NYX__OP_exp, a), op1(s, NYX__OP_sin, b)));
+}
+
+/* 1 / (1 + e^-z) */
+static nyx_tensor *sigmoid_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *e = exponential(s, op1(s, NYX__OP_neg, c->in[0]));
+  return quotient(s, number(s, 1), op2(s, NYX__OP_add, e, number(s, 1)));
+}
+
+/* z / |z|, 0 at 0. */
+static nyx_tensor *direction(scratch *s, const nyx_call *c) {
+  nyx_tensor *size = size_of(s, c->in[0]), *zero = op2(s, NYX__OP_eq, size, number(s, 0));
+  return op2(s, NYX__OP_div, c->in[0], choose(s, zero, number(s, 1), size));
 }
 
 /* exp(y log x); 0 to a power with a positive real part is 0. */
@@ -318,6 +376,190 @@ static nyx_tensor *sinh_of(scratch *s, const nyx_call *c) {
 static nyx_tensor *cosh_of(scratch *s, const nyx_call *c) {
   static const nyx__op_id id[] = {NYX__OP_cosh, NYX__OP_cos, NYX__OP_sinh, NYX__OP_sin};
   return crossed(s, c->in[0], id, false);
+}
+
+/* x + iy = tanh(a + ib): with t = tanh(a), r = 1 / cosh(a) and d = t^2 + (r cos(b))^2,
+ * t / d + i r^2 sin(b) cos(b) / d. Beyond 44, where r^2 is nothing beside t^2, a is cut
+ * in r, which would have no gradient where cosh overflows. */
+static void tangent(scratch *s, nyx_tensor *a, nyx_tensor *b, nyx_tensor **x,
+                    nyx_tensor **y) {
+  const nyx_value limits[] = {NYX_F(-44), NYX_F(44)};
+  nyx_tensor *t = op1(s, NYX__OP_tanh, a), *near = ops(s, NYX__OP_clamp, &a, 1, limits);
+  nyx_tensor *r = op1(s, NYX__OP_reciprocal, op1(s, NYX__OP_cosh, near));
+  nyx_tensor *cosine = op2(s, NYX__OP_mul, r, op1(s, NYX__OP_cos, b));
+  nyx_tensor *sine = op2(s, NYX__OP_mul, r, op1(s, NYX__OP_sin, b));
+  nyx_tensor *d =
+      op2(s, NYX__OP_add, op1(s, NYX__OP_square, t), op1(s, NYX__OP_square, cosine));
+  *x = op2(s, NYX__OP_div, t, d);
+  *y = op2(s, NYX__OP_div, op2(s, NYX__OP_mul, sine, cosine), d);
+}
+
+static nyx_tensor *tanh_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y;
+  tangent(s, part(s, c->in[0], 0), part(s, c->in[0], 1), &x, &y);
+  return join(s, x, y);
+}
+
+/* -i tanh(iz) */
+static nyx_tensor *tan_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y, *b = op1(s, NYX__OP_neg, part(s, c->in[0], 1));
+  tangent(s, b, part(s, c->in[0], 0), &x, &y);
+  return join(s, y, op1(s, NYX__OP_neg, x));
+}
+
+/* Inverse functions after Kahan, "Branch cuts for complex elementary functions" (1987):
+ * no term cancels another, and on cuts the sign of a zero says from which side. */
+
+/* sqrt(1 - (a + ib)) and sqrt(1 + (a + ib)) as parts. */
+typedef struct roots {
+  nyx_tensor *minus[2], *plus[2];
+} roots;
+
+static roots roots_of(scratch *s, nyx_tensor *a, nyx_tensor *b) {
+  nyx_tensor *one = number(s, 1);
+  nyx_tensor *minus =
+      root_of(s, join(s, op2(s, NYX__OP_sub, one, a), op1(s, NYX__OP_neg, b)));
+  nyx_tensor *plus = root_of(s, join(s, op2(s, NYX__OP_add, a, one), b));
+  return (roots){{part(s, minus, 0), part(s, minus, 1)},
+                 {part(s, plus, 0), part(s, plus, 1)}};
+}
+
+/* a d - b c, or a d + b c. */
+static nyx_tensor *cross(scratch *s, nyx__op_id id, nyx_tensor *a, nyx_tensor *d,
+                         nyx_tensor *b, nyx_tensor *c) {
+  return op2(s, id, op2(s, NYX__OP_mul, a, d), op2(s, NYX__OP_mul, b, c));
+}
+
+/* x + iy = asin(a + ib) */
+static void arc_sine(scratch *s, nyx_tensor *a, nyx_tensor *b, nyx_tensor **x,
+                     nyx_tensor **y) {
+  roots r = roots_of(s, a, b);
+  nyx_tensor *across =
+      cross(s, NYX__OP_sub, r.minus[0], r.plus[0], r.minus[1], r.plus[1]);
+  *x = op2(s, NYX__OP_atan2, a, across);
+  *y = op1(s, NYX__OP_asinh,
+           cross(s, NYX__OP_sub, r.minus[0], r.plus[1], r.minus[1], r.plus[0]));
+}
+
+static nyx_tensor *asin_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y;
+  arc_sine(s, part(s, c->in[0], 0), part(s, c->in[0], 1), &x, &y);
+  return join(s, x, y);
+}
+
+/* -i asin(iz) */
+static nyx_tensor *asinh_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y, *b = op1(s, NYX__OP_neg, part(s, c->in[0], 1));
+  arc_sine(s, b, part(s, c->in[0], 0), &x, &y);
+  return join(s, y, op1(s, NYX__OP_neg, x));
+}
+
+/* x + iy = acos(a + ib) */
+static void arc_cosine(scratch *s, nyx_tensor *z, nyx_tensor **x, nyx_tensor **y) {
+  roots r = roots_of(s, part(s, z, 0), part(s, z, 1));
+  *x = scaled_by(s, op2(s, NYX__OP_atan2, r.minus[0], r.plus[0]), 2);
+  *y = op1(s, NYX__OP_asinh,
+           cross(s, NYX__OP_sub, r.plus[0], r.minus[1], r.plus[1], r.minus[0]));
+}
+
+static nyx_tensor *acos_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y;
+  arc_cosine(s, c->in[0], &x, &y);
+  return join(s, x, y);
+}
+
+/* i acos(z) or -i acos(z), that which lies in the right half-plane. */
+static nyx_tensor *acosh_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y;
+  arc_cosine(s, c->in[0], &x, &y);
+  nyx_tensor *below = op1(s, NYX__OP_signbit, part(s, c->in[0], 1));
+  return join(s, choose(s, below, y, op1(s, NYX__OP_neg, y)),
+              choose(s, below, op1(s, NYX__OP_neg, x), x));
+}
+
+/* x + iy = atanh(a + ib): log1p(4a / ((1 - a)^2 + b^2)) / 4, and half the angle of
+ * ((1 - a) (1 + a) - b^2, 2b). */
+static void arc_tangent(scratch *s, nyx_tensor *a, nyx_tensor *b, nyx_tensor **x,
+                        nyx_tensor **y) {
+  nyx_tensor *one = number(s, 1), *square = op1(s, NYX__OP_square, b);
+  nyx_tensor *size = op1(s, NYX__OP_abs, a);
+  nyx_tensor *less = op2(s, NYX__OP_sub, one, size);
+  nyx_tensor *by = op2(s, NYX__OP_add, op1(s, NYX__OP_square, less), square);
+  nyx_tensor *ratio = op2(s, NYX__OP_div, scaled_by(s, size, 4), by);
+  nyx_tensor *grown = scaled_by(s, op1(s, NYX__OP_log1p, ratio), 0.25);
+  nyx_tensor *below = op1(s, NYX__OP_signbit, a);
+  *x = choose(s, below, op1(s, NYX__OP_neg, grown), grown);
+  nyx_tensor *across = op2(s, NYX__OP_mul, less, op2(s, NYX__OP_add, one, size));
+  *y = scaled_by(
+      s, op2(s, NYX__OP_atan2, scaled_by(s, b, 2), op2(s, NYX__OP_sub, across, square)),
+      0.5);
+}
+
+static nyx_tensor *atanh_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y;
+  arc_tangent(s, part(s, c->in[0], 0), part(s, c->in[0], 1), &x, &y);
+  return join(s, x, y);
+}
+
+/* -i atanh(iz) */
+static nyx_tensor *atan_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x, *y, *b = op1(s, NYX__OP_neg, part(s, c->in[0], 1));
+  arc_tangent(s, b, part(s, c->in[0], 0), &x, &y);
+  return join(s, y, op1(s, NYX__OP_neg, x));
+}
+
+/* Reductions that are not sums */
+
+static nyx_tensor *slice(scratch *s, nyx_tensor *x, int d, int64_t first, int64_t n) {
+  const nyx_value attr[] = {NYX_I(d), NYX_I(first), NYX_I(n), NYX_I(1)};
+  return ops(s, NYX__OP_narrow, &x, 1, attr);
+}
+
+/* One half times the other until one element is left along d; products divide nothing, so
+ * zeros have their gradient. */
+static nyx_tensor *product_along(scratch *s, nyx_tensor *x, int d) {
+  const nyx_value at = NYX_I(d);
+  int64_t dims[] = {d}, n = x->shape[d];
+  if (n == 0) {
+    const nyx_value sum[] = {NYX_LIST(dims, 1), NYX_I(1)};
+    return op2(s, NYX__OP_add, ops(s, NYX__OP_sum, &x, 1, sum), number(s, 1));
+  }
+  for (; n > 1 && s->status == NYX_OK; n -= n / 2) {
+    int64_t half = n / 2;
+    nyx_tensor *last = n % 2 ? slice(s, x, d, n - 1, 1) : NULL;
+    nyx_tensor *y =
+        op2(s, NYX__OP_mul, slice(s, x, d, 0, half), slice(s, x, d, half, half));
+    x = last ? ops(s, NYX__OP_cat, (nyx_tensor *[]){y, last}, 2, &at) : y;
+  }
+  return x;
+}
+
+static nyx_tensor *product_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *x = c->in[0];
+  nyx_spec shape;
+  uint32_t dims;
+  s->status = nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], x->ndim, &dims);
+  if (s->status != NYX_OK) return NULL;
+  nyx__reduce_spec(&shape, x->dtype, x->ndim, x->shape, dims, c->attr[1].i != 0);
+  for (int d = 0; d < c->in[0]->ndim && s->status == NYX_OK; d++)
+    if (dims >> d & 1) x = product_along(s, x, d);
+  const nyx_value sizes = NYX_LIST(shape.shape, shape.ndim);
+  return ops(s, NYX__OP_reshape, &x, 1, &sizes);
+}
+
+/* The mean of |z - mean|^2: those of both parts. */
+static nyx_tensor *variance_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *a = part(s, c->in[0], 0), *b = part(s, c->in[0], 1);
+  return op2(s, NYX__OP_add, ops(s, NYX__OP_var, &a, 1, c->attr),
+             ops(s, NYX__OP_var, &b, 1, c->attr));
+}
+
+/* Its root, without a gradient where that is 0, as of real numbers. */
+static nyx_tensor *deviation_of(scratch *s, const nyx_call *c) {
+  nyx_tensor *square = variance_of(s, c), *none = number(s, 0);
+  nyx_tensor *zero = op2(s, NYX__OP_eq, square, none);
+  nyx_tensor *safe = choose(s, zero, number(s, 1), square);
+  return choose(s, zero, none, op1(s, NYX__OP_sqrt, safe));
 }
 
 /* The imaginary part as an operand: 0 of real numbers. */
@@ -379,10 +621,29 @@ static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
     [NYX__OP_exp] = exp_of,
     [NYX__OP_log] = log_of,
     [NYX__OP_sqrt] = root,
+    [NYX__OP_rsqrt] = root_reciprocal,
+    [NYX__OP_sign] = direction,
+    [NYX__OP_exp2] = exp2_of,
+    [NYX__OP_expm1] = expm1_of,
+    [NYX__OP_log1p] = log1p_of,
+    [NYX__OP_log2] = log2_of,
+    [NYX__OP_log10] = log10_of,
+    [NYX__OP_sigmoid] = sigmoid_of,
     [NYX__OP_sin] = sine,
     [NYX__OP_cos] = cosine,
     [NYX__OP_sinh] = sinh_of,
     [NYX__OP_cosh] = cosh_of,
+    [NYX__OP_tan] = tan_of,
+    [NYX__OP_tanh] = tanh_of,
+    [NYX__OP_asin] = asin_of,
+    [NYX__OP_acos] = acos_of,
+    [NYX__OP_atan] = atan_of,
+    [NYX__OP_asinh] = asinh_of,
+    [NYX__OP_acosh] = acosh_of,
+    [NYX__OP_atanh] = atanh_of,
+    [NYX__OP_prod] = product_of,
+    [NYX__OP_var] = variance_of,
+    [NYX__OP_std] = deviation_of,
     [NYX__OP_where] = select_where,
     [NYX__OP_eq] = all_of,
     [NYX__OP_isfinite] = all_of,

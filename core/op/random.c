@@ -72,33 +72,39 @@ static void random_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* Of complex numbers both parts: twice as many floats. */
 static nyx_status random_fill(nyx_call *c, bool normal, double scale, double shift) {
   nyx_tensor *out = c->out[0];
+  nyx_dtype dtype = nyx_dtype_real(out->dtype);
+  int64_t n = out->numel * (dtype == out->dtype ? 1 : 2);
   random_job j = {.seed = c->ctx->seed,
-                  .dtype = out->dtype,
+                  .dtype = dtype,
                   .to = nyx__data(out),
                   .normal = normal,
                   .scale = scale,
                   .shift = shift};
-  int lanes = out->dtype == NYX_FLOAT64 ? NYX_RANDOM_LANES64 : NYX_RANDOM_LANES32;
-  j.first = nyx__random_take(c->ctx, nyx__random_blocks(out->numel, lanes));
-  return nyx__parallel_for(c->ctx, out->numel, GRAIN, random_range, &j);
+  int lanes = dtype == NYX_FLOAT64 ? NYX_RANDOM_LANES64 : NYX_RANDOM_LANES32;
+  j.first = nyx__random_take(c->ctx, nyx__random_blocks(n, lanes));
+  return nyx__parallel_for(c->ctx, n, GRAIN, random_range, &j);
 }
 
 /* rand, randn */
 
 static nyx_status rand_infer(nyx_call *c) {
   nyx_dtype dtype;
-  NYX_TRY(nyx__create_dtype(c, 1, c->ctx->default_dtype, NYX_DTYPES_FLOAT,
-                            "a float dtype", &dtype));
+  NYX_TRY(nyx__create_dtype(c, 1, c->ctx->default_dtype,
+                            NYX_DTYPES_FLOAT | NYX_DTYPES_COMPLEX,
+                            "a float or complex dtype", &dtype));
   return nyx__create_shape(c, 0, dtype);
 }
 
 static nyx_status rand_cpu(nyx_call *c) {
   return random_fill(c, false, 1, 0);
 }
+/* The squared size of a complex number has mean 1, as the square of a real one has. */
 static nyx_status randn_cpu(nyx_call *c) {
-  return random_fill(c, true, 1, 0);
+  bool complex = nyx__complex_dtype(c->out[0]->dtype);
+  return random_fill(c, true, complex ? M_SQRT1_2 : 1, 0);
 }
 
 static const nyx_attr rand_attrs[] = {NYX__ATTR_SHAPE, NYX__ATTR_DTYPE};
@@ -107,7 +113,7 @@ const nyx_op nyx__op_rand = {
     .name = "rand",
     .group = "random",
     .random = true,
-    .doc = "Random numbers, uniform from 0 to below 1.",
+    .doc = "Random numbers, uniform from 0 to below 1; both parts of complex ones.",
     .kind = NYX_OP_STRUCTURAL,
     .dtypes = NYX_DTYPES_ALL,
     .inputs = "",
@@ -123,7 +129,9 @@ const nyx_op nyx__op_randn = {
     .name = "randn",
     .group = "random",
     .random = true,
-    .doc = "Random numbers, normal with mean 0 and variance 1 (Box and Muller, 1958).",
+    .doc =
+        "Random numbers, normal with mean 0 and variance 1 (Box and Muller, 1958); of "
+        "complex ones each part has variance 1/2.",
     .kind = NYX_OP_STRUCTURAL,
     .dtypes = NYX_DTYPES_ALL,
     .inputs = "",
@@ -132,7 +140,7 @@ const nyx_op nyx__op_randn = {
     .n_out = 1,
     .infer = rand_infer,
     .cpu = randn_cpu,
-    .cases = "; shape={2,3}\n; shape={5} dtype=float64",
+    .cases = "; shape={2,3}\n; shape={5} dtype=float64\n; shape={3} dtype=complex64",
 };
 
 /* randint */

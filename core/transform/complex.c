@@ -39,6 +39,8 @@ static const struct {
     {NYX__OP_remainder, "g - z * nyx_floor_divide(x, y)"},
     {NYX__OP_floor_divide, ""},
     {NYX__OP_sign, ""},
+    {NYX__OP_exponent, ""},
+    {NYX__OP_nextafter, ""},
     {NYX__OP_floor, ""},
     {NYX__OP_ceil, ""},
     {NYX__OP_round, ""},
@@ -86,6 +88,16 @@ static const struct {
     /* the integral that defines erf, along the way from x to x + i g */
     {NYX__OP_erf, "K(1.12837916709551257390) * nyx_exp(-(x * x)) * g"},
     {NYX__OP_erfc, "K(-1.12837916709551257390) * nyx_exp(-(x * x)) * g"},
+    /* others along the same way: their derivatives, one step of a recurrence away */
+    {NYX__OP_erfinv, "K(0.88622692545275801365) * nyx_exp(r * r) * g"},
+    {NYX__OP_lgamma, "g * (nyx_digamma(x + K(1)) - K(1) / x)"},
+    {NYX__OP_digamma, "g * (nyx_zeta(K(2), x + K(1)) + K(1) / (x * x))"},
+    {NYX__OP_zeta, "-(x * z) * (nyx_zeta(x + K(1), y + K(1)) + nyx_pow(y, -(x + K(1))))"},
+    {NYX__OP_i0, "g * nyx_i1(x)"},
+    {NYX__OP_i0e, "g * (nyx_i1(x) - nyx_sign(x) * nyx_i0(x)) * nyx_exp(-nyx_abs(x))"},
+    {NYX__OP_i1, "g * (nyx_i0(x) - r / x)"},
+    {NYX__OP_i1e,
+     "g * ((nyx_i0(x) - nyx_i1(x) / x) * nyx_exp(-nyx_abs(x)) - nyx_sign(x) * r)"},
     {NYX__OP_ndtr, "K(0.39894228040143267794) * nyx_exp(K(-0.5) * x * x) * g"},
 };
 

@@ -114,6 +114,7 @@
 #define NYX_WHEN_FLOATS(...)
 #define NYX_WHEN_INT(...) __VA_ARGS__
 #endif
+#define NYX_WHEN_WIDE NYX_WHEN_FLOATS
 #if NYX_T_BITS > 8
 #define NYX_WHEN_NUMBERS(...) __VA_ARGS__
 #define NYX_WHEN_INTS NYX_WHEN_INT

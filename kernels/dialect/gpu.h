@@ -71,6 +71,13 @@ NYX_FN T nyx_atanh(T a) { return atanh(a); }
 NYX_FN T nyx_erf(T a) { return erf(a); }
 NYX_FN T nyx_erfc(T a) { return erfc(a); }
 NYX_FN T nyx_ndtr(T a) { return K(0.5) * erfc(a * K(-0.70710678118654752440)); }
+NYX_FN T nyx_lgamma(T a) { return lgamma(a); }
+NYX_FN T nyx_nextafter(T a, T b) { return nextafter(a, b); }
+NYX_FN T nyx_exponent(T a) {
+  int n;
+  (void)frexp(a, &n);
+  return nyx_isfinite(a) ? (T)n : K(0);
+}
 NYX_FN T nyx_pow(T a, T b) { return pow(a, b); }
 NYX_FN T nyx_hypot(T a, T b) { return hypot(a, b); }
 NYX_FN T nyx_sigmoid(T a) {

@@ -121,3 +121,5 @@ NYX_FN T nyx_floor_divide(T x, T y) {
   return nyx_select(nyx_eq(y, K(0)), x / y, quotient);
 }
 #endif
+
+#include "special.h"

@@ -1,6 +1,7 @@
 /* The dialect in plain C, one element at a time, with libm: what tests compare kernels
- * with. It is gpu.h itself over double or an integer. Define NYX_T_FLOAT64, NYX_T_INT32
- * or NYX_T_INT64 and include this once; integers wrap with -fwrapv. */
+ * with. It is gpu.h and special.h themselves over double or an integer. Define
+ * NYX_T_FLOAT64, NYX_T_INT32 or NYX_T_INT64 and include this once; integers wrap with
+ * -fwrapv. */
 #include <math.h>
 #include <stdint.h>
 
@@ -18,3 +19,6 @@
 #define NYX_T_BITS 32
 #endif
 #include "gpu.h"
+#if defined(NYX_T_FLOAT)
+#include "special.h"
+#endif

@@ -16,7 +16,9 @@ local slots = { "p", "q" } -- the names of attributes in the texts of rows
 -- ---------------------------------------------------------------- rows
 
 -- Constant in pieces: the derivative is 0, though no gradient is defined.
-local function is_step(name) return name == "floor_divide" or tree.is_mask(name) end
+local function is_step(name)
+  return name == "floor_divide" or name == "nextafter" or tree.is_mask(name)
+end
 
 -- Not smooth: at a kink only the row's own gradient text knows which value to take.
 local kinked = { where = true, minimum = true, maximum = true, abs = true, sign = true,
@@ -155,7 +157,8 @@ local function without_gradient(row, i)
     if tree.is(derive(build(row.value, env), variables[i], {}), 0) then return { number = 0 } end
   end
   check.fail("derivative: '%s' has no derivative by its input '%s' and works on %s; expected "
-    .. "an op of floats", row.op.name, row.op.inputs[i].name, table.concat(row.op.dtypes, " "))
+    .. "an op of floats and an input it has a gradient of", row.op.name, row.op.inputs[i].name,
+    table.concat(row.op.dtypes, " "))
 end
 
 -- The derivative of a row by input i as a syntax tree over x y z p q r. It is the row's

@@ -2,7 +2,7 @@
 -- of nyx, that nothing else has is first asked for. Read next: init.lua, compose.lua.
 local nyx = require "nyx.core"
 
-local files = { "products", "einsum", "statistics", "linalg" }
+local files = { "products", "einsum", "statistics", "linalg", "special" }
 local loaded = false
 
 --- Reads them, once.

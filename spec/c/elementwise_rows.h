@@ -32,6 +32,7 @@
 #define WHEN_INTS(...) __VA_ARGS__
 #define GRADIENT(text) K(0)
 #endif
+#define WHEN_WIDE WHEN_FLOATS
 #define WHEN_NUMBERS(...) __VA_ARGS__
 #define WHEN_NUMBERS8 WHEN_NUMBERS
 #define WHEN_ORDERED8 WHEN_NUMBERS

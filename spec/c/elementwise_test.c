@@ -14,19 +14,25 @@ static const struct {
   const char *name;
   double ulp;
 } bounds[] = {
-    {"add", 0.5},     {"sub", 0.5},          {"mul", 0.5},       {"div", 0.5},
-    {"sqrt", 0.5},    {"rsqrt", 1.6},        {"reciprocal", .5}, {"abs", 0},
-    {"floor", 0},     {"ceil", 0},           {"round", 0},       {"trunc", 0},
-    {"fmod", 0},      {"hypot", 0.6},        {"pow", 0.6},       {"maximum", 0},
-    {"minimum", 0},   {"exp", 1.2},          {"exp2", 1.2},      {"expm1", 1.7},
-    {"log", 1},       {"log1p", 1.6},        {"log2", 2.1},      {"log10", 2.1},
-    {"sin", 2.1},     {"cos", 2.1},          {"tan", 3.2},       {"asin", 1.7},
-    {"acos", 1.2},    {"atan", 1.5},         {"atan2", 1.8},     {"sinh", 1.8},
-    {"cosh", 1.6},    {"tanh", 2.6},         {"asinh", 1.8},     {"acosh", 2},
-    {"atanh", 2.3},   {"erf", 1.3},          {"erfc", 6},        {"ndtr", 95},
-    {"sigmoid", 2.5}, {"floor_divide", 0.6}, {"remainder", 0.5}, {"silu", 3.1},
-    {"gelu", 95},     {"copysign", 0},       {"heaviside", 0},   {"deg2rad", 1.2},
-    {"rad2deg", 1.2},
+    {"add", 0.5},       {"sub", 0.5},     {"mul", 0.5},
+    {"div", 0.5},       {"sqrt", 0.5},    {"rsqrt", 1.6},
+    {"reciprocal", .5}, {"abs", 0},       {"floor", 0},
+    {"ceil", 0},        {"round", 0},     {"trunc", 0},
+    {"fmod", 0},        {"hypot", 0.6},   {"pow", 0.6},
+    {"maximum", 0},     {"minimum", 0},   {"exp", 1.2},
+    {"exp2", 1.2},      {"expm1", 1.7},   {"log", 1},
+    {"log1p", 1.6},     {"log2", 2.1},    {"log10", 2.1},
+    {"sin", 2.1},       {"cos", 2.1},     {"tan", 3.2},
+    {"asin", 1.7},      {"acos", 1.2},    {"atan", 1.5},
+    {"atan2", 1.8},     {"sinh", 1.8},    {"cosh", 1.6},
+    {"tanh", 2.6},      {"asinh", 1.8},   {"acosh", 2},
+    {"atanh", 2.3},     {"erf", 1.3},     {"erfc", 6},
+    {"ndtr", 95},       {"sigmoid", 2.5}, {"floor_divide", 0.6},
+    {"remainder", 0.5}, {"silu", 3.1},    {"gelu", 95},
+    {"copysign", 0},    {"heaviside", 0}, {"deg2rad", 1.2},
+    {"rad2deg", 1.2},   {"lgamma", 4.2},  {"digamma", 6},
+    {"erfinv", 3},      {"i0", 5},        {"i0e", 4},
+    {"i1", 5},          {"i1e", 4},       {"exponent", 0},
 };
 
 /* The distance between neighbours at `want`. */
@@ -81,6 +87,15 @@ static double bound(size_t b, int path, double x) {
   return bounds[b].ulp;
 }
 
+/* How far off, where the terms of gamma functions cancel out in ulp of these. */
+static double distance(const char *name, double x, double got, double want) {
+  double size = 0;
+  if (strcmp(name, "digamma") == 0 && x < 0) size = 1 + log1p(-x);
+  if (strcmp(name, "lgamma") == 0 && x < 0) size = 1 + fabs(nyx_lgamma(-x));
+  if (isfinite(got) && size > fabs(want)) return fabs(got - want) / spacing(size, true);
+  return ulps(got, want, true);
+}
+
 static void functions(void) {
   for (size_t b = 0; b < sizeof bounds / sizeof *bounds; b++) {
     trial t = {.part = 0, .n = MOST};
@@ -103,9 +118,10 @@ static void functions(void) {
         if (!k) continue;
         run_float32(&t, k->elementwise->rows[NYX_IN_FLOAT32][t.row->id][0], false, out);
         for (int64_t i = 0; i < t.n; i++) {
-          double want = expected(&t, i), off = ulps(out[i], want, true);
+          double x = t.value[1][i], want = expected(&t, i);
+          double off = distance(bounds[b].name, x, (double)out[i], want);
           bool zero = want == 0 && out[i] == 0;
-          double most = bound(b, path, t.value[1][i]);
+          double most = bound(b, path, x);
           CHECK_AT(!zero || !signbit(out[i]) == !signbit(want), bounds[b].name,
                    " on %s: the sign of zero, from (%.9g, %.9g)", paths[path],
                    t.value[1][i], t.value[2][i]);
@@ -190,6 +206,7 @@ static void infinite(void) {
       const nyx_op *op = op_of(id);
       trial t = {.row = op->row, .part = 0, .n = 6};
       if (!k || !oracles[id] || t.row->result_bool) continue;
+      if (strcmp(op->name, "nextafter") == 0) continue; /* special_test.c */
       for (int a = 0; a < op->n_attrs; a++) t.attr[a] = (float)op->attrs[a].preset.f;
       const double values[] = {INFINITY, -INFINITY, NAN, 0, 1e30, -1e30};
       for (int64_t i = 0; i < t.n; i++) {

@@ -68,6 +68,71 @@ describe("complex tensors", function()
     assert.same({ { 0, 1 / 0 } }, nyx.grad(leaf:imag(), { leaf }, { gradient = inf })[1]:totable())
   end)
 
+  it("have inverse functions with C's cuts", function()
+    -- From above and from below, as the sign of the imaginary zero says.
+    local double = { dtype = "float64" }
+    local function on(re, im)
+      return nyx.complex(nyx.tensor(re, double), nyx.tensor(im, double))
+    end
+    local function near(want, got)
+      want, got = on(want[1], want[2]), got
+      assert.is_true(got:isclose(want, 1e-14, 1e-14):all():item(), tostring(got))
+    end
+    local pi, a = math.pi, 1.3169578969248167 -- acosh(2)
+    local z = on({ 2, 2, -2, -2 }, { 0, -0.0, 0, -0.0 })
+    near({ { pi / 2, pi / 2, -pi / 2, -pi / 2 }, { a, -a, a, -a } }, z:asin())
+    near({ { 0, 0, pi, pi }, { -a, a, -a, a } }, z:acos())
+    near({ { a, a, a, a }, { 0, 0, pi, -pi } }, z:acosh())
+    near({ { 0.5 * math.log(3), 0.5 * math.log(3), -0.5 * math.log(3), -0.5 * math.log(3) },
+      { pi / 2, -pi / 2, pi / 2, -pi / 2 } }, z:atanh())
+    near({ { 0, 0 }, { 1, -1 } }, on({ -1, -1 }, { 0, -0.0 }):sqrt())
+    local y = on({ 0, -0.0 }, { 2, 2 })
+    near({ { a, -a }, { pi / 2, pi / 2 } }, y:asinh())
+    near({ { pi / 2, -pi / 2 }, { 0.5 * math.log(3), 0.5 * math.log(3) } }, y:atan())
+    near({ { 1, -1 }, { 0, 0 } }, on({ 800, -800 }, { 1, 1 }):tanh())
+    near({ { 1e-9 }, { 1e-12 } }, on({ 1e-9 }, { 1e-12 }):log1p())
+    near({ { 1e-9 }, { 1e-12 } }, on({ 1e-9 }, { 1e-12 }):expm1())
+    -- On the cut the derivative is that of the side: 1 / (2 sqrt(-1)).
+    local x = on({ -1 }, { 0 }):requires_grad_()
+    near({ { 0 }, { 0.5 } }, nyx.grad(x:sqrt():real():sum(), { x })[1])
+  end)
+
+  it("multiply along dimensions, of nothing to 1", function()
+    local z = pair({ { 1, 2, 3 }, { 0, 1, 2 } }, { { 1, 0, -1 }, { 1, 1, 1 } })
+    assert.same({ { 8, 4 }, { -3, 1 } }, z:prod(2):totable())
+    assert.same({ { -28, -4 } }, z:prod():reshape(1):totable())
+    assert.same({ 1, 1 }, z:prod({ 1, 2 }, true).shape)
+    local none = nyx.zeros({ 2, 0 }, { dtype = "complex64" })
+    assert.same({ { 1, 0 }, { 1, 0 } }, none:prod(2):totable())
+    assert.matches("dimension", message_of(function() return z:prod(3) end))
+    local x = pair({ 0, 2, 3 }, { 0, 1, 0 }):requires_grad_()
+    x:prod():real():backward()
+    assert.same({ { 6, -3 }, { 0, 0 }, { 0, 0 } }, x.grad:totable())
+  end)
+
+  it("spread and are drawn with a variance of 1", function()
+    local z = pair({ 1, 3 }, { 2, -2 })
+    assert.equal(10, z:var():item())
+    assert.equal(5, z:var(nil, 0):item())
+    local v, m = z:var_mean()
+    assert.equal("float32", v.dtype)
+    assert.equal("complex64", m.dtype)
+    local same = pair({ 1, 1 }, { 2, 2 }):requires_grad_()
+    same:std():backward()
+    assert.same({ { 0, 0 }, { 0, 0 } }, same.grad:totable())
+    for _, dtype in ipairs { "complex64", "complex128" } do
+      nyx.manual_seed(3)
+      local r = nyx.randn({ 20001 }, { dtype = dtype })
+      assert.near(1, r:abs():square():mean():item(), 0.05)
+      assert.near(0.5, r:real():var():item(), 0.03)
+      assert.near(0.5, r:imag():var():item(), 0.03)
+      assert.near(0, (r:real() * r:imag()):mean():item(), 0.03)
+      assert.equal(dtype, nyx.randn_like(r).dtype)
+      local u = nyx.rand({ 1000 }, { dtype = dtype }):view_as_real()
+      assert.is_true(u:ge(0):logical_and(u:lt(1)):all():item())
+    end
+  end)
+
   it("are saved and loaded", function()
     local double = { dtype = "float64" }
     local z = nyx.complex(nyx.randn({ 3, 2 }, double), nyx.randn({ 3, 2 }, double))

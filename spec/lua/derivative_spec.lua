@@ -112,7 +112,7 @@ describe("derivative of", function()
       local xs = leaves(op, N)
       local first, f1 = nyx.derivative(op.name, { by = by })
       for k, name in ipairs(variables) do
-        if k <= #op.inputs then
+        if k <= #op.inputs and not case.constant(op, k) then
           local text, f = nyx.derivative(first, named_in(first, op, { by = name }))
           local expected = reference(op, xs, i, k)
           assert.is_nil(mismatch(f(unpack(xs)):detach(), expected, 1e-9), text)
@@ -137,7 +137,7 @@ describe("derivative of", function()
         if not op.gradients[i] then
           local ok, text = pcall(nyx.derivative, op.name, { by = variables[i] })
           local float = table.concat(op.dtypes, " "):find("float", 1, true)
-          assert.equal(float ~= nil, ok, op.name)
+          assert.equal(float ~= nil and op.name ~= "zeta", ok, op.name)
           if ok then assert.equal("0", text) else assert.is_truthy(text:find(op.name, 1, true)) end
         end
       end

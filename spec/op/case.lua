@@ -23,6 +23,12 @@ function M.product(shape)
   return n
 end
 
+-- Whether a row of floats has a derivative by its input i that nobody has written down: then the
+-- input counts as a constant.
+function M.constant(op, i)
+  return not op.gradients[i] and not pcall(nyx.derivative, op.name, { by = ("xyz"):sub(i, i) })
+end
+
 local integer = { int8 = true, uint8 = true, int32 = true, int64 = true }
 M.is_float = { float32 = true, float64 = true, float16 = true, bfloat16 = true }
 

@@ -12,6 +12,7 @@
 #define ROW_FLOATS(...)
 #define ROW_INTS(...) __VA_ARGS__
 #endif
+#define ROW_WIDE ROW_FLOATS
 #define ROW_NUMBERS(...) __VA_ARGS__
 #define ROW_NUMBERS8 ROW_NUMBERS
 #define ROW_ORDERED8 ROW_NUMBERS

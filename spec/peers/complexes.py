@@ -10,6 +10,12 @@ from worker import COMPLEX, DTYPES, NAMES, NyxError
 BOUND = 1e-9
 WIDE, NARROW = torch.complex128, torch.complex64
 
+
+def wider(x):
+    """At least three elements in a row, so that they have a variance."""
+    return torch.cat([x, 2 * x, -x], -1)
+
+
 # name: (kinds of the inputs, torch, Lua). Kinds: c complex, r real, b bool; p positive real;
 # a number after it: so many dimensions at least.
 FUNCTIONS = {
@@ -49,11 +55,37 @@ FUNCTIONS = {
     "cos": ("c", torch.cos, "x:cos()"),
     "sinh": ("c", torch.sinh, "x:sinh()"),
     "cosh": ("c", torch.cosh, "x:cosh()"),
+    "tan": ("c", torch.tan, "x:tan()"),
+    "tanh": ("c", torch.tanh, "x:tanh()"),
+    "asin": ("c", torch.asin, "x:asin()"),
+    "acos": ("c", torch.acos, "x:acos()"),
+    "atan": ("c", torch.atan, "x:atan()"),
+    "asinh": ("c", torch.asinh, "x:asinh()"),
+    "acosh": ("c", torch.acosh, "x:acosh()"),
+    "atanh": ("c", torch.atanh, "x:atanh()"),
+    "exp2": ("c", torch.exp2, "x:exp2()"),
+    "expm1": ("c", torch.expm1, "x:expm1()"),
+    "log1p": ("c", torch.log1p, "x:log1p()"),
+    "log2": ("c", torch.log2, "x:log2()"),
+    "log10": ("c", torch.log10, "x:log10()"),
+    "rsqrt": ("c", torch.rsqrt, "x:rsqrt()"),
+    "sigmoid": ("c", torch.sigmoid, "x:sigmoid()"),
+    "sgn": ("c", torch.sgn, "x:sgn()"),
     "where": ("bcc", torch.where, "nyx.where(x, y, z)"),
     "sum": ("c", torch.sum, "x:sum()"),
     "sum of rows": ("c1", lambda x: x.sum(-1), "x:sum(-1)"),
     "sum of columns": ("c1", lambda x: x.sum(0, keepdim=True), "x:sum(1, true)"),
     "mean": ("c1", lambda x: x.mean(0), "x:mean(1)"),
+    "prod": ("c", torch.prod, "x:prod()"),
+    "prod of rows": ("c1", lambda x: x.prod(-1), "x:prod(-1)"),
+    "prod of columns": ("c1", lambda x: x.prod(0, keepdim=True), "x:prod(1, true)"),
+    "prod with zeros": ("cb1", lambda x, y: x.masked_fill(y, 0.0).prod(-1), "x:masked_fill(y, 0):prod(-1)"),
+    "var": ("c1", lambda x: wider(x).var(-1), "nyx.cat({x, 2 * x, -x}, -1):var(-1)"),
+    "var of columns": ("c1", lambda x: wider(x).var(-1, correction=0, keepdim=True),
+                       "nyx.cat({x, 2 * x, -x}, -1):var(-1, 0, true)"),
+    "std": ("c1", lambda x: wider(x).std(-1), "nyx.cat({x, 2 * x, -x}, -1):std(-1)"),
+    "var_mean": ("c1", lambda x: sum(torch.var_mean(wider(x), -1)),
+                 "(function(v, m) return v + m end)(nyx.cat({x, 2 * x, -x}, -1):var_mean(-1))"),
     "cumsum": ("c1", lambda x: x.cumsum(-1), "x:cumsum(-1)"),
     "norm": ("c1", lambda x: torch.linalg.vector_norm(x, 2, -1), "x:norm(2, -1)"),
     "cat": ("cc1", lambda x, y: torch.cat([x.reshape(-1), y.reshape(-1)]),

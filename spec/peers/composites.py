@@ -189,6 +189,38 @@ sum_and("baddbmm", torch.baddbmm, "bnm", ("bnk", "bkm"))
 sum_and("addbmm", torch.addbmm, "nm", ("bnk", "bkm"))
 
 
+# ------------------------------------------------------------------- special functions
+
+
+@composite(*FLOAT)
+def polygamma(r, dtype):
+    n = r.randint(0, 4)
+    text = f"nyx.polygamma({n},$1)" if r.chance(0.5) else f"$1:polygamma({n})"
+    return Call(text, [r.tensor(r.shape(), dtype, 0.4, 9)], lambda x: torch.polygamma(n, x))
+
+
+@composite(*FLOAT)
+def mvlgamma(r, dtype):
+    p = r.randint(1, 4)
+    return Call(f"$1:mvlgamma({p})", [r.tensor(r.shape(), dtype, 2, 9)], lambda x: torch.mvlgamma(x, p))
+
+
+@composite(*FLOAT)
+def ldexp(r, dtype):
+    x, y = (r.tensor(s, dtype) for s in r.broadcast(2))
+    if r.chance(0.4):
+        y = (y * 3).round().long()  # torch's own then has no gradient of x
+        return Call("$1:ldexp($2)", [x, y], lambda x, y: x * torch.exp2(y.to(x.dtype)), leaves=[0])
+    return Call("$1:ldexp($2)", [x, y], torch.ldexp)
+
+
+@composite(*FLOAT)
+def frexp(r, dtype):
+    x = r.tensor(r.shape(), dtype) * 2.0 ** r.randint(-60, 60)
+    x = x.masked_fill(r.mask(x.shape), r.choice([0.0, 1.0, -0.5, 2.0 ** 20]))
+    return Call("$1:frexp()", [x], lambda x: tuple(torch.frexp(x)))
+
+
 # ------------------------------------------------------------------- statistics
 
 

@@ -1011,7 +1011,13 @@ def positive(r, dtype):
     return Case([definite(r, dtype, *matrix_sizes(r, dtype))])
 
 
+def zeta(r, dtype):
+    inputs = [r.tensor(s, dtype, 2, 5) for s in r.broadcast(2)]
+    return Case(inputs, leaves=[1] if dtype in FLOATS else None)
+
+
 MAKERS = {
+    "zeta": zeta,
     "cholesky": cholesky, "lu_factor": oblong, "pivot_rows": pivoting, "qr": qr, "solve": solving,
     "solve_triangular": triangular, "determinant": square(log=lambda r: r.chance(0.5)),
     "linalg.solve": solving_vectors, "linalg.inv": square(), "linalg.lu": oblong, "linalg.lu_solve": lu_solving,

@@ -386,6 +386,9 @@ PEERS = {
     "where": lambda x, y, z: torch.where(x != 0, y, z),
     "erfc": torch.erfc,
     "ndtr": lambda x: 0.5 * torch.erfc(x * -(0.5**0.5)),  # torch.special.ndtr(-7.5) has 3 digits
+    "i0e": torch.special.i0e, "i1": torch.special.i1, "i1e": torch.special.i1e,
+    "exponent": lambda x: torch.frexp(x).exponent.masked_fill(~x.isfinite(), 0).to(x.dtype),
+    "zeta": lambda x, y: torch.special.zeta(x.detach(), y),  # no gradient of x; torch raises an error
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "smooth_l1": lambda x, y, beta=1.0: F.smooth_l1_loss(*torch.broadcast_tensors(x, y), reduction="none", beta=beta),

@@ -50,6 +50,7 @@ static text start(nyx_dtype compute, bool narrow) {
       nyx_dtype_is_float(compute) ? "FLOAT" : "INT");
   put(&t, "#define NYX_T_BITS %d\n", (int)nyx_dtype_size(compute) * 8);
   put(&t, "%s\n", nyx__gpu_dialect);
+  if (nyx_dtype_is_float(compute)) put(&t, "%s\n", nyx__gpu_special);
   put(&t, "typedef %s I;\ntypedef %s U;\n", narrow ? "int" : "long",
       narrow ? "uint" : "ulong");
   put(&t,

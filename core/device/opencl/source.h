@@ -18,8 +18,9 @@ typedef struct nyx_cl_geometry {
 #define NYX_CL_GROUP 256
 #define NYX_CL_GROUPS 1024
 
-/* The dialect as text: kernels/dialect/gpu.h, embedded by the build. */
-extern const char nyx__gpu_dialect[];
+/* The dialect as text: kernels/dialect/gpu.h, and special.h, which floats have besides;
+ * embedded by the build. */
+extern const char nyx__gpu_dialect[], nyx__gpu_special[];
 
 typedef struct nyx_cl_form {
   bool narrow;   /* counts and places are int, not long */

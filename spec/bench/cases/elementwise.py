@@ -42,6 +42,17 @@ for size, n in SIZES.items():
     unary("silu", silu, lambda x, out: torch.ops.aten.silu.out(x, out=out), size, n)
 
 
+def special(op):
+    @case(f"{op.__name__.replace('special_', '')}_1m")
+    def fresh():
+        x = values(1, 2**20).sigmoid()
+        return lambda: op(x)
+
+
+for op in (torch.lgamma, torch.digamma, torch.erfinv, torch.i0, torch.special.i1e):
+    special(op)
+
+
 def narrow(seed):
     return integers(seed, -60, 60, 2**20).to(torch.int8)
 

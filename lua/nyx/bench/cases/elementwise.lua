@@ -40,6 +40,14 @@ for _, op in ipairs { "relu", "exp", "tanh", "sigmoid", "gelu", "silu" } do
   end
 end
 
+-- Special functions, of numbers between 0 and 1.
+for _, op in ipairs { "lgamma", "digamma", "erfinv", "i0", "i1e" } do
+  case(op .. "_1m", { limit = { "copy", 8 * 2 ^ 20 }, tol = 1e-5 }, function()
+    local x = values(1, { 2 ^ 20 }):sigmoid()
+    return function() return x[op](x) end
+  end)
+end
+
 -- Bytes, and floats that become them: 1M elements.
 local function narrow(seed, dtype)
   return bench.integers(seed, -60, 60, { 2 ^ 20 }):to(dtype)
