@@ -1,5 +1,6 @@
-/* The functions of float vectors. float64 goes to libm, lane by lane; float32 has the
- * polynomials of math32.h. What both share is here. Included by vector.h. */
+/* The functions of float vectors: float32 has the polynomials of math32.h, float64 those
+ * of math64.h where the path has fma, else libm, lane by lane. What they share is here.
+ * Included by vector.h. */
 
 #if NYX_T_BITS == 32
 #define NYX_LIBM(name) name##f
@@ -20,8 +21,35 @@
     return r;                                                                            \
   }
 
+NYX_LANEWISE1(sin_far, sin)
+NYX_LANEWISE1(cos_far, cos)
+NYX_LANEWISE1(tan_far, tan)
+/* The value, but libm's where |x| is beyond the reduction. A lane's result does not
+ * depend on its neighbours. */
+#define NYX_UNLESS_FAR(x, value, function)                                               \
+  do {                                                                                   \
+    M far = nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT));                                      \
+    if (__builtin_expect(nyx__any(far), 0))                                              \
+      return nyx_select(far, function(nyx_select(far, x, K(0))), value);                 \
+    return value;                                                                        \
+  } while (0)
+
+/* x^y, given |x|^y, with what C says of ones, signs and roots of negative numbers. */
+NYX_FN T nyx__pow_signs(T x, T y, T value) {
+  M one = nyx_or(nyx_eq(y, K(0)), nyx_eq(nyx_abs(x), K(1)));
+  value = nyx_select(one, K(1), value);
+  if (!nyx__any((M)((I)x & KI(NYX_SIGN)))) return value;
+  T whole = nyx_floor(y), half = y * K(0.5);
+  M integer = nyx_eq(whole, y), odd = nyx_and(integer, nyx_ne(nyx_floor(half), half));
+  value = (T)((I)value | ((I)x & odd & KI(NYX_SIGN)));
+  M root = nyx_and(nyx_lt(x, K(0)), nyx_and(nyx_gt(x, K(-INFINITY)), nyx_not(integer)));
+  return nyx_select(root, K(NAN), value);
+}
+
 #if NYX_T_BITS == 32
 #include "math32.h"
+#elif defined(__AVX2__)
+#include "math64.h"
 #else
 NYX_LANEWISE1(exp, exp)
 NYX_FN T nyx__exp_negative(T x) {

@@ -249,19 +249,6 @@ NYX_FN T nyx__sin_quarter(T r, I n) {
   T value = nyx_select(odd, nyx__cos_of(square), nyx__sin_of(r, square));
   return (T)((I)value ^ (n & KI(2)) << 30);
 }
-NYX_LANEWISE1(sin_far, sin)
-NYX_LANEWISE1(cos_far, cos)
-NYX_LANEWISE1(tan_far, tan)
-/* The value, but libm's where |x| is beyond the reduction. A lane's result does not
- * depend on its neighbours. */
-#define NYX_UNLESS_FAR(x, value, function)                                               \
-  do {                                                                                   \
-    M far = nyx_gt(nyx_abs(x), K(NYX_ANGLE_LIMIT));                                      \
-    if (__builtin_expect(nyx__any(far), 0))                                              \
-      return nyx_select(far, function(nyx_select(far, x, K(0))), value);                 \
-    return value;                                                                        \
-  } while (0)
-
 NYX_FN T nyx_sin(T x) {
   I n;
   T r = nyx__angle_reduce(x, &n);
@@ -549,7 +536,6 @@ NYX_FN D nyx__cut_double(D w, double most) {
 #endif
 }
 
-/* |x|^y, then what C says of ones, signs and roots of negative numbers. */
 NYX_FN T nyx__pow_any(T x, T y) {
   T size = nyx_abs(x);
   D a[2], b[2];
@@ -560,15 +546,7 @@ NYX_FN T nyx__pow_any(T x, T y) {
     log2 = nyx__select_double((DI)(a[i] < NYX_D(INFINITY)), log2, a[i]);
     a[i] = nyx__exp2_double(nyx__cut_double(b[i] * log2, 200));
   }
-  M one = nyx_or(nyx_eq(y, K(0)), nyx_eq(size, K(1)));
-  T value = nyx_select(one, K(1), nyx__to_float(a));
-  if (!nyx__any((M)((I)x & KI(NYX_SIGN)))) return value;
-  T whole = nyx_floor(y), half = y * K(0.5);
-  M integer = nyx_eq(whole, y), odd = nyx_and(integer, nyx_ne(nyx_floor(half), half));
-  T sign = (T)((I)x & odd & KI(NYX_SIGN));
-  value = (T)((I)value | (I)sign);
-  M root = nyx_and(nyx_lt(x, K(0)), nyx_and(nyx_gt(x, K(-INFINITY)), nyx_not(integer)));
-  return nyx_select(root, K(NAN), value);
+  return nyx__pow_signs(x, y, nyx__to_float(a));
 }
 
 NYX_FN T nyx_hypot(T x, T y) {

@@ -88,7 +88,7 @@ typedef struct trial {
   T value[5][MOST]; /* g x y z r */
 } trial;
 
-static T expected(const trial *t, int64_t i) {
+__attribute__((unused)) static T expected(const trial *t, int64_t i) {
   return oracles[t->row->id](t->part, t->value[0][i], t->value[1][i], t->value[2][i],
                              t->value[3][i], t->value[4][i], (T)t->attr[0],
                              (T)t->attr[1]);
