@@ -1,6 +1,7 @@
 /* The loops over one element type T; included by winograd.c, once for each. */
 
 #include "part_type.h"
+#include "transpose_type.h"
 
 /* Numbers of lanes, at any address. */
 typedef TINT TYPED(lanesu)
@@ -323,6 +324,31 @@ TILES(half_gradient, HALF_OUTPUTS)
 TILES(twice_input, TWICE_INPUT)
 #undef TILES
 
+#define TAP_VECTORS ((NYX_WINOGRAD_TAPS + LANES - 1) / LANES)
+
+/* The nine taps of `channels` lanes, side by side. A channel's vectors reach beyond its
+ * taps, where the next one's are written after them, but for the last. */
+static ALWAYS_INLINE void TYPED(store_taps)(const V taps[NYX_WINOGRAD_TAPS],
+                                            int64_t channels, T *to) {
+  V turned[TAP_VECTORS][LANES];
+  UNROLL for (int v = 0; v < TAP_VECTORS; v++) {
+    UNROLL for (int l = 0; l < LANES; l++) turned[v][l] =
+        v * LANES + l < NYX_WINOGRAD_TAPS ? taps[v * LANES + l] : (V){0};
+    TYPED(transpose)(turned[v]);
+  }
+  for (int64_t l = 0; l < channels; l++, to += NYX_WINOGRAD_TAPS) {
+    UNROLL for (int v = 0; v < TAP_VECTORS; v++) {
+      if (v * LANES + LANES <= NYX_WINOGRAD_TAPS ||
+          (channels - l) * NYX_WINOGRAD_TAPS >= TAP_VECTORS * LANES)
+        STORE(to + v * LANES, turned[v][l]);
+      else
+        TYPED(store_part)
+        (to + v * LANES, turned[v][l],
+         TYPED(part_of)(0, NYX_WINOGRAD_TAPS - v * LANES));
+    }
+  }
+}
+
 /* A vector of channels at a time, whose nine taps are put side by side. */
 static ALWAYS_INLINE bool TYPED(any_taps)(const bool halves, const void *sums,
                                           int64_t step, int64_t channels, void *to) {
@@ -344,10 +370,8 @@ static ALWAYS_INLINE bool TYPED(any_taps)(const bool halves, const void *sums,
         TYPED(summed_points)(halves, column[i], taps + 3 * i);
     UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) check += 0 * taps[i];
     int64_t n = channels - c < LANES ? channels - c : LANES;
-    for (int64_t l = 0; l < n; l++, out += NYX_WINOGRAD_TAPS) {
-      UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) out[i] =
-          ((const T *)taps)[i * LANES + l];
-    }
+    TYPED(store_taps)(taps, n, out);
+    out += n * NYX_WINOGRAD_TAPS;
   }
   T sum = 0;
   for (int l = 0; l < LANES; l++) sum += check[l];
@@ -551,4 +575,5 @@ static bool TYPED(give)(const void *sums, int64_t step, const void *bias,
 #undef SLOTS
 #undef PLANES
 #undef VECTORS
+#undef TAP_VECTORS
 #undef ROW
