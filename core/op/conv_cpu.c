@@ -481,10 +481,11 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
   return finish(r);
 }
 
-/* Stride 1 turns the adjoint with respect to the input into a convolution of its own. */
+/* Stride 1 turns the adjoint with respect to the input into a convolution of its own,
+ * stride 2 into four. */
 static uint32_t usable_turned(const nyx__conv *v) {
   if (nyx__winograd_takes_input(v)) return 1u << NYX__CONV_WINOGRAD;
-  if (!nyx__conv_turns(v)) return 0;
+  if (!nyx__conv_turns(v)) return nyx__conv_phases_takes(v) ? 1u << NYX__CONV_PRODUCT : 0;
   nyx__conv turned = nyx__conv_turned(v);
   uint32_t ways = 0;
   if (nyx__winograd_takes(&turned)) ways |= 1u << NYX__CONV_WINOGRAD;
@@ -550,6 +551,8 @@ static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
   if (way == NYX__CONV_WINOGRAD && !nyx__conv_turns(v))
     return nyx__winograd_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_PRODUCT && !nyx__conv_turns(v))
+    return nyx__conv_phases(ctx, v, y, weight, x);
   if (way == NYX__CONV_WINOGRAD || way == NYX__CONV_PRODUCT)
     return input_turned(ctx, v, y, weight, x, way);
   conv_run r = start(ctx, v, x, weight, y);

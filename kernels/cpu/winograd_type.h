@@ -343,8 +343,7 @@ static ALWAYS_INLINE void TYPED(store_taps)(const V taps[NYX_WINOGRAD_TAPS],
         STORE(to + v * LANES, turned[v][l]);
       else
         TYPED(store_part)
-        (to + v * LANES, turned[v][l],
-         TYPED(part_of)(0, NYX_WINOGRAD_TAPS - v * LANES));
+      (to + v * LANES, turned[v][l], TYPED(part_of)(0, NYX_WINOGRAD_TAPS - v * LANES));
     }
   }
 }
