@@ -209,6 +209,20 @@ int64_t nyx__columns_patches(const product_run *r, const unit *u, int64_t q,
   return n;
 }
 
+/* The columns' terms from `term` on, in panels; but for the last one, if it is thin. */
+void nyx__columns_pack(const product_run *r, unit *u, int64_t term, int64_t depth,
+                       char *panels) {
+  int64_t end = u->q1 - r->thin;
+  nyx__columns_open(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
+  nyx__columns_offsets(r, u, term, depth);
+  for (int64_t q = u->q0; q < end; q += r->panel) {
+    char *panel = panels + (q - u->q0) * depth * r->item;
+    int64_t n = nyx__columns_patches(r, u, q, least(r->panel, end - q));
+    if (end - q < r->panel) memset(panel, 0, (size_t)(depth * r->panel * r->item));
+    r->patches->pack(u->from, u->offset, depth, u->patch, n, r->panel, panel);
+  }
+}
+
 /* The scratch of a range of units; false: no memory. Its block is u->padded. */
 bool nyx__columns_scratch(product_run *r, unit *u) {
   size_t part[] = {r->padded_bytes, r->panel_bytes, r->result_bytes, r->offset_bytes,

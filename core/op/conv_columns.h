@@ -111,6 +111,9 @@ void nyx__columns_offsets(const product_run *r, const unit *u, int64_t first,
 /* The vectors of some columns from q on, into u->patch; gives their number. */
 int64_t nyx__columns_patches(const product_run *r, const unit *u, int64_t q,
                              int64_t columns);
+/* The columns' terms from `term` on, in panels; but for the last one, if it is thin. */
+void nyx__columns_pack(const product_run *r, unit *u, int64_t term, int64_t depth,
+                       char *panels);
 /* What became of all units. */
 nyx_status nyx__columns_finish(const product_run *r) NYX_MUST_CHECK;
 

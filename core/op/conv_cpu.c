@@ -481,15 +481,18 @@ static nyx_status run(conv_run *r, int64_t units, double work, nyx_range_fn fn) 
   return finish(r);
 }
 
-/* Stride 1 turns the adjoint with respect to the input into a convolution of its own. */
+/* Stride 1 turns the adjoint with respect to the input into a convolution of its own,
+ * stride 2 into four. */
 static uint32_t usable_turned(const nyx__conv *v) {
-  if (nyx__winograd_takes_input(v)) return 1u << NYX__CONV_WINOGRAD;
-  if (!nyx__conv_turns(v)) return 0;
-  nyx__conv turned = nyx__conv_turned(v);
-  uint32_t ways = 0;
-  if (nyx__winograd_takes(&turned)) ways |= 1u << NYX__CONV_WINOGRAD;
-  if (nyx__conv_product_takes_turned(&turned)) ways |= 1u << NYX__CONV_PRODUCT;
-  return ways;
+  uint32_t ways = nyx__winograd_takes_input(v) ? 1u << NYX__CONV_WINOGRAD : 0;
+  bool product;
+  if (nyx__conv_turns(v)) {
+    nyx__conv turned = nyx__conv_turned(v);
+    product = nyx__conv_product_takes_turned(&turned);
+  } else {
+    product = nyx__conv_phases_takes(v);
+  }
+  return product ? ways | 1u << NYX__CONV_PRODUCT : ways;
 }
 
 uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
@@ -534,13 +537,13 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
 }
 
 static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void *y,
-                               const void *weight, void *x, nyx__conv_way way) {
+                               const void *weight, void *x) {
   nyx__conv t = nyx__conv_turned(v);
-  if (way == NYX__CONV_PRODUCT && nyx__conv_product_reads_turned(&t))
+  if (nyx__conv_product_reads_turned(&t))
     return nyx__conv_product_turned(ctx, &t, y, weight, x);
   void *turned;
   NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
-  nyx_status status = forward_by(ctx, &t, y, turned, NULL, x, way);
+  nyx_status status = nyx__conv_product(ctx, &t, y, turned, NULL, x);
   nyx_memory_free(turned);
   return status;
 }
@@ -548,10 +551,10 @@ static nyx_status input_turned(nyx_context *ctx, const nyx__conv *v, const void 
 static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
-  if (way == NYX__CONV_WINOGRAD && !nyx__conv_turns(v))
-    return nyx__winograd_input(ctx, v, y, weight, x);
-  if (way == NYX__CONV_WINOGRAD || way == NYX__CONV_PRODUCT)
-    return input_turned(ctx, v, y, weight, x, way);
+  if (way == NYX__CONV_WINOGRAD) return nyx__winograd_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_PRODUCT && !nyx__conv_turns(v))
+    return nyx__conv_phases(ctx, v, y, weight, x);
+  if (way == NYX__CONV_PRODUCT) return input_turned(ctx, v, y, weight, x);
   conv_run r = start(ctx, v, x, weight, y);
   if (way == NYX__CONV_IMAGE) return input_image(&r);
   divide_channels(&r, parts(UNITS, v->images * v->groups));

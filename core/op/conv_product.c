@@ -210,15 +210,7 @@ static void pack_thin(const product_run *r, unit *u, int64_t depth, char *to) {
 /* The columns' terms from `term` on. */
 static void pack_columns(const product_run *r, unit *u, int64_t term, int64_t depth,
                          char *panels) {
-  int64_t end = u->q1 - r->thin;
-  nyx__columns_open(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
-  nyx__columns_offsets(r, u, term, depth);
-  for (int64_t q = u->q0; q < end; q += r->panel) {
-    char *panel = panels + (q - u->q0) * depth * r->item;
-    int64_t n = nyx__columns_patches(r, u, q, least(r->panel, end - q));
-    if (end - q < r->panel) memset(panel, 0, (size_t)(depth * r->panel * r->item));
-    r->patches->pack(u->from, u->offset, depth, u->patch, n, r->panel, panel);
-  }
+  nyx__columns_pack(r, u, term, depth, panels);
   if (r->thin) pack_thin(r, u, depth, thin_at(r, panels));
 }
 
@@ -252,20 +244,28 @@ static const char *weight_at(const product_run *r, int64_t group, int64_t row,
   return r->weight + at * r->item;
 }
 
+/* Whether the terms of a turned weight's rows are read one by one: rows are kernels then,
+ * side by side, which one place in memory stands for. */
+static bool by_terms(const product_run *r) {
+  return r->wide && r->turned && r->taps == NYX_LAST_STEP;
+}
+
 /* By a few rows of the weight where they lie: some terms, while they are in the first
  * cache, with all columns. */
 static void multiply_rows(const product_run *r, const unit *u, int64_t row, int64_t term,
                           int64_t depth, const char *panels) {
   const void *a[MOST_TILE_ROWS];
   void *to[MOST_TILE_ROWS];
-  const int64_t all = 0;
+  const int64_t all = 0, length = by_terms(r) ? 1 : r->turned ? r->taps : depth;
   nyx_last_product p = {.m = least(r->width, u->o1 - row),
                         .a = a,
                         .run = r->turned ? u->offset : &all,
-                        .runs = r->turned ? depth / r->taps : 1,
-                        .length = r->turned ? r->taps : depth,
+                        .runs = depth / length,
+                        .length = length,
                         .c = to,
-                        .add = term > 0};
+                        .add = term > 0,
+                        .step = by_terms(r) ? r->taps : 0,
+                        .ahead = term + depth < r->terms ? depth * r->out_group : 0};
   for (int64_t i = 0; i < p.m; i++) a[i] = weight_at(r, u->group, row + i, term);
   for (const piece *at = u->piece; at < u->piece + u->pieces; at++) {
     for (int64_t i = 0; i < p.m; i++)
@@ -362,14 +362,20 @@ static void multiply_taps(const product_run *r, const unit *u, int64_t term,
                      term + depth < r->terms ? NULL : to, p->ldc);
 }
 
+/* Where the runs of a row's terms begin in a weight that lies turned. */
+static void find_runs(const product_run *r, const unit *u) {
+  int64_t *at = u->offset, each = by_terms(r) ? r->taps : 1;
+  for (int64_t c = 0; c < r->depth / r->taps; c++)
+    for (int64_t t = 0; t < each; t++) *at++ = c * r->out_group * r->taps + t;
+}
+
 /* With shared columns. Where these stay in the second cache, all terms of a few rows go
  * by before the next: they are guessed while they come from the last one, as the starts
  * of many short pieces are not. Where the weight lies turned, a row's terms are such
  * pieces: of a few channels all rows go by. */
 static void multiply_in_place(product_run *r, const unit *u) {
   int64_t rows = r->wide && !r->turned ? r->width : u->o1 - u->o0;
-  for (int64_t c = 0; r->turned && c < r->depth / r->taps; c++)
-    u->offset[c] = c * r->out_group * r->taps;
+  if (r->turned) find_runs(r, u);
   for (int64_t o = u->o0; o < u->o1; o += rows) {
     for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
       int64_t depth = least(r->depth, r->terms - term);

@@ -27,6 +27,13 @@ bool nyx__conv_product_reads_turned(const nyx__conv *t);
 nyx_status nyx__conv_product_turned(nyx_context *ctx, const nyx__conv *t, const void *y,
                                     const void *weight, void *x) NYX_MUST_CHECK;
 
+/* The adjoint with respect to x of one small image, with stride 2: conv_phases.c. Where
+ * the weight is beyond the second cache, which is read once. Scratch: 1 KiB and a half
+ * for each term, and for each row of a unit 4 KiB. */
+bool nyx__conv_phases_takes(const nyx__conv *v);
+nyx_status nyx__conv_phases(nyx_context *ctx, const nyx__conv *v, const void *y,
+                            const void *weight, void *x) NYX_MUST_CHECK;
+
 /* In how many segments a sum of blocks is divided that `wanted` would make short enough,
  * of `units` units of work each: fewer if these are as short, one more where two threads
  * would not have as many units. */

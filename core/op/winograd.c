@@ -53,8 +53,9 @@ typedef struct winograd_run {
   int64_t weight_step, input_step, product_step; /* from a matrix to the next */
   bool own;  /* units transform what they need of the weight */
   bool thin; /* the last tile would need a vector of its own: 49 are 3 x 16 and it */
-  const nyx__conv *adjoint; /* whose gradient of the input this is, with stride 2 */
-  const void *unturned;     /* and its weight */
+  /* The convolution whose gradient of the input this is: its weight lies (input channel,
+   * output channel, tap) for this one, taps backwards. NULL: none. */
+  const nyx__conv *adjoint;
   size_t strip_bytes, input_bytes, product_bytes, taps_bytes, weight_bytes;
   char *inputs;           /* of all blocks, where they are shared */
   atomic_uchar *infinite; /* for each image: something was not finite */
@@ -146,11 +147,11 @@ static void plan(winograd_run *r, bool own) {
 
 /* Whether fewer multiplications pay for the transforms, whose costs are counted in
  * multiplications of the products too. */
-static bool worth(const winograd_run *r, double direct, bool thin) {
+static bool worth(const winograd_run *r, double direct) {
   double lanes = (double)r->kernel->lanes, all = (double)r->all;
   double in = (double)r->in_group, out = (double)r->out_group;
   double terms = (double)(r->form->terms * r->form->terms);
-  double columns = thin && last_is_thin(r) ? all : ceil(all / lanes) * lanes;
+  double columns = last_is_thin(r) ? all : ceil(all / lanes) * lanes;
   double computed = columns * in * out * terms;
   double kernels = in * out * (r->n_weight < 36 ? HALF_KERNEL_COST : KERNEL_COST);
   double points = in * (double)r->n_in + out * (double)r->n_out;
@@ -179,19 +180,17 @@ static size_t weight_bytes(const winograd_run *r) {
   return (size_t)(r->v->groups * r->n_weight * r->weight_step * r->item);
 }
 
-/* thin: a last tile may go by itself. Where the weight is turned first that is not enough
- * (256 channels of 28 x 28: 1.03 ms for 0.90). */
-static bool pays(const winograd_run *r, int64_t direct, bool thin) {
+static bool pays(const winograd_run *r, int64_t direct) {
   if (r->all > NYX_WINOGRAD_TILES && weight_bytes(r) > WEIGHT_BYTES) return false;
   double positions = (double)(r->v->images * direct);
-  return worth(r, positions * (double)r->in_group * (double)r->out_group * TAPS, thin);
+  return worth(r, positions * (double)r->in_group * (double)r->out_group * TAPS);
 }
 
 bool nyx__winograd_takes(const nyx__conv *v) {
   winograd_run r;
   if (!has_form(v)) return false;
   describe(&r, v, kernels_of(v));
-  return pays(&r, r.positions, true) && nyx__conv_product_takes(v);
+  return pays(&r, r.positions) && nyx__conv_product_takes(v);
 }
 
 static bool going(winograd_run *r) {
@@ -232,8 +231,14 @@ size_t nyx__winograd_weight_bytes(const nyx__conv *v) {
 static void transform_panel(const winograd_run *r, int64_t group, int64_t row,
                             int64_t live, int64_t first, int64_t last, char *taps,
                             char *to) {
-  const char *from =
-      r->weight + (group * r->out_group + row) * r->in_group * TAPS * r->item;
+  int64_t kernel = (group * r->out_group + row) * r->in_group;
+  if (r->adjoint) {
+    kernel = (group * r->in_group + first) * r->out_group + row;
+    r->kernel->turned(r->weight + kernel * TAPS * r->item, r->out_group * TAPS, live,
+                      last - first, to, r->weight_step);
+    return;
+  }
+  const char *from = r->weight + kernel * TAPS * r->item;
   for (int64_t c = first; c < last; c += WEIGHT_CHANNELS) {
     int64_t n = least(WEIGHT_CHANNELS, last - c);
     r->gemm->pack_a(from + c * TAPS * r->item, r->in_group * TAPS, 1, live, live,
@@ -538,8 +543,9 @@ static nyx_status run_again(const winograd_run *r, int64_t n, int64_t next) {
   nyx__conv v = r->adjoint ? *r->adjoint : *r->v;
   v.images = next - n;
   if (!r->adjoint) return nyx__conv_product(r->ctx, &v, x, r->weight, r->bias, y);
-  const nyx__conv_call c = {NYX__CONV_INPUT, &v, x, r->unturned, NULL};
-  return nyx__conv_by(r->ctx, &c, y, NYX__CONV_TILES);
+  const nyx__conv_call c = {NYX__CONV_INPUT, &v, x, r->weight, NULL};
+  return nyx__conv_by(r->ctx, &c, y,
+                      nyx__conv_turns(&v) ? NYX__CONV_PRODUCT : NYX__CONV_TILES);
 }
 
 /* The images that are not finite, again. */
@@ -633,36 +639,37 @@ nyx_status nyx__winograd(nyx_context *ctx, const nyx__conv *v, const void *x,
   return status;
 }
 
-/* The gradient of the input with stride 2: four places for two outputs, of which one and
- * three are seen by two taps. */
+/* The gradient of the input: with stride 1 a convolution by turned kernels, with stride 2
+ * four places for two outputs, of which one and three are seen by two taps. */
 
-/* As a convolution whose tiles see 3 x 3 outputs from the place on that is theirs. */
-static nyx__conv turned_half(const nyx__conv *v) {
+/* As a convolution; with stride 2 its tiles see 3 x 3 outputs from the place on that is
+ * theirs. */
+static nyx__conv turned(const nyx__conv *v) {
   nyx__conv t = nyx__conv_turned(v);
-  t.window[0].pad = t.window[1].pad = 0;
+  if (v->window[0].stride == 2) t.window[0].pad = t.window[1].pad = 0;
   return t;
 }
 
+static const nyx_winograd_kernel *turned_kernels(const nyx__conv *v) {
+  const nyx_winograd_kernels *all = nyx__cpu_kernels()->winograd;
+  return v->window[0].stride == 2 ? all->twice : all->type;
+}
+
 bool nyx__winograd_takes_input(const nyx__conv *v) {
-  if (!has_form(v) || v->window[0].stride != 2 || !nyx__cpu_kernels()->gemm->fast)
-    return false;
+  if (!has_form(v)) return false;
+  nyx__conv t = turned(v);
+  if (nyx__conv_turns(v)) return nyx__winograd_takes(&t);
+  if (!nyx__cpu_kernels()->gemm->fast) return false;
   if (v->window[0].pad != 1 || v->window[1].pad != 1) return false;
   winograd_run r;
-  nyx__conv t = turned_half(v);
-  describe(&r, &t, nyx__cpu_kernels()->winograd->twice);
-  return pays(&r, r.plane, false);
+  describe(&r, &t, turned_kernels(v));
+  return pays(&r, r.plane);
 }
 
 nyx_status nyx__winograd_input(nyx_context *ctx, const nyx__conv *v, const void *y,
                                const void *weight, void *x) {
-  nyx__conv t = turned_half(v);
-  void *turned;
-  NYX_TRY(nyx__conv_turn_weight(ctx, v, weight, &turned));
-  winograd_run r =
-      start(ctx, &t, nyx__cpu_kernels()->winograd->twice, y, turned, NULL, x);
+  nyx__conv t = turned(v);
+  winograd_run r = start(ctx, &t, turned_kernels(v), y, weight, NULL, x);
   r.adjoint = v;
-  r.unturned = weight;
-  nyx_status status = run_all(&r);
-  nyx_memory_free(turned);
-  return status;
+  return run_all(&r);
 }

@@ -29,8 +29,8 @@ nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x
                              const void *transformed, const void *weight,
                              const void *bias, void *y) NYX_MUST_CHECK;
 
-/* The adjoint with respect to the input with stride 2, padding 1 (with stride 1 it is a
- * convolution: conv_turn.h). The same scratch, and a weight. */
+/* The adjoint with respect to the input; with stride 2 the padding is 1. The same
+ * scratch. */
 bool nyx__winograd_takes_input(const nyx__conv *v);
 nyx_status nyx__winograd_input(nyx_context *ctx, const nyx__conv *v, const void *y,
                                const void *weight, void *x) NYX_MUST_CHECK;

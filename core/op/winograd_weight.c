@@ -117,9 +117,12 @@ static bool plan(weight_run *w, const nyx__conv *v) {
   w->columns = parts(in_panels, parts(w->in, by->columns)) * w->tile;
   w->column_parts = parts(w->in, w->columns);
   w->all_in = in_panels * w->tile;
-  w->block = least(by->tiles, w->all);
-  w->blocks = parts(w->all, w->block);
   int64_t units = v->groups * w->row_parts * w->column_parts;
+  /* Blocks of nearly equal size, and as many for each of two threads. */
+  w->blocks = parts(w->all, by->tiles);
+  if (w->blocks > 1) w->blocks += w->blocks * units % 2;
+  w->block = parts(w->all, w->blocks);
+  w->blocks = parts(w->all, w->block);
   int64_t bytes = v->out_channels * w->in * TAPS * w->item;
   int64_t most = SEGMENT_BYTES / bytes > 1 ? SEGMENT_BYTES / bytes : 1;
   int64_t short_ones = parts(w->blocks, LONGEST), wanted = parts(UNITS, units);

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define NYX_LAST_STEP 9
+
 /* c = a b (+ bias, or + c): a row of A is read where it lies, in runs of terms that are
  * side by side; B is in panels as a matrix product has them (gemm.h), runs * length rows
  * deep. */
@@ -19,6 +21,10 @@ typedef struct nyx_last_product {
   const void *b, *bias; /* bias: whole panels; NULL: none */
   void *const *c;       /* of m places */
   bool add;             /* to what is there; then without bias */
+  /* For `wide` only. step: NYX_LAST_STEP where runs are of one term and the rows of A so
+   * many elements apart, as those of 3 x 3 kernels turned; else 0. Then also `ahead`: as
+   * many elements behind these runs lie the next ones, which are asked for. */
+  int64_t step, ahead;
 } nyx_last_product;
 
 /* y = bias + the sum over taps of x * w, channel by channel, for `count` places that lie

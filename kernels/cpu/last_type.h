@@ -24,11 +24,24 @@ static __attribute__((noinline)) void TYPED(store_edge)(int rows, int panel,
   }
 }
 
+/* A term of a tile, where element `left` is that of row r of A. */
+#define TERM(left)                                                                       \
+  do {                                                                                   \
+    V right[WIDE_VECTORS];                                                               \
+    UNROLL for (int v = 0; v < vectors; v++) {                                           \
+      right[v] = LOAD(b + v * LANES);                                                    \
+      __builtin_prefetch(b + AHEAD * panel + v * LANES);                                 \
+    }                                                                                    \
+    UNROLL for (int r = 0; r < rows; r++) TILE_ROW(r, vectors, sum[r], left, right);     \
+  } while (0)
+
 /* Places i.. and one panel of B, of `panel` columns, whose columns j.. are stored. rows,
- * vectors and panel are constants wherever this is used. */
+ * vectors, panel and step are constants wherever this is used. step: runs of one term, of
+ * rows so many elements apart, which need no registers each; 0: any. */
 static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
-                                         const int panel, const nyx_last_product *p,
-                                         int64_t i, int64_t j, const T *b) {
+                                         const int panel, const int step,
+                                         const nyx_last_product *p, int64_t i, int64_t j,
+                                         const T *b) {
   V sum[TILE_ROWS][WIDE_VECTORS];
   const int64_t length = p->length, cols = p->n - j;
   const T *bias = p->bias ? (const T *)p->bias + j : NULL;
@@ -36,18 +49,19 @@ static ALWAYS_INLINE void TYPED(tile_of)(const int rows, const int vectors,
     UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
         bias ? LOAD(bias + v * LANES) : (V){0};
   }
-  const T *a[TILE_ROWS];
-  UNROLL for (int r = 0; r < rows; r++) a[r] = p->a[i + r];
-  for (int64_t run = 0; run < p->runs; run++) {
-    const int64_t begin = p->run[run], end = begin + length;
-    for (int64_t q = begin; q < end; q++, b += panel) {
-      V right[WIDE_VECTORS];
-      UNROLL for (int v = 0; v < vectors; v++) {
-        right[v] = LOAD(b + v * LANES);
-        __builtin_prefetch(b + AHEAD * panel + v * LANES);
-      }
-      UNROLL for (int r = 0; r < rows; r++) TILE_ROW(r, vectors, sum[r], a[r] + q, right);
+  const int64_t *const runs = p->run + p->runs;
+  if (step) {
+    const T *const first = p->a[i], *const later = first + p->ahead;
+    for (const int64_t *run = p->run; run < runs; run++, b += panel) {
+      const T *at = first + *run, *next = later + *run;
+      UNROLL for (int r = 0; r < rows; r += 3) __builtin_prefetch(next + r * step, 0, 2);
+      TERM(at + r * step);
     }
+  } else {
+    const T *a[TILE_ROWS];
+    UNROLL for (int r = 0; r < rows; r++) a[r] = p->a[i + r];
+    for (const int64_t *run = p->run; run < runs; run++)
+      for (int64_t q = *run, end = q + length; q < end; q++, b += panel) TERM(a[r] + q);
   }
   if (cols >= vectors * LANES) {
     UNROLL for (int r = 0; r < rows; r++) {
@@ -74,9 +88,9 @@ static void TYPED(tile)(int64_t rows, const nyx_last_product *p, int64_t i, int6
 #define CASE(count)                                                                      \
   case count:                                                                            \
     if (p->n - j > LANES)                                                                \
-      TYPED(tile_of)(count, TILE_VECTORS, TILE_COLS, p, i, j, b);                        \
+      TYPED(tile_of)(count, TILE_VECTORS, TILE_COLS, 0, p, i, j, b);                     \
     else                                                                                 \
-      TYPED(tile_of)(count, 1, TILE_COLS, p, i, j, b);                                   \
+      TYPED(tile_of)(count, 1, TILE_COLS, 0, p, i, j, b);                                \
     break
     CASE(1);
     CASE(2);
@@ -116,7 +130,12 @@ static void TYPED(wide_tile)(int64_t rows, const nyx_last_product *p, int64_t i,
                              int64_t j, const T *b) {
   switch (rows) {
 #define CASE(count)                                                                      \
-  case count: TYPED(tile_of)(count, WIDE_VECTORS, WIDE_COLS, p, i, j, b); break
+  case count:                                                                            \
+    if (p->step == NYX_LAST_STEP)                                                        \
+      TYPED(tile_of)(count, WIDE_VECTORS, WIDE_COLS, NYX_LAST_STEP, p, i, j, b);         \
+    else                                                                                 \
+      TYPED(tile_of)(count, WIDE_VECTORS, WIDE_COLS, 0, p, i, j, b);                     \
+    break
     CASE(1);
     CASE(2);
     CASE(3);
@@ -451,6 +470,7 @@ static void TYPED(backward)(const void *g_, const void *x_, int64_t rows,
 #undef TILE_COLS
 #undef WIDE_COLS
 #undef TILE_ROW
+#undef TERM
 #undef CHUNK
 #undef WIDE
 #undef EACH

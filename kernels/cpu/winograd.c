@@ -61,21 +61,22 @@ static const nyx_winograd_form twice = {
 
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \
-    &whole, VECTOR_BYTES / sizeof(T), weight_##name, sizeof(stage_##name), input_##name, \
-        output_##name, gradient_##name, taps_##name, place_##name, give_##name           \
+    &whole, VECTOR_BYTES / sizeof(T), weight_##name, turned_##name,                      \
+        sizeof(stage_##name), input_##name, output_##name, gradient_##name, taps_##name, \
+        place_##name, give_##name                                                        \
   }
 #define KERNEL_HALF(name, T)                                                             \
   {                                                                                      \
     .form = &half, .lanes = VECTOR_BYTES / sizeof(T), .weight = half_weight_##name,      \
-    .stage_bytes = sizeof(stage_##name), .input = half_input_##name,                     \
-    .output = half_output_##name, .gradient = half_gradient_##name,                      \
-    .taps = half_taps_##name                                                             \
+    .turned = half_turned_##name, .stage_bytes = sizeof(stage_##name),                   \
+    .input = half_input_##name, .output = half_output_##name,                            \
+    .gradient = half_gradient_##name, .taps = half_taps_##name                           \
   }
 #define KERNEL_TWICE(name, T)                                                            \
   {                                                                                      \
     .form = &twice, .lanes = VECTOR_BYTES / sizeof(T), .weight = half_weight_##name,     \
-    .stage_bytes = sizeof(stage_##name), .input = twice_input_##name,                    \
-    .output = twice_output_##name                                                        \
+    .turned = half_turned_##name, .stage_bytes = sizeof(stage_##name),                   \
+    .input = twice_input_##name, .output = twice_output_##name                           \
   }
 
 const nyx_winograd_kernels NYX_PATH(winograd) = {

@@ -63,6 +63,10 @@ typedef struct nyx_winograd_kernel {
    * (channel, tap), to a panel of `width` rows of each of the weight's matrices. */
   void (*weight)(const void *taps, int64_t width, int64_t channels, void *to,
                  int64_t step);
+  /* The same of kernels turned round, `width` side by side, from channel to channel
+   * `apart` elements. */
+  void (*turned)(const void *kernels, int64_t apart, int64_t width, int64_t channels,
+                 void *to, int64_t step);
   /* Channels of a block of tiles, whose planes follow each other, to rows of matrices:
    * `columns` of a panel, `panel` elements from one panel to the next. Whole vectors are
    * written. `stage` is scratch of stage_bytes, all zeros before the first use. */

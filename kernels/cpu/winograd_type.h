@@ -1,6 +1,7 @@
 /* The loops over one element type T; included by winograd.c, once for each. */
 
 #include "part_type.h"
+#include "transpose_type.h"
 
 /* Numbers of lanes, at any address. */
 typedef TINT TYPED(lanesu)
@@ -147,30 +148,61 @@ static ALWAYS_INLINE void TYPED(summed_points)(const bool halves, const V m[SEEN
   to[2] = m[1] + m[2];
 }
 
+#define TAP_VECTORS ((NYX_WINOGRAD_TAPS + LANES - 1) / LANES)
+
+/* What is asked for in time, as nothing guesses it: kernels of so many channels further,
+ * and as many elements further in each matrix, which takes most of the time otherwise. */
+#define KERNELS_AHEAD 4
+#define MATRIX_AHEAD (3 * LANES)
+
+/* The taps of `count` kernels side by side, backwards; lanes are kernels. */
+static ALWAYS_INLINE void TYPED(load_kernels)(const T *from, int64_t count,
+                                              V taps[NYX_WINOGRAD_TAPS]) {
+  UNROLL for (int v = 0; v < TAP_VECTORS; v++) {
+    V row[LANES];
+    TYPED(part) some = TYPED(part_of)(0, NYX_WINOGRAD_TAPS - v * LANES);
+    UNROLL for (int l = 0; l < LANES; l++) row[l] =
+        l < count ? TYPED(load_part)(from + l * NYX_WINOGRAD_TAPS + v * LANES, some)
+                  : (V){0};
+    TYPED(transpose)(row);
+    UNROLL for (int l = 0; l < LANES; l++) {
+      const int tap = NYX_WINOGRAD_TAPS - 1 - v * LANES - l;
+      if (tap >= 0) taps[tap] = row[l];
+    }
+  }
+}
+
 /* A vector of output channels at a time; what it writes beyond the panel's width is
- * written over by the next channel. */
-static ALWAYS_INLINE void TYPED(any_weight)(const bool halves, const void *taps,
+ * written over by the next channel. turned: from kernels, not a panel of taps. */
+static ALWAYS_INLINE void TYPED(any_weight)(const bool halves, const bool turned,
+                                            const void *from_, int64_t apart,
                                             int64_t width, int64_t channels, void *to,
                                             int64_t step) {
   const int points = halves ? 4 : SEEN;
-  const T *from = taps;
+  const T *from = from_;
   T *at = to;
   const T *end = at + channels * width;
-  for (int64_t c = 0; c < channels; c++, at += width, from += width * NYX_WINOGRAD_TAPS) {
+  for (int64_t c = 0; c < channels; c++, at += width, from += apart) {
     for (int64_t r = 0; r < width; r += LANES) {
       TYPED(part) live = TYPED(part_of)(0, width - r);
       bool whole = end - at - r >= LANES;
-      V column[3][SEEN], all[SEEN];
-      UNROLL for (int j = 0; j < 3; j++) {
-        const T *tap = from + j * width + r;
-        TYPED(taken_points)
-        (halves, TYPED(load_part)(tap, live), TYPED(load_part)(tap + 3 * width, live),
-         TYPED(load_part)(tap + 6 * width, live), column[j]);
+      V taps[NYX_WINOGRAD_TAPS], column[3][SEEN], all[SEEN];
+      if (turned) {
+        const T *next = from + KERNELS_AHEAD * apart + r * NYX_WINOGRAD_TAPS;
+        for (int l = 0; l < LANES * NYX_WINOGRAD_TAPS; l += 64 / (int)sizeof(T))
+          __builtin_prefetch(next + l);
+        TYPED(load_kernels)(from + r * NYX_WINOGRAD_TAPS, width - r, taps);
+      } else {
+        UNROLL for (int t = 0; t < NYX_WINOGRAD_TAPS; t++) taps[t] =
+            TYPED(load_part)(from + t * width + r, live);
       }
+      UNROLL for (int j = 0; j < 3; j++)
+          TYPED(taken_points)(halves, taps[j], taps[j + 3], taps[j + 6], column[j]);
       T *out = at + r;
       UNROLL for (int i = 0; i < points; i++) {
         TYPED(taken_points)(halves, column[0][i], column[1][i], column[2][i], all);
         UNROLL for (int j = 0; j < points; j++, out += step) {
+          __builtin_prefetch(out + MATRIX_AHEAD, 1);
           if (whole)
             STORE(out, all[j]);
           else
@@ -181,15 +213,19 @@ static ALWAYS_INLINE void TYPED(any_weight)(const bool halves, const void *taps,
   }
 }
 
-static void TYPED(weight)(const void *taps, int64_t width, int64_t channels, void *to,
-                          int64_t step) {
-  TYPED(any_weight)(false, taps, width, channels, to, step);
-}
-
-static void TYPED(half_weight)(const void *taps, int64_t width, int64_t channels,
-                               void *to, int64_t step) {
-  TYPED(any_weight)(true, taps, width, channels, to, step);
-}
+#define WEIGHT(name, from_kernels, halves)                                               \
+  static void TYPED(name)(const void *taps, int64_t width, int64_t channels, void *to,   \
+                          int64_t step) {                                                \
+    TYPED(any_weight)                                                                    \
+    (halves, false, taps, width * NYX_WINOGRAD_TAPS, width, channels, to, step);         \
+  }                                                                                      \
+  static void TYPED(from_kernels)(const void *kernels, int64_t apart, int64_t width,     \
+                                  int64_t channels, void *to, int64_t step) {            \
+    TYPED(any_weight)(halves, true, kernels, apart, width, channels, to, step);          \
+  }
+WEIGHT(weight, turned, false)
+WEIGHT(half_weight, half_turned, true)
+#undef WEIGHT
 
 /* The stage: what the transform down the columns gives, a plane for each of its rows and
  * each column of a tile. A strip of n tiles takes n + 1 slots of a plane, because a tile
@@ -323,6 +359,28 @@ TILES(half_gradient, HALF_OUTPUTS)
 TILES(twice_input, TWICE_INPUT)
 #undef TILES
 
+/* The nine taps of `channels` lanes, side by side. A channel's vectors reach beyond its
+ * taps, where the next one's are written after them, but for the last. */
+static ALWAYS_INLINE void TYPED(store_taps)(const V taps[NYX_WINOGRAD_TAPS],
+                                            int64_t channels, T *to) {
+  V turned[TAP_VECTORS][LANES];
+  UNROLL for (int v = 0; v < TAP_VECTORS; v++) {
+    UNROLL for (int l = 0; l < LANES; l++) turned[v][l] =
+        v * LANES + l < NYX_WINOGRAD_TAPS ? taps[v * LANES + l] : (V){0};
+    TYPED(transpose)(turned[v]);
+  }
+  for (int64_t l = 0; l < channels; l++, to += NYX_WINOGRAD_TAPS) {
+    UNROLL for (int v = 0; v < TAP_VECTORS; v++) {
+      if (v * LANES + LANES <= NYX_WINOGRAD_TAPS ||
+          (channels - l) * NYX_WINOGRAD_TAPS >= TAP_VECTORS * LANES)
+        STORE(to + v * LANES, turned[v][l]);
+      else
+        TYPED(store_part)
+      (to + v * LANES, turned[v][l], TYPED(part_of)(0, NYX_WINOGRAD_TAPS - v * LANES));
+    }
+  }
+}
+
 /* A vector of channels at a time, whose nine taps are put side by side. */
 static ALWAYS_INLINE bool TYPED(any_taps)(const bool halves, const void *sums,
                                           int64_t step, int64_t channels, void *to) {
@@ -344,10 +402,14 @@ static ALWAYS_INLINE bool TYPED(any_taps)(const bool halves, const void *sums,
         TYPED(summed_points)(halves, column[i], taps + 3 * i);
     UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) check += 0 * taps[i];
     int64_t n = channels - c < LANES ? channels - c : LANES;
-    for (int64_t l = 0; l < n; l++, out += NYX_WINOGRAD_TAPS) {
-      UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++) out[i] =
-          ((const T *)taps)[i * LANES + l];
+    if (halves) { /* a gradient takes 2 % less so */
+      for (int64_t l = 0; l < n; l++)
+        UNROLL for (int i = 0; i < NYX_WINOGRAD_TAPS; i++)
+            out[l * NYX_WINOGRAD_TAPS + i] = ((const T *)taps)[i * LANES + l];
+    } else {
+      TYPED(store_taps)(taps, n, out);
     }
+    out += n * NYX_WINOGRAD_TAPS;
   }
   T sum = 0;
   for (int l = 0; l < LANES; l++) sum += check[l];
@@ -551,4 +613,7 @@ static bool TYPED(give)(const void *sums, int64_t step, const void *bias,
 #undef SLOTS
 #undef PLANES
 #undef VECTORS
+#undef TAP_VECTORS
+#undef KERNELS_AHEAD
+#undef MATRIX_AHEAD
 #undef ROW

@@ -421,11 +421,11 @@ static void input_choice(void) {
       {{16, 256, 256, 1, {28, 28}, {1, 1}, 2}, true},
       {{16, 512, 512, 1, {14, 14}, {1, 1}, 2}, true},
       {{1, 128, 128, 1, {56, 56}, {1, 1}, 2}, true},
-      {{1, 256, 256, 1, {28, 28}, {1, 1}, 2}, false}, /* the weight is turned for 49 */
+      {{1, 256, 256, 1, {28, 28}, {1, 1}, 2}, true}, /* of 49 tiles the last is thin */
       {{1, 512, 512, 1, {14, 14}, {1, 1}, 2}, false},
       {{16, 128, 128, 1, {57, 57}, {0, 0}, 2}, false},
       {{16, 3, 64, 1, {56, 56}, {1, 1}, 2}, false},
-      {{16, 128, 128, 1, {56, 56}, {1, 1}, 1}, false}, /* a convolution, turned */
+      {{16, 128, 128, 1, {56, 56}, {1, 1}, 1}, true}, /* a convolution, turned */
       {{1, 64, 64, 1, {0, 8}, {2, 2}, 2}, false},
   };
   if (!nyx__cpu_kernels()->gemm->fast) return; /* a BLAS may be chosen */
