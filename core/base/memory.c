@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 
 #include "../device/device.h"
+#include "../fft/plan.h"
 #include "numa.h"
 
 #ifndef __has_feature
@@ -368,12 +369,14 @@ static void shrink(void) {
 }
 
 void nyx_memory_trim(void) {
+  nyx__fft_trim();
   give_cached();
   nyx__opencl_trim();
 }
 
 /* A host that unloads the library gets its memory back. */
 static __attribute__((destructor)) void trim_at_unload(void) {
+  nyx__fft_trim();
   give_cached();
 }
 

@@ -1,6 +1,6 @@
-/* The Fourier transforms as ops, along one dimension each: complex to complex, real to
- * the half of its transform that says all, and back. lua/nyx/fft.lua makes PyTorch's
- * functions of them. Read next: lines.h, core/op/complex.c. */
+/* The Fourier transforms as ops: complex to complex and real to the half of its transform
+ * that says all, along some dimensions, and back along one. lua/nyx/fft.lua makes
+ * PyTorch's functions of them. Read next: lines.h, core/op/complex.c. */
 #include <string.h>
 
 #include "../op/ops.h"
@@ -12,20 +12,34 @@
 #define SCALE_ATTR                                                                       \
   { "scale", NYX_ATTR_FLOAT, false, NYX_F(1), "what every result is multiplied by" }
 
+static const int64_t last[] = {-1};
+#define DIMS_ATTR(doc)                                                                   \
+  { "dim", NYX_ATTR_DIMS, false, NYX_LIST(last, 1), doc }
+
 /* Checks the dimension, which has to have elements, and takes it as all results have it,
  * with `size` in its place. */
-static nyx_status infer_line(nyx_call *c, int dim_attr, nyx_dtype dtype, int64_t size) {
+static nyx_status infer_line(nyx_call *c, int64_t given, nyx_dtype dtype, int64_t size) {
   const nyx_tensor *x = c->in[0];
   int dim;
   if (x->ndim == 0)
     return nyx__error(c->ctx, NDIM_EXPECTED, "x", "", "at least one dimension");
-  NYX_TRY(nyx__dim(c->ctx, c->attr[dim_attr].i, x->ndim, &dim));
+  NYX_TRY(nyx__dim(c->ctx, given, x->ndim, &dim));
   nyx__spec(&c->spec[0], dtype, x->ndim, x->shape);
   c->spec[0].shape[dim] = size < 0 ? x->shape[dim] : size;
   nyx__strides(x->ndim, c->spec[0].shape, c->spec[0].stride);
   if (x->shape[dim] == 0)
     return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x),
                       "elements in the dimension that is transformed");
+  return NYX_OK;
+}
+
+/* The same for several dimensions, of which the last one has `size` in its place. */
+static nyx_status infer_lines(nyx_call *c, nyx_dtype dtype, int64_t size) {
+  const nyx_value *dims = &c->attr[0];
+  if (dims->n == 0)
+    return nyx__error(c->ctx, ATTR_RANGE, "size of dim", 0LL, "1 or more");
+  for (int i = 0; i < dims->n; i++)
+    NYX_TRY(infer_line(c, dims->list[i], dtype, i == dims->n - 1 ? size : -1));
   return NYX_OK;
 }
 
@@ -42,19 +56,31 @@ static nyx__fft_set lines_of(const nyx_tensor *t, int dim, int64_t item) {
   return s;
 }
 
-static nyx_status run(nyx_call *c, nyx_fft_kind kind, int dim_attr, bool inverse,
-                      double scale) {
-  nyx_tensor *x, *out = c->out[0];
+/* x, which is contiguous, along one dimension; `x` may be c's result itself where both
+ * are complex. */
+static nyx_status run_one(nyx_call *c, nyx_fft_kind kind, const nyx_tensor *x,
+                          int64_t given, bool inverse, double scale) {
+  const nyx_tensor *out = c->out[0];
   int dim;
-  NYX_TRY(nyx__dim(c->ctx, c->attr[dim_attr].i, c->in[0]->ndim, &dim));
-  nyx_dtype real = nyx_dtype_real(out->dtype);
-  NYX_TRY(nyx__contiguous_as(c->ctx, c->in[0],
-                             kind == NYX_FFT_FROM_REAL ? real : c->dtype, &x));
+  NYX_TRY(nyx__dim(c->ctx, given, x->ndim, &dim));
   const nyx__fft_set from = lines_of(x, dim, kind == NYX_FFT_FROM_REAL ? 1 : 2);
   const nyx__fft_set to = lines_of(out, dim, kind == NYX_FFT_TO_REAL ? 1 : 2);
   int64_t n = kind == NYX_FFT_TO_REAL ? out->shape[dim] : x->shape[dim];
-  nyx_status status =
-      nyx__fft_lines(c->ctx, kind, real == NYX_FLOAT64, n, inverse, scale, &from, &to);
+  return nyx__fft_lines(c->ctx, kind, nyx_dtype_real(out->dtype) == NYX_FLOAT64, n,
+                        inverse, scale, &from, &to);
+}
+
+/* Along the last of `n` dimensions, where kinds of numbers change, and then, in the
+ * result, along the others. */
+static nyx_status run(nyx_call *c, nyx_fft_kind kind, const int64_t *dims, int n,
+                      bool inverse, double scale) {
+  nyx_tensor *x, *out = c->out[0];
+  NYX_TRY(nyx__contiguous_as(
+      c->ctx, c->in[0], kind == NYX_FFT_FROM_REAL ? nyx_dtype_real(out->dtype) : c->dtype,
+      &x));
+  nyx_status status = run_one(c, kind, x, dims[n - 1], inverse, scale);
+  for (int i = n - 2; status == NYX_OK && i >= 0; i--)
+    status = run_one(c, NYX_FFT_COMPLEX, out, dims[i], inverse, 1);
   nyx_tensor_release(x);
   return status;
 }
@@ -62,11 +88,12 @@ static nyx_status run(nyx_call *c, nyx_fft_kind kind, int dim_attr, bool inverse
 /* complex to complex */
 
 static nyx_status complex_infer(nyx_call *c) {
-  return infer_line(c, 0, c->dtype, -1);
+  return infer_lines(c, c->dtype, -1);
 }
 
 static nyx_status complex_cpu(nyx_call *c) {
-  return run(c, NYX_FFT_COMPLEX, 0, c->attr[1].i != 0, c->attr[2].f);
+  return run(c, NYX_FFT_COMPLEX, c->attr[0].list, c->attr[0].n, c->attr[1].i != 0,
+             c->attr[2].f);
 }
 
 /* The adjoint of the transform is the inverse, but for its scale. */
@@ -75,7 +102,7 @@ static nyx_status complex_gradient(nyx_backward *b) {
   return nyx__apply1(b->ctx, NYX__OP_fft_complex, b->grad_out[0], attr, &b->grad_in[0]);
 }
 
-static const nyx_attr complex_attrs[] = {DIM_ATTR,
+static const nyx_attr complex_attrs[] = {DIMS_ATTR("the dimensions, one after the other"),
                                          {"inverse", NYX_ATTR_BOOL, false, NYX_I(0),
                                           "e^(+2 pi i j k / n) in place of e^(-...)"},
                                          SCALE_ATTR};
@@ -86,8 +113,8 @@ const nyx_op nyx__op_fft_complex = {
     .kind = NYX_OP_STRUCTURAL,
     .dtypes = NYX_DTYPES_COMPLEX,
     .doc =
-        "the sums over j of x[j] e^(-2 pi i j k / n) along a dimension of size n; "
-        "nyx.fft has PyTorch's functions",
+        "the sums over j of x[j] e^(-2 pi i j k / n) along one or more dimensions, n the "
+        "size of each; nyx.fft has PyTorch's functions",
     .inputs = "x",
     .min_in = 1,
     .max_in = 1,
@@ -99,21 +126,26 @@ const nyx_op nyx__op_fft_complex = {
     .gradient = complex_gradient,
     .forward = nyx__forward_linear,
     .batch = nyx__batch_dims,
-    .cases = "x(3,6)<complex64; dim=2\nx(7,2)<complex64; dim=1 inverse=true scale=0.5",
+    .cases =
+        "x(3,6)<complex64; dim={2}\n"
+        "x(7,2)<complex64; dim={1} inverse=true scale=0.5\n"
+        "x(3,4,2)<complex64; dim={1,-2,3}",
 };
 
 /* real to complex */
 
 static nyx_status real_infer(nyx_call *c) {
   const nyx_tensor *x = c->in[0];
+  const nyx_value *dims = &c->attr[0];
   int dim = 0;
-  if (x->ndim) NYX_TRY(nyx__dim(c->ctx, c->attr[0].i, x->ndim, &dim));
-  return infer_line(c, 0, nyx_dtype_promote(c->dtype, NYX_COMPLEX64),
-                    x->ndim ? x->shape[dim] / 2 + 1 : 0);
+  bool any = x->ndim && dims->n;
+  if (any) NYX_TRY(nyx__dim(c->ctx, dims->list[dims->n - 1], x->ndim, &dim));
+  return infer_lines(c, nyx_dtype_promote(c->dtype, NYX_COMPLEX64),
+                     any ? x->shape[dim] / 2 + 1 : 0);
 }
 
 static nyx_status real_cpu(nyx_call *c) {
-  return run(c, NYX_FFT_FROM_REAL, 0, false, c->attr[1].f);
+  return run(c, NYX_FFT_FROM_REAL, c->attr[0].list, c->attr[0].n, false, c->attr[1].f);
 }
 
 /* x times weights along dim: `inner` for all but the first and, of an even n, the last of
@@ -134,24 +166,34 @@ static nyx_status weigh(nyx_context *ctx, nyx_tensor *x, int dim, int64_t n, dou
 }
 
 /* Re of the sums over k <= n / 2 of g[k] e^(+2 pi i j k / n): what the transform back
- * gives for halves of the inner ones, as it adds their conjugates. */
+ * gives for halves of the inner ones, as it adds their conjugates. Along the other
+ * dimensions as of complex numbers. */
 static nyx_status real_gradient(nyx_backward *b) {
-  int dim;
-  nyx_tensor *g;
-  NYX_TRY(nyx__dim(b->ctx, b->attr[0].i, b->in_spec->ndim, &dim));
+  int dim, others = b->attr[0].n - 1;
+  NYX_TRY(nyx__dim(b->ctx, b->attr[0].list[others], b->in_spec->ndim, &dim));
   int64_t n = b->in_spec->shape[dim];
+  const nyx_value across[] = {NYX_LIST(b->attr[0].list, others), NYX_I(1), NYX_F(1)};
   const nyx_value attr[] = {NYX_I(n), NYX_I(dim), b->attr[1]};
-  NYX_TRY(weigh(b->ctx, b->grad_out[0], dim, n, 0.5, &g));
-  nyx_tensor *back = NULL;
-  nyx_status status = nyx__apply1(b->ctx, NYX__OP_fft_to_real, g, attr, &back);
+  nyx_tensor *g = nyx_tensor_retain(b->grad_out[0]), *half = NULL, *back = NULL;
+  nyx_status status = NYX_OK;
+  if (others) {
+    nyx_tensor_release(g);
+    status = nyx__apply1(b->ctx, NYX__OP_fft_complex, b->grad_out[0], across, &g);
+    if (status != NYX_OK) g = NULL;
+  }
+  if (status == NYX_OK) status = weigh(b->ctx, g, dim, n, 0.5, &half);
+  if (status == NYX_OK)
+    status = nyx__apply1(b->ctx, NYX__OP_fft_to_real, half, attr, &back);
   if (status == NYX_OK)
     status = nyx__to_dtype(b->ctx, back, b->in_spec->dtype, &b->grad_in[0]);
   nyx_tensor_release(back);
+  nyx_tensor_release(half);
   nyx_tensor_release(g);
   return status;
 }
 
-static const nyx_attr real_attrs[] = {DIM_ATTR, SCALE_ATTR};
+static const nyx_attr real_attrs[] = {
+    DIMS_ATTR("the dimensions: real numbers along the last of them"), SCALE_ATTR};
 
 const nyx_op nyx__op_fft_from_real = {
     .name = "fft_from_real",
@@ -161,7 +203,7 @@ const nyx_op nyx__op_fft_from_real = {
     .dtypes = NYX_DTYPES_FLOAT,
     .doc =
         "the first n/2 + 1 results of the transform of real numbers along a dimension of "
-        "size n; the others are their conjugates",
+        "size n, of which the others are the conjugates, and its transform along others",
     .inputs = "x",
     .min_in = 1,
     .max_in = 1,
@@ -173,7 +215,7 @@ const nyx_op nyx__op_fft_from_real = {
     .gradient = real_gradient,
     .forward = nyx__forward_linear,
     .batch = nyx__batch_dims,
-    .cases = "x(3,6); dim=2\nx(7,2); dim=1 scale=0.5",
+    .cases = "x(3,6); dim={2}\nx(7,2); dim={1} scale=0.5\nx(3,4,2); dim={1,2}",
 };
 
 /* complex to real */
@@ -187,18 +229,19 @@ static nyx_status back_infer(nyx_call *c) {
   if (x->ndim && x->shape[dim] != n / 2 + 1)
     return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x),
                       "n/2 + 1 elements in the dimension");
-  return infer_line(c, 1, nyx_dtype_real(c->dtype), n);
+  return infer_line(c, c->attr[1].i, nyx_dtype_real(c->dtype), n);
 }
 
 static nyx_status back_cpu(nyx_call *c) {
-  return run(c, NYX_FFT_TO_REAL, 1, true, c->attr[2].f);
+  return run(c, NYX_FFT_TO_REAL, &c->attr[1].i, 1, true, c->attr[2].f);
 }
 
 static nyx_status back_gradient(nyx_backward *b) {
   int dim;
   nyx_tensor *g;
   NYX_TRY(nyx__dim(b->ctx, b->attr[1].i, b->in_spec->ndim, &dim));
-  const nyx_value attr[] = {NYX_I(dim), b->attr[2]};
+  const int64_t dims[] = {dim};
+  const nyx_value attr[] = {NYX_LIST(dims, 1), b->attr[2]};
   NYX_TRY(nyx__apply1(b->ctx, NYX__OP_fft_from_real, b->grad_out[0], attr, &g));
   nyx_status status = weigh(b->ctx, g, dim, b->attr[0].i, 2, &b->grad_in[0]);
   nyx_tensor_release(g);

@@ -12,10 +12,12 @@
 
 #include "../base/context.h"
 
-#define LONG 4096       /* numbers: more leave the second cache, in every lane */
-#define ALONE (1 << 15) /* few lines of more are matrices too, so that threads share */
-#define BLOCK (1 << 20) /* numbers that odd lines take at a time */
-#define WORK (1 << 15)  /* numbers that are worth waking a thread for */
+#define LONG 4096        /* numbers: more leave the second cache, in every lane */
+#define ALONE (1 << 15)  /* few lines of more are matrices too, so that threads share */
+#define PACKED (1 << 15) /* likewise, of lines in one piece, several lanes each */
+#define HALVES 4096      /* numbers that a thread takes apart at a time */
+#define BLOCK (1 << 20)  /* numbers that odd lines take at a time */
+#define WORK (1 << 13)   /* numbers that are worth waking a thread for */
 
 #define TYPED_SOURCE "../../core/fft/lines_type.h"
 #include "../../kernels/cpu/both_floats.h"
@@ -29,7 +31,7 @@ typedef struct transform {
   double scale;
   nyx__fft_set from, to;
   nyx__fft_plan *plan;
-  const void *turn, *factor;
+  const void *turn, *lane_factor, *line_factor;
   atomic_int status;
 } transform;
 
@@ -39,6 +41,17 @@ static size_t item_of(const transform *t) {
 
 static int64_t line_at(const nyx__fft_set *s, int64_t i) {
   return i / s->inner * s->outer_step + i % s->inner * s->inner_step;
+}
+
+/* Where lines i, i + 1, ... begin; without divisions where there is one way to go. */
+static void lines_at(const nyx__fft_set *s, int64_t i, int count, int64_t *at) {
+  bool one = s->inner == 1 || s->inner == s->count;
+  int64_t step = s->inner == 1 ? s->outer_step : s->inner_step;
+  int64_t within = one ? i : i % s->inner, line = one ? 0 : i / s->inner * s->outer_step;
+  for (int l = 0; l < count; l++) {
+    at[l] = line + within * step;
+    if (++within == s->inner && !one) within = 0, line += s->outer_step;
+  }
 }
 
 static void *at(const transform *t, const nyx__fft_set *s, int64_t i) {
@@ -59,11 +72,36 @@ static nyx_status finished(transform *t) {
 
 /* Lines by lanes */
 
+/* How many lines are cut into groups from their first: all, or those of one outer index,
+ * so that lanes lie side by side, unless they are fewer than lanes. */
+static int64_t row_of(const transform *t, int lanes) {
+  int64_t inner = t->from.inner;
+  return inner == 1 || inner < lanes ? t->from.count : inner;
+}
+
+static int64_t groups_of(const transform *t, int lanes) {
+  int64_t row = row_of(t, lanes);
+  return t->from.count / row * ((row + lanes - 1) / lanes);
+}
+
+/* The first line of group i, and how many it has. */
+static int64_t group_of(const transform *t, int lanes, int64_t i, int *count) {
+  int64_t row = row_of(t, lanes), first = 0;
+  if (row < t->from.count) { /* no divisions where there is one */
+    int64_t groups = (row + lanes - 1) / lanes;
+    first = i / groups * row;
+    i %= groups;
+  }
+  *count = row - i * lanes < lanes ? (int)(row - i * lanes) : lanes;
+  return first + i * lanes;
+}
+
 static void run_lanes(void *arg, int64_t begin, int64_t end) {
   transform *t = arg;
   const nyx_fft_kernels *kernels = nyx__cpu_kernels()->fft;
-  int lanes = kernels->lanes[t->type];
-  size_t room = (size_t)(t->n + 1) * 2 * (size_t)lanes * item_of(t);
+  int lanes = kernels->lanes[t->type], lines = lanes / t->plan->passes.columns;
+  int64_t n = t->plan->passes.n;
+  size_t room = (size_t)(n + 1) * 2 * (size_t)lanes * item_of(t);
   char *rooms = nyx_memory_alloc(2 * room + 64);
   if (!rooms) {
     atomic_store(&t->status, NYX_ERR_MEMORY);
@@ -76,21 +114,20 @@ static void run_lanes(void *arg, int64_t begin, int64_t end) {
                      .inverse = t->inverse,
                      .scale = t->scale,
                      .turn = t->turn,
-                     .factor = t->factor,
+                     .lane_factor = t->lane_factor,
                      .from = t->from.data,
                      .to = t->to.data,
                      .from_step = t->from.step,
                      .to_step = t->to.step,
                      .room = {first, first + room}};
-  for (int64_t i = begin * lanes; i < end * lanes && i < t->from.count && going(t);
-       i += lanes) {
-    j.count = t->from.count - i < lanes ? (int)(t->from.count - i) : lanes;
-    for (int l = 0; l < lanes; l++) {
-      int64_t line = i + (l < j.count ? l : 0);
-      j.from_at[l] = line_at(&t->from, line);
-      j.to_at[l] = line_at(&t->to, line);
-      j.factor_step[l] = line;
-    }
+  for (int64_t i = begin; i < end && going(t); i++) {
+    int64_t line = group_of(t, lines, i, &j.count);
+    lines_at(&t->from, line, j.count, j.from_at);
+    lines_at(&t->to, line, j.count, j.to_at);
+    for (int l = j.count; l < lines; l++)
+      j.from_at[l] = j.from_at[0], j.to_at[l] = j.to_at[0];
+    if (t->line_factor)
+      j.line_factor = (const char *)t->line_factor + (size_t)(i * n) * 2 * item_of(t);
     kernels->lines[t->type](&j);
   }
   nyx_memory_free(rooms);
@@ -98,43 +135,46 @@ static void run_lanes(void *arg, int64_t begin, int64_t end) {
 
 static nyx_status by_lanes(transform *t) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
-  int64_t groups = (t->from.count + lanes - 1) / lanes;
-  nyx_parallel_for(groups, 1 + WORK / (t->n * lanes), run_lanes, t);
+  int64_t groups = groups_of(t, lanes / t->plan->passes.columns);
+  nyx_parallel_for(groups, 1 + WORK / (t->plan->passes.n * lanes), run_lanes, t);
   return finished(t);
-}
-
-/* Complex lines of one plan. */
-static nyx_status complex_lines(nyx_context *ctx, int type, nyx__fft_plan *plan,
-                                bool inverse, double scale, const void *factor,
-                                const nyx__fft_set *from, const nyx__fft_set *to) {
-  transform t = {.ctx = ctx,
-                 .kind = NYX_FFT_COMPLEX,
-                 .type = type,
-                 .n = plan->n,
-                 .inverse = inverse,
-                 .scale = scale,
-                 .from = *from,
-                 .to = *to,
-                 .plan = plan,
-                 .factor = factor};
-  return by_lanes(&t);
 }
 
 /* Long lines as matrices */
 
 /* The factor of n nearest to its root from below; 1: there is none. */
-static int64_t columns_of(const nyx__fft_plan *plan) {
+static int64_t root_of(int64_t n) {
   int64_t best = 1;
-  for (int64_t d = 2; d * d <= plan->n; d++)
-    if (plan->n % d == 0) best = d;
+  for (int64_t d = 2; d * d <= n; d++)
+    if (n % d == 0) best = d;
   return best;
+}
+
+/* One direction of a matrix, with the factors behind it. */
+static nyx_status side(const transform *t, nyx__fft_plan *plan, double scale,
+                       const char *factors, const nyx__fft_set *from,
+                       const nyx__fft_set *to) {
+  int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
+  size_t ahead = (size_t)(plan->n * lanes) * 2 * item_of(t);
+  transform s = {.ctx = t->ctx,
+                 .kind = NYX_FFT_COMPLEX,
+                 .type = t->type,
+                 .n = plan->n,
+                 .inverse = t->inverse,
+                 .scale = scale,
+                 .from = *from,
+                 .to = *to,
+                 .plan = plan,
+                 .lane_factor = factors,
+                 .line_factor = factors ? factors + ahead : NULL};
+  return by_lanes(&s);
 }
 
 /* Line i of complex numbers, n = rows x cols: column j is transformed, element k of it
  * multiplied by the root of one to the power j k, then every row; its results are cols
  * apart. */
 static nyx_status matrix(transform *t, nyx__fft_plan *down, nyx__fft_plan *right,
-                         const void *roots, int64_t i, void *room) {
+                         const void *factors, int64_t i, void *room) {
   int64_t rows = down->n, cols = right->n;
   const nyx__fft_set from = {at(t, &t->from, i), cols, cols, 0, t->from.step,
                              cols * t->from.step};
@@ -142,23 +182,80 @@ static nyx_status matrix(transform *t, nyx__fft_plan *down, nyx__fft_plan *right
   const nyx__fft_set lines = {room, rows, rows, 0, 2 * cols, 2};
   const nyx__fft_set to = {at(t, &t->to, i), rows, rows, 0, t->to.step,
                            rows * t->to.step};
-  NYX_TRY(complex_lines(t->ctx, t->type, down, t->inverse, 1, roots, &from, &middle));
-  return complex_lines(t->ctx, t->type, right, t->inverse, t->scale, NULL, &lines, &to);
+  NYX_TRY(side(t, down, 1, factors, &from, &middle));
+  return side(t, right, t->scale, NULL, &lines, &to);
 }
 
 static nyx_status by_matrices(transform *t, int64_t rows) {
-  nyx__fft_plan *down = nyx__fft_plan_get(rows, t->type);
-  nyx__fft_plan *right = nyx__fft_plan_get(t->n / rows, t->type);
-  const void *roots = nyx__fft_roots(t->plan);
+  nyx__fft_plan *whole = nyx__fft_plan_get(t->n, 0, t->type);
+  nyx__fft_plan *down = nyx__fft_plan_get(rows, 1, t->type);
+  nyx__fft_plan *right = nyx__fft_plan_get(t->n / rows, 1, t->type);
+  int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
+  const void *factors = whole ? nyx__fft_factors(whole, rows, lanes) : NULL;
   void *room = nyx_memory_alloc((size_t)t->n * 2 * item_of(t));
   nyx_status status = NYX_OK;
-  if (!down || !right || !roots || !room)
+  if (!down || !right || !factors || !room)
     status = nyx__no_memory(t->ctx, (size_t)t->n * 2 * item_of(t));
   for (int64_t i = 0; status == NYX_OK && i < t->from.count; i++)
-    status = matrix(t, down, right, roots, i, room);
+    status = matrix(t, down, right, factors, i, room);
   nyx_memory_free(room);
   nyx__fft_plan_release(right);
   nyx__fft_plan_release(down);
+  nyx__fft_plan_release(whole);
+  return status;
+}
+
+/* Long real lines: matrices of pairs */
+
+typedef struct half_line {
+  const transform *t;
+  const void *turn, *from;
+  void *to;
+} half_line;
+
+static int64_t blocks_of(int64_t m) {
+  return m / 2 < HALVES ? 1 : m / 2 / HALVES;
+}
+
+/* The last block has what is left. */
+static void run_halves(void *arg, int64_t begin, int64_t end) {
+  const half_line *h = arg;
+  const transform *t = h->t;
+  int64_t m = t->n / 2, blocks = blocks_of(m);
+  for (int64_t i = begin; i < end; i++)
+    nyx__cpu_kernels()->fft->halves[t->type](
+        t->kind, m, 1 + i * HALVES, i == blocks - 1 ? m / 2 + 1 : 1 + (i + 1) * HALVES,
+        t->scale, h->turn, h->from, h->to);
+}
+
+static nyx_status half_line_by_matrix(transform *t, int64_t rows, const void *turn,
+                                      int64_t i, void *room) {
+  bool back = t->kind == NYX_FFT_TO_REAL;
+  void *from = at(t, &t->from, i), *to = at(t, &t->to, i);
+  transform pairs = *t;
+  half_line h = {t, turn, back ? from : room, back ? room : to};
+  pairs.kind = NYX_FFT_COMPLEX;
+  pairs.n = t->n / 2;
+  pairs.inverse = back;
+  pairs.from = (nyx__fft_set){back ? room : from, 1, 1, 0, 0, 2};
+  pairs.to = (nyx__fft_set){back ? to : room, 1, 1, 0, 0, 2};
+  if (!back) pairs.scale = 1;
+  if (back) nyx_parallel_for(blocks_of(pairs.n), 1, run_halves, &h);
+  NYX_TRY(by_matrices(&pairs, rows));
+  if (!back) nyx_parallel_for(blocks_of(pairs.n), 1, run_halves, &h);
+  return NYX_OK;
+}
+
+static nyx_status by_halves(transform *t, int64_t rows) {
+  nyx__fft_plan *whole = nyx__fft_plan_get(t->n, 0, t->type);
+  const void *turn = whole ? nyx__fft_roots(whole) : NULL;
+  void *room = nyx_memory_alloc((size_t)t->n * item_of(t));
+  nyx_status status = NYX_OK;
+  if (!turn || !room) status = nyx__no_memory(t->ctx, (size_t)t->n * item_of(t));
+  for (int64_t i = 0; status == NYX_OK && i < t->from.count; i++)
+    status = half_line_by_matrix(t, rows, turn, i, room);
+  nyx_memory_free(room);
+  nyx__fft_plan_release(whole);
   return status;
 }
 
@@ -230,7 +327,7 @@ static const char *filter_of(transform *t, int64_t room, nyx_status *status) {
   size_t item = 2 * item_of(t), bytes = (size_t)(t->n + 2 * room) * item;
   void *kept = atomic_load(&t->plan->filter);
   if (kept) return kept;
-  char *block = malloc(bytes); /* as the rest of the plan */
+  char *block = nyx_memory_alloc(bytes);
   if (!block) {
     *status = nyx__no_memory(t->ctx, bytes);
     return NULL;
@@ -244,7 +341,7 @@ static const char *filter_of(transform *t, int64_t room, nyx_status *status) {
   *status = nyx__fft_lines(t->ctx, NYX_FFT_COMPLEX, t->type, room, false,
                            1 / (double)room, &a, &b);
   if (*status == NYX_OK) return nyx__fft_keep(&t->plan->filter, block);
-  free(block);
+  nyx_memory_free(block);
   return NULL;
 }
 
@@ -272,7 +369,7 @@ static nyx_status by_chirp(plain_lines *p, char *other) {
 }
 
 static nyx_status by_plain_lines(transform *t) {
-  bool chirp = t->plan->chirp;
+  bool chirp = t->plan != NULL;
   int64_t room = chirp ? nyx__fft_smooth(2 * t->n - 1) : t->n;
   int64_t most = BLOCK / room < 1 ? 1 : BLOCK / room;
   if (most > t->from.count) most = t->from.count;
@@ -298,28 +395,44 @@ static nyx_status by_plain_lines(transform *t) {
 
 /* Which way */
 
-/* Rows of the matrix that a line becomes; 0: it stays a line. */
-static int64_t rows_of(const transform *t) {
+/* Whether the elements of every line lie side by side, of real ones pairs of them. */
+static bool in_one_piece(const transform *t) {
+  if (t->kind != NYX_FFT_COMPLEX && t->n % 2) return false;
+  return t->from.step == (t->kind == NYX_FFT_FROM_REAL ? 1 : 2) &&
+         t->to.step == (t->kind == NYX_FFT_TO_REAL ? 1 : 2);
+}
+
+/* Columns of lines of n complex numbers, as many as there can be. */
+static int columns_of(const transform *t, int64_t n) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
-  bool few = t->from.count * t->n >= ALONE && t->from.count < lanes && t->n >= LONG / 4;
-  if (t->plan->chirp || (t->n <= LONG && !few)) return 0;
-  int64_t rows = columns_of(t->plan);
+  if (!in_one_piece(t)) return 1;
+  if (n % lanes == 0 && n / lanes >= lanes) return lanes;
+  return lanes > 4 && n % 4 == 0 && n / 4 >= lanes ? 4 : 1;
+}
+
+/* Rows of the matrix that a line of n numbers becomes; 0: it stays a line. */
+static int64_t rows_of(const transform *t, int64_t n) {
+  int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
+  bool few = t->from.count * n >= ALONE && t->from.count < lanes && n >= LONG / 4;
+  bool alone = t->from.count == 1 && n >= ALONE;
+  if (columns_of(t, n) > 1 ? n <= PACKED && !alone : n <= LONG && !few) return 0;
+  int64_t rows = root_of(n);
   return rows >= lanes / 2 ? rows : 0;
 }
 
 /* Pairs of real numbers go as complex ones through half as long a plan. */
-static nyx_status real_by_lanes(transform *t) {
-  nyx__fft_plan *whole = t->plan;
-  if (t->n % 2 == 0) {
-    t->plan = nyx__fft_plan_get(t->n / 2, t->type);
-    t->turn = nyx__fft_roots(whole);
-  }
+static nyx_status smooth_lines(transform *t) {
+  bool pairs = t->kind != NYX_FFT_COMPLEX && t->n % 2 == 0;
+  int64_t n = pairs ? t->n / 2 : t->n;
+  nyx__fft_plan *whole = pairs ? nyx__fft_plan_get(t->n, 0, t->type) : NULL;
+  if (whole) t->turn = nyx__fft_roots(whole);
+  t->plan = nyx__fft_plan_get(n, columns_of(t, n), t->type);
   nyx_status status = NYX_OK;
-  if (!t->plan || (t->n % 2 == 0 && !t->turn))
+  if (!t->plan || (pairs && !t->turn))
     status = nyx__no_memory(t->ctx, (size_t)t->n * 2 * item_of(t));
   if (status == NYX_OK) status = by_lanes(t);
-  if (t->plan != whole) nyx__fft_plan_release(t->plan);
-  t->plan = whole;
+  nyx__fft_plan_release(t->plan);
+  nyx__fft_plan_release(whole);
   return status;
 }
 
@@ -334,19 +447,17 @@ nyx_status nyx__fft_lines(nyx_context *ctx, nyx_fft_kind kind, int type, int64_t
                  .inverse = inverse,
                  .scale = scale,
                  .from = *from,
-                 .to = *to,
-                 .plan = nyx__fft_plan_get(n, type)};
-  if (!t.plan) return nyx__no_memory(ctx, (size_t)n * 2 * item_of(&t));
-  int64_t rows = rows_of(&t);
-  nyx_status status;
-  if (t.plan->chirp || (rows && kind != NYX_FFT_COMPLEX))
-    status = by_plain_lines(&t);
-  else if (rows)
-    status = by_matrices(&t, rows);
-  else if (kind != NYX_FFT_COMPLEX)
-    status = real_by_lanes(&t);
-  else
-    status = by_lanes(&t);
-  nyx__fft_plan_release(t.plan);
-  return status;
+                 .to = *to};
+  if (!nyx__fft_is_smooth(n)) {
+    t.plan = nyx__fft_plan_get(n, 0, type);
+    if (!t.plan) return nyx__no_memory(ctx, (size_t)n * 2 * item_of(&t));
+    nyx_status status = by_plain_lines(&t);
+    nyx__fft_plan_release(t.plan);
+    return status;
+  }
+  bool pairs = kind != NYX_FFT_COMPLEX && in_one_piece(&t);
+  int64_t rows = rows_of(&t, pairs ? n / 2 : n);
+  if (rows && pairs) return by_halves(&t, rows);
+  if (rows && kind != NYX_FFT_COMPLEX) return by_plain_lines(&t);
+  return rows ? by_matrices(&t, rows) : smooth_lines(&t);
 }

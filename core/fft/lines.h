@@ -14,7 +14,7 @@ typedef struct nyx__fft_set {
 } nyx__fft_set;
 
 /* Transforms lines of n numbers (see nyx_fft_kind); `type` 0: float32, 1: float64.
- * Neither set overlaps the other. By all threads. */
+ * The sets do not overlap, or are the same one, of complex numbers. By all threads. */
 nyx_status nyx__fft_lines(nyx_context *ctx, nyx_fft_kind kind, int type, int64_t n,
                           bool inverse, double scale, const nyx__fft_set *from,
                           const nyx__fft_set *to) NYX_MUST_CHECK;

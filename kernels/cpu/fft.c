@@ -13,4 +13,5 @@ extern const nyx_fft_kernels NYX_PATH(fft);
 const nyx_fft_kernels NYX_PATH(fft) = {
     .lanes = {VECTOR_BYTES / (int)sizeof(float), VECTOR_BYTES / (int)sizeof(double)},
     .lines = {lines_f32, lines_f64},
+    .halves = {halves_f32, halves_f64},
 };

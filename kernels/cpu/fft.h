@@ -6,12 +6,17 @@
 #include "cpu.h"
 
 #define NYX_FFT_PASSES 48 /* at most: of 2^48 elements */
-#define NYX_FFT_RADIX 13  /* at most */
+#define NYX_FFT_RADIX 16  /* at most */
 #define NYX_FFT_LANES 16  /* at most */
 
-/* How a line of n complex numbers is transformed: in passes over factors of n. */
+/* How a line of n complex numbers is transformed: in passes over factors of n. Or n rows
+ * of several columns: passes over each column, one in a lane, and then all rows. */
 typedef struct nyx_fft_passes {
   int64_t n;
+  int columns; /* 1, 4 or the lanes */
+  /* e^(-2 pi i k c / (n columns)): for c = 1..columns-1 the real parts, k = 0..n-1, and
+   * then the imaginary ones. */
+  const void *turn;
   int count;
   int radix[NYX_FFT_PASSES];
   /* e^(-2 pi i p j / length) of each pass: for p = 0..length / radix - 1, j = 1..radix -
@@ -30,25 +35,34 @@ typedef enum nyx_fft_kind {
 } nyx_fft_kind;
 
 typedef struct nyx_fft_lines {
-  const nyx_fft_passes *passes; /* over n; n / 2 where real numbers go in pairs */
+  /* Over n; n / 2 where real numbers go in pairs. Of more than one column: lines of
+   * elements that lie side by side, real ones of an even n, and at least as many rows as
+   * lanes. */
+  const nyx_fft_passes *passes;
   nyx_fft_kind kind;
-  int64_t n;          /* of a line, in its real form where it has one */
-  bool inverse;       /* e^(+2 pi i ...), of complex lines */
-  double scale;       /* of the results */
-  const void *turn;   /* e^(-2 pi i k / n), k = 0..n/2, where pairs are taken apart */
-  const void *factor; /* NULL, or roots of one: element k of line l is multiplied by the
-                       * number at k * factor_step[l], or its conjugate: inverse */
-  int count;          /* lines, up to the lanes; those behind them read any line */
+  int64_t n;        /* of a line, in its real form where it has one */
+  bool inverse;     /* e^(+2 pi i ...), of complex lines */
+  double scale;     /* of the results */
+  const void *turn; /* e^(-2 pi i k / n), k = 0..n/2, where pairs are taken apart */
+  /* NULL, or roots of one: element k of lane l is multiplied by line_factor[k], a number,
+   * times lane l of lane_factor[k], two vectors, or by the conjugate: inverse. */
+  const void *lane_factor, *line_factor;
+  int count; /* lines, up to lanes / columns; those behind them read any line */
   const void *from;
   void *to;
   int64_t from_step, to_step; /* to the next element of a line */
-  int64_t from_at[NYX_FFT_LANES], to_at[NYX_FFT_LANES], factor_step[NYX_FFT_LANES];
-  void *room[2]; /* (n + 1) * 2 vectors each, aligned as vectors */
+  int64_t from_at[NYX_FFT_LANES], to_at[NYX_FFT_LANES];
+  void *room[2]; /* 2 vectors for each number of a pass and one more; aligned as they */
 } nyx_fft_lines;
 
 typedef struct nyx_fft_kernels {
   int lanes[2]; /* of float32, float64 */
   void (*lines[2])(const nyx_fft_lines *j);
+  /* What makes half of the spectrum of 2 m real numbers of that of m complex ones
+   * (NYX_FFT_FROM_REAL, times scale), or twice the opposite, for numbers begin..end-1 of
+   * 1..m/2, a vector or more of them, and for what mirrors them. `turn` as above. */
+  void (*halves[2])(nyx_fft_kind kind, int64_t m, int64_t begin, int64_t end,
+                    double scale, const void *turn, const void *from, void *to);
 } nyx_fft_kernels;
 
 #endif

@@ -1,5 +1,5 @@
 -- nyx.fft: discrete Fourier transforms, by PyTorch's names (torch.fft). The transforms along
--- one dimension are the ops fft_complex, fft_from_real and fft_to_real; here they get sizes,
+-- dimensions are the ops fft_complex, fft_from_real and fft_to_real; here they get sizes,
 -- norms and several dimensions. Read next: core/fft/fft.c, core/op/complex.c.
 local nyx = require "nyx"
 local check = require "nyx.check"
@@ -142,15 +142,22 @@ local function several(where, x, options, preset)
   return at, sizes or {}, options.norm
 end
 
-local function each(x, along, dims, sizes, norm, first, last)
-  for i = last, first, -1 do x = along(x, { n = sizes[i], dim = dims[i], norm = norm }) end
-  return x
+-- x with the sizes of the first `count` dimensions, and the factor for them together.
+local function all_sized(where, x, dims, sizes, norm, inverse, count)
+  local by = 1
+  for i = count, 1, -1 do
+    local n = size_of(where, sizes[i] or x:size(dims[i]))
+    x, by = sized(x, dims[i], n), by * factor(where, norm, inverse, n)
+  end
+  return x, by
 end
 
-local function nd(where, along, preset)
+local function nd(where, inverse, preset)
   return function(x, options)
-    local dims, sizes, norm = several(where, check.tensor(where, "x", x), options, preset)
-    return each(x, along, dims, sizes, norm, 1, #dims)
+    x = of_complex(where, x)
+    local dims, sizes, norm = several(where, x, options, preset)
+    local y, by = all_sized(where, x, dims, sizes, norm, inverse, #dims)
+    return y:fft_complex(dims, inverse, by)
   end
 end
 
@@ -158,8 +165,8 @@ end
 local function nd_from_real(where, preset)
   return function(x, options)
     local dims, sizes, norm = several(where, of_real(where, x), options, preset)
-    local n = #dims
-    return each(each(x, M.rfft, dims, sizes, norm, n, n), M.fft, dims, sizes, norm, 1, n - 1)
+    local y, by = all_sized(where, x, dims, sizes, norm, false, #dims)
+    return y:fft_from_real(dims, by)
   end
 end
 
@@ -167,7 +174,14 @@ local function nd_to_real(where, preset)
   return function(x, options)
     local dims, sizes, norm = several(where, check.tensor(where, "x", x), options, preset)
     local n = #dims
-    return each(each(x, M.ifft, dims, sizes, norm, 1, n - 1), M.irfft, dims, sizes, norm, n, n)
+    local last = { n = sizes[n], dim = dims[n], norm = norm }
+    local y, by = all_sized(where, of_complex(where, x), dims, sizes, norm, true, n - 1)
+    if n > 1 then
+      local others = {}
+      for i = 1, n - 1 do others[i] = dims[i] end
+      y = y:fft_complex(others, true, by)
+    end
+    return to_real(where, y, true, last)
   end
 end
 
@@ -176,10 +190,10 @@ end
 ---@param x nyx.Tensor
 ---@param options? {s: integer[], dim: integer[], norm: string}
 ---@return nyx.Tensor complex
-M.fftn = nd("fftn", M.fft)
-M.ifftn = nd("ifftn", M.ifft)
-M.fft2 = nd("fft2", M.fft, 2)
-M.ifft2 = nd("ifft2", M.ifft, 2)
+M.fftn = nd("fftn", false)
+M.ifftn = nd("ifftn", true)
+M.fft2 = nd("fft2", false, 2)
+M.ifft2 = nd("ifft2", true, 2)
 M.rfftn = nd_from_real("rfftn")
 M.rfft2 = nd_from_real("rfft2", 2)
 M.irfftn = nd_to_real("irfftn")

@@ -47,9 +47,74 @@ describe("nyx.fft", function()
     end)
   end
 
+  -- As many lanes as there are, or four, belong to each line of these.
+  for dtype, bound in pairs { float64 = 2e-15, float32 = 1e-6 } do
+    it("transforms lines of more numbers than lanes as the definition says, " .. dtype, function()
+      nyx.manual_seed(5)
+      for _, n in ipairs { 100, 128, 208, 256, 288, 500, 640, 1000, 1024, 1232 } do
+        local close = bound * math.log(n) * 2
+        for _, lines in ipairs { 1, 2, 5, 17 } do
+          local what = ("n = %d, %d lines"):format(n, lines)
+          local x = random({ lines, n }, dtype)
+          local y = nyx.fft.fft(x)
+          assert(worst(y, defined(x, -1)) < close, what)
+          assert(worst(nyx.fft.ifft(x, { norm = "forward" }), defined(x, 1)) < close,
+            what .. ", inverse")
+          local real = nyx.randn({ lines, n }, { dtype = dtype })
+          local half = nyx.fft.rfft(real, { norm = "forward" })
+          local whole = defined(nyx.complex(real), -1):narrow(2, 1, math.floor(n / 2) + 1)
+          assert(worst(half * n, whole) < close, what .. ", real")
+          local back = nyx.fft.irfft(half, { n = n, norm = "forward" })
+          assert(worst(nyx.complex(back), nyx.complex(real)) < close, what .. ", back")
+        end
+      end
+    end)
+  end
+
+  it("transforms inner dimensions, and several at once, like rows", function()
+    nyx.manual_seed(6)
+    for _, dtype in ipairs { "float32", "float64" } do
+      local close = dtype == "float32" and 2e-6 or 4e-15
+      local shapes = { { 2, 8, 37 }, { 9, 30, 3 }, { 3, 30, 16 }, { 2, 64, 50 }, { 3, 128, 33 } }
+      for _, shape in ipairs(shapes) do
+        local x = random(shape, dtype)
+        local function rows(t, dim)
+          return nyx.fft.fft(t:transpose(dim, -1):contiguous()):transpose(dim, -1)
+        end
+        local what = table.concat(shape, "x") .. " " .. dtype
+        assert(worst(nyx.fft.fft(x, { dim = 2 }), rows(x, 2)) < close, what)
+        assert(worst(nyx.fft.fft(x, { dim = 1 }), rows(x, 1)) < close, what)
+        local all = rows(rows(rows(x, 3), 2), 1)
+        assert(worst(nyx.fft.fftn(x), all) < close, what)
+        assert(worst(nyx.fft.ifftn(nyx.fft.fftn(x)), x) < close, what .. ", back")
+        local real = nyx.real(x):contiguous()
+        local half = nyx.fft.rfftn(real)
+        assert(worst(half, nyx.fft.fftn(real):narrow(3, 1, math.floor(shape[3] / 2) + 1)) < close,
+          what .. ", real")
+        local again = nyx.fft.irfftn(half, { s = shape })
+        assert(worst(nyx.complex(again), nyx.complex(real)) < close, what .. ", real, back")
+      end
+    end
+  end)
+
+  it("gives what it keeps for the lengths of late back with nyx.memory_trim", function()
+    nyx.fft.fft(random({ 2, 3 }, "float32")) -- what is made once
+    nyx.memory_trim()
+    collectgarbage()
+    local before = nyx.memory().live
+    local x = random({ 1, 7919 }, "float32")
+    local y = nyx.fft.fft(x)
+    x:release()
+    y:release()
+    assert(nyx.memory().live >= before + 7919 * 8)
+    nyx.memory_trim()
+    collectgarbage()
+    assert(nyx.memory().live < before + 7919)
+  end)
+
   it("transforms long lines, and such with large prime factors", function()
     nyx.manual_seed(4)
-    for _, n in ipairs { 4096, 6561, 16384, 100000, 65537, 100003 } do
+    for _, n in ipairs { 4096, 6561, 16384, 39366, 100000, 131072, 65537, 100003 } do
       local x = random({ 2, n }, "float64")
       local y = nyx.fft.fft(x)
       for _, k in ipairs { 0, 1, 1234, n - 1 } do

@@ -43,8 +43,9 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_memory_set_numa(nyx_context *ctx,
 /* The mode; `problem`, of `room` bytes (0: none), gets what is wrong with NYX_NUMA. */
 NYX_API nyx_numa_mode nyx_memory_numa(char *problem, size_t room);
 
-/* Gives cached blocks back to the system, and the buffers that are kept for devices: for
- * programs that end a large computation and then do something else. */
+/* Gives cached blocks back to the system, what Fourier transforms keep for lengths of
+ * late, and the buffers that are kept for devices: for programs that end a large
+ * computation and then do something else. */
 NYX_API void nyx_memory_trim(void);
 
 /* For tests: after `n` more allocations, every further one fails (n = 0: from the next
