@@ -136,6 +136,13 @@ local others = {
   memory = { "memory", "nyx.memory(): bytes of tensor memory: live, peak, cached, limit; blocks " ..
     "allocated and reused" },
   memory_limit = { "memory", "nyx.memory_limit(bytes): the most that may be in use; 0: no limit" },
+  arena = { "memory", "nyx.arena(bytes): one block of memory for named buffers, each a tensor " ..
+    "on a multiple of 64 bytes that others, also in C, find by its name without a copy. " ..
+    "a:buffer(name, shape, {dtype}) gives that buffer and makes it, of zeros, where there is " ..
+    "none; a:buffer(name) gives one that exists; a:has(name), #a, a:list() ({name, dtype, " ..
+    "shape, offset, bytes, in_use} of each) and a:memory() ({bytes, used, free}) tell of them. " ..
+    "a:reset() forgets all, once nobody holds one; a:release() gives up a, while buffers keep " ..
+    "the block" },
   manual_seed = { "random", "nyx.manual_seed(seed): equal seeds give equal random numbers" },
   get_rng_state = { "random", "nyx.get_rng_state(): where the random numbers are, a string " ..
     "for nyx.set_rng_state" },
