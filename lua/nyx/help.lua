@@ -170,6 +170,13 @@ local others = {
     "which give the same bits every time. file \"\": the default, in ~/.cache/nyx. Gives mode, " ..
     "file, known, measured, changed, sizes; nil and a message when the file cannot be used" },
   devices = { "settings", "nyx.devices(): a table of {name, description}" },
+  prefilter = { "sorting", "nyx.prefilter(rows, {metric}): exact searches for the rows of a " ..
+    "matrix (float32) with the largest products with a query (metric \"dot\"), or cosines " ..
+    "(\"cosine\"), which look at the rows as bytes first and score in float32 only what these " ..
+    "cannot rule out. p:topk(queries, k) gives values and positions as the plain product's " ..
+    "topk does, p:candidates(queries, k) the rows that were not ruled out, p:stats() what " ..
+    "p holds and what the last search left out; nyx.prefilter(p:state_dict()) is p again. The " ..
+    "rows are kept and must not change" },
   is_tensor = { "tensor", "nyx.is_tensor(value): whether a value is a tensor" },
   ops = { "settings", "for op in nyx.ops() do: a description of every op" },
   op = { "settings", "nyx.op(name): the description of an op" },
