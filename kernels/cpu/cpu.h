@@ -36,6 +36,7 @@ struct nyx_rotary_kernels;     /* rotary.h */
 struct nyx_narrow_kernels;     /* narrow.h */
 struct nyx_fft_kernels;        /* fft.h */
 struct nyx_complex_kernels;    /* complex.h */
+struct nyx_reach_kernels;      /* reach.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -61,6 +62,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_narrow_kernels *narrow;
   const struct nyx_fft_kernels *fft;
   const struct nyx_complex_kernels *complex;
+  const struct nyx_reach_kernels *reach;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -15,6 +15,7 @@
 #include "patches.h"
 #include "pool.h"
 #include "quantized.h"
+#include "reach.h"
 #include "recurrence.h"
 #include "reduce.h"
 #include "rotary.h"
@@ -46,6 +47,7 @@ extern const nyx_rotary_kernels NYX_PATH(rotary);
 extern const nyx_narrow_kernels NYX_PATH(narrow);
 extern const nyx_fft_kernels NYX_PATH(fft);
 extern const nyx_complex_kernels NYX_PATH(complex);
+extern const nyx_reach_kernels NYX_PATH(reach);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -72,4 +74,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .narrow = &NYX_PATH(narrow),
     .fft = &NYX_PATH(fft),
     .complex = &NYX_PATH(complex),
+    .reach = &NYX_PATH(reach),
 };

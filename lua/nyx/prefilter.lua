@@ -14,9 +14,9 @@ local check = require "nyx.check"
 local Prefilter = nyx.class "Prefilter"
 
 local CHUNK = 16384           -- rows that are prepared, pairs that are scored, at a time
-local SCORES = 2 ^ 16         -- of a block of rows with all queries of a group, about
-local BLOCK, GROUP = 4096, 256 -- at least so many rows, at most so many queries
-local PENDING = 2 ^ 16        -- pairs that wait for their scores at most
+local BLOCK, MOST = 4096, 2 ^ 17 -- rows that are looked at together, at least and at most
+local GROUP = 256             -- queries that are
+local PAIRS = 2 ^ 22          -- of these with such rows, about
 local SMALL = 1e-30           -- scales are at least this: what is smaller counts as error
 local LARGE = 1e30            -- norms are at most this, products of norms at most 1e37
 -- Room for rounding: of a sum of d products relative to the norms, of norms, of what is below
@@ -144,21 +144,20 @@ local function search_of(p, queries, norms, k, collect)
   norm = (norm * WIDER + TINY):float()
   local steps = (norm / scale):amax():item() -- the longest query in steps of its scale
   return setmetatable({ p = p, q = q, bytes = bytes, scale = scale, left = left, norm = norm, k = k,
-    steps = steps, excess = norm - scale * steps, collect = collect and {},
+    steps = steps, extra = p.left * steps, excess = norm - scale * steps, collect = collect and {},
     least = nyx.full({ count }, -math.huge), ids = nyx.arange(1, count + 1, { dtype = "int64" }),
     values = nyx.full({ count, k }, -math.huge), indices = nyx.ones(count, k, { dtype = "int64" }),
-    found = false, waiting = {}, pending = 0, by_norm = 0, scored = 0 }, Search)
+    found = false, by_norm = 0, scored = 0 }, Search)
 end
 
--- The largest norm among rows from each block on.
-function Search:reach_of(size)
-  local p, reach = self.p, {}
-  local n, most = #p.norm, 0
-  for first = math.floor((n - 1) / size) * size + 1, 1, -size do
-    local count = math.min(size, n - first + 1)
-    most = math.max(most, p.norm:narrow(1, first, count):amax():item()
-      + p.left:narrow(1, first, count):amax():item())
-    reach[(first - 1) / size + 1] = most
+-- The largest norm of bytes times scale among the rows from each BLOCK on.
+local function reaches_of(p)
+  local reach, n, most = {}, #p.norm, 0
+  for first = math.floor((n - 1) / BLOCK) * BLOCK + 1, 1, -BLOCK do
+    local count = math.min(BLOCK, n - first + 1)
+    most = math.max(most, (p.norm:narrow(1, first, count) + p.left:narrow(1, first, count)):amax()
+      :item())
+    reach[(first - 1) / BLOCK + 1] = most
   end
   return reach
 end
@@ -168,15 +167,6 @@ end
 function Search:room(reach)
   return self.left * reach + self.norm * (reach * rounding(self.p.rows:size(2)))
     + self.scale * (self.steps * reach * ULPS) + TINY
-end
-
--- Upper bounds of the scores of rows from `first` on, in steps of the queries' scales and
--- without room(): for the query that is longest in steps, not less for the others.
-function Search:bounds(first, count)
-  local p = self.p
-  local function part(x) return x:narrow(1, first, count) end
-  local dots = self.bytes:int_mm(part(p.bytes):t())
-  return (part(p.left) * self.steps):addcmul(dots, part(p.scale))
 end
 
 -- Where sorted rows come from.
@@ -223,31 +213,9 @@ function Search:merge(query, row, scores)
   self.found = true
 end
 
--- Scores the pairs that wait and may still be among the best.
-function Search:flush()
-  if self.pending == 0 then return end
-  local waiting = {}
-  for i = 1, 3 do
-    local parts = {}
-    for j, pairs in ipairs(self.waiting) do parts[j] = pairs[i] end
-    waiting[i] = nyx.cat(parts, 1)
-  end
-  self.waiting, self.pending = {}, 0
-  local query, row, bound = waiting[1], waiting[2], waiting[3]
-  local still = bound:ge(self.least:index_select(query, 1)):nonzero():select(2, 1)
-  if #still == 0 then return end
-  query, row, bound = query:index_select(still, 1), row:index_select(still, 1),
-    bound:index_select(still, 1)
-  if self.collect then
-    table.insert(self.collect, { self.ids:index_select(query, 1), row, bound })
-  end
-  self:merge(query, row, self:score(query, row))
-end
-
 -- Scores all rows of a block, as the plain product does: where bounds say little.
 function Search:plain(first, count)
   local p = self.p
-  self:flush()
   local row = self:origin(nyx.arange(first, first + count, { dtype = "int64" })):sort(1)
   local scores = self.q:matmul(p.rows:index_select(row, 1):t())
   if p.inverse then scores = scores * p.inverse:index_select(row, 1) end
@@ -259,27 +227,34 @@ end
 
 -- The first rows: the best by their bounds say what the others have to reach.
 function Search:begin(count)
-  local _, at = self:bounds(1, count):topk(self.k, 2)
+  local p = self.p
+  local dots = self.bytes:int_mm(p.bytes:narrow(1, 1, count):t())
+  local _, at = (dots * p.scale:narrow(1, 1, count)):topk(self.k, 2)
   local query = nyx.arange(1, #self.q + 1, { dtype = "int64" }):unsqueeze(2):expand_as(at)
   local scores = self:score(query:reshape(-1), self:origin(at:reshape(-1)))
   self.scored = 0 -- they come again
   self.least = scores:reshape(#self.q, self.k):amin(2)
 end
 
--- Pairs of a block whose bound reaches `limit` wait for their scores.
-function Search:look(first, count, limit, room)
-  local bounds = self:bounds(first, count)
-  local pairs = bounds:ge(limit):nonzero()
-  if #pairs == 0 then return end
-  if #pairs * 8 > bounds:numel() and not self.collect then return self:plain(first, count) end
-  local query, at = pairs:select(2, 1), pairs:select(2, 2)
-  local scale = self.scale:index_select(query, 1)
-  local bound = bounds:reshape(-1):take((query - 1) * count + at) * scale
-    + room:index_select(query, 1)
-  at = at + (first - 1)
-  bound = bound + self.p.left:index_select(at, 1) * self.excess:index_select(query, 1)
-  table.insert(self.waiting, { query, self:origin(at), bound })
-  self.pending = self.pending + #query
+-- Scores the pairs of a block whose bound reaches the best so far. The bytes are asked in
+-- steps of the queries' scales, and as if all were as long as the longest, which is not less.
+function Search:look(first, count, reach)
+  local p, room = self.p, self:room(reach)
+  local function part(x) return x:narrow(1, first, count) end
+  local pairs, bound = self.bytes:int_mm_reaching(part(p.bytes), part(p.scale), part(self.extra),
+    (self.least - room) / self.scale)
+  if #pairs * 8 > count * #self.q and not self.collect then return self:plain(first, count) end
+  local query, at = pairs:select(2, 1), pairs:select(2, 2) + (first - 1)
+  local function of(x) return x:index_select(query, 1) end
+  bound = bound * of(self.scale) + of(room) + p.left:index_select(at, 1) * of(self.excess)
+  local good = bound:ge(of(self.least)):nonzero():select(2, 1)
+  if #good == 0 then return end
+  query, bound = query:index_select(good, 1), bound:index_select(good, 1)
+  local row = self:origin(at:index_select(good, 1))
+  if self.collect then
+    table.insert(self.collect, { self.ids:index_select(query, 1), row, bound })
+  end
+  self:merge(query, row, self:score(query, row))
 end
 
 -- Goes on without the queries that rows of this norm cannot reach; false: none are left.
@@ -302,25 +277,19 @@ function Search:narrow(reach, rows_left)
 end
 
 function Search:run()
-  local p, n = self.p, self.p.rows:size(1)
-  local size = math.max(BLOCK, self.k, math.floor(SCORES / #self.q))
-  local reach, due = self:reach_of(size), 1
-  local room, limit
+  local p, n, first = self.p, self.p.rows:size(1), 1
+  local size = math.ceil(self.k / BLOCK) * BLOCK
   self:begin(math.min(size, n))
-  for block = 1, #reach do
-    local first = (block - 1) * size + 1
-    if self.pending > PENDING or block > due then
-      self:flush()
-      due, limit = 2 * due, nil
-      if p.order and not self:narrow(reach[block], n - first + 1) then break end
-    end
-    if not limit then
-      room = self:room(reach[block])
-      limit = ((self.least - room) / self.scale):unsqueeze(2)
-    end
-    self:look(first, math.min(size, n - first + 1), limit, room)
+  p.reaches = p.reaches or reaches_of(p)
+  while first <= n do
+    local reach = p.reaches[(first - 1) / BLOCK + 1]
+    if first > 1 and p.order and not self:narrow(reach, n - first + 1) then break end
+    local count = math.min(size, n - first + 1)
+    self:look(first, count, reach)
+    first = first + count
+    -- the more were looked at, the fewer reach what they have to
+    size = math.max(size, math.min(first - 1, MOST, math.floor(PAIRS / #self.q / BLOCK) * BLOCK))
   end
-  if #self.q > 0 then self:flush() end
   local ids, values, indices = { self.ids }, { self.values }, { self.indices }
   for _, part in ipairs(self.closed or {}) do
     table.insert(ids, part[1])

@@ -165,6 +165,38 @@ describe("a prefilter", function()
     assert.is_truthy(message(nyx.prefilter, {}):find("not what p:state_dict() gives", 1, true))
   end)
 
+  it("rests on an op that says which products of bytes reach a limit", function()
+    local function bytes(n, k)
+      local x = nyx.randint(-128, 128, { n, k }):to "int8"
+      x:narrow(1, 1, 1):fill_(-128)
+      return x
+    end
+    for _, size in ipairs { { 1, 1, 1 }, { 1, 9000, 70 }, { 2, 4097, 33 }, { 3, 5000, 16 },
+      { 47, 3000, 65 }, { 48, 3000, 64 }, { 300, 500, 130 }, { 5, 0, 3 }, { 5, 200, 0 } } do
+      local q, n, k = size[1], size[2], size[3]
+      local x, y = bytes(q, k), n > 0 and bytes(n, k) or nyx.empty(0, k, { dtype = "int8" })
+      local scale = nyx.full({ n }, 2) ^ nyx.randint(0, 3, { n })
+      local extra, limit = nyx.randint(-900, 900, { n }):float(), nyx.randint(-99, 9999, { q }):float()
+      local pairs, left = x:int_mm_reaching(y, scale, extra, limit)
+      local all = extra + scale * x:int_mm(y:t())
+      local expected = all:ge(limit:unsqueeze(2)):nonzero()
+      assert.same(expected.shape, pairs.shape)
+      local function place(at) return at:select(2, 1) * (n + 1) + at:select(2, 2) end
+      local key, order = place(pairs):sort(1)
+      assert.is_true(key:eq(place(expected)):all():item())
+      local mine = left:index_select(order, 1)
+      assert.is_true(mine:eq(all:masked_select(all:ge(limit:unsqueeze(2)))):all():item())
+      if k > 0 and n > 100 and n < 4000 then assert.is_true(#pairs > 0 and #pairs < q * n) end
+    end
+    local x, one = nyx.ones(2, 3):to "int8", nyx.ones(2)
+    assert.is_truthy(message(x.int_mm_reaching, x, x, one, one, nyx.ones(3))
+      :find("'limit' has shape (3), expected one number for each row of x", 1, true))
+    assert.is_truthy(message(x.int_mm_reaching, x, x:float(), one, one, one)
+      :find("'y' is float32, expected int8", 1, true))
+    assert.is_truthy(message(x.int_mm_reaching, x, x:narrow(2, 1, 2), one, one, one)
+      :find("rows as long as those of x", 1, true))
+  end)
+
   it("says what it is", function()
     local p = nyx.prefilter(nyx.randn(500, 8))
     assert.equal("nyx.Prefilter of 500 rows of 8, dot", tostring(p))
