@@ -147,7 +147,8 @@ local function search_of(p, queries, norms, k, collect)
     steps = steps, extra = p.left * steps, excess = norm - scale * steps, collect = collect and {},
     least = nyx.full({ count }, -math.huge), ids = nyx.arange(1, count + 1, { dtype = "int64" }),
     values = nyx.full({ count, k }, -math.huge), indices = nyx.ones(count, k, { dtype = "int64" }),
-    found = false, by_norm = 0, scored = 0 }, Search)
+    found = false, plain_left = 0, plain_next = 1,
+    by_norm = 0, scored = 0 }, Search)
 end
 
 -- The largest norm of bytes times scale among the rows from each BLOCK on.
@@ -243,7 +244,11 @@ function Search:look(first, count, reach)
   local function part(x) return x:narrow(1, first, count) end
   local pairs, bound = self.bytes:int_mm_reaching(part(p.bytes), part(p.scale), part(self.extra),
     (self.least - room) / self.scale)
-  if #pairs * 8 > count * #self.q and not self.collect then return self:plain(first, count) end
+  if #pairs * 8 > count * #self.q and not self.collect then
+    self.plain_left = self.plain_next -- the next ones will hardly be better
+    self.plain_next = 2 * self.plain_next
+    return self:plain(first, count)
+  end
   local query, at = pairs:select(2, 1), pairs:select(2, 2) + (first - 1)
   local function of(x) return x:index_select(query, 1) end
   bound = bound * of(self.scale) + of(room) + p.left:index_select(at, 1) * of(self.excess)
@@ -285,7 +290,12 @@ function Search:run()
     local reach = p.reaches[(first - 1) / BLOCK + 1]
     if first > 1 and p.order and not self:narrow(reach, n - first + 1) then break end
     local count = math.min(size, n - first + 1)
-    self:look(first, count, reach)
+    if self.plain_left > 0 then
+      self.plain_left = self.plain_left - 1
+      self:plain(first, count)
+    else
+      self:look(first, count, reach)
+    end
     first = first + count
     -- the more were looked at, the fewer reach what they have to
     size = math.max(size, math.min(first - 1, MOST, math.floor(PAIRS / #self.q / BLOCK) * BLOCK))
