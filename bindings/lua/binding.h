@@ -135,6 +135,9 @@ _Noreturn void nyx__lua_bad_argument(lua_State *L, nyx__lua *s, int index,
 void nyx__lua_count(nyx__lua *s, nyx__box *box, bool owner);
 /* The tensor of `box` is freed. */
 void nyx__lua_uncount(nyx__lua *s, nyx__box *box);
+/* The same of a block of memory that is no tensor. */
+void nyx__lua_count_block(nyx__lua *s, size_t bytes);
+void nyx__lua_uncount_block(nyx__lua *s, size_t bytes);
 /* Before the first tensor. */
 void nyx__lua_start_pace(lua_State *L, nyx__lua *s);
 /* Replaces t's gradient by `grad`, which may be NULL; t is on the stack. What boxes that
@@ -194,6 +197,8 @@ extern const luaL_Reg nyx__lua_file_functions[], nyx__lua_json_functions[],
 nyx_tensor *nyx__lua_check_plain(lua_State *L, nyx__lua *s, int index,
                                  const char *function);
 size_t nyx__lua_plain_bytes(const nyx_tensor *t);
+/* Reads the table of sizes at index; false when it is no shape. */
+bool nyx__lua_shape(lua_State *L, int index, int *ndim, int64_t *shape);
 /* A bool is one byte, 0 or 1: anything else is undefined behaviour waiting to happen. */
 bool nyx__lua_bools_valid(const nyx_tensor *t);
 
@@ -223,6 +228,13 @@ void nyx__lua_callbacks_close(nyx__lua *s);
 void nyx__lua_open_hooks(lua_State *L, nyx__lua *s);
 extern const luaL_Reg nyx__lua_hook_methods[];
 extern const luaL_Reg nyx__lua_function_functions[]; /* nyx.system */
+
+/* arena.c; `meta`: the stack index of the tensor metatable */
+
+void nyx__lua_open_arenas(lua_State *L, nyx__lua *s, int meta);
+extern const luaL_Reg nyx__lua_arena_functions[];
+nyx_arena *nyx__lua_test_arena(lua_State *L, int index); /* NULL: none, or released */
+void nyx__lua_push_arena(lua_State *L, nyx__lua *s, nyx_arena *arena); /* borrows it */
 
 /* graph.c: x.grad_fn, nil for leaves */
 

@@ -120,6 +120,18 @@ void nyx__lua_uncount(nyx__lua *s, nyx__box *box) {
   box->bytes = 0;
 }
 
+void nyx__lua_count_block(nyx__lua *s, size_t bytes) {
+  s->live += bytes;
+  add(s, bytes, work_of(bytes));
+}
+
+void nyx__lua_uncount_block(nyx__lua *s, size_t bytes) {
+  if (!bytes) return;
+  s->live -= bytes;
+  subtract(&s->fresh, bytes);
+  subtract(&s->work, work_of(bytes));
+}
+
 /* While t held its gradient, boxes of it cost nothing; from now on they are all there is.
  */
 void nyx__lua_set_grad(lua_State *L, nyx__lua *s, nyx_tensor *t, nyx_tensor *grad) {

@@ -185,8 +185,7 @@ static void copy_int16(int32_t *to, const unsigned char *from, size_t n, size_t 
     to[i] = (int16_t)(uint16_t)(from[low] | (unsigned)from[1 - low] << 8);
 }
 
-/* Reads the table of sizes at index; false when it is no shape. */
-static bool read_shape(lua_State *L, int index, int *ndim, int64_t *shape) {
+bool nyx__lua_shape(lua_State *L, int index, int *ndim, int64_t *shape) {
   size_t n = lua_rawlen(L, index);
   if (n > NYX_MAX_DIMS) return false;
   for (size_t d = 0; d < n; d++) {
@@ -232,7 +231,7 @@ static int decode(lua_State *L) {
     nyx__lua_fail(L, "decode: format '%s' is unknown; expected one such as '<f4'", name);
   int ndim = 0;
   int64_t shape[NYX_MAX_DIMS];
-  if (!read_shape(L, 4, &ndim, shape))
+  if (!nyx__lua_shape(L, 4, &ndim, shape))
     return nyx__lua_failure(L, "the sizes are not a shape of at most 8 dimensions");
   if (!(at >= 1 && at <= (double)length + 1) ||
       !shape_bytes(ndim, shape, (size_t)f->size, &bytes) ||

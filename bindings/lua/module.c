@@ -250,6 +250,22 @@ static void api_push_tensor(lua_State *L, nyx_tensor *t) {
   nyx__lua_fill(s, box, nyx_tensor_retain(t), true);
 }
 
+static nyx_arena *api_check_arena(lua_State *L, int index) {
+  luaL_checkstack(L, 3, NULL);
+  index = lua_absindex(L, index);
+  nyx_arena *arena = nyx__lua_test_arena(L, index);
+  if (!arena)
+    luaL_argerror(L, index,
+                  lua_pushfstring(L, "arena expected, got %s",
+                                  nyx__lua_describe(L, state_of(L), index)));
+  return arena;
+}
+
+static void api_push_arena(lua_State *L, nyx_arena *arena) {
+  luaL_checkstack(L, 3, NULL);
+  nyx__lua_push_arena(L, state_of(L), arena);
+}
+
 static void api_check(lua_State *L, nyx_status status) {
   if (status != NYX_OK) nyx__lua_raise(L, state_of(L));
 }
@@ -258,7 +274,9 @@ static const nyx_lua_functions api = {.context = api_context,
                                       .test_tensor = api_test_tensor,
                                       .check_tensor = api_check_tensor,
                                       .push_tensor = api_push_tensor,
-                                      .check = api_check};
+                                      .check = api_check,
+                                      .check_arena = api_check_arena,
+                                      .push_arena = api_push_arena};
 
 /* ------------------------------------------------------------------ opening */
 
@@ -347,12 +365,17 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   lua_pushliteral(L, META_KEY);
   lua_setfield(L, 4, "__name");
   add(L, s, 4, 4, nyx__lua_tensor_events);
-  const luaL_Reg *const functions[] = {
-      nyx__lua_tensor_functions,  nyx__lua_convert_functions,
-      nyx__lua_grad_functions,    nyx__lua_describe_functions,
-      nyx__lua_scope_functions,   nyx__lua_anomaly_functions,
-      nyx__lua_context_functions, nyx__lua_tune_functions,
-      nyx__lua_machine_functions, module_functions};
+  const luaL_Reg *const functions[] = {nyx__lua_tensor_functions,
+                                       nyx__lua_convert_functions,
+                                       nyx__lua_grad_functions,
+                                       nyx__lua_describe_functions,
+                                       nyx__lua_scope_functions,
+                                       nyx__lua_anomaly_functions,
+                                       nyx__lua_context_functions,
+                                       nyx__lua_tune_functions,
+                                       nyx__lua_machine_functions,
+                                       nyx__lua_arena_functions,
+                                       module_functions};
   const luaL_Reg *const methods[] = {nyx__lua_tensor_methods, nyx__lua_convert_methods,
                                      nyx__lua_grad_methods,   nyx__lua_index_methods,
                                      nyx__lua_ffi_methods,    nyx__lua_hook_methods};
@@ -363,6 +386,7 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   nyx__lua_open_scope(L);
   nyx__lua_open_hooks(L, s);
   nyx__lua_open_nodes(L);
+  nyx__lua_open_arenas(L, s, 4);
   nyx__lua_open_profiler(L);
   lua_newtable(L); /* nyx.system, for lua/nyx/io, data and train */
   add(L, s, 5, 4, nyx__lua_file_functions);

@@ -29,6 +29,8 @@ typedef struct nyx_lua_functions {
   nyx_tensor *(*check_tensor)(lua_State *L, int index);
   void (*push_tensor)(lua_State *L, nyx_tensor *t);
   void (*check)(lua_State *L, nyx_status status);
+  nyx_arena *(*check_arena)(lua_State *L, int index);
+  void (*push_arena)(lua_State *L, nyx_arena *arena);
 } nyx_lua_functions;
 
 #define NYX_LUA_KEY "nyx.functions"
@@ -74,6 +76,18 @@ static inline nyx_tensor *nyx_lua_check_tensor(lua_State *L, int index) {
  * caller's. Raises an error only when Lua is out of memory. */
 static inline void nyx_lua_push_tensor(lua_State *L, nyx_tensor *t) {
   nyx_lua_get(L)->push_tensor(L, t);
+}
+
+/* The arena (nyx/arena.h) at a stack index, borrowed; raises an error for any other value
+ * and for a released one. */
+static inline nyx_arena *nyx_lua_check_arena(lua_State *L, int index) {
+  return nyx_lua_get(L)->check_arena(L, index);
+}
+
+/* Pushes an arena, which the new Lua value retains. Raises an error only when Lua is out
+ * of memory. */
+static inline void nyx_lua_push_arena(lua_State *L, nyx_arena *arena) {
+  nyx_lua_get(L)->push_arena(L, arena);
 }
 
 /* Raises the context's message as a Lua error unless status is NYX_OK. */

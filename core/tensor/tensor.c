@@ -111,9 +111,8 @@ static nyx_status size_error(nyx_context *ctx, int ndim, const int64_t *shape) {
   return nyx__error(ctx, SIZE_OVERFLOW, nyx__shape_text(ndim, shape, text, sizeof text));
 }
 
-/* Checks a shape and says how many bytes it takes. */
-static nyx_status shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
-                              const int64_t *shape, size_t *bytes) {
+nyx_status nyx__shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                            const int64_t *shape, size_t *bytes) {
   if (ndim < 0 || ndim > NYX_MAX_DIMS)
     return nyx__error(ctx, NDIM_RANGE, ndim, NYX_MAX_DIMS);
   int64_t numel;
@@ -128,7 +127,7 @@ static nyx_status empty(nyx_context *ctx, nyx_device *device, nyx_dtype dtype, i
                         const int64_t *shape, const int64_t *stride, nyx_tensor **out) {
   *out = NULL;
   size_t bytes;
-  NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
+  NYX_TRY(nyx__shape_bytes(ctx, dtype, ndim, shape, &bytes));
   nyx_storage *storage;
   NYX_TRY(storage_new(ctx, device, bytes, &storage));
   *out = first_of(storage);
@@ -165,7 +164,7 @@ nyx_status nyx_tensor_wrap(nyx_context *ctx, nyx_dtype dtype, int ndim,
                            void *free_arg, nyx_tensor **out) {
   *out = NULL;
   size_t bytes;
-  NYX_TRY(shape_bytes(ctx, dtype, ndim, shape, &bytes));
+  NYX_TRY(nyx__shape_bytes(ctx, dtype, ndim, shape, &bytes));
   nyx_storage *s = nyx_memory_alloc(sizeof(block));
   nyx_status status = s ? NYX_OK : nyx__no_memory(ctx, sizeof(block));
   if (status == NYX_OK) {

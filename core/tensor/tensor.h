@@ -71,6 +71,9 @@ void nyx__forms_free(nyx__forms *f); /* NULL is allowed */
 /* A new tensor over `storage` (retained) with the geometry of `spec`. */
 nyx_status nyx__tensor_view(nyx_context *ctx, nyx_storage *storage, const nyx_spec *spec,
                             nyx_tensor **out);
+/* Checks a shape and says how many bytes it takes. */
+nyx_status nyx__shape_bytes(nyx_context *ctx, nyx_dtype dtype, int ndim,
+                            const int64_t *shape, size_t *bytes) NYX_MUST_CHECK;
 /* A free_fn that leaves the memory to its owner. */
 void nyx__keep(void *data);
 /* Whether the history of a view is out of date: its base got another one since. */

@@ -38,6 +38,7 @@ struct nyx_fft_kernels;        /* fft.h */
 struct nyx_complex_kernels;    /* complex.h */
 struct nyx_random_kernels;     /* random.h */
 struct nyx_distance_kernels;   /* distance.h */
+struct nyx_reach_kernels;      /* reach.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -65,6 +66,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_complex_kernels *complex;
   const struct nyx_random_kernels *random;
   const struct nyx_distance_kernels *distance;
+  const struct nyx_reach_kernels *reach;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -17,6 +17,7 @@
 #include "pool.h"
 #include "quantized.h"
 #include "random.h"
+#include "reach.h"
 #include "recurrence.h"
 #include "reduce.h"
 #include "rotary.h"
@@ -50,6 +51,7 @@ extern const nyx_fft_kernels NYX_PATH(fft);
 extern const nyx_complex_kernels NYX_PATH(complex);
 extern const nyx_random_kernels NYX_PATH(random);
 extern const nyx_distance_kernels NYX_PATH(distance);
+extern const nyx_reach_kernels NYX_PATH(reach);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -78,4 +80,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .complex = &NYX_PATH(complex),
     .random = &NYX_PATH(random),
     .distance = &NYX_PATH(distance),
+    .reach = &NYX_PATH(reach),
 };

@@ -136,6 +136,13 @@ local others = {
   memory = { "memory", "nyx.memory(): bytes of tensor memory: live, peak, cached, limit; blocks " ..
     "allocated and reused" },
   memory_limit = { "memory", "nyx.memory_limit(bytes): the most that may be in use; 0: no limit" },
+  arena = { "memory", "nyx.arena(bytes): one block of memory for named buffers, each a tensor " ..
+    "on a multiple of 64 bytes that others, also in C, find by its name without a copy. " ..
+    "a:buffer(name, shape, {dtype}) gives that buffer and makes it, of zeros, where there is " ..
+    "none; a:buffer(name) gives one that exists; a:has(name), #a, a:list() ({name, dtype, " ..
+    "shape, offset, bytes, in_use} of each) and a:memory() ({bytes, used, free}) tell of them. " ..
+    "a:reset() forgets all, once nobody holds one; a:release() gives up a, while buffers keep " ..
+    "the block" },
   manual_seed = { "random", "nyx.manual_seed(seed): equal seeds give equal random numbers" },
   get_rng_state = { "random", "nyx.get_rng_state(): where the random numbers are, a string " ..
     "for nyx.set_rng_state" },
@@ -163,6 +170,13 @@ local others = {
     "which give the same bits every time. file \"\": the default, in ~/.cache/nyx. Gives mode, " ..
     "file, known, measured, changed, sizes; nil and a message when the file cannot be used" },
   devices = { "settings", "nyx.devices(): a table of {name, description}" },
+  prefilter = { "sorting", "nyx.prefilter(rows, {metric}): exact searches for the rows of a " ..
+    "matrix (float32) with the largest products with a query (metric \"dot\"), or cosines " ..
+    "(\"cosine\"), which look at the rows as bytes first and score in float32 only what these " ..
+    "cannot rule out. p:topk(queries, k) gives values and positions as the plain product's " ..
+    "topk does, p:candidates(queries, k) the rows that were not ruled out, p:stats() what " ..
+    "p holds and what the last search left out; nyx.prefilter(p:state_dict()) is p again. The " ..
+    "rows are kept and must not change" },
   is_tensor = { "tensor", "nyx.is_tensor(value): whether a value is a tensor" },
   ops = { "settings", "for op in nyx.ops() do: a description of every op" },
   op = { "settings", "nyx.op(name): the description of an op" },

@@ -24,7 +24,7 @@ if home then nyx.set_home(home) end
 local elsewhere = { save = "io", load = "io", help = "help", Function = "custom",
   profile_backward = "profile", grad_flow = "grad_flow", checkpoint = "checkpoint",
   derivative = "derivative", gradcheck = "gradcheck", gradgradcheck = "gradcheck",
-  einsum = "einsum" }
+  einsum = "einsum", prefilter = "prefilter" }
 -- What the REPL completes besides what is loaded.
 local names = { nn = true, optim = true, data = true, train = true, show = true, amp = true,
   graph = true, func = true, fft = true, linalg = true }

@@ -212,6 +212,12 @@ static const struct {
     {"matmul", "x(1,3000) y(3000,800)"},
     {"int_mm", "x(190,300)<int8 y(300,210)<int8"},
     {"int_mm", "x(190,300)<uint8 y(300,210)<int8"},
+    {"int_mm_reaching",
+     "x(2,9)<int8 y(30000,9)<int8 scale(30000)<float32 extra(30000)<float32 "
+     "limit(2)<float32"},
+    {"int_mm_reaching",
+     "x(60,9)<int8 y(9000,9)<int8 scale(9000)<float32 extra(9000)<float32 "
+     "limit(60)<float32"},
     {"linear_quantized", "x(40,256) packed(300,128)<uint8 scales(300,8)"},
     {"linear_quantized", "x(40,256) packed(300,256)<int8 scales(300) bias(300)"},
     {"linear_quantized", "x(1,512) packed(900,256)<uint8 scales(900,4) zeros(900,4)"},

@@ -74,6 +74,12 @@ describe("Nyx in a C program", function()
       true), output)
   end
 
+  local function check_arena(output)
+    assert.is_truthy(output:find("the last one is at %(1%.00, 5%.1%d%)\n"), output)
+    assert.is_truthy(output:find("nyx.Arena of 65536 bytes: 24064 used, 41472 free, 2 buffers\n"
+      .. "  position: float32 (1000x3), 12000 bytes at 0\n", 1, true), output)
+  end
+
   local function check_host(output)
     assert.is_truthy(output:find("the host ran some jobs; the result is the same\n", 1, true),
       output)
@@ -116,7 +122,10 @@ describe("Nyx in a C program", function()
     check_host(program "make/host")
     local output = program("make/script", "LUA_PATH='" .. lua_path .. "'")
     assert.is_truthy(output:find("^" .. scores .. "$"), output)
-    for _, name in ipairs { "tensor", "host", "script" } do check_shared("make/" .. name) end
+    check_arena(program("make/arena", "LUA_PATH='" .. lua_path .. "'"))
+    for _, name in ipairs { "tensor", "host", "script", "arena" } do
+      check_shared("make/" .. name)
+    end
   end)
 
   it("builds with the library inside", function()
@@ -125,7 +134,8 @@ describe("Nyx in a C program", function()
     check_host(program "static/host")
     local output = program("static/script", "LUA_PATH='" .. lua_path .. "'")
     assert.is_truthy(output:find("^" .. scores .. "$"), output)
-    for _, name in ipairs { "tensor", "host", "script" } do
+    check_arena(program("static/arena", "LUA_PATH='" .. lua_path .. "'"))
+    for _, name in ipairs { "tensor", "host", "script", "arena" } do
       assert.equal(0, #libraries("static/" .. name))
     end
   end)
@@ -139,7 +149,10 @@ describe("Nyx in a C program", function()
     check_host(program "cmake/host")
     local output = program("cmake/script", "LUA_PATH='" .. lua_path .. "'")
     assert.is_truthy(output:find("^" .. scores .. "$"), output)
-    for _, name in ipairs { "tensor", "host", "script" } do check_shared("cmake/" .. name) end
+    check_arena(program("cmake/arena", "LUA_PATH='" .. lua_path .. "'"))
+    for _, name in ipairs { "tensor", "host", "script", "arena" } do
+      check_shared("cmake/" .. name)
+    end
     assert.equal(0, #libraries "cmake/tensor_static")
   end)
 

@@ -139,6 +139,44 @@ static void tensors_cross(void) {
   nyx_tensor_release(t);
 }
 
+static int check_arena(lua_State *L) {
+  nyx_arena_stats stats;
+  nyx_arena_get_stats(nyx_lua_check_arena(L, 1), &stats);
+  lua_pushinteger(L, stats.buffers);
+  return 1;
+}
+
+/* One arena in two states and in C: all see what one has written. */
+static void arenas_cross(void) {
+  lua_State *L[2] = {open_state(), open_state()};
+  nyx_context *ctx = nyx_lua_context(L[0]);
+  nyx_arena *arena = NULL;
+  nyx_tensor *t = NULL;
+  REQUIRE(CHECK_OK(ctx, nyx_arena_new(ctx, 4096, &arena)));
+  for (int i = 0; i < 2; i++) {
+    nyx_lua_push_arena(L[i], arena);
+    lua_setglobal(L[i], "arena");
+    lua_pushcfunction(L[i], check_arena);
+    lua_setglobal(L[i], "count");
+  }
+  run(L[0], "x = arena:buffer('x', {3}); x:fill_(2); assert(count(arena) == 1)");
+  run(L[1], "x = arena:buffer('x'); assert(x:sum():item() == 6); x[2] = 5");
+  REQUIRE(CHECK_OK(ctx, nyx_arena_find(ctx, arena, "x", &t)));
+  CHECK(((const float *)nyx_tensor_data(t))[1] == 5);
+  run(L[0],
+      "assert(x:sum():item() == 9)\n"
+      "local ok, message = pcall(count, 'a')\n"
+      "assert(not ok and message:find(\"arena expected, got string 'a'\"), message)\n"
+      "assert(not pcall(arena.reset, arena)); arena:release()\n"
+      "assert(not pcall(count, arena))");
+  nyx_arena_release(arena); /* the other state holds it */
+  lua_close(L[0]);
+  run(L[1], "assert(arena:buffer('x')[2]:item() == 5)");
+  lua_close(L[1]);
+  CHECK(((const float *)nyx_tensor_data(t))[1] == 5);
+  nyx_tensor_release(t);
+}
+
 static int check_first(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)nyx_tensor_numel(nyx_lua_check_tensor(L, 1)));
   return 1;
@@ -196,6 +234,7 @@ int main(void) {
   RUN(states_work_at_once);
   RUN(states_train_at_once);
   RUN(tensors_cross);
+  RUN(arenas_cross);
   RUN(errors_are_lua_errors);
   RUN(interruption);
   RUN(closing);

@@ -556,6 +556,13 @@ def int_mm(r, dtype):
     return Case([r.tensor(list(x.shape), *kind) for x, kind in zip(c.inputs, ranges)])
 
 
+def int_mm_reaching(r, dtype):
+    """Numbers whose sums are exact, so that limits are met by some."""
+    q, n, k = r.randint(0 if r.chance(0.05) else 1, 60), r.randint(0 if r.chance(0.05) else 1, 60), r.randint(0, 9)
+    numbers = [r.tensor([size], torch.int8, -20, 20).float() for size in (n, n, q)]
+    return Case([r.tensor([q, k], dtype, -9, 9), r.tensor([n, k], dtype, -9, 9), *numbers])
+
+
 def bmm(r, dtype):
     b, m, k, n = (r.randint(0 if r.chance(0.05) else 1, 6) for _ in range(4))
     return Case([r.tensor([b, m, k], dtype), r.tensor([b, k, n], dtype)])
@@ -1054,7 +1061,7 @@ MAKERS = {
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
     "eye": creation(n=lambda r: r.randint(0, 5), m=lambda r: r.randint(0, 5)),
     "arange": arange, "linspace": linspace,
-    "matmul": matmul, "int_mm": int_mm, "bmm": bmm, "linear": linear, "linear_activation": linear_activation,
+    "matmul": matmul, "int_mm": int_mm, "int_mm_reaching": int_mm_reaching, "bmm": bmm, "linear": linear, "linear_activation": linear_activation,
     "linear_quantized": linear_quantized, "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_activation": conv2d_activation,
     "conv2d_input": conv2d_backward("input"), "conv2d_weight": conv2d_backward("weight"),

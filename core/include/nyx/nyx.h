@@ -5,6 +5,7 @@
 #define NYX_NYX_H
 
 #include "api.h"
+#include "arena.h"
 #include "context.h"
 #include "device.h"
 #include "dtype.h"

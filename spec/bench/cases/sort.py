@@ -30,6 +30,12 @@ def topk_rows():
     return lambda: torch.topk(x, 10, 1)[0]
 
 
+@case("prefilter_256kx128")
+def prefilter():
+    x, queries = values(1, MILLION // 4, 128), values(2, 16, 128)
+    return lambda: torch.topk(queries @ x.T, 10, 1)[0]
+
+
 @case("cumsum_1m")
 def cumsum():
     x = values(1, MILLION)

@@ -30,6 +30,11 @@ case("topk_4096x1024", { limit = { "read", 16 * million } }, function()
   return first(function() return x:topk(10, 2) end)
 end)
 
+case("prefilter_256kx128", {}, function()
+  local p, queries = nyx.prefilter(values(1, { million / 4, 128 })), values(2, { 16, 128 })
+  return first(function() return p:topk(queries, 10) end)
+end)
+
 case("cumsum_1m", { limit = { "copy", 8 * million } }, function()
   local x = values(1, { million })
   return function() return x:cumsum(1) end
