@@ -488,8 +488,8 @@ PEERS = {
     # linear algebra, networks
     "matmul_add": lambda x, a, b, beta=1, alpha=1: beta * x + alpha * (a @ b),
     "distances": lambda x, y, p=2.0: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
-    "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "linear_quantized": linear_quantized,
-    "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "int_mm_reaching": int_mm_reaching, "linear_quantized": linear_quantized,
+    "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "int_mm_reaching": int_mm_reaching,
+    "linear_quantized": linear_quantized,
     "dequantize_weight": dequantize_weight, "conv2d": conv2d,
     "conv2d_activation": conv2d_activation,
     "cholesky": lambda a, upper=False: torch.linalg.cholesky(a, upper=upper), "lu_factor": lu_factor,
@@ -536,8 +536,7 @@ NO_PEER_GROUPS = {"gradient": "tested as the gradient of the op it belongs to",
 # Outputs that are positions or labels, by number from 0.
 POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
-    "nonzero": {0}, "unique": {1}, "runs": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
-    "nonzero": {0}, "int_mm_reaching": {0}, "unique": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
+    "nonzero": {0}, "int_mm_reaching": {0}, "unique": {1}, "runs": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
     "max_pool2d": {1}, "lu_factor": {1}, "solve": {2}, "determinant": {1},
     "cumargmax": {0}, "cummax": {1}, "cummin": {1}, "median": {1}, "nanmedian": {1},
     "kthvalue": {1}, "mode": {1}, "unique_consecutive": {1}, "bucketize": {0},
