@@ -224,6 +224,12 @@ static nyx_status view_infer(nyx_call *c) {
                     nyx__shape_text(s->ndim, s->shape, text, sizeof text));
 }
 
+/* A tangent may lie otherwise than x. */
+static nyx_status view_forward(nyx_dual *d) {
+  if (!d->tangent[0]) return NYX_OK;
+  return nyx__apply1(d->ctx, NYX__OP_reshape, d->tangent[0], d->attr, &d->tangent_out[0]);
+}
+
 static const nyx_attr view_attrs[] = {
     {"shape", NYX_ATTR_INTS, true, NYX_NONE, "the new sizes"}};
 
@@ -242,7 +248,7 @@ const nyx_op nyx__op_view = {
     .n_attrs = 1,
     .infer = view_infer,
     .gradient = reshape_gradient,
-    .forward = nyx__forward_linear,
+    .forward = view_forward,
     .batch = nyx__batch_shape,
     .cases = "x(2,6); shape={3,-1}",
 };

@@ -180,12 +180,15 @@ NYX_LONG T nyx_digamma(T x) {
 #define NYX_ZETA_TERMS 10
 #define NYX_ZETA_LEAST 2.2250738585072014e-308
 #endif
-NYX_FN T nyx__zeta_positive(T s, T q) {
-  T sum = nyx_pow(K(1) / q, s), a = q, inverse = K(1), power = K(1);
+NYX_LONG T nyx__zeta_power(T x, T s) {
+  return nyx_pow(x, s);
+}
+NYX_LONG T nyx__zeta_positive(T s, T q) {
+  T sum = nyx__zeta_power(K(1) / q, s), a = q, inverse = K(1), power = K(1);
   for (int k = 1; k < NYX_ZETA_TERMS; k++) {
     a = q + K(k);
     inverse = K(1) / a;
-    power = nyx_pow(inverse, s);
+    power = nyx__zeta_power(inverse, s);
     sum = sum + power;
   }
   T step = s * inverse, rest = step * K(0.083333333333333329);
@@ -211,7 +214,7 @@ NYX_FN T nyx__zeta_positive(T s, T q) {
   M none = nyx_lt(power, K(NYX_ZETA_LEAST));
   others = nyx_select(none, K(0), others);
   if (NYX_ANY(none))
-    others = nyx_select(none, nyx_pow(inverse, s - K(1)) / (s - K(1)), others);
+    others = nyx_select(none, nyx__zeta_power(inverse, s - K(1)) / (s - K(1)), others);
   return sum + others;
 }
 /* Below 0, where only a whole s has values: from the first q + k above 0 on, and what is

@@ -169,6 +169,15 @@ describe("func.vjp and func.jvp", function()
     near(rest.sum, { 10 })
   end)
 
+  it("see a tangent that lies otherwise in another shape", function()
+    local x = T { 1, 2, 3, 4 }:expand(3, 3, 4) -- turned, it is still rows that repeat
+    local tangent = nyx.arange(36, { dtype = "float64" }):reshape(3, 3, 4)
+    local value, along = func.jvp(function(y) return y:transpose(1, 2):reshape(9, 4) end,
+      { x }, { tangent })
+    near(value, x:reshape(9, 4))
+    near(along, tangent:transpose(1, 2):contiguous():view(9, 4))
+  end)
+
   it("take trees, and no tangent as zero", function()
     local g = function(p) return { a = p.w * p.b, b = p.b * 2 } end
     local p = { w = T { 2 }, b = T { 5 } }

@@ -142,3 +142,40 @@ describe("a value that does not fit", function()
     written("int64", 16777217, 16777217)
   end)
 end)
+
+describe("nonzero", function()
+  it("finds every position of thin and thick masks in any number of dimensions", function()
+    nyx.manual_seed(5)
+    for _, shape in ipairs { { 1003 }, { 7, 9 }, { 3, 5, 17 }, { 2, 1, 9, 4 }, { 3, 70001 } } do
+      for _, p in ipairs { 0, 0.01, 0.5, 1 } do
+        local mask = nyx.rand(shape):lt(p)
+        local found, flat, stride = mask:nonzero(), 1, 1
+        assert.are.same({ mask:sum():item(), #shape }, found.shape)
+        for d = #shape, 1, -1 do
+          flat, stride = flat + (found:select(2, d) - 1) * stride, stride * shape[d]
+        end
+        if found:size(1) > 0 then
+          assert.is_true(mask:flatten():index_select(flat, 1):all():item())
+          assert.is_true(flat:diff():gt(0):all():item())
+        end
+      end
+    end
+  end)
+end)
+
+describe("contiguous", function()
+  it("repeats rows, columns and numbers of expanded tensors", function()
+    local row, column = nyx.arange(700), nyx.arange(700):reshape(700, 1)
+    for _, dtype in ipairs { "float32", "float64", "int8", "bfloat16" } do
+      local r, c = row:remainder(100):to(dtype), column:remainder(100):to(dtype)
+      local ones = nyx.ones(5, 700, { dtype = dtype })
+      assert.is_true(r:expand(5, 700):contiguous():equal(ones * r))
+      assert.is_true(c:expand(700, 5):contiguous():equal(ones:t() * c))
+      local wide = nyx.ones(700, 900, { dtype = dtype })
+      assert.is_true(c:expand(700, 900):contiguous():equal(wide * c))
+      assert.is_true(r:expand(5, 700):float():equal((ones * r):float()))
+      assert.is_true(r:reshape(1, 1, 700):expand(2, 3, 700):double():equal(
+        (nyx.ones(2, 3, 700, { dtype = dtype }) * r):double()))
+    end
+  end)
+end)
