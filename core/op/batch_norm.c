@@ -19,12 +19,14 @@
 typedef struct planes {
   int64_t images, channels, plane;
   bool gathered; /* copied to (channels, images * plane), seen as one image */
+  bool last;     /* planes of one place: the images are places of one, channels last */
 } planes;
 
 static planes planes_of(const nyx_tensor *x) {
   planes p = {.images = x->shape[0], .channels = x->shape[1], .plane = 1};
   for (int d = 2; d < x->ndim; d++) p.plane *= x->shape[d];
-  if (p.plane < LEAST_PLANE && p.images > 1) {
+  p.last = p.plane == 1;
+  if (p.plane < LEAST_PLANE && p.images > 1 && !p.last) {
     p.gathered = true;
     p.plane *= p.images;
     p.images = 1;
@@ -258,7 +260,7 @@ static nyx_status cpu_training(nyx_call *c) {
   planes p = planes_of(c->in[0]);
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, 3, &data));
-  if (data.last) p.gathered = false; /* places are not divided by channels */
+  if (data.last) p.last = true, p.gathered = false; /* places are one after the other */
   batch_run r = start(&p, data.dtype);
   size_t bytes = (size_t)p.channels * sizeof(double);
   nyx_tensor *x = NULL, *y = NULL;
@@ -275,7 +277,7 @@ static nyx_status cpu_training(nyx_call *c) {
     r.bias = data_of(data.in[2]);
     r.mean = data_of(data.out[1]);
     r.rstd = data_of(data.out[2]);
-    if (data.last) {
+    if (p.last) {
       const nyx__norm_last last = as_last(c->ctx, &r);
       status = nyx__norm_last_forward(&last);
     } else {
@@ -466,7 +468,7 @@ static nyx_status cpu_backward(nyx_call *c) {
   planes p = planes_of(c->in[1]);
   nyx__norm_data data;
   NYX_TRY(nyx__norm_open(c, 5, &data));
-  if (data.last) p.gathered = false;
+  if (data.last) p.last = true, p.gathered = false;
   batch_run r = start(&p, data.dtype);
   nyx_tensor *g = NULL, *x = NULL, *y = NULL;
   nyx_status status = gather_planes(c->ctx, &p, data.in[0], &g);
@@ -481,7 +483,7 @@ static nyx_status cpu_backward(nyx_call *c) {
     r.weight = data_of(data.in[4]);
     r.weight_out = data_of(data.out[1]);
     r.bias_out = data_of(data.out[2]);
-    if (data.last) {
+    if (p.last) {
       const nyx__norm_last last = as_last(c->ctx, &r);
       status = nyx__norm_last_backward(&last);
     } else {

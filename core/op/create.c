@@ -171,9 +171,14 @@ static void steps_range(void *arg, int64_t begin, int64_t end) {
   const steps_job *j = arg;
   void *to = j->to;
   switch (j->dtype) {
-    case NYX_FLOAT32:
-      for (int64_t i = begin; i < end; i++) ((float *)to)[i] = (float)step_value(j, i);
+    case NYX_FLOAT32: {
+      bool narrow = !j->middle && end <= INT32_MAX; /* which vectors turn into doubles */
+      for (int64_t i = begin; narrow && i < end; i++)
+        ((float *)to)[i] = (float)(j->start + (double)(int32_t)i * j->step);
+      for (int64_t i = begin; !narrow && i < end; i++)
+        ((float *)to)[i] = (float)step_value(j, i);
       break;
+    }
     case NYX_FLOAT64:
       for (int64_t i = begin; i < end; i++) ((double *)to)[i] = step_value(j, i);
       break;

@@ -406,7 +406,7 @@ static int64_t *row_positions(const uint8_t *flag, int64_t n, int ndim, const in
     for (; j < stop && to < end; j++) {
       for (int d = 0; d < ndim - 1; d++) to[d] = at[d] + base;
       to[ndim - 1] = first + j;
-      to += flag[j] ? ndim : 0;
+      to += ndim & -(int64_t)(flag[j] != 0);
     }
   }
   return to;

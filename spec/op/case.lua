@@ -118,7 +118,8 @@ function M.calls(op)
       for size in sizes:gmatch "%d+" do shape[#shape + 1] = tonumber(size) end
       call.inputs[#call.inputs + 1] =
         { name = name, shape = shape, below = tonumber(below), mask = below == "bool",
-          dtype = below:match "^u?int%d+$" or below:match "^float%d+$", matrices = kinds[below] and below,
+          dtype = below:match "^u?int%d+$" or below:match "^float%d+$",
+          matrices = kinds[below] and below,
           complex = below:match "^complex%d+$" ~= nil }
     end
     calls[#calls + 1] = call

@@ -126,8 +126,9 @@ static int64_t run_length(const plan *p, const int64_t *at, int64_t n) {
   for (int64_t i = 0; i < outer; i++) {                                                  \
     const type *restrict s = (const type *)src + i * src_outer;                          \
     type *restrict d = (type *)dst + i * dst_outer;                                      \
+    const type first = *s;                                                               \
     if (src_inner == 0 && dst_inner == 1)                                                \
-      for (int64_t j = 0; j < inner; j++) d[j] = s[0];                                   \
+      for (int64_t j = 0; j < inner; j++) d[j] = first;                                  \
     else if (src_inner == 1 && dst_inner == 1)                                           \
       for (int64_t j = 0; j < inner; j++) d[j] = s[j];                                   \
     else                                                                                 \
