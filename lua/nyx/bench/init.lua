@@ -7,7 +7,7 @@ local cases = require "nyx.bench.case"
 local M = {}
 
 for _, group in ipairs { "elementwise", "reduce", "norm", "product", "conv", "attention", "sort",
-  "factor", "optim", "overhead", "models" } do
+  "factor", "fourier", "optim", "overhead", "models" } do
   cases.group = group
   require("nyx.bench.cases." .. group)
 end

@@ -22,6 +22,8 @@ gemm("sgemm_1024_nn_out", 1024, 1024, 1024, out=True)
 for size in (8, 16, 32, 64, 128):
     gemm(f"sgemm_{size}", size, size, size)
 gemm("sgemm_64x784x128", 64, 128, 784)
+gemm("sgemm_16384x64x64", 16384, 64, 64, "nt")
+gemm("sgemm_64x16384x64", 64, 64, 16384, "tn")
 gemm("dgemm_1024", 1024, 1024, 1024, dtype=torch.float64)
 gemm("bf16_1024", 1024, 1024, 1024, dtype=torch.bfloat16)
 

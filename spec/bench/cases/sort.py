@@ -36,6 +36,30 @@ def prefilter():
     return lambda: torch.topk(queries @ x.T, 10, 1)[0]
 
 
+@case("take_1m")
+def take():
+    x, index = values(1, MILLION), integers(2, 0, MILLION, MILLION)
+    return lambda: x.take(index)
+
+
+@case("nonzero_1m")
+def nonzero():
+    mask = values(1, MILLION) > 0
+    return lambda: mask.nonzero() - 0
+
+
+@case("histc_1m")
+def histc():
+    x = values(1, MILLION)
+    return lambda: torch.histc(x, 100, -1, 1)
+
+
+@case("cdist_1024x3")
+def cdist():
+    x, y = values(1, 1024, 3), values(2, 1024, 3)
+    return lambda: torch.cdist(x, y)
+
+
 @case("cumsum_1m")
 def cumsum():
     x = values(1, MILLION)

@@ -30,6 +30,9 @@ for _, size in ipairs { 8, 16, 32, 64, 128 } do
   gemm("sgemm_" .. size, size, size, size, "nn", {})
 end
 gemm("sgemm_64x784x128", 64, 128, 784, "nn", {})
+-- A small layer over many positions, and the gradient of its weight.
+gemm("sgemm_16384x64x64", 16384, 64, 64, "nt", {})
+gemm("sgemm_64x16384x64", 64, 64, 16384, "tn", {})
 gemm("dgemm_1024", 1024, 1024, 1024, "nn", { dtype = "float64", tol = 1e-12 })
 
 case("bf16_1024", { limit = { "bf16", 2 * 1024 ^ 3 }, tol = 1e-2,

@@ -45,6 +45,26 @@ case("unique_1m", {}, function()
   return first(function() return x:unique() end)
 end)
 
+case("take_1m", {}, function()
+  local x, index = values(1, { million }), integers(2, 1, million + 1, { million })
+  return function() return x:take(index) end
+end)
+
+case("nonzero_1m", {}, function()
+  local mask = values(1, { million }):gt(0)
+  return function() return mask:nonzero() - 1 end -- PyTorch takes away 0
+end)
+
+case("histc_1m", { limit = { "read", 4 * million } }, function()
+  local x = values(1, { million })
+  return function() return x:histc(100, -1, 1) end
+end)
+
+case("cdist_1024x3", {}, function()
+  local x, y = values(1, { 1024, 3 }), values(2, { 1024, 3 })
+  return function() return x:cdist(y) end
+end)
+
 case("gather_1m", {}, function()
   local x, index = values(1, { million }), integers(2, 1, million + 1, { million })
   return function() return x:gather(index, 1) end
