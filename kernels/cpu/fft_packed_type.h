@@ -7,9 +7,10 @@
 
 /* Blocks of `columns` lanes transposed: row i then has block i of every row before. */
 static ALWAYS_INLINE void TYPED(transpose_blocks)(V *row, const int columns) {
+  const int lines = LANES / columns;
   UNROLL for (int step = columns; step < LANES; step *= 2) {
     const int other = step / columns;
-    UNROLL for (int i = 0; i < LANES / columns; i++) {
+    UNROLL for (int i = 0; i < lines; i++) {
       if (i & other) continue;
       V a = row[i], b = row[i + other];
       row[i] = TYPED(exchange)(a, b, step, false);
@@ -46,6 +47,7 @@ static ALWAYS_INLINE void TYPED(load_columns)(const nyx_fft_lines *j, const int 
 static ALWAYS_INLINE void TYPED(store_rows)(const nyx_fft_lines *j, const int columns,
                                             T *apart, bool exchange, const N *x) {
   const int64_t rows = j->passes->n;
+  const int lines = LANES / columns;
   const T *w = j->passes->turn, scale = (T)j->scale;
   for (int64_t at = 0; at < rows; at += LANES) {
     if (at + LANES > rows) at = rows - LANES; /* some once more */
@@ -54,7 +56,7 @@ static ALWAYS_INLINE void TYPED(store_rows)(const nyx_fft_lines *j, const int co
     TYPED(transpose)(re);
     UNROLL for (int l = 0; l < LANES; l++) im[l] = x[at + l].im;
     TYPED(transpose)(im);
-    UNROLL for (int g = 0; g < LANES / columns; g++) {
+    UNROLL for (int g = 0; g < lines; g++) {
       if (g >= j->count) break;
       N v[LANES];
       v[0] = (N){re[g * columns], im[g * columns]};
