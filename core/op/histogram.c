@@ -78,7 +78,7 @@ static const void *read(const source *s, int64_t at, int64_t n, void *room) {
     for (int64_t i = 0; i < n; i++) {                                                    \
       const T at = (x[i] - low) / width * bins;                                          \
       const int32_t found = at < last ? (int32_t)(at > 0 ? at : 0) : outside - 1;        \
-      bin[i] = (x[i] >= low) & (x[i] <= high) ? found : outside;                         \
+      bin[i] = ((x[i] >= low) & (x[i] <= high)) ? found : outside;                       \
     }                                                                                    \
   }
 EVEN_BINS(float)
