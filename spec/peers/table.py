@@ -395,7 +395,8 @@ PEERS = {
     "erfc": torch.erfc,
     "ndtr": lambda x: 0.5 * torch.erfc(x * -(0.5**0.5)),  # torch.special.ndtr(-7.5) has 3 digits
     "i0e": torch.special.i0e, "i1": torch.special.i1, "i1e": torch.special.i1e,
-    "exponent": lambda x: torch.frexp(x).exponent.masked_fill(~x.isfinite(), 0).to(x.dtype),
+    "exponent": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool),  # the gradient is 0
+                                      torch.frexp(x).exponent.masked_fill(~x.isfinite(), 0).to(x.dtype), x),
     "zeta": lambda x, y: torch.special.zeta(x.detach(), y),  # no gradient of x; torch raises an error
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
