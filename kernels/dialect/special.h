@@ -210,11 +210,15 @@ NYX_LONG T nyx__zeta_positive(T s, T q) {
 #endif
   /* The last term was counted whole, of which the formula has half. */
   T others = power * (a / (s - K(1)) - K(0.5) + rest);
-  /* From far away it is the integral, which is not 0 yet where a power is. */
+  /* From far away it is the integral, which is not 0 yet where a power is, or has few
+   * digits. */
   M none = nyx_lt(power, K(NYX_ZETA_LEAST));
   others = nyx_select(none, K(0), others);
-  if (NYX_ANY(none))
-    others = nyx_select(none, nyx__zeta_power(inverse, s - K(1)) / (s - K(1)), others);
+  if (NYX_ANY(none)) {
+    T left = nyx_select(nyx_eq(power, K(0)), K(0), power * (rest - K(0.5)));
+    T all = nyx__zeta_power(inverse, s - K(1)) / (s - K(1));
+    others = nyx_select(none, all + left, others);
+  }
   return sum + others;
 }
 /* Below 0, where only a whole s has values: from the first q + k above 0 on, and what is
