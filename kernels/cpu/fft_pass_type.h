@@ -39,18 +39,6 @@ static ALWAYS_INLINE N TYPED(exchanged)(N a, bool exchange) {
   return exchange ? (N){a.im, a.re} : a;
 }
 
-/* Lanes of two vectors by their number, those of b behind those of a. */
-static ALWAYS_INLINE V TYPED(pick)(V a, V b, TYPED(lanes) from) {
-#if defined(__clang__)
-  V r = a;
-  UNROLL for (int l = 0; l < LANES; l++) r[l] =
-      from[l] < LANES ? a[from[l]] : b[from[l] - LANES];
-  return r;
-#else
-  return __builtin_shuffle(a, b, from);
-#endif
-}
-
 /* Numbers in memory, real and imaginary parts by turns. */
 static ALWAYS_INLINE N TYPED(split)(V a, V b) {
   LANE_NUMBERS(lane);

@@ -1,10 +1,23 @@
-/* The transposition of as many vectors as each has lanes, over one element type T.
- * Included where TYPED, UNROLL, the vector type V, its LANES and TYPED(lanes) are. */
+/* Lanes of vectors in other places, and the transposition of as many vectors as each has
+ * lanes, over one element type T. Included where TYPED, UNROLL, the vector type V, its
+ * LANES and TYPED(lanes) are. */
 
 #if !defined(__clang__)
 static const TINT TYPED(numbers)[16]
     __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 #endif
+
+/* Lane l is lane from[l] of a and b side by side. */
+static inline V TYPED(pick)(V a, V b, TYPED(lanes) from) {
+#if defined(__clang__)
+  V r = a;
+  UNROLL for (int l = 0; l < LANES; l++) r[l] =
+      from[l] < LANES ? a[from[l]] : b[from[l] - LANES];
+  return r;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
 
 /* Lane l of two vectors: the part of a LANES x LANES transposition that exchanges blocks
  * of `step` lanes. */

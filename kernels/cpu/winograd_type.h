@@ -7,18 +7,6 @@
 typedef TINT TYPED(lanesu)
     __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 
-/* Lane l is element from[l] of a and b side by side. */
-static ALWAYS_INLINE V TYPED(pick)(V a, V b, TYPED(lanes) from) {
-#if defined(__clang__)
-  V r = a;
-  UNROLL for (int l = 0; l < LANES; l++) r[l] =
-      from[l] < LANES ? a[from[l]] : b[from[l] - LANES];
-  return r;
-#else
-  return __builtin_shuffle(a, b, from);
-#endif
-}
-
 #define ROOT_HALF ((T)0.70710678118654752440)
 #define ROOT_TWO ((T)1.41421356237309504880)
 
