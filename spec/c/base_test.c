@@ -754,9 +754,11 @@ static void philox_known_answers(void) {
 static void fills_do_not_depend_on_splits(void) {
   enum { N = 37 };
   uint32_t bits[N], part_bits[N];
+  uint64_t wide[N], part_wide[N];
   float u[N], n[N], part[N];
   double ud[N], nd[N], part_d[N];
   nyx__fill_bits(9, 5, 0, N, bits);
+  nyx__fill_bits64(9, 5, 0, N, wide);
   nyx__fill_uniform_float(9, 5, 0, N, u);
   nyx__fill_normal_float(9, 5, 0, N, n);
   nyx__fill_uniform_double(9, 5, 0, N, ud);
@@ -765,6 +767,9 @@ static void fills_do_not_depend_on_splits(void) {
     nyx__fill_bits(9, 5, 0, split, part_bits);
     nyx__fill_bits(9, 5, split, N, part_bits + split);
     CHECK(memcmp(bits, part_bits, sizeof bits) == 0);
+    nyx__fill_bits64(9, 5, 0, split, part_wide);
+    nyx__fill_bits64(9, 5, split, N, part_wide + split);
+    CHECK(memcmp(wide, part_wide, sizeof wide) == 0);
     nyx__fill_uniform_float(9, 5, 0, split, part);
     nyx__fill_uniform_float(9, 5, split, N, part + split);
     CHECK(memcmp(u, part, sizeof u) == 0);
@@ -785,6 +790,7 @@ static void fills_do_not_depend_on_splits(void) {
     CHECK(u[i] == nyx__uniform_float(block[i % 4]));
     nyx__random_block(9, 5 + (uint64_t)i / 2, block);
     CHECK(ud[i] == nyx__uniform_double(block[i % 2 * 2], block[i % 2 * 2 + 1]));
+    CHECK_INT(wide[i], (uint64_t)block[i % 2 * 2] << 32 | block[i % 2 * 2 + 1]);
   }
   CHECK_INT(nyx__random_blocks(0, 4), 0);
   CHECK_INT(nyx__random_blocks(1, 4), 1);
