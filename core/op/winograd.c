@@ -247,26 +247,35 @@ static void transform_panel(const winograd_run *r, int64_t group, int64_t row,
   }
 }
 
-/* Items are (group, panel, block of channels). */
+/* Items are (group, panel, block of channels, piece of it): the panels of a small weight
+ * are few for the threads. */
 static void weight_range(void *arg, int64_t begin, int64_t end) {
   winograd_run *r = arg;
   int64_t panels = parts(r->out_group, r->width), blocks = parts(r->in_group, r->depth);
+  int64_t pieces = parts(r->depth, WEIGHT_CHANNELS);
   char *taps = nyx_memory_alloc((size_t)(WEIGHT_CHANNELS * TAPS * r->width * r->item));
   if (!taps) atomic_store(&r->status, NYX_ERR_MEMORY);
   for (int64_t i = begin; i < end && going(r); i++) {
-    int64_t first = i % blocks * r->depth, row = i / blocks % panels * r->width;
-    int64_t group = i / blocks / panels;
-    transform_panel(r, group, row, least(r->width, r->out_group - row), first,
-                    least(first + r->depth, r->in_group), taps,
-                    r->to + panel_at(r, group, first, row) * r->item);
+    int64_t block = i / pieces % blocks * r->depth;
+    int64_t first = block + i % pieces * WEIGHT_CHANNELS;
+    int64_t last = least(least(first + WEIGHT_CHANNELS, block + r->depth), r->in_group);
+    int64_t row = i / pieces / blocks % panels * r->width;
+    int64_t group = i / pieces / blocks / panels,
+            live = least(r->width, r->out_group - row);
+    if (first >= last) continue;
+    transform_panel(
+        r, group, row, live, first, last, taps,
+        r->to + (panel_at(r, group, block, row) + (first - block) * live) * r->item);
   }
   nyx_memory_free(taps);
 }
 
 static nyx_status transform_weight(winograd_run *r) {
   int64_t panels = parts(r->out_group, r->width), blocks = parts(r->in_group, r->depth);
-  nyx_parallel_for(r->v->groups * panels * blocks,
-                   grain_of((double)(r->width * r->depth) * 8 * TAPS), weight_range, r);
+  int64_t pieces = parts(r->depth, WEIGHT_CHANNELS);
+  nyx_parallel_for(r->v->groups * panels * blocks * pieces,
+                   grain_of((double)(r->width * WEIGHT_CHANNELS) * KERNEL_COST),
+                   weight_range, r);
   return finish(r);
 }
 
