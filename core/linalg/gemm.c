@@ -23,6 +23,7 @@
 #define SUM_COLS 512    /* of partial sums that are added up at a time */
 #define VECTOR_UNITS 32 /* slabs of such columns, times parts of the rows */
 #define FEW_COLS 1024   /* the same for few rows at a time */
+#define PACKED 8192     /* elements to pack that are worth waking a thread for */
 /* Products of four ranges or more are divided between threads. */
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
@@ -51,6 +52,11 @@
 #define FEW_PARTS 32
 #define FEW_TERMS 8
 #define FEW_SUMS 256
+/* Rows, columns and terms of products whose A is read where it lies. */
+#define PLACE_ROWS 64
+#define PLACE_LEAST 16
+#define PLACE_COLS 256
+#define PLACE_TERMS 128
 /* A result that is so small, of so many terms, is divided along them. */
 #define DEEP_SIDE 256
 #define DEEP_TERMS 4096
@@ -204,21 +210,82 @@ static nyx_product entry(const nyx_gemm *g, int64_t index, int64_t item) {
   return p;
 }
 
-/* Elements of what is packed of the few rows or columns of one product. */
-static int64_t room_for_few(const gemm_run *r) {
+/* Columns of a B that NYX__GEMM_PLACE packs, in whole tiles; 0: it lies so that tiles can
+ * read it, which begin inside it. */
+static int64_t place_cols(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t tile = kernel_of(g->dtype)->tile_cols;
+  return p->b_cs == 1 && p->n >= tile ? 0 : parts_of(p->n, tile) * tile;
+}
+
+/* Terms of a block there, and of parts of the terms. */
+static int64_t place_depth(const gemm_run *r) {
+  return nyx__gemm_block(r->way, kernel_of(r->g->dtype), r->item, false, r->depth);
+}
+
+/* Elements of what is packed of one product; 0: nothing. */
+static int64_t packed_room(const gemm_run *r) {
   const nyx_product *p = &r->g->product;
+  if (r->way == NYX__GEMM_PLACE) return place_cols(r->g) * p->k;
+  if (r->way != NYX__GEMM_FEW) return 0;
   return ((r->by_rows ? p->n : p->m) + 3) / 4 * 4 * ((p->k + 15) / 16 * 16);
 }
 
-static char *packed_few(const gemm_run *r, int64_t index) {
-  return r->few + index * room_for_few(r) * r->item;
+/* Parts of it that are packed alone. */
+static int64_t packed_items(const gemm_run *r) {
+  if (r->way == NYX__GEMM_FEW) return 1;
+  return place_cols(r->g) / kernel_of(r->g->dtype)->tile_cols;
 }
 
-static void pack_few(void *arg, int64_t begin, int64_t end) {
+static char *packed_at(const gemm_run *r, int64_t index) {
+  return r->packed + index * packed_room(r) * r->item;
+}
+
+/* The panel of columns from j on, block by block of each part. */
+static void pack_place(const gemm_run *r, const nyx_product *p, int64_t j, char *to) {
+  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
+  int64_t depth = place_depth(r), cols = place_cols(r->g);
+  for (int64_t part = 0; part < p->k; part += r->depth) {
+    int64_t end = part + r->depth < p->k ? part + r->depth : p->k;
+    for (int64_t l = part; l < end; l += depth) {
+      nyx_product q = *p;
+      narrow(&q, r->item, 0, q.m, j, kernel->tile_cols, l,
+             end - l < depth ? end - l : depth);
+      kernel->pack_b(q.b, q.b_rs, q.b_cs, q.k, q.n, to + (l * cols + j * q.k) * r->item);
+    }
+  }
+}
+
+/* Items are products, or their panels of columns. */
+static void pack(void *arg, int64_t begin, int64_t end) {
   const gemm_run *r = arg;
+  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
+  const int64_t panels = packed_items(r);
   for (int64_t i = begin; i < end; i++) {
-    nyx_product p = entry(r->g, i, r->item);
-    kernel_of(r->g->dtype)->pack_few(&p, r->by_rows, packed_few(r, i));
+    nyx_product p = entry(r->g, i / panels, r->item);
+    char *to = packed_at(r, i / panels);
+    if (r->way == NYX__GEMM_FEW)
+      kernel->pack_few(&p, r->by_rows, to);
+    else
+      pack_place(r, &p, i % panels * kernel->tile_cols, to);
+  }
+}
+
+/* p, which lies in one of all products from column `col` and term `first` on: A is read
+ * where it lies, and B or the panels of its product. */
+static void multiply_place(const gemm_run *r, const nyx_product *p, int64_t col,
+                           int64_t first, const char *panels) {
+  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
+  int64_t depth = place_depth(r), cols = place_cols(r->g);
+  for (int64_t l = 0; l < p->k; l += depth) {
+    nyx_product q = *p;
+    narrow(&q, r->item, 0, q.m, 0, q.n, l, depth);
+    q.add = p->add || l > 0;
+    /* From beyond the second cache they come late. */
+    if (r->asks) q.next = (const char *)q.a + q.m * q.a_rs * r->item;
+    const char *b = NULL;
+    if (cols) b = panels + ((first + l) * cols + col * q.k) * r->item;
+    kernel->block(&q, q.m, NULL, b);
   }
 }
 
@@ -226,7 +293,8 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
   gemm_run *r = arg;
   for (int64_t unit = begin; unit < end && going(r); unit++) {
     int64_t slab = unit % r->slabs * r->slab, part = unit / r->slabs % r->parts;
-    nyx_product p = entry(r->g, unit / r->slabs / r->parts, r->item);
+    int64_t index = unit / r->slabs / r->parts;
+    nyx_product p = entry(r->g, index, r->item);
     if (r->parts > 1) {
       p.c = r->partial + part * p.m * p.n * r->item;
       p.ldc = p.n;
@@ -235,12 +303,14 @@ static void run_slabs(void *arg, int64_t begin, int64_t end) {
     int64_t row = r->by_rows ? slab : 0, col = r->by_rows ? 0 : slab;
     narrow(&p, r->item, row, r->by_rows ? r->slab : p.m, col, r->by_rows ? p.n : r->slab,
            part * r->depth, r->depth);
-    row += unit / r->slabs / r->parts * r->g->product.m;
+    row += index * r->g->product.m;
     const nyx_region region = {p.c, p.ldc, row, p.m, col, p.n};
     const nyx_epilogue *after = r->parts > 1 ? NULL : r->g->after;
     if (nyx__epilogue_begin(after, r->g->dtype, &region)) p.add = true;
     if (r->way == NYX__GEMM_FEW)
-      kernel_of(r->g->dtype)->few(&p, r->by_rows, packed_few(r, unit / r->slabs));
+      kernel_of(r->g->dtype)->few(&p, r->by_rows, packed_at(r, index));
+    else if (r->way == NYX__GEMM_PLACE)
+      multiply_place(r, &p, col, part * r->depth, packed_at(r, index));
     else
       multiply_here(r->g->dtype, &p, r->own);
     nyx__epilogue_end(after, r->g->dtype, &region);
@@ -298,6 +368,17 @@ static void divide_few(gemm_run *r, const nyx_product *p, int64_t work) {
   r->slabs = parts_of(long_side, r->slab);
 }
 
+/* Whole tiles: as many rows as are worth a thread, all of whose columns come before the
+ * next rows, or as many columns. */
+static void divide_place(gemm_run *r, const nyx_product *p, int64_t work) {
+  const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
+  int64_t long_side = r->by_rows ? p->m : p->n, slabs = work / r->range;
+  int64_t tile = r->by_rows ? kernel->tile_rows : kernel->tile_cols;
+  if (slabs < 2) return;
+  r->slab = parts_of(parts_of(long_side, slabs), tile) * tile;
+  r->slabs = parts_of(long_side, r->slab);
+}
+
 /* Divides the longer side of C into slabs of equal size, multiples of 16. */
 static void divide_slabs(gemm_run *r, const nyx_product *p) {
   int64_t work = work_of(p->m, p->n, p->k), long_side = r->by_rows ? p->m : p->n;
@@ -306,6 +387,10 @@ static void divide_slabs(gemm_run *r, const nyx_product *p) {
     return;
   }
   if (work / 4 < r->range) return;
+  if (r->way == NYX__GEMM_PLACE) {
+    divide_place(r, p, work);
+    return;
+  }
   bool fine = r->way == NYX__GEMM_FINE && !is_vector(p);
   int64_t least = fine ? fine_side(p) : SLAB;
   if (is_vector(p)) least = sums_rows(p) ? vector_cols(long_side) : VECTOR_ROWS;
@@ -375,6 +460,13 @@ static void sum_parts(const gemm_run *r, bool add) {
                    r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64, &s);
 }
 
+/* A long sum for few results, which is divided along k: 64 x 16384 x 64 took 740 us in
+ * place of 950. */
+static bool deep(const nyx_product *p) {
+  int64_t side = p->m > p->n ? p->m : p->n;
+  return side <= DEEP_SIDE && p->k >= DEEP_TERMS && p->k / 16 >= side;
+}
+
 /* `count` products, divided into slabs or along k where they are large. */
 static nyx_status by_slabs(gemm_run *r, int64_t count) {
   const nyx_product *p = &r->g->product;
@@ -383,18 +475,22 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   r->depth = p->k;
   r->slabs = r->parts = 1;
   if (count < ENOUGH) divide_slabs(r, p);
-  if (count == 1 && nyx_dtype_is_float(r->g->dtype) && r->way != NYX__GEMM_FEW)
-    divide_depth(r, p);
+  bool whole = r->way == NYX__GEMM_FEW || (r->way == NYX__GEMM_PLACE && !deep(p));
+  if (count == 1 && nyx_dtype_is_float(r->g->dtype) && !whole) divide_depth(r, p);
   if (r->parts > 1) {
     size_t bytes = (size_t)(r->parts * p->m * p->n * r->item);
     r->partial = nyx_memory_alloc(bytes);
     if (!r->partial) return nyx__no_memory(r->ctx, bytes);
   }
-  if (r->way == NYX__GEMM_FEW) {
-    size_t bytes = (size_t)(count * room_for_few(r) * r->item);
-    r->few = nyx_memory_alloc(bytes);
-    if (!r->few) return nyx__no_memory(r->ctx, bytes);
-    nyx_parallel_for(count, RANGE / room_for_few(r) + 1, pack_few, r);
+  int64_t room = packed_room(r);
+  int64_t a_bytes = work_of(p->m, p->k, r->item), l2 = nyx__gemm_in_place_bytes();
+  r->asks = a_bytes > l2 / 16 && work_of(count, a_bytes, 1) > l2 / 2;
+  if (room) {
+    size_t bytes = (size_t)(count * room * r->item);
+    r->packed = nyx_memory_alloc(bytes);
+    if (!r->packed) return nyx__no_memory(r->ctx, bytes);
+    nyx_parallel_for(count * packed_items(r), PACKED / (room / packed_items(r)) + 1, pack,
+                     r);
   }
   int64_t unit = work_of(p->m, p->n, p->k) / (r->slabs * r->parts) + 1;
   nyx_parallel_for(count * r->slabs * r->parts, unit < r->range ? r->range / unit : 1,
@@ -406,7 +502,7 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
     nyx__epilogue_end(r->g->after, r->g->dtype, &region);
   }
   nyx_memory_free(r->partial);
-  nyx_memory_free(r->few);
+  nyx_memory_free(r->packed);
   return NYX_OK;
 }
 
@@ -421,14 +517,18 @@ static bool shareable(const nyx_gemm *g) {
          p->n >= SHARED_LEAST;
 }
 
-/* Few rows or columns, for kernels that pack nothing: two to five times as fast. */
+/* Whether there is a BLAS with kernels that pack nothing. */
+static bool blas_in_place(void) {
+  return nyx__blas() && strcmp(nyx__cpu_kernels()->width, "avx512") == 0;
+}
+
+/* Few rows or columns, for such kernels: two to five times as fast. */
 static bool skinny(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t count = 1, side = p->m < p->n ? p->m : p->n;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
   return nyx_dtype_is_float(g->dtype) && count < ENOUGH && side > 1 &&
-         side < SHARED_LEAST && work_of(side, p->k, 16) <= UNPACKED && nyx__blas() &&
-         strcmp(nyx__cpu_kernels()->width, "avx512") == 0;
+         side < SHARED_LEAST && work_of(side, p->k, 16) <= UNPACKED && blas_in_place();
 }
 
 /* Four fifths of the second cache: 640 x 640 floats, of 2 MiB, took 2 to 12 % less time
@@ -461,11 +561,28 @@ static bool few_pays(const nyx_gemm *g) {
          few > kernel->tile_rows;
 }
 
-/* A long sum for few results, which is divided along k: 64 x 16384 x 64 took 740 us in
- * place of 950. */
-static bool deep(const nyx_product *p) {
-  int64_t side = p->m > p->n ? p->m : p->n;
-  return side <= DEEP_SIDE && p->k >= DEEP_TERMS && p->k / 16 >= side;
+/* Whether packing A, or all of B, costs more than tiles lose that read A where it lies:
+ * columns that are not many times as many as a tile's, and a B, or the part of it that
+ * has some of the terms, that stays in the second cache (docs/decisions/017-few-rows.md
+ * has what was measured). */
+static bool place_pays(const nyx_gemm *g) {
+  const nyx_product *p = &g->product;
+  int64_t item = (int64_t)nyx_dtype_size(g->dtype), work = work_of(p->m, p->n, p->k);
+  if (!nyx_dtype_is_float(g->dtype) || p->m < PLACE_ROWS || p->n < PLACE_LEAST)
+    return false;
+  if (p->n > PLACE_COLS && p->k > PLACE_TERMS) return false;
+  if (work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() / 3 && !deep(p))
+    return false;
+  if (p->a_cs != 1) { /* few terms, as each is in other lines, and not in the same sets */
+    return p->a_rs == 1 && p->b_cs == 1 && work > UNPACKED && p->k <= PLACE_TERMS / 2 &&
+           p->n >= SHARED_LEAST && p->n <= PLACE_COLS &&
+           (few_pays(g) || p->a_cs * item % 4096 != 0);
+  }
+  if (p->b_cs != 1)
+    return p->k <= PLACE_TERMS || (work >= SHARED && p->n >= SHARED_LEAST);
+  if (p->n < 2 * PLACE_LEAST) return false;
+  return !blas_in_place() ||
+         (work > UNPACKED && (p->n >= SHARED_LEAST || p->k > PLACE_TERMS / 2));
 }
 
 /* A large B, read by few rows. Of 1024 to 4096 columns, whose terms lie together: 30 to
@@ -482,6 +599,7 @@ static bool packing_pays(const nyx_gemm *g) {
 nyx__gemm_way nyx__gemm_rule(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t item = (int64_t)nyx_dtype_size(g->dtype);
+  if (place_pays(g)) return NYX__GEMM_PLACE;
   if (few_pays(g)) return NYX__GEMM_FEW;
   if (!shareable(g)) return skinny(g) ? NYX__GEMM_FINE : NYX__GEMM_SLABS;
   if (deep(p)) return nyx__blas() ? NYX__GEMM_SLABS_OWN : NYX__GEMM_SLABS;
@@ -496,6 +614,7 @@ uint32_t nyx__gemm_usable(const nyx_gemm *g) {
   uint32_t ways = 1u << NYX__GEMM_SLABS | 1u << NYX__GEMM_FINE | 1u << NYX__GEMM_ONE;
   if (!nyx_dtype_is_float(g->dtype)) return ways;
   if (few_rows(g)) ways |= 1u << NYX__GEMM_FEW;
+  if (p->k > 0 && (p->a_rs == 1 || p->a_cs == 1)) ways |= 1u << NYX__GEMM_PLACE;
   if (nyx__blas()) ways |= 1u << NYX__GEMM_SLABS_OWN | 1u << NYX__GEMM_ONE_OWN;
   if (p->m < 8 || p->n < SHARED_LEAST) return ways;
   ways |= 1u << NYX__GEMM_PACKING | 1u << NYX__GEMM_PACKED |
@@ -506,7 +625,8 @@ uint32_t nyx__gemm_usable(const nyx_gemm *g) {
 
 /* What a way means for products that are not shared. */
 static void set_ranges(gemm_run *r) {
-  bool fine = r->way == NYX__GEMM_FINE || r->way == NYX__GEMM_FEW;
+  bool fine =
+      r->way == NYX__GEMM_FINE || r->way == NYX__GEMM_FEW || r->way == NYX__GEMM_PLACE;
   bool one = r->way == NYX__GEMM_ONE || r->way == NYX__GEMM_ONE_OWN;
   r->own = r->way == NYX__GEMM_SLABS_OWN || r->way == NYX__GEMM_ONE_OWN;
   r->range = is_vector(&r->g->product) ? VECTOR_RANGE : fine ? RANGE / 4 : RANGE;

@@ -33,10 +33,11 @@ typedef enum nyx__gemm_way {
   NYX__GEMM_FEW,       /* parts that read few rows or columns with all of the rest once */
   NYX__GEMM_SLABS_OWN, /* the built-in product in place of the BLAS */
   NYX__GEMM_ONE_OWN,
-  NYX__GEMM_ROWS,           /* shared by the threads, B where it is: each takes rows */
-  NYX__GEMM_COLUMNS,        /* or columns */
-  NYX__GEMM_PACKING,        /* or columns, which it packs */
-  NYX__GEMM_PACKED,         /* shared, both packed */
+  NYX__GEMM_PLACE,   /* parts, of which nothing but a B that lies turned is packed */
+  NYX__GEMM_ROWS,    /* shared by the threads, B where it is: each takes rows */
+  NYX__GEMM_COLUMNS, /* or columns */
+  NYX__GEMM_PACKING, /* or columns, which it packs */
+  NYX__GEMM_PACKED,  /* shared, both packed */
   NYX__GEMM_PACKED_SHALLOW, /* in blocks of fewer terms */
   NYX__GEMM_PACKED_DEEP,    /* or more */
   NYX__GEMM_WAYS

@@ -17,9 +17,10 @@ typedef struct gemm_run {
   int64_t item;  /* bytes */
   int64_t range; /* multiplications worth a thread */
   bool by_rows, own;
+  bool asks; /* A, read in place, comes from beyond the second cache */
   int64_t slab, slabs, depth, parts;
   char *partial; /* parts x m x n, when parts > 1 */
-  char *few;     /* packed rows or columns, of each product */
+  char *packed;  /* few rows or columns, or all of B, of each product */
   atomic_int status;
 } gemm_run;
 

@@ -16,6 +16,7 @@ static const char *const wide_ways[NYX__GEMM_WAYS] = {
     [NYX__GEMM_FEW] = "few_rows",
     [NYX__GEMM_SLABS_OWN] = "own_slabs",
     [NYX__GEMM_ONE_OWN] = "own_one_thread",
+    [NYX__GEMM_PLACE] = "in_place",
     [NYX__GEMM_ROWS] = "in_place_rows",
     [NYX__GEMM_COLUMNS] = "in_place_columns",
     [NYX__GEMM_PACKING] = "packed_columns",

@@ -43,12 +43,13 @@ typedef struct nyx_product {
   void *c;
   int64_t ldc;
   bool add;
-  /* The panel of B that comes after these, or NULL: asked for in time. */
+  /* What comes after these, or NULL: asked for in time. A panel of B, or rows of an A
+   * that is read where it is. */
   const void *next;
   nyx_packing *packing; /* `block` packs a piece after each tile; or NULL */
 } nyx_product;
 
-/* From row to row of an A that is read in place by rows, in elements of T: constant, and
+/* From row to row of an A that is copied to be read in place by rows, in elements of T:
  * so that 128 columns of all rows lie in all sets of the first cache. */
 #define NYX_APART(T) (128 + 64 / (int64_t)sizeof(T))
 
@@ -76,9 +77,8 @@ typedef struct nyx_gemm_kernel {
   void (*divide)(nyx_packing *h, int64_t tiles);
   void (*pack)(nyx_packing *h);
   /* p from its panels. a NULL: A is read where it is, and nothing is packed or asked for
-   * besides; its a_rs is 1, or NYX_APART with an a_cs of 1. b NULL: B is read where it
-   * is; its b_cs must be 1, and before a column that is not the first of a tile lie
-   * tile_cols others. */
+   * besides; its a_rs or its a_cs is 1. b NULL: B is read where it is; its b_cs must be
+   * 1, and before a column that is not the first of a tile lie tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
 
   /* One more column of such a product, which would not be worth a vector: thin_type.h.

@@ -33,19 +33,27 @@ static __attribute__((noinline)) void TYPED(store_edge)(const TYPED(tile_job) * 
   }
 }
 
-/* The sums of a tile to C; both counts are constants, as in what follows. */
+/* The sums of a tile to C; the counts are constants, as in what follows. */
+static ALWAYS_INLINE void TYPED(store_whole)(const int rows, const int vectors,
+                                             const bool add, V (*sum)[TILE_VECTORS], T *c,
+                                             int64_t ldc) {
+  UNROLL for (int i = 0; i < rows; i++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      VU *to = (VU *)(c + i * ldc + v * LANES);
+      *to = add ? sum[i][v] + *to : sum[i][v];
+    }
+  }
+}
+
 static ALWAYS_INLINE void TYPED(store_tile)(const int rows, const int vectors,
                                             V (*sum)[TILE_VECTORS],
                                             const TYPED(tile_job) * job) {
   const int64_t ldc = *(const volatile int64_t *)&job->ldc; /* not kept in the loop */
   if (job->cols == vectors * LANES) {
-    UNROLL for (int i = 0; i < rows; i++) {
-      UNROLL for (int v = 0; v < vectors; v++) {
-        VU *c = (VU *)(job->c + i * ldc + v * LANES);
-        if (job->add) sum[i][v] += *c;
-        *c = sum[i][v];
-      }
-    }
+    if (job->add)
+      TYPED(store_whole)(rows, vectors, true, sum, job->c, ldc);
+    else
+      TYPED(store_whole)(rows, vectors, false, sum, job->c, ldc);
     return;
   }
   T edge[TILE_ROWS * TILE_COLS] __attribute__((aligned(VECTOR_BYTES)));
@@ -259,7 +267,6 @@ static void TYPED(product)(const nyx_product *p, void *work) {
 #undef TILE_COLS
 #undef BLOCK_COLS
 #undef LINE
-#undef APART
 #undef TILE_ROW
 #undef TILE_TERM
 #undef COPY_EVERY

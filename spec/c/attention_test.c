@@ -212,12 +212,13 @@ static void products_in_place(void) {
   enum { M = 31, N = 70, K = 41, APART = 144 };
   static double a_room[K * APART], b_room[K * N], panels[K * (N + 64)], left[K * M];
   static double got[M * N + 1], want[M * N + 1];
-  for (int64_t i = 0; i < 2 * 2 * 2 * M * 5; i++) {
+  for (int64_t i = 0; i < 2 * 2 * 2 * M * 15; i++) {
     bool wide = i % 2, by_rows = i / 2 % 2, add = i / 4 % 2;
     nyx_dtype dtype = wide ? NYX_FLOAT64 : NYX_FLOAT32;
-    int64_t item = wide ? 8 : 4, m = i / 8 % M + 1, n = (i / 8 / M * 17 + 2),
+    int64_t item = wide ? 8 : 4, m = i / 8 % M + 1, n = i / 8 / M % 5 * 17 + 2,
             k = K - i % 3;
-    int64_t apart = wide ? NYX_APART(double) : NYX_APART(float);
+    int64_t apart = wide ? NYX_APART(double) : NYX_APART(float), kind = i / 8 / M / 5;
+    if (by_rows && kind > 0) apart = k + kind * 5; /* any other */
     const nyx_gemm_kernel *gemm = &nyx__cpu_kernels()->gemm->type[wide];
     for (int64_t j = 0; j < K * APART; j++)
       nyx__store_double(dtype, (char *)a_room + j * item, (double)next() / 3);
@@ -234,6 +235,7 @@ static void products_in_place(void) {
     p.c = want;
     gemm->block(&p, gemm->tile_rows, left, panels);
     p.c = got;
+    if (kind == 2) p.next = (char *)a_room + m * p.a_rs * item; /* and asks for rows */
     gemm->block(&p, gemm->tile_rows, NULL, panels);
     if (!CHECK_AT(memcmp(got, want, (size_t)((m * n + 1) * item)) == 0, "m, n, k ",
                   "%lld, %lld, %lld", (long long)m, (long long)n, (long long)k))
