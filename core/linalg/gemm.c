@@ -460,8 +460,7 @@ static void sum_parts(const gemm_run *r, bool add) {
                    r->g->dtype == NYX_FLOAT32 ? sum_parts_f32 : sum_parts_f64, &s);
 }
 
-/* A long sum for few results, which is divided along k: 64 x 16384 x 64 took 740 us in
- * place of 950. */
+/* A long sum for few results, which is divided along k. */
 static bool deep(const nyx_product *p) {
   int64_t side = p->m > p->n ? p->m : p->n;
   return side <= DEEP_SIDE && p->k >= DEEP_TERMS && p->k / 16 >= side;
@@ -474,8 +473,10 @@ static nyx_status by_slabs(gemm_run *r, int64_t count) {
   r->slab = r->by_rows ? p->m : p->n;
   r->depth = p->k;
   r->slabs = r->parts = 1;
-  if (count < ENOUGH) divide_slabs(r, p);
-  bool whole = r->way == NYX__GEMM_FEW || (r->way == NYX__GEMM_PLACE && !deep(p));
+  /* Slabs of few rows would each read all of B again. */
+  bool along = r->way == NYX__GEMM_PLACE && deep(p);
+  bool whole = r->way == NYX__GEMM_FEW || (r->way == NYX__GEMM_PLACE && !along);
+  if (count < ENOUGH && !along) divide_slabs(r, p);
   if (count == 1 && nyx_dtype_is_float(r->g->dtype) && !whole) divide_depth(r, p);
   if (r->parts > 1) {
     size_t bytes = (size_t)(r->parts * p->m * p->n * r->item);
@@ -562,25 +563,26 @@ static bool few_pays(const nyx_gemm *g) {
 }
 
 /* Whether packing A, or all of B, costs more than tiles lose that read A where it lies:
- * columns that are not many times as many as a tile's, and a B, or the part of it that
- * has some of the terms, that stays in the second cache (docs/decisions/017-few-rows.md
- * has what was measured). */
+ * columns that are not many times as many as a tile's, and a B that stays in the second
+ * cache, or whose parts do (docs/decisions/017-few-rows.md has what was measured). */
 static bool place_pays(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t item = (int64_t)nyx_dtype_size(g->dtype), work = work_of(p->m, p->n, p->k);
-  if (!nyx_dtype_is_float(g->dtype) || p->m < PLACE_ROWS || p->n < PLACE_LEAST)
-    return false;
+  bool together = p->b_cs == 1 && p->n >= 2 * PLACE_LEAST; /* columns of B */
+  if (!nyx_dtype_is_float(g->dtype) || (p->a_rs != 1 && p->a_cs != 1)) return false;
+  if (deep(p) && together) return p->m >= SHARED_LEAST_ROWS;
+  if (p->m < PLACE_ROWS || p->n < PLACE_LEAST) return false;
   if (p->n > PLACE_COLS && p->k > PLACE_TERMS) return false;
   if (work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() / 3 && !deep(p))
     return false;
   if (p->a_cs != 1) { /* few terms, as each is in other lines, and not in the same sets */
-    return p->a_rs == 1 && p->b_cs == 1 && work > UNPACKED && p->k <= PLACE_TERMS / 2 &&
+    return together && work > UNPACKED && p->k <= PLACE_TERMS / 2 &&
            p->n >= SHARED_LEAST && p->n <= PLACE_COLS &&
            (few_pays(g) || p->a_cs * item % 4096 != 0);
   }
   if (p->b_cs != 1)
     return p->k <= PLACE_TERMS || (work >= SHARED && p->n >= SHARED_LEAST);
-  if (p->n < 2 * PLACE_LEAST) return false;
+  if (!together) return false;
   return !blas_in_place() ||
          (work > UNPACKED && (p->n >= SHARED_LEAST || p->k > PLACE_TERMS / 2));
 }

@@ -186,6 +186,7 @@ static void large_in_place(void) {
                      placed(70, 130, 800, kind),   placed(300, 64, 1024, kind),
                      placed(1030, 70, 1000, kind), placed(120, 90, 33, kind)};
     all[7].count = 20;
+    all[3].count = kind == 4 ? 2 : 1;
     for (int i = 0; i < 8; i++) {
       all[i].gap = i % 3 * 2;
       all[i].add = i % 2;
@@ -225,7 +226,11 @@ static void chosen(void) {
   CHECK(reads_in_place(1, 16384, 64, 64, TURNED_A));
   CHECK(reads_in_place(1, 5000, 64, 64, TURNED_A));
   CHECK(!reads_in_place(1, 5000, 64, 65, TURNED_A));
-  CHECK(!reads_in_place(1, 64, 64, 16384, TURNED_A));
+  CHECK(!reads_in_place(1, 5000, 31, 64, TURNED_A));
+  CHECK(reads_in_place(1, 64, 64, 16384, TURNED_A));
+  CHECK(reads_in_place(1, 8, 32, 4096, TURNED_A));
+  CHECK(!reads_in_place(1, 8, 31, 4096, TURNED_A));
+  CHECK(!reads_in_place(1, 64, 64, 4095, TURNED_A));
   bool small = !nyx__blas() || strcmp(nyx__cpu_kernels()->width, "avx512") != 0;
   CHECK(reads_in_place(1, 64, 64, 64, 0) == small); /* a BLAS packs nothing either */
 }
