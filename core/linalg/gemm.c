@@ -368,14 +368,15 @@ static void divide_few(gemm_run *r, const nyx_product *p, int64_t work) {
   r->slabs = parts_of(long_side, r->slab);
 }
 
-/* Whole tiles: as many rows as are worth a thread, all of whose columns come before the
- * next rows, or as many columns. */
+/* Whole tiles: about as many rows as are worth a thread, all of whose columns come before
+ * the next rows, or as many columns. */
 static void divide_place(gemm_run *r, const nyx_product *p, int64_t work) {
   const nyx_gemm_kernel *kernel = kernel_of(r->g->dtype);
   int64_t long_side = r->by_rows ? p->m : p->n, slabs = work / r->range;
   int64_t tile = r->by_rows ? kernel->tile_rows : kernel->tile_cols;
+  int64_t tiles = parts_of(long_side, tile);
   if (slabs < 2) return;
-  r->slab = parts_of(parts_of(long_side, slabs), tile) * tile;
+  r->slab = (tiles > slabs ? tiles / slabs : 1) * tile;
   r->slabs = parts_of(long_side, r->slab);
 }
 
