@@ -206,10 +206,13 @@ static ALWAYS_INLINE void TYPED(few_sum_terms)(const int terms, const T *a, int6
   }
 }
 
-/* Columns j.. of terms l..end. `first`: there are no sums yet. */
-static void TYPED(few_sums_part)(const TYPED(few_job) * job, const T *packed, int64_t l,
-                                 int64_t end, int64_t j, int64_t cols, T *sums,
-                                 int64_t step, bool first) {
+/* Columns j.. of terms l..end. `first`: there are no sums yet. Aligned, as its short
+ * loops take up to a third longer where other code in this file moves them. */
+static __attribute__((aligned(64))) void TYPED(few_sums_part)(const TYPED(few_job) * job,
+                                                              const T *packed, int64_t l,
+                                                              int64_t end, int64_t j,
+                                                              int64_t cols, T *sums,
+                                                              int64_t step, bool first) {
   const int64_t rs = job->many_step, rows = job->rows;
   const T *b = job->many + l * rs + j, *a = packed + l * rows;
   for (; l + FEW_SUM_TERMS <= end; l += FEW_SUM_TERMS, b += FEW_SUM_TERMS * rs) {
