@@ -572,6 +572,8 @@ static bool place_pays(const nyx_gemm *g) {
   bool together = p->b_cs == 1 && p->n >= 2 * PLACE_LEAST; /* columns of B */
   if (!nyx_dtype_is_float(g->dtype) || (p->a_rs != 1 && p->a_cs != 1)) return false;
   if (deep(p) && together) return p->m >= SHARED_LEAST_ROWS;
+  /* Panels of A that are kept need no packing, and give the same bits. */
+  if (g->keep_a && p->b_cs == 1 && shareable(g) && !few_pays(g)) return false;
   if (p->m < PLACE_ROWS || p->n < PLACE_LEAST) return false;
   if (p->n > PLACE_COLS && p->k > PLACE_TERMS) return false;
   if (work_of(p->n, p->k, item) > nyx__gemm_in_place_bytes() / 3 && !deep(p))
@@ -647,12 +649,13 @@ static bool by_kept_panels(const nyx_gemm *g) {
 
 /* By panels of B that its storage keeps, in the blocks of the way it would go otherwise:
  * the same results. */
-static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, bool *done) {
+static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way,
+                                bool *done) {
   gemm_run r = {.ctx = ctx, .g = g, .item = (int64_t)nyx_dtype_size(g->dtype)};
   nyx_product p = entry(g, 0, r.item);
   const nyx_gemm_kernel *kernel = kernel_of(g->dtype);
-  int64_t depth =
-      nyx__gemm_block(r.way, kernel, r.item, !nyx__gemm_in_place(&p, r.item), p.k);
+  bool packed = way != NYX__GEMM_PLACE && !nyx__gemm_in_place(&p, r.item);
+  int64_t depth = nyx__gemm_block(r.way, kernel, r.item, packed, p.k);
   return nyx__panels_kept(ctx, kernel, g->dtype, &p, depth, g->keep_b, g->after, done);
 }
 
@@ -662,7 +665,7 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) 
   if (count < 1 || g->product.m < 1 || g->product.n < 1) return NYX_OK;
   if (count == 1 && by_kept_panels(g)) {
     bool done;
-    NYX_TRY(multiply_kept(ctx, g, &done));
+    NYX_TRY(multiply_kept(ctx, g, way, &done));
     if (done) return NYX_OK;
   }
   gemm_run r = {.ctx = ctx, .g = g, .way = way};
