@@ -1,5 +1,6 @@
 /* LAPACK's routines over batches, and blocked forms of Cholesky's factorization and LU
- * whose products are shared by the threads; solutions by them. Read next: factor.h, qr.c.
+ * whose products are shared by the threads; solutions by them. Read next: factor.h, qr.c,
+ * matrices.c.
  */
 #include <math.h>
 #include <nyx/parallel.h>
@@ -160,7 +161,11 @@ nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
                          void *a, int *info) {
   factor_run r = {.m = n, .n = n, .a = a, .info = info};
   NYX_TRY(open_run(ctx, dtype, &r));
-  if (count >= ENOUGH || n < BLOCKED) {
+  if (nyx__in_lanes(count, n, n, 0)) {
+    const nyx__small small = {
+        .dtype = dtype, .count = count, .m = n, .n = n, .a = a, .info = info};
+    NYX_TRY(nyx__small_run(ctx, &small));
+  } else if (count >= ENOUGH || n < BLOCKED) {
     const double work = (double)n * (double)n * (double)n / 6;
     NYX_TRY(nyx__parallel_for(ctx, count, grain(work), cholesky_range, &r));
   } else {
@@ -264,6 +269,16 @@ nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, 
                    void *a, int *pivots, int *info) {
   factor_run r = {.m = m, .n = n, .a = a, .pivots = pivots, .info = info};
   NYX_TRY(open_run(ctx, dtype, &r));
+  if (nyx__in_lanes(count, m, n, 0)) {
+    const nyx__small small = {.dtype = dtype,
+                              .count = count,
+                              .m = m,
+                              .n = n,
+                              .a = a,
+                              .pivots = pivots,
+                              .info = info};
+    return nyx__small_run(ctx, &small);
+  }
   if (count < ENOUGH && least(m, n) >= BLOCKED)
     return each_blocked(&r, count, 2 * m * PANEL, lu_blocked);
   const double work = (double)m * (double)n * (double)least(m, n) / 3;
@@ -394,6 +409,22 @@ static nyx_status solve_all(nyx_context *ctx, const nyx__triangular *t,
   solve_run r = {.t = t, .item = nyx_dtype_size(t->dtype), .pivots = pivots};
   NYX_TRY(nyx__lapack(ctx, t->dtype, &r.lapack));
   const int64_t sides = t->left ? t->cols : t->rows, order = t->left ? t->rows : t->cols;
+  if (t->ld == order && nyx__in_lanes(t->count, order, order, sides)) {
+    const nyx__small small = {.dtype = t->dtype,
+                              .count = t->count,
+                              .m = order,
+                              .n = order,
+                              .k = sides,
+                              .a = (void *)t->a,
+                              .at = t->at,
+                              .pivots = (int *)pivots,
+                              .turned = t->turned,
+                              .upper = t->upper || pivots,
+                              .unit = t->unit,
+                              .left = t->left,
+                              .x = t->x};
+    return nyx__small_run(ctx, &small);
+  }
   r.chunks = parts(sides, CHUNK);
   const double work = (double)order * (double)order * (double)least(sides, CHUNK) / 2;
   NYX_TRY(nyx__parallel_for(ctx, t->count * r.chunks, grain(work), solve_range, &r));
