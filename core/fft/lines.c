@@ -407,6 +407,7 @@ static int columns_of(const transform *t, int64_t n) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
   if (!in_one_piece(t)) return 1;
   if (n % lanes == 0 && n / lanes >= lanes) return lanes;
+  if (lanes > 8 && n % 8 == 0 && n / 8 >= lanes) return 8;
   return lanes > 4 && n % 4 == 0 && n / 4 >= lanes ? 4 : 1;
 }
 

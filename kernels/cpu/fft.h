@@ -13,7 +13,7 @@
  * of several columns: passes over each column, one in a lane, and then all rows. */
 typedef struct nyx_fft_passes {
   int64_t n;
-  int columns; /* 1, 4 or the lanes */
+  int columns; /* 1, 4, 8 or the lanes, which are not fewer */
   /* e^(-2 pi i k c / (n columns)): for c = 1..columns-1 the real parts, k = 0..n-1, and
    * then the imaginary ones. */
   const void *turn;

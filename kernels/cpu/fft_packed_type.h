@@ -189,6 +189,8 @@ static ALWAYS_INLINE void TYPED(packed)(const nyx_fft_lines *j, const int column
 static void TYPED(packed_lines)(const nyx_fft_lines *j) {
   if (j->passes->columns == LANES)
     TYPED(packed)(j, LANES);
+  else if (LANES > 8 && j->passes->columns == 8)
+    TYPED(packed)(j, 8);
   else
     TYPED(packed)(j, LANES < 4 ? LANES : 4);
 }
