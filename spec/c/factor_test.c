@@ -325,6 +325,54 @@ static void small_solutions(void) {
   }
 }
 
+/* The largest element of Y L L^T - I, in some rows. */
+UNTRACED static double inverse_residual(nyx_dtype dtype, int64_t n, const void *l,
+                                        const void *y) {
+  double worst = 0, *row = calloc((size_t)n, sizeof *row);
+  for (int64_t i = 0; i<n; i += n> 100 ? 37 : 1) {
+    memset(row, 0, (size_t)n * sizeof *row);
+    for (int64_t k = 0; k < n; k++)
+      for (int64_t j = 0; j <= k; j++)
+        row[j] += value(dtype, y, i * n + k) * value(dtype, l, k * n + j);
+    for (int64_t j = 0; j < n; j++) {
+      double sum = i == j ? -1 : 0;
+      for (int64_t k = 0; k <= j; k++) sum += row[k] * value(dtype, l, j * n + k);
+      worst = fmax(worst, fabs(sum));
+      CHECK(value(dtype, y, i * n + j) == value(dtype, y, j * n + i));
+    }
+  }
+  free(row);
+  return worst;
+}
+
+static void inverses_of(nyx_dtype dtype, int64_t count, int64_t n) {
+  const size_t bytes = (size_t)(n * n) * nyx_dtype_size(dtype);
+  char *l = malloc((size_t)count * bytes + 1), *y = malloc((size_t)count * bytes + 1);
+  for (int64_t e = 0; e < count; e++) {
+    void *a = definite(dtype, n);
+    for (int64_t i = 0; i < n * n; i++) /* what is above is not read */
+      put(dtype, a, i, i % n > i / n ? NAN : value(dtype, a, i) / (double)n);
+    memcpy(l + (size_t)e * bytes, a, bytes);
+    free(a);
+  }
+  if (CHECK_OK(ctx, nyx__cholesky_inverse(ctx, dtype, count, n, l, y)))
+    for (int64_t e = 0; e < count; e++) {
+      const double error =
+          inverse_residual(dtype, n, l + (size_t)e * bytes, y + (size_t)e * bytes);
+      CHECK_AT(error < 16 * epsilon(dtype), "Y L L^T", " of %d: %g", (int)n, error);
+    }
+  free(l);
+  free(y);
+}
+
+static void inverses(void) {
+  for (int t = 0; t < 2 * SIZES; t++)
+    inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 1, sizes[t / 2]);
+  for (int t = 0; t < 2 * FEW; t++)
+    inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, MANY, few[t / 2]);
+  for (int t = 0; t < 2; t++) inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 17, 130);
+}
+
 /* An input far from singular, and symmetric. */
 static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
   nyx_tensor *t;
@@ -337,8 +385,9 @@ static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
   return t;
 }
 
-static const char *const ops[] = {"cholesky",    "lu_factor", "qr",
-                                  "determinant", "solve",     "solve_triangular"};
+static const char *const ops[] = {
+    "cholesky", "cholesky_inverse", "lu_factor", "qr", "determinant",
+    "solve",    "solve_triangular"};
 enum { OPS = sizeof ops / sizeof *ops };
 
 static int inputs_of(const char *name) {
@@ -466,6 +515,7 @@ static void run(void) {
   RUN(small_lus);
   RUN(small_triangles);
   RUN(small_solutions);
+  RUN(inverses);
   RUN(failing_allocations);
   RUN(threads);
   RUN(interrupts);
