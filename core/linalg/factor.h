@@ -15,8 +15,8 @@
 nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
                          void *a, int *info) NYX_MUST_CHECK;
 
-/* The inverses of L L^T, symmetric, row-major; of L its lower triangle is read. Zeros on a
- * diagonal give infinities or what is not a number. */
+/* The inverses of L L^T, symmetric, row-major; of L its lower triangle is read. Zeros on
+ * a diagonal give infinities or what is not a number. */
 nyx_status nyx__cholesky_inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count,
                                  int64_t n, const void *l, void *out) NYX_MUST_CHECK;
 
