@@ -34,7 +34,7 @@ set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
   "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")
 target_compile_options(nyx_core PRIVATE ${vectors}
   $<$<CONFIG:Release>:-O2;-fno-align-functions;-fno-align-loops;-fno-align-jumps>)
-set(kernels_unrolled convert depthwise int8 patches winograd)
+set(kernels_unrolled convert depthwise int8 matrices patches winograd)
 list(TRANSFORM kernels_unrolled REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/cpu/\\1.c")
 set_source_files_properties(${kernels_unrolled} PROPERTIES
   COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O2>;${vectors}")

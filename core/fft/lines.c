@@ -96,10 +96,17 @@ static int64_t group_of(const transform *t, int lanes, int64_t i, int *count) {
   return first + i * lanes;
 }
 
+/* How many lines a kernel takes at a time. */
+static int lines_of(const transform *t) {
+  int columns = t->plan->passes.columns;
+  return columns == NYX_FFT_SHORT ? NYX_FFT_LANES
+                                  : nyx__cpu_kernels()->fft->lanes[t->type] / columns;
+}
+
 static void run_lanes(void *arg, int64_t begin, int64_t end) {
   transform *t = arg;
   const nyx_fft_kernels *kernels = nyx__cpu_kernels()->fft;
-  int lanes = kernels->lanes[t->type], lines = lanes / t->plan->passes.columns;
+  int lanes = kernels->lanes[t->type], lines = lines_of(t);
   int64_t n = t->plan->passes.n;
   size_t room = (size_t)(n + 1) * 2 * (size_t)lanes * item_of(t);
   char *rooms = nyx_memory_alloc(2 * room + 64);
@@ -134,9 +141,8 @@ static void run_lanes(void *arg, int64_t begin, int64_t end) {
 }
 
 static nyx_status by_lanes(transform *t) {
-  int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
-  int64_t groups = groups_of(t, lanes / t->plan->passes.columns);
-  nyx_parallel_for(groups, 1 + WORK / (t->plan->passes.n * lanes), run_lanes, t);
+  int lines = lines_of(t);
+  nyx_parallel_for(groups_of(t, lines), 1 + WORK / (t->plan->n * lines), run_lanes, t);
   return finished(t);
 }
 
@@ -406,7 +412,10 @@ static bool in_one_piece(const transform *t) {
 static int columns_of(const transform *t, int64_t n) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
   if (!in_one_piece(t)) return 1;
+  bool is_short = n == 16 || n == 32 || (n == 64 && lanes >= 16);
+  if (is_short && t->kind == NYX_FFT_COMPLEX && lanes >= 8) return NYX_FFT_SHORT;
   if (n % lanes == 0 && n / lanes >= lanes) return lanes;
+  if (lanes > 8 && n % 8 == 0 && n / 8 >= lanes) return 8;
   return lanes > 4 && n % 4 == 0 && n / 4 >= lanes ? 4 : 1;
 }
 

@@ -79,7 +79,6 @@ static size_t numbers_of(const nyx_fft_passes *t) {
 
 static void fill(nyx_fft_passes *t, int type, char *at) {
   size_t part = type ? sizeof(double) : sizeof(float), item = 2 * part;
-  t->turn = at;
   for (int c = 1; c < t->columns; c++) {
     for (int64_t k = 0; k < t->n; k++) {
       double root[2];
@@ -101,6 +100,21 @@ static void fill(nyx_fft_passes *t, int type, char *at) {
   }
 }
 
+/* Roots of short lines; how many numbers where `at` is NULL. */
+static size_t fill_short(const nyx_fft_passes *t, int type, char *at) {
+  const int lanes = nyx__cpu_kernels()->fft->lanes[type];
+  const size_t part = type ? sizeof(double) : sizeof(float), half = part * (size_t)lanes;
+  for (int c = 1; at && c < 4; c++)
+    for (int64_t k = 0; k < t->n; k += 4, at += 2 * half)
+      for (int l = 0; l < lanes; l++) {
+        double root[2];
+        nyx__fft_root((k + l % 4) * c, 4 * t->n, type, root);
+        memcpy(at + (size_t)l * part, root, part);
+        memcpy(at + half + (size_t)l * part, (char *)root + part, part);
+      }
+  return (size_t)(3 * t->n / 4 * lanes);
+}
+
 static nyx__fft_plan *make(int64_t n, int columns, int type) {
   nyx__fft_plan *p = nyx_memory_alloc(sizeof *p);
   if (!p) return NULL;
@@ -110,15 +124,21 @@ static nyx__fft_plan *make(int64_t n, int columns, int type) {
   p->type = type;
   p->passes.columns = columns;
   if (columns == 0) return p;
-  p->passes.n = n / columns;
-  divide(p->passes.n, &p->passes);
+  const bool is_short = columns == NYX_FFT_SHORT;
+  p->passes.n = n / (is_short ? 4 : columns);
+  if (!is_short) divide(p->passes.n, &p->passes);
   size_t item = 2 * (type ? sizeof(double) : sizeof(float));
-  p->block = nyx_memory_alloc(numbers_of(&p->passes) * item + 1);
+  size_t numbers = is_short ? fill_short(&p->passes, type, NULL) : numbers_of(&p->passes);
+  p->block = nyx_memory_alloc(numbers * item + 1);
   if (!p->block) {
     nyx_memory_free(p);
     return NULL;
   }
-  fill(&p->passes, type, p->block);
+  p->passes.turn = p->block;
+  if (is_short)
+    fill_short(&p->passes, type, p->block);
+  else
+    fill(&p->passes, type, p->block);
   return p;
 }
 

@@ -1,5 +1,6 @@
 /* LAPACK's routines over batches, and blocked forms of Cholesky's factorization and LU
- * whose products are shared by the threads; solutions by them. Read next: factor.h, qr.c.
+ * whose products are shared by the threads; solutions by them. Read next: factor.h, qr.c,
+ * matrices.c.
  */
 #include <math.h>
 #include <nyx/parallel.h>
@@ -160,7 +161,11 @@ nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
                          void *a, int *info) {
   factor_run r = {.m = n, .n = n, .a = a, .info = info};
   NYX_TRY(open_run(ctx, dtype, &r));
-  if (count >= ENOUGH || n < BLOCKED) {
+  if (nyx__in_lanes(count, n, n, 0)) {
+    const nyx__small small = {
+        .dtype = dtype, .count = count, .m = n, .n = n, .a = a, .info = info};
+    NYX_TRY(nyx__small_run(ctx, &small));
+  } else if (count >= ENOUGH || n < BLOCKED) {
     const double work = (double)n * (double)n * (double)n / 6;
     NYX_TRY(nyx__parallel_for(ctx, count, grain(work), cholesky_range, &r));
   } else {
@@ -264,6 +269,16 @@ nyx_status nyx__lu(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t m, 
                    void *a, int *pivots, int *info) {
   factor_run r = {.m = m, .n = n, .a = a, .pivots = pivots, .info = info};
   NYX_TRY(open_run(ctx, dtype, &r));
+  if (nyx__in_lanes(count, m, n, 0)) {
+    const nyx__small small = {.dtype = dtype,
+                              .count = count,
+                              .m = m,
+                              .n = n,
+                              .a = a,
+                              .pivots = pivots,
+                              .info = info};
+    return nyx__small_run(ctx, &small);
+  }
   if (count < ENOUGH && least(m, n) >= BLOCKED)
     return each_blocked(&r, count, 2 * m * PANEL, lu_blocked);
   const double work = (double)m * (double)n * (double)least(m, n) / 3;
@@ -394,6 +409,22 @@ static nyx_status solve_all(nyx_context *ctx, const nyx__triangular *t,
   solve_run r = {.t = t, .item = nyx_dtype_size(t->dtype), .pivots = pivots};
   NYX_TRY(nyx__lapack(ctx, t->dtype, &r.lapack));
   const int64_t sides = t->left ? t->cols : t->rows, order = t->left ? t->rows : t->cols;
+  if (t->ld == order && nyx__in_lanes(t->count, order, order, sides)) {
+    const nyx__small small = {.dtype = t->dtype,
+                              .count = t->count,
+                              .m = order,
+                              .n = order,
+                              .k = sides,
+                              .a = (void *)t->a,
+                              .at = t->at,
+                              .pivots = (int *)pivots,
+                              .turned = t->turned,
+                              .upper = t->upper || pivots,
+                              .unit = t->unit,
+                              .left = t->left,
+                              .x = t->x};
+    return nyx__small_run(ctx, &small);
+  }
   r.chunks = parts(sides, CHUNK);
   const double work = (double)order * (double)order * (double)least(sides, CHUNK) / 2;
   NYX_TRY(nyx__parallel_for(ctx, t->count * r.chunks, grain(work), solve_range, &r));
@@ -418,4 +449,174 @@ nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
                              .left = true,
                              .x = x};
   return solve_all(ctx, &t, pivots);
+}
+
+/* The inverse of L L^T */
+
+typedef struct inverse_run {
+  const nyx_lapack *lapack;
+  nyx_dtype dtype;
+  size_t item;
+  int64_t n;
+  const char *l;
+  char *z, *out; /* L^-1; Z^T Z */
+  atomic_bool no_memory;
+} inverse_run;
+
+static char *place(const inverse_run *r, const char *a, int64_t i, int64_t j) {
+  return (char *)a + (size_t)(i * r->n + j) * r->item;
+}
+
+/* What is above the diagonal of rows i and columns j of Y, m x n of them, from below: in
+ * blocks, as one of both goes across lines. */
+static void mirror(const inverse_run *r, int64_t i, int64_t m, int64_t j, int64_t n) {
+  enum { BLOCK = 16 };
+  for (int64_t row = i; row < i + m; row += BLOCK)
+    for (int64_t column = j; column < least(j + n, row + BLOCK); column += BLOCK)
+      for (int64_t from = row; from < least(row + BLOCK, i + m); from++) {
+        const int64_t end = least(least(column + BLOCK, j + n), from);
+        if (r->dtype == NYX_FLOAT64) {
+          double *y = (double *)(void *)r->out;
+          for (int64_t c = column; c < end; c++) y[c * r->n + from] = y[from * r->n + c];
+        } else {
+          float *y = (float *)(void *)r->out;
+          for (int64_t c = column; c < end; c++) y[c * r->n + from] = y[from * r->n + c];
+        }
+      }
+}
+
+/* Columns of Z, from their diagonal down. `work` as side has it. */
+static void inverse_columns(const inverse_run *r, int64_t chunk, char *work) {
+  const int64_t first = chunk * CHUNK;
+  const side s = {.lapack = r->lapack,
+                  .dtype = r->dtype,
+                  .item = r->item,
+                  .a = place(r, r->l, first, first),
+                  .n = r->n - first,
+                  .ld = r->n,
+                  .left = true,
+                  .x = place(r, r->z, first, first),
+                  .x_ld = r->n,
+                  .count = least(CHUNK, r->n - first),
+                  .work = work};
+  for (int64_t i = first; i < r->n; i++)
+    memset(place(r, r->z, i, first), 0, (size_t)s.count * r->item);
+  for (int64_t i = first; i < first + s.count; i++)
+    memcpy(place(r, r->z, i, i), one(r->dtype), r->item);
+  solve_side(&s);
+}
+
+/* A square of the lower triangle of Z^T Z, by rows of them, and what mirrors it. */
+static void inverse_square(const inverse_run *r, int64_t t) {
+  int64_t row = 0, column = t;
+  while (column > row) column -= ++row;
+  const int64_t i = row * CHUNK, j = column * CHUNK, n = r->n;
+  const nyx_product p = {.m = least(CHUNK, n - i),
+                         .n = least(CHUNK, n - j),
+                         .k = n - i,
+                         .a = place(r, r->z, i, i),
+                         .a_rs = 1,
+                         .a_cs = n,
+                         .b = place(r, r->z, i, j),
+                         .b_rs = n,
+                         .b_cs = 1,
+                         .c = place(r, r->out, i, j),
+                         .ldc = n};
+  nyx__gemm_here(r->dtype, &p);
+  mirror(r, i, p.m, j, p.n);
+}
+
+static void inverse_columns_range(void *arg, int64_t begin, int64_t end) {
+  inverse_run *r = arg;
+  char *work = nyx_memory_alloc((size_t)(PANEL * CHUNK) * r->item);
+  if (!work) atomic_store(&r->no_memory, true);
+  for (int64_t c = begin; work && c < end; c++) inverse_columns(r, c, work);
+  nyx_memory_free(work);
+}
+
+static void inverse_squares_range(void *arg, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; t++) inverse_square(arg, t);
+}
+
+/* Whole matrices, one after the other. */
+static void inverse_range(void *arg, int64_t begin, int64_t end) {
+  inverse_run *r = arg, own = *r;
+  const int64_t chunks = parts(r->n, CHUNK);
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  char *room = nyx_memory_alloc(bytes + (size_t)(PANEL * CHUNK) * r->item);
+  if (!room) atomic_store(&r->no_memory, true);
+  for (int64_t e = begin; room && e < end; e++) {
+    own.l = r->l + (size_t)e * bytes;
+    own.out = r->out + (size_t)e * bytes;
+    own.z = room;
+    for (int64_t c = 0; c < chunks; c++) inverse_columns(&own, c, room + bytes);
+    for (int64_t t = 0; t < chunks * (chunks + 1) / 2; t++) inverse_square(&own, t);
+  }
+  nyx_memory_free(room);
+}
+
+static nyx_status inverse_blocked(nyx_context *ctx, inverse_run *r, int64_t count) {
+  const int64_t chunks = parts(r->n, CHUNK);
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  nyx_status status = NYX_OK;
+  if (!(r->z = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
+  for (int64_t e = 0; status == NYX_OK && !r->no_memory && e < count; e++) {
+    status = nyx__parallel_for(ctx, chunks, 1, inverse_columns_range, r);
+    if (status == NYX_OK && !r->no_memory)
+      status =
+          nyx__parallel_for(ctx, chunks * (chunks + 1) / 2, 1, inverse_squares_range, r);
+    r->l += bytes, r->out += bytes;
+  }
+  nyx_memory_free(r->z);
+  return status;
+}
+
+/* Small ones: solutions of L L^T Y = I. */
+static void identity_range(void *arg, int64_t begin, int64_t end) {
+  const inverse_run *r = arg;
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  memset(r->out + (size_t)begin * bytes, 0, (size_t)(end - begin) * bytes);
+  for (int64_t i = begin * r->n; i < end * r->n; i++)
+    memcpy(r->out + (size_t)(i * r->n + i % r->n) * r->item, one(r->dtype), r->item);
+}
+
+static void mirror_range(void *arg, int64_t begin, int64_t end) {
+  inverse_run own = *(const inverse_run *)arg;
+  for (int64_t e = begin; e < end; e++) {
+    own.out = ((const inverse_run *)arg)->out + (size_t)(e * own.n * own.n) * own.item;
+    mirror(&own, 0, own.n, 0, own.n);
+  }
+}
+
+static nyx_status inverse_in_lanes(nyx_context *ctx, inverse_run *r, nyx__small *s) {
+  const int64_t some = RANGE / 16 / (s->n * s->n) + 1;
+  NYX_TRY(nyx__parallel_for(ctx, s->count, some, identity_range, r));
+  NYX_TRY(nyx__small_run(ctx, s));
+  s->turned = s->upper = true;
+  NYX_TRY(nyx__small_run(ctx, s));
+  return nyx__parallel_for(ctx, s->count, some, mirror_range, r);
+}
+
+nyx_status nyx__cholesky_inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count,
+                                 int64_t n, const void *l, void *out) {
+  inverse_run r = {
+      .dtype = dtype, .item = nyx_dtype_size(dtype), .n = n, .l = l, .out = out};
+  NYX_TRY(nyx__lapack(ctx, dtype, &r.lapack));
+  if (nyx__in_lanes(count, n, n, n)) {
+    nyx__small small = {.dtype = dtype,
+                        .count = count,
+                        .m = n,
+                        .n = n,
+                        .k = n,
+                        .a = (void *)l,
+                        .left = true,
+                        .x = out};
+    return inverse_in_lanes(ctx, &r, &small);
+  }
+  const double work = (double)n * (double)n * (double)n / 3;
+  if (count < ENOUGH && n >= BLOCKED)
+    NYX_TRY(inverse_blocked(ctx, &r, count));
+  else
+    NYX_TRY(nyx__parallel_for(ctx, count, grain(work), inverse_range, &r));
+  return r.no_memory ? nyx__no_memory(ctx, (size_t)(n * n) * r.item) : NYX_OK;
 }

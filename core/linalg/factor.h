@@ -15,6 +15,11 @@
 nyx_status nyx__cholesky(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
                          void *a, int *info) NYX_MUST_CHECK;
 
+/* The inverses of L L^T, symmetric, row-major; of L its lower triangle is read. Zeros on
+ * a diagonal give infinities or what is not a number. */
+nyx_status nyx__cholesky_inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count,
+                                 int64_t n, const void *l, void *out) NYX_MUST_CHECK;
+
 /* Column-major matrices (m, n) become L, without its ones, and U of P L U = A. pivots:
  * min(m, n) for each matrix; row i was exchanged with row pivots[i], both from 1, in
  * turn. info: 0, or the first (from 1) element of U's diagonal that is exactly 0. */

@@ -1,4 +1,4 @@
-/* cholesky, and what the ops on matrices share. Read next: factor.h. */
+/* cholesky, cholesky_inverse, and what the ops on matrices share. Read next: factor.h. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -150,5 +150,95 @@ const nyx_op nyx__op_cholesky = {
     .save_out = NYX_SAVE(0),
     .batch = nyx__batch_leading,
     .cases = "a(3,3)<definite\na(2,4,4)<definite; upper=true\na(2,0,0)<definite",
+    .domain = {-2, 2},
+};
+
+/* cholesky_inverse */
+
+static nyx_status inverse_infer(nyx_call *c) {
+  NYX_TRY(nyx__matrix_check(c->ctx, "x", c->in[0], true));
+  nyx__spec(&c->spec[0], c->dtype, c->in[0]->ndim, c->in[0]->shape);
+  return NYX_OK;
+}
+
+/* L of U = L^T has the same elements, rows and columns exchanged. */
+static nyx_status lower_of(nyx_call *c, nyx_tensor **out) {
+  nyx_tensor *x = c->in[0], *turned;
+  nyx_spec spec;
+  if (!c->attr[0].i) return nyx__contiguous(c->ctx, x, out);
+  nyx__spec(&spec, x->dtype, x->ndim, x->shape);
+  memcpy(spec.stride, x->stride, sizeof spec.stride);
+  spec.stride[x->ndim - 2] = x->stride[x->ndim - 1];
+  spec.stride[x->ndim - 1] = x->stride[x->ndim - 2];
+  spec.offset = x->offset;
+  NYX_TRY(nyx__tensor_view(c->ctx, x->storage, &spec, &turned));
+  nyx_status status = nyx__contiguous(c->ctx, turned, out);
+  nyx_tensor_release(turned);
+  return status;
+}
+
+static nyx_status inverse_cpu(nyx_call *c) {
+  nyx_tensor *out = c->out[0], *l;
+  if (out->numel == 0) return NYX_OK;
+  NYX_TRY(lower_of(c, &l));
+  nyx_status status = nyx__cholesky_inverse(c->ctx, out->dtype, nyx__matrices(out),
+                                            nyx__rows(out), nyx__data(l), nyx__data(out));
+  nyx_tensor_release(l);
+  return status;
+}
+
+/* Of Y = (L L^T)^-1 the differential is -Y (dL L^T + L dL^T) Y: the gradient is the lower
+ * triangle of -Y (G + G^T) Y L, and Y L = L^-T. */
+static nyx_status gradient_of_inverse(nyx__steps *s, nyx_backward *b) {
+  const bool upper = b->attr[0].i != 0;
+  const nyx__triangle right = {.turned = !upper, .upper = true, .right = true};
+  nyx_tensor *y = b->out[0], *g = b->grad_out[0], *t;
+  NYX_TRY(nyx__step_turn(s, g, &t));
+  NYX_TRY(nyx__step_text(s, "(x + y) * p", g, t, -1, &t));
+  NYX_TRY(nyx__step_product(s, y, false, t, false, &t));
+  NYX_TRY(nyx__step_solve(s, b->in[0], right, t, &t));
+  if (upper) NYX_TRY(nyx__step_turn(s, t, &t));
+  NYX_TRY(nyx__step_triangle(s, t, upper, 0, &t));
+  b->grad_in[0] = nyx_tensor_retain(t);
+  return NYX_OK;
+}
+
+static nyx_status inverse_gradient(nyx_backward *b) {
+  nyx__steps s = {.ctx = b->ctx};
+  if (!b->need[0] || !b->grad_out[0]) return NYX_OK;
+  return nyx__steps_end(&s, gradient_of_inverse(&s, b));
+}
+
+static const nyx_attr inverse_attrs[] = {{"upper",
+                                          NYX_ATTR_BOOL,
+                                          false,
+                                          {.i = false, .given = true},
+                                          "x is U of a = U^T U, in place of L of a = "
+                                          "L L^T"}};
+
+const nyx_op nyx__op_cholesky_inverse = {
+    .name = "cholesky_inverse",
+    .group = "linear algebra",
+    .doc =
+        "The inverses of matrices a = x x^T (..., n, n) whose factors x, as cholesky "
+        "gives "
+        "them, are, symmetric; only the lower triangle of x is read (upper: the upper "
+        "one). A zero on its diagonal gives infinities or nan.",
+    .kind = NYX_OP_STRUCTURAL,
+    .autocast = NYX_AUTOCAST_FLOAT32,
+    .dtypes = NYX__FACTOR_DTYPES,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = inverse_attrs,
+    .n_attrs = 1,
+    .n_out = 1,
+    .infer = inverse_infer,
+    .cpu = inverse_cpu,
+    .gradient = inverse_gradient,
+    .save_in = NYX_SAVE(0),
+    .save_out = NYX_SAVE(0),
+    .batch = nyx__batch_leading,
+    .cases = "x(3,3)<dominant\nx(2,4,4)<dominant; upper=true\nx(2,0,0)",
     .domain = {-2, 2},
 };

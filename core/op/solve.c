@@ -369,24 +369,35 @@ typedef struct determinant_job {
   char *first, *second;
 } determinant_job;
 
+/* Keeps numbers in the middle of the range of doubles, times two to the exponent. */
+static double middle(double x, int *exponent) {
+  const double size = fabs(x);
+  int more = 0;
+  if (size > 0x1p-400 && size < 0x1p400) return x;
+  x = frexp(x, &more);
+  if (isfinite(x)) *exponent += more;
+  return x;
+}
+
 static void determinant_range(void *arg, int64_t begin, int64_t end) {
   const determinant_job *j = arg;
   const size_t item = nyx_dtype_size(j->dtype);
   for (int64_t e = begin; e < end; e++) {
-    double product = 1, sum = 0, parity = 1; /* product times two to the `exponent` */
-    int exponent = 0, more;
+    double product = 1, parity = 1; /* product times two to the `exponent` */
+    int exponent = 0;
     for (int64_t i = 0; i < j->n; i++) {
       const size_t at = (size_t)(e * j->n * j->n + i * (j->n + 1)) * item;
-      const double u = nyx__load_double(j->dtype, j->lu + at);
       if (j->pivots[e * j->n + i] - j->base != i) parity = -parity;
-      product =
-          frexp(product * (j->log && u == u ? (double)((u > 0) - (u < 0)) : u), &more);
-      exponent += more;
-      sum += j->log ? log(fabs(u)) : 0;
+      const double u = nyx__load_double(j->dtype, j->lu + at);
+      product = middle(product * middle(u, &exponent), &exponent);
     }
+    const double sign = parity * (double)((product > 0) - (product < 0));
     nyx__store_double(j->dtype, j->first + (size_t)e * item,
-                      ldexp(product, exponent) * parity);
-    nyx__store_double(j->dtype, j->second + (size_t)e * item, j->log ? sum : parity);
+                      !j->log              ? ldexp(product, exponent) * parity
+                      : product != product ? product
+                                           : sign);
+    nyx__store_double(j->dtype, j->second + (size_t)e * item,
+                      j->log ? log(fabs(product)) + exponent * M_LN2 : parity);
   }
 }
 

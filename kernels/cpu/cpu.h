@@ -39,6 +39,7 @@ struct nyx_complex_kernels;    /* complex.h */
 struct nyx_random_kernels;     /* random.h */
 struct nyx_distance_kernels;   /* distance.h */
 struct nyx_reach_kernels;      /* reach.h */
+struct nyx_matrices_kernels;   /* matrices.h */
 
 typedef struct nyx_cpu_kernels {
   const char *name;  /* "base", "avx2", "avx512", or what is beyond: "amx" */
@@ -67,6 +68,7 @@ typedef struct nyx_cpu_kernels {
   const struct nyx_random_kernels *random;
   const struct nyx_distance_kernels *distance;
   const struct nyx_reach_kernels *reach;
+  const struct nyx_matrices_kernels *matrices;
 } nyx_cpu_kernels;
 
 /* Chosen once by CPUID and XGETBV, or by NYX_CPU; never NULL. */

@@ -8,14 +8,19 @@
 #define NYX_FFT_PASSES 48 /* at most: of 2^48 elements */
 #define NYX_FFT_RADIX 16  /* at most */
 #define NYX_FFT_LANES 16  /* at most */
+/* Stands for 4 columns that stay in registers: of lines of 16, 32 or, with 16 lanes, 64
+ * complex numbers in one piece, where vectors have 8 lanes or more. No number of columns.
+ */
+#define NYX_FFT_SHORT 3
 
 /* How a line of n complex numbers is transformed: in passes over factors of n. Or n rows
  * of several columns: passes over each column, one in a lane, and then all rows. */
 typedef struct nyx_fft_passes {
   int64_t n;
-  int columns; /* 1, 4 or the lanes */
+  int columns; /* 1, 4, 8 or the lanes, which are not fewer; NYX_FFT_SHORT */
   /* e^(-2 pi i k c / (n columns)): for c = 1..columns-1 the real parts, k = 0..n-1, and
-   * then the imaginary ones. */
+   * then the imaginary ones; of short lines so for every 4 of k, again and again in all
+   * lanes of a vector. */
   const void *turn;
   int count;
   int radix[NYX_FFT_PASSES];
@@ -47,7 +52,9 @@ typedef struct nyx_fft_lines {
   /* NULL, or roots of one: element k of lane l is multiplied by line_factor[k], a number,
    * times lane l of lane_factor[k], two vectors, or by the conjugate: inverse. */
   const void *lane_factor, *line_factor;
-  int count; /* lines, up to lanes / columns; those behind them read any line */
+  /* Lines, up to lanes / columns, or NYX_FFT_LANES short ones; those behind them read any
+   * line. */
+  int count;
   const void *from;
   void *to;
   int64_t from_step, to_step; /* to the next element of a line */

@@ -181,8 +181,6 @@ typedef struct TYPED(ends) {
   const T *lane_factor, *line_factor; /* as nyx_fft_lines has them */
 } TYPED(ends);
 
-typedef enum TYPED(place) { TYPED(ROOMS), TYPED(READS), TYPED(WRITES) } TYPED(place);
-
 static ALWAYS_INLINE N TYPED(factored)(N v, const T *lane, const T *line, int64_t k,
                                        bool inverse) {
   N f = TYPED(by)((N){LOAD(lane + 2 * LANES * k), LOAD(lane + 2 * LANES * k + LANES)},
@@ -191,53 +189,54 @@ static ALWAYS_INLINE N TYPED(factored)(N v, const T *lane, const T *line, int64_
   return TYPED(times)(v, f);
 }
 
-/* Result k, before parts are exchanged. */
-static ALWAYS_INLINE void TYPED(put)(const TYPED(ends) * e, int64_t k, N v) {
-  v = TYPED(exchanged)(v, e->exchange_to);
-  if (e->scale != 1) v = (N){v.re * e->scale, v.im * e->scale};
-  if (e->lane_factor)
-    v = TYPED(factored)(v, e->lane_factor, e->line_factor, k, e->exchange_to);
-  TYPED(store_numbers)(e->to + k * e->to_step, v);
+/* Results k, k + s, ... before parts are exchanged. */
+static __attribute__((noinline)) void TYPED(put)(const TYPED(ends) * e, int64_t k,
+                                                 int64_t s, int count, const N *v) {
+  const bool plain = e->scale == 1 && !e->lane_factor;
+  for (int i = 0; i < count; i++, k += s) {
+    N r = TYPED(exchanged)(v[i], e->exchange_to);
+    if (!plain) {
+      r = (N){r.re * e->scale, r.im * e->scale};
+      if (e->lane_factor)
+        r = TYPED(factored)(r, e->lane_factor, e->line_factor, k, e->exchange_to);
+    }
+    TYPED(store_numbers)(e->to + k * e->to_step, r);
+  }
 }
 
-/* One pass over parts of `length` numbers, `s` of them side by side. */
-static ALWAYS_INLINE void TYPED(pass)(const int r, const int place, int radix,
-                                      int64_t length, int64_t s, const T *w,
+/* One pass over parts of `length` numbers, `s` of them side by side. Where `reads` they
+ * come from memory; where `writes`, which is known when it runs, they go there by way of
+ * a few numbers of its own. */
+static ALWAYS_INLINE void TYPED(pass)(const int r, const bool reads, bool writes,
+                                      int radix, int64_t length, int64_t s, const T *w,
                                       const T *root, const TYPED(ends) * e, const N *x,
                                       N *y) {
-  const int64_t m = length / radix;
+  const int64_t m = length / radix, to_step = writes ? 1 : s;
+  N some[NYX_FFT_RADIX];
   for (int64_t p = 0; p < m; p++, w += 2 * (radix - 1)) {
     for (int64_t q = 0; q < s; q++) {
-      N v[NYX_FFT_RADIX];
-      if (place == TYPED(READS))
+      N v[NYX_FFT_RADIX], *to = writes ? some : y + q + s * radix * p;
+      if (reads)
         UNROLL for (int k = 0; k < radix; k++) v[k] = TYPED(exchanged)(
             TYPED(load_numbers)(e->from + (p + m * k) * e->from_step), e->exchange_from);
       else
         UNROLL for (int k = 0; k < radix; k++) v[k] = x[q + s * (p + m * k)];
       TYPED(transform)(r, radix, root, v);
-      if (place == TYPED(WRITES)) {
-        UNROLL for (int k = 0; k < radix; k++) TYPED(put)(e, q + s * k, v[k]);
-        continue;
-      }
-      N *to = y + q + s * radix * p;
-      to[0] = v[0];
-      if (p == 0)
-        UNROLL for (int k = 1; k < radix; k++) to[s * k] = v[k];
-      else
-        UNROLL for (int k = 1; k < radix; k++) to[s * k] =
+      if (p > 0)
+        UNROLL for (int k = 1; k < radix; k++) v[k] =
             TYPED(by)(v[k], w[2 * k - 2], w[2 * k - 1]);
+      UNROLL for (int k = 0; k < radix; k++) to[to_step * k] = v[k];
+      if (writes) TYPED(put)(e, q, s, radix, some);
     }
   }
 }
 
-/* Compiled for each radix and place; the first pass has s = 1, the last one m = 1. */
+/* Compiled for each radix, and once more for the first pass, which has s = 1. */
 #define PASS(r, radix)                                                                   \
-  if (place == TYPED(READS))                                                             \
-    TYPED(pass)(r, TYPED(READS), radix, length, 1, w, root, e, x, y);                    \
-  else if (place == TYPED(WRITES))                                                       \
-    TYPED(pass)(r, TYPED(WRITES), radix, radix, s, w, root, e, x, y);                    \
+  if (i == 0 && e->from)                                                                 \
+    TYPED(pass)(r, true, false, radix, length, 1, w, root, e, x, y);                     \
   else                                                                                   \
-    TYPED(pass)(r, TYPED(ROOMS), radix, length, s, w, root, e, x, y);                    \
+    TYPED(pass)(r, false, writes, radix, length, s, w, root, e, x, y);                   \
   break
 
 /* All passes from room to room; gives the one with the results. */
@@ -245,9 +244,7 @@ static N *TYPED(run_passes)(const nyx_fft_passes *t, const TYPED(ends) * e, N *x
   int64_t length = t->n, s = 1;
   for (int i = 0; i < t->count; i++) {
     const T *w = t->twiddle[i], *root = t->root[i];
-    const int place = i == 0 && e->from            ? TYPED(READS)
-                      : i == t->count - 1 && e->to ? TYPED(WRITES)
-                                                   : TYPED(ROOMS);
+    const bool writes = i == t->count - 1 && e->to;
     switch (t->radix[i]) {
       case 2: PASS(2, 2);
       case 3: PASS(3, 3);

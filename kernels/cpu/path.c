@@ -9,6 +9,7 @@
 #include "gemm.h"
 #include "last.h"
 #include "low.h"
+#include "matrices.h"
 #include "move.h"
 #include "narrow.h"
 #include "norm.h"
@@ -52,6 +53,7 @@ extern const nyx_complex_kernels NYX_PATH(complex);
 extern const nyx_random_kernels NYX_PATH(random);
 extern const nyx_distance_kernels NYX_PATH(distance);
 extern const nyx_reach_kernels NYX_PATH(reach);
+extern const nyx_matrices_kernels NYX_PATH(matrices);
 extern const nyx_cpu_kernels NYX_PATH(kernels);
 
 const nyx_cpu_kernels NYX_PATH(kernels) = {
@@ -81,4 +83,5 @@ const nyx_cpu_kernels NYX_PATH(kernels) = {
     .random = &NYX_PATH(random),
     .distance = &NYX_PATH(distance),
     .reach = &NYX_PATH(reach),
+    .matrices = &NYX_PATH(matrices),
 };

@@ -228,18 +228,8 @@ function Tensor:cholesky_solve(l, options)
   return other:solve_triangular(lower:solve_triangular(self, false), true)
 end
 
-docs.cholesky_inverse = { "linear algebra", "x:cholesky_inverse({upper}): the inverse of " ..
-  "matrices a whose factor x is: see cholesky_solve" }
---- The inverse of matrices a = x x^T.
----@param options? {upper: boolean} a = x^T x
----@return nyx.Tensor
-function Tensor:cholesky_inverse(options)
-  square("cholesky_inverse", "x", self)
-  return eye(self, self:size(-1)):cholesky_solve(self, options)
-end
-
 for _, name in ipairs { "inverse", "det", "slogdet", "logdet", "matrix_power", "lu_solve",
-  "cholesky_solve", "cholesky_inverse" } do
+  "cholesky_solve" } do
   nyx[name] = Tensor[name]
 end
 

@@ -1,7 +1,7 @@
 /* Factorizations of matrices around the sizes at which they are divided: residuals, what
  * is not a number, threads, requests to stop and failing allocations in the middle. What
  * ops make of them is in spec/lua/linalg_spec.lua. Read next: core/linalg/factor.c. */
-#include "tensors.h"
+#include "paths.h"
 
 #include <float.h>
 #include <math.h>
@@ -146,6 +146,233 @@ static void lus(void) {
   }
 }
 
+/* Matrices that go by lanes: as many that the last lanes have none, or all one. */
+
+static const int64_t few[] = {1, 2, 3, 7, 8, 13, 16, 31, 33, 64};
+enum { FEW = sizeof few / sizeof *few, MANY = 67 };
+
+static void small_choleskys(void) {
+  for (int t = 0; t < 2 * FEW; t++) {
+    const nyx_dtype dtype = t % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    const int64_t n = few[t / 2], size = n * n;
+    const size_t bytes = (size_t)size * nyx_dtype_size(dtype);
+    char *all = calloc(MANY, bytes), *l = calloc(MANY, bytes);
+    int info[MANY];
+    for (int e = 0; e < MANY; e++) {
+      void *a = definite(dtype, n);
+      memcpy(all + (size_t)e * bytes, a, bytes);
+      free(a);
+    }
+    memcpy(l, all, MANY * bytes);
+    for (int e = 0; e < MANY; e++) /* one in three fails */
+      if (e % 3 == 2) put(dtype, l, e * size + (e % n) * (n + 1), e % 2 ? -1 : NAN);
+    if (CHECK_OK(ctx, nyx__cholesky(ctx, dtype, MANY, n, l, info)))
+      for (int e = 0; e < MANY; e++) {
+        CHECK_INT(info[e], e % 3 == 2 ? e % n + 1 : 0);
+        if (e % 3 == 2) continue;
+        const double error =
+            cholesky_residual(dtype, n, l + (size_t)e * bytes, all + (size_t)e * bytes);
+        CHECK_AT(error < 4 * epsilon(dtype), "L L^T", " of %d: %g", (int)n, error);
+        for (int64_t i = 0; i + 1 < n; i++)
+          CHECK(value(dtype, l, e * size + i * n + i + 1) == 0);
+      }
+    free(all);
+    free(l);
+  }
+}
+
+static void small_lu(nyx_dtype dtype, int64_t m, int64_t n) {
+  const int64_t k = m < n ? m : n, size = m * n;
+  const size_t item = nyx_dtype_size(dtype);
+  void *a = room(dtype, MANY * size), *lu = room(dtype, MANY * size);
+  int *pivots = calloc(MANY * (size_t)k, sizeof *pivots), info[MANY];
+  for (int64_t i = 0; i < MANY * size; i++) {
+    const int64_t e = i / size, column = i % size / m;
+    double v = uniform();
+    if (e % 3 == 1 && column == e % k) v = 0;
+    if (e % 5 == 4) v = i % 3 ? NAN : INFINITY;
+    if (e % 5 == 3) v = v > 0 ? 1 : -1; /* the first of many */
+    put(dtype, a, i, v);
+    put(dtype, lu, i, v);
+  }
+  if (CHECK_OK(ctx, nyx__lu(ctx, dtype, MANY, m, n, lu, pivots, info)))
+    for (int64_t e = 0; e < MANY; e++) {
+      const int *own = pivots + e * k;
+      for (int64_t i = 0; i < k; i++) CHECK(own[i] > i && own[i] <= m);
+      if (e % 5 >= 3) continue;
+      const size_t at = (size_t)(e * size) * item;
+      const double error = lu_residual(dtype, m, n, (char *)lu + at, own, (char *)a + at);
+      CHECK_INT(info[e], e % 3 == 1 ? e % k + 1 : 0);
+      CHECK_AT(error < 4 * (double)k * epsilon(dtype), "L U", " of %dx%d: %g", (int)m,
+               (int)n, error);
+      for (int64_t j = 0; j < k; j++) /* the greatest were taken */
+        for (int64_t i = j + 1; i < m; i++)
+          CHECK(fabs(value(dtype, lu, e * size + j * m + i)) <= 1);
+    }
+  free(pivots);
+  free(a);
+  free(lu);
+}
+
+static void small_lus(void) {
+  for (int t = 0; t < 2 * FEW; t++) {
+    const nyx_dtype dtype = t % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    small_lu(dtype, few[t / 2], few[t / 2]);
+    small_lu(dtype, few[t / 2], 9);
+    small_lu(dtype, 9, few[t / 2]);
+  }
+}
+
+/* The largest element of A x - b, or x A - b, of one x. */
+static double solve_residual(const nyx__triangular *t, int64_t e, const void *b) {
+  const int64_t n = t->left ? t->rows : t->cols, k = t->left ? t->cols : t->rows;
+  double worst = 0;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t c = 0; c < k; c++) {
+      const int64_t size = n * k, first = e * size;
+      double sum = -value(t->dtype, b, first + (t->left ? i * k + c : c * n + i));
+      for (int64_t l = 0; l < n; l++) {
+        const int64_t row = t->left ? i : l, column = t->left ? l : i;
+        if (t->upper ? column < row : column > row) continue;
+        const double a = t->unit && row == column
+                             ? 1
+                             : value(t->dtype, t->a,
+                                     t->at[e] + (t->turned ? column * t->ld + row
+                                                           : row * t->ld + column));
+        sum += a * value(t->dtype, t->x, first + (t->left ? l * k + c : c * n + l));
+      }
+      worst = fmax(worst, fabs(sum));
+    }
+  return worst;
+}
+
+static void small_triangles(void) {
+  for (int t = 0; t < 32 * FEW; t++) {
+    const nyx_dtype dtype = t % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    const int64_t n = few[t / 32], k = t % 3 ? 1 + t % 9 : 40;
+    int64_t at[MANY];
+    void *a = definite(dtype, n), *two = room(dtype, 2 * n * n);
+    void *x = room(dtype, MANY * n * k), *b = room(dtype, MANY * n * k);
+    for (int64_t i = 0; i < n * n; i++) {
+      const double v = value(dtype, a, i) / (double)n;
+      put(dtype, two, i, v);
+      put(dtype, two, n * n + i, i % (n + 1) ? -v : v);
+    }
+    for (int e = 0; e < MANY; e++) at[e] = e % 2 * n * n;
+    for (int64_t i = 0; i < MANY * n * k; i++) put(dtype, b, i, uniform());
+    memcpy(x, b, (size_t)(MANY * n * k) * nyx_dtype_size(dtype));
+    const bool left = (t & 2) != 0;
+    const nyx__triangular job = {.dtype = dtype,
+                                 .count = MANY,
+                                 .rows = left ? n : k,
+                                 .cols = left ? k : n,
+                                 .a = two,
+                                 .at = at,
+                                 .ld = n,
+                                 .turned = t & 4,
+                                 .upper = t & 8,
+                                 .left = left,
+                                 .unit = t & 16,
+                                 .x = x};
+    if (CHECK_OK(ctx, nyx__solve_triangles(ctx, &job)))
+      for (int e = 0; e < MANY; e++) {
+        const double error = solve_residual(&job, e, b);
+        CHECK_AT(error < 16 * epsilon(dtype), "A x - b", " of %d, case %d: %g", (int)n, t,
+                 error);
+      }
+    free(a);
+    free(two);
+    free(x);
+    free(b);
+  }
+}
+
+/* Every other x has the factors of the first matrix. */
+static void small_solutions(void) {
+  for (int t = 0; t < 2 * FEW; t++) {
+    const nyx_dtype dtype = t % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    const int64_t n = few[t / 2], k = 1 + t % 5, size = n * n;
+    void *a = room(dtype, MANY * size), *lu = room(dtype, MANY * size);
+    void *x = room(dtype, MANY * n * k), *b = room(dtype, MANY * n * k);
+    int *pivots = calloc(MANY * (size_t)n, sizeof *pivots), info[MANY];
+    int64_t at[MANY];
+    for (int64_t i = 0; i < MANY * size; i++) { /* large beside the diagonal */
+      const int64_t row = i % n, column = i / n % n;
+      put(dtype, a, i, uniform() / (double)n + (row == (column + i / size) % n ? 2 : 0));
+    }
+    for (int e = 0; e < MANY; e++) at[e] = e % 2 ? 0 : e * size;
+    for (int64_t i = 0; i < MANY * n * k; i++) put(dtype, b, i, uniform());
+    memcpy(lu, a, (size_t)(MANY * size) * nyx_dtype_size(dtype));
+    memcpy(x, b, (size_t)(MANY * n * k) * nyx_dtype_size(dtype));
+    nyx_status status = nyx__lu(ctx, dtype, MANY, n, n, lu, pivots, info);
+    if (status == NYX_OK)
+      status = nyx__lu_solve(ctx, dtype, MANY, n, k, lu, pivots, at, x);
+    double worst = 0;
+    for (int64_t i = 0; CHECK_OK(ctx, status) && i < MANY * n * k; i++) {
+      const int64_t e = i / (n * k), row = i / k % n;
+      double sum = -value(dtype, b, i);
+      for (int64_t l = 0; l < n; l++)
+        sum += value(dtype, a, at[e] + l * n + row) *
+               value(dtype, x, (e * n + l) * k + i % k);
+      worst = fmax(worst, fabs(sum));
+    }
+    CHECK_AT(worst < 16 * epsilon(dtype), "A x - b", " of %d: %g", (int)n, worst);
+    free(pivots);
+    free(a);
+    free(lu);
+    free(x);
+    free(b);
+  }
+}
+
+/* The largest element of Y L L^T - I, in some rows. */
+UNTRACED static double inverse_residual(nyx_dtype dtype, int64_t n, const void *l,
+                                        const void *y) {
+  double worst = 0, *row = calloc((size_t)n, sizeof *row);
+  for (int64_t i = 0; i<n; i += n> 100 ? 37 : 1) {
+    memset(row, 0, (size_t)n * sizeof *row);
+    for (int64_t k = 0; k < n; k++)
+      for (int64_t j = 0; j <= k; j++)
+        row[j] += value(dtype, y, i * n + k) * value(dtype, l, k * n + j);
+    for (int64_t j = 0; j < n; j++) {
+      double sum = i == j ? -1 : 0;
+      for (int64_t k = 0; k <= j; k++) sum += row[k] * value(dtype, l, j * n + k);
+      worst = fmax(worst, fabs(sum));
+      CHECK(value(dtype, y, i * n + j) == value(dtype, y, j * n + i));
+    }
+  }
+  free(row);
+  return worst;
+}
+
+static void inverses_of(nyx_dtype dtype, int64_t count, int64_t n) {
+  const size_t bytes = (size_t)(n * n) * nyx_dtype_size(dtype);
+  char *l = malloc((size_t)count * bytes + 1), *y = malloc((size_t)count * bytes + 1);
+  for (int64_t e = 0; e < count; e++) {
+    void *a = definite(dtype, n);
+    for (int64_t i = 0; i < n * n; i++) /* what is above is not read */
+      put(dtype, a, i, i % n > i / n ? NAN : value(dtype, a, i) / (double)n);
+    memcpy(l + (size_t)e * bytes, a, bytes);
+    free(a);
+  }
+  if (CHECK_OK(ctx, nyx__cholesky_inverse(ctx, dtype, count, n, l, y)))
+    for (int64_t e = 0; e < count; e++) {
+      const double error =
+          inverse_residual(dtype, n, l + (size_t)e * bytes, y + (size_t)e * bytes);
+      CHECK_AT(error < 16 * epsilon(dtype), "Y L L^T", " of %d: %g", (int)n, error);
+    }
+  free(l);
+  free(y);
+}
+
+static void inverses(void) {
+  for (int t = 0; t < 2 * SIZES; t++)
+    inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 1, sizes[t / 2]);
+  for (int t = 0; t < 2 * FEW; t++)
+    inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, MANY, few[t / 2]);
+  for (int t = 0; t < 2; t++) inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 17, 130);
+}
+
 /* An input far from singular, and symmetric. */
 static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
   nyx_tensor *t;
@@ -158,8 +385,9 @@ static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
   return t;
 }
 
-static const char *const ops[] = {"cholesky",    "lu_factor", "qr",
-                                  "determinant", "solve",     "solve_triangular"};
+static const char *const ops[] = {
+    "cholesky", "cholesky_inverse", "lu_factor", "qr", "determinant",
+    "solve",    "solve_triangular"};
 enum { OPS = sizeof ops / sizeof *ops };
 
 static int inputs_of(const char *name) {
@@ -275,18 +503,25 @@ static void interrupts(void) {
   }
 }
 
-int main(void) {
+static void run(void) {
   const nyx_lapack *lapack;
-  if (nyx_context_new(&ctx) != NYX_OK) return 1;
   if (nyx__lapack(ctx, NYX_FLOAT32, &lapack) != NYX_OK) {
     check_skip("factor_test", nyx_context_error(ctx));
-    return check_done();
+    return;
   }
   RUN(choleskys);
   RUN(lus);
+  RUN(small_choleskys);
+  RUN(small_lus);
+  RUN(small_triangles);
+  RUN(small_solutions);
+  RUN(inverses);
   RUN(failing_allocations);
   RUN(threads);
   RUN(interrupts);
-  nyx_context_free(ctx);
-  return check_done();
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  return on_every_path(argv[0], run);
 }

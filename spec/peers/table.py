@@ -385,7 +385,7 @@ def lstsq(a, b):
 # Functions of Lua that are compared as ops are, and their attributes that are not options.
 COMPOSITES = {
     "linalg.solve": (), "linalg.inv": (), "linalg.lu": (), "linalg.lu_solve": (), "linalg.lstsq": (), "linalg.det": (),
-    "linalg.slogdet": (), "linalg.matrix_power": ("n",), "logdet": (), "cholesky_solve": (), "cholesky_inverse": (),
+    "linalg.slogdet": (), "linalg.matrix_power": ("n",), "logdet": (), "cholesky_solve": (),
 }
 
 PEERS = {

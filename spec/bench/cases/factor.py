@@ -14,7 +14,7 @@ def definite(shape):
     return x @ x.mT
 
 
-for shape in ((1024, 1024), (64, 64, 64)):
+for shape in ((1024, 1024), (64, 64, 64), (1000, 16, 16)):
     size = "x".join(map(str, shape))
 
     @case("cholesky_" + size)

@@ -19,7 +19,7 @@ local function first(f)
   return function() return (f()) end
 end
 
-for _, shape in ipairs { { 1024, 1024 }, { 64, 64, 64 } } do
+for _, shape in ipairs { { 1024, 1024 }, { 64, 64, 64 }, { 1000, 16, 16 } } do
   local size = table.concat(shape, "x")
   local options = { tol = 1e-4 }
 
