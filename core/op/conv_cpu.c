@@ -1,9 +1,9 @@
 /* Convolutions on the CPU. Most go elsewhere: depthwise ones to depthwise.c, those that
- * fill the tiles of a product to conv_product.c. Here are 1x1 kernels on one image, which
- * are products of two matrices, and the others: tiles of output positions, each gathered
- * into a column matrix that stays in cache, and one matrix product per tile. Work is
- * divided by size alone. Read next: conv_ways.c, conv_type.h (the loops),
- * core/linalg/gemm.c. */
+ * fill the tiles of a product to conv_product.c, large kernels to fourier.c. Here are 1x1
+ * kernels on one image, which are products of two matrices, and the others: tiles of
+ * output positions, each gathered into a column matrix that stays in cache, and one
+ * matrix product per tile. Work is divided by size alone. Read next: conv_ways.c,
+ * conv_type.h (the loops), core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 

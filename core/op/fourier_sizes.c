@@ -176,7 +176,7 @@ bool nyx__fourier_sizes_of(const nyx__conv *v, nyx__conv_mode mode,
  * idle. A BLAS is as fast on every path. */
 static double direct_cost(const nyx__conv *v, double work, double lanes) {
   double out = (double)(v->out_channels / v->groups);
-  if (v->in_channels == v->groups && out <= 4) return work / (2 * lanes) / 0.35;
+  if (v->in_channels == v->groups && out <= 4) return work / (2 * lanes) / 0.28;
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas())
     lanes = 64 / (double)nyx_dtype_size(v->dtype);
   return work / (2 * lanes) * (out + 10) / (0.9 * out);
