@@ -77,6 +77,7 @@ typedef enum nyx__conv_way {
   NYX__CONV_DEPTHWISE, /* depthwise.c */
   NYX__CONV_WINOGRAD,  /* winograd.c: 3 x 3 kernels, with fewer multiplications */
   NYX__CONV_PRODUCT,   /* conv_product.c, conv_phases.c */
+  NYX__CONV_FOURIER,   /* fourier.c: large kernels, as products of spectra */
   NYX__CONV_IMAGE,     /* a 1x1 kernel on one image: a matrix product, or one per group */
   NYX__CONV_TILES,     /* column matrices of a part of the positions */
   NYX__CONV_WAYS

@@ -1,9 +1,9 @@
 /* Convolutions on the CPU. Most go elsewhere: depthwise ones to depthwise.c, those that
- * fill the tiles of a product to conv_product.c. Here are 1x1 kernels on one image, which
- * are products of two matrices, and the others: tiles of output positions, each gathered
- * into a column matrix that stays in cache, and one matrix product per tile. Work is
- * divided by size alone. Read next: conv_ways.c, conv_type.h (the loops),
- * core/linalg/gemm.c. */
+ * fill the tiles of a product to conv_product.c, large kernels to fourier.c. Here are 1x1
+ * kernels on one image, which are products of two matrices, and the others: tiles of
+ * output positions, each gathered into a column matrix that stays in cache, and one
+ * matrix product per tile. Work is divided by size alone. Read next: conv_ways.c,
+ * conv_type.h (the loops), core/linalg/gemm.c. */
 #include <nyx/parallel.h>
 #include <string.h>
 
@@ -12,6 +12,7 @@
 #include "conv_product.h"
 #include "conv_turn.h"
 #include "depthwise.h"
+#include "fourier.h"
 #include "winograd.h"
 
 #define COLUMN_BYTES 524288 /* a tile's column matrix: fits a second-level cache */
@@ -501,6 +502,7 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
   uint32_t ways = 1u << NYX__CONV_TILES;
   if (nyx__depthwise_takes(v, depthwise[mode])) ways |= 1u << NYX__CONV_DEPTHWISE;
   if (is_image(v)) ways |= 1u << NYX__CONV_IMAGE;
+  if (nyx__fourier_takes(v, mode)) ways |= 1u << NYX__CONV_FOURIER;
   if (mode == NYX__CONV_INPUT) return ways | usable_turned(v);
   bool product = mode == NYX__CONV_FORWARD ? nyx__conv_product_takes(v)
                                            : nyx__conv_product_takes_weight(v);
@@ -512,6 +514,7 @@ uint32_t nyx__conv_usable(const nyx__conv *v, nyx__conv_mode mode) {
 }
 
 nyx__conv_way nyx__conv_rule(const nyx__conv *v, nyx__conv_mode mode, uint32_t usable) {
+  if (usable >> NYX__CONV_FOURIER & 1) return NYX__CONV_FOURIER;
   if (usable >> NYX__CONV_DEPTHWISE & 1) return NYX__CONV_DEPTHWISE;
   bool product = usable >> NYX__CONV_PRODUCT & 1 && mode == NYX__CONV_FORWARD;
   if (product && is_image(v) && nyx__conv_product_reads_once(v)) return NYX__CONV_PRODUCT;
@@ -527,6 +530,7 @@ static nyx_status forward_by(nyx_context *ctx, const nyx__conv *v, const void *x
     return nyx__depthwise_forward(ctx, v, x, weight, bias, y);
   if (way == NYX__CONV_WINOGRAD) return nyx__winograd(ctx, v, x, weight, bias, y);
   if (way == NYX__CONV_PRODUCT) return nyx__conv_product(ctx, v, x, weight, bias, y);
+  if (way == NYX__CONV_FOURIER) return nyx__fourier(ctx, v, x, weight, bias, y);
   conv_run r = start(ctx, v, x, weight, y);
   r.bias = bias;
   if (way == NYX__CONV_IMAGE) return forward_image(&r);
@@ -552,6 +556,7 @@ static nyx_status input_by(nyx_context *ctx, const nyx__conv *v, const void *y,
                            const void *weight, void *x, nyx__conv_way way) {
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_input(ctx, v, y, weight, x);
   if (way == NYX__CONV_WINOGRAD) return nyx__winograd_input(ctx, v, y, weight, x);
+  if (way == NYX__CONV_FOURIER) return nyx__fourier_input(ctx, v, y, weight, x);
   if (way == NYX__CONV_PRODUCT && !nyx__conv_turns(v))
     return nyx__conv_phases(ctx, v, y, weight, x);
   if (way == NYX__CONV_PRODUCT) return input_turned(ctx, v, y, weight, x);
@@ -570,6 +575,7 @@ static nyx_status weight_by(nyx_context *ctx, const nyx__conv *v, const void *y,
   if (way == NYX__CONV_DEPTHWISE) return nyx__depthwise_weight(ctx, v, y, x, weight);
   if (way == NYX__CONV_PRODUCT) return nyx__conv_product_weight(ctx, v, y, x, weight);
   if (way == NYX__CONV_WINOGRAD) return nyx__winograd_adjoint(ctx, v, y, x, weight);
+  if (way == NYX__CONV_FOURIER) return nyx__fourier_weight(ctx, v, y, x, weight);
   conv_run r = start(ctx, v, x, weight, y);
   int64_t count = weight_count(&r);
   if (way == NYX__CONV_IMAGE) return weight_image(&r);

@@ -8,11 +8,10 @@
 
 #define WORTH 32768.0 /* multiplications; of fewer the choice costs more than it wins */
 
-static const char *const ways[NYX__CONV_WAYS] = {[NYX__CONV_DEPTHWISE] = "depthwise",
-                                                 [NYX__CONV_WINOGRAD] = "winograd",
-                                                 [NYX__CONV_PRODUCT] = "product",
-                                                 [NYX__CONV_IMAGE] = "image",
-                                                 [NYX__CONV_TILES] = "tiles"};
+static const char *const ways[NYX__CONV_WAYS] = {
+    [NYX__CONV_DEPTHWISE] = "depthwise", [NYX__CONV_WINOGRAD] = "winograd",
+    [NYX__CONV_PRODUCT] = "product",     [NYX__CONV_FOURIER] = "fourier",
+    [NYX__CONV_IMAGE] = "image",         [NYX__CONV_TILES] = "tiles"};
 static const char *const sizes[] = {"dtype",  "blas",   "images",   "in",     "out",
                                     "groups", "height", "width",    "kernel", "by",
                                     "stride", "by",     "dilation", "by",     "padded"};

@@ -1,5 +1,5 @@
-/* Products of complex numbers; the loops are left to the compiler. Compiled once per
- * instruction-set path. */
+/* Products of complex numbers; the loops of complex_type.h are left to the compiler.
+ * Compiled once per instruction-set path. */
 #include "complex.h"
 
 #include "vector_bytes.h"
@@ -7,7 +7,15 @@
 #define TYPED_SOURCE "complex_type.h"
 #include "both_floats.h"
 
+#define TYPED_SOURCE "spectrum_type.h"
+#include "both_floats.h"
+
 extern const nyx_complex_kernels NYX_PATH(complex);
 const nyx_complex_kernels NYX_PATH(complex) = {
     .multiply = {multiply_f32, multiply_f64},
+    .lanes = {VECTOR_BYTES / (int)sizeof(float), VECTOR_BYTES / (int)sizeof(double)},
+    .spread = {spread_f32, spread_f64},
+    .gather = {gather_f32, gather_f64},
+    .take = {take_f32, take_f64},
+    .products = {products_f32, products_f64},
 };

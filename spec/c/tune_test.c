@@ -182,8 +182,10 @@ static void convolution_ways(int64_t images, int64_t in, int64_t out, int64_t gr
       memset(got, 0xff, (size_t)counts[mode] * sizeof *got);
       CHECK_OK(ctx, nyx__conv_by(ctx, &calls[mode], got, (nyx__conv_way)way));
       /* Winograd's sums are rounded: 20 roundings of a sum of numbers up to 1 at most
-       * (docs/decisions/012-winograd.md). */
+       * (docs/decisions/012-winograd.md); Fourier's: 8 (020-fourier-convolution.md). */
       double slack = way == NYX__CONV_WINOGRAD ? 20 * 0x1p-24 * (double)(in * taps) : 0;
+      int64_t terms = mode == NYX__CONV_WEIGHT ? images * side * side : in * taps;
+      if (way == NYX__CONV_FOURIER) slack = 8 * 0x1p-24 * (double)terms;
       compare(got, expected, counts[mode], "a convolution", way, slack);
     }
   }
@@ -204,6 +206,9 @@ static void every_way_of_a_convolution(void) {
   convolution_ways(2, 12, 12, 12, 16, 3, 1, 1, 1);
   convolution_ways(2, 6, 12, 6, 17, 3, 2, 1, 1);
   convolution_ways(1, 2, 3, 1, 8, 3, 1, 0, 1);
+  convolution_ways(1, 2, 20, 1, 40, 21, 1, 3, 1);
+  convolution_ways(2, 4, 6, 1, 40, 15, 1, 7, 1);
+  convolution_ways(3, 5, 5, 5, 40, 21, 1, 10, 1);
   bool products = nyx__cpu_kernels()->gemm->fast || !nyx__blas();
   for (int way = 0; way < NYX__CONV_WAYS; way++)
     CHECK_AT(ways_seen[way] > 0 ||

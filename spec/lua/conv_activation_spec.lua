@@ -36,6 +36,9 @@ local ways = {
   { "winograd, stride 2", { 3, 64, 40, 38 }, { 48, 64, 3, 3 }, { padding = 1, stride = 2 } },
   { "depthwise", { 2, 8, 14, 14 }, { 8, 1, 3, 3 }, { padding = 1, groups = 8 } },
   { "depthwise, two outputs", { 2, 6, 9, 8 }, { 12, 1, 3, 3 }, { stride = 2, groups = 6 } },
+  { "fourier", { 2, 4, 44, 40 }, { 6, 4, 11, 11 }, { padding = 5 } },
+  { "fourier, tiles", { 1, 2, 150, 150 }, { 4, 2, 11, 11 }, { padding = 5 } },
+  { "fourier, depthwise", { 2, 6, 40, 40 }, { 6, 1, 21, 21 }, { padding = 10, groups = 6 } },
   { "one image without batch", { 16, 12, 12 }, { 16, 16, 3, 3 }, { padding = 1 } },
 }
 

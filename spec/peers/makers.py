@@ -614,9 +614,11 @@ def pair(r, low, high):
     return [r.randint(low, high), r.randint(low, high)]
 
 
-def conv_parts(r):
+def conv_parts(r, large=True):
     groups = r.choice([1, 1, 1, 2, 3])
     cin, cout = groups * r.randint(1, 3), groups * r.randint(1, 3)
+    if large and r.chance(0.1):
+        return large_conv_parts(r)
     kernel = pair(r, 1, 3)
     attrs = {}
     if r.chance(0.5):
@@ -632,8 +634,20 @@ def conv_parts(r):
     return groups, cin, cout, kernel, size, attrs
 
 
-def conv2d(r, dtype):
-    groups, cin, cout, kernel, size, attrs = conv_parts(r)
+def large_conv_parts(r):
+    """Kernels that are large enough for Fourier transforms (core/op/fourier_sizes.c)."""
+    if r.chance(0.3):
+        return 1, 3, 4, [1, 150], [1, r.randint(900, 1000)], {"padding": [0, r.randint(0, 75)]}
+    kernel = [r.randint(19, 22), r.randint(19, 22)]
+    size = [r.randint(42, 48), r.randint(42, 48)]
+    attrs = {"padding": [r.randint(8, 11), r.randint(8, 11)]}
+    if r.chance(0.5):
+        return 4, 4, 4, kernel, size, {**attrs, "groups": 4}
+    return 1, 3, 4, kernel, size, attrs
+
+
+def conv2d(r, dtype, large=True):
+    groups, cin, cout, kernel, size, attrs = conv_parts(r, large)
     batch = [r.randint(1, 3)] if r.chance(0.85) else []
     inputs = [r.tensor([*batch, cin, *size], dtype), r.tensor([cout, cin // groups, *kernel], dtype)]
     if r.chance(0.6):
@@ -642,7 +656,7 @@ def conv2d(r, dtype):
 
 
 def conv2d_activation(r, dtype):
-    x, weight, *bias = (case := conv2d(r, dtype)).inputs
+    x, weight, *bias = (case := conv2d(r, dtype, False)).inputs
     attrs = {**case.attrs, "keep": r.chance(0.5)}
     if r.chance(0.8):
         attrs["activation"] = r.choice(["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"])

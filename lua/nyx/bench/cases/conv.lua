@@ -1,6 +1,6 @@
--- Convolutions: the 23 shapes of ResNet-50 at batch 1 and 16, and the depthwise ones of
--- MobileNetV2; forward, and backward alone (both gradients). The names with `last` are of
--- channels-last images and weights.
+-- Convolutions: the 23 shapes of ResNet-50 at batch 1 and 16, the depthwise ones of
+-- MobileNetV2, and large kernels and long filters, which go by Fourier transforms; forward, and
+-- backward alone (both gradients). The names with `last` are of channels-last images and weights.
 local nyx = require "nyx"
 local bench = require "nyx.bench.case"
 
@@ -22,6 +22,42 @@ local mobilenet = {
   { 32, 112, 1 }, { 96, 112, 2 }, { 144, 56, 1 }, { 144, 56, 2 }, { 192, 28, 1 }, { 192, 28, 2 },
   { 384, 14, 1 }, { 576, 14, 1 }, { 576, 14, 2 }, { 960, 7, 1 },
 }
+
+-- Batch, input channels, output channels, groups, height, width, kernel's height and width.
+local large = {
+  { "large_k5_64", 16, 64, 64, 1, 32, 32, 5, 5 },
+  { "large_k11_16", 1, 16, 16, 1, 128, 128, 11, 11 },
+  { "large_k13_depthwise", 16, 128, 128, 128, 32, 32, 13, 13 },
+  { "large_k31_depthwise", 1, 96, 96, 96, 56, 56, 31, 31 },
+  { "large_k31_image", 1, 1, 1, 1, 512, 512, 31, 31 },
+  { "large_line_256", 1, 64, 64, 1, 1, 2000, 1, 256 },
+  { "large_line_512_depthwise", 4, 64, 64, 64, 1, 4000, 1, 512 },
+}
+
+local function add_large(name, batch, input, output, groups, height, width, kh, kw)
+  local options = { padding = { math.floor(kh / 2), math.floor(kw / 2) }, groups = groups }
+  local function inputs()
+    return values(1, { batch, input, height, width }),
+      values(2, { output, math.floor(input / groups), kh, kw })
+  end
+
+  case(name .. "_forward", {}, function()
+    local x, w = inputs()
+    return function() return x:conv2d(w, nil, options) end
+  end)
+
+  case(name .. "_backward", {}, function()
+    local x, w = inputs()
+    x:requires_grad_(true)
+    w:requires_grad_(true)
+    local y = x:conv2d(w, nil, options)
+    local g, both = values(3, y.shape), { x, w }
+    return function()
+      local grads = nyx.grad(y, both, { gradient = g, retain_graph = true })
+      return grads[1], grads[2]
+    end
+  end)
+end
 
 local function add(name, batch, input, output, size, kernel, stride, groups)
   local padding = math.floor(kernel / 2)
@@ -71,3 +107,4 @@ for _, s in ipairs(mobilenet) do
   local name = ("depthwise_%d_%d%s"):format(s[1], s[2], s[3] > 1 and "_s" .. s[3] or "")
   add(name, 1, s[1], s[1], s[2], 3, s[3], s[1])
 end
+for _, s in ipairs(large) do add_large((table.unpack or unpack)(s)) end
