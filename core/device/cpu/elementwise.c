@@ -139,7 +139,7 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
                  int64_t dst_down, int64_t dst_right) {
   const nyx_transpose_fn *transpose = p->move->transpose;
   int size = item == 8 ? 3 : item == 4 ? 2 : item == 2 ? 1 : 0;
-  if (src_down == 1 && dst_right == 1) {
+  if (src_down == 1 && dst_right == 1 && rows > 1 && src_right != 0) {
     transpose[size](rows, cols, src, src_right, dst, dst_down);
     return;
   }
