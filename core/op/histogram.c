@@ -14,13 +14,13 @@
 enum { X, EDGES, WEIGHT, INPUTS };
 enum { BINS, LOW, HIGH, EVEN, ATTRS };
 enum {
-  PIECE = 1024,   /* elements that find their bins at a time */
-  PART = 1 << 16, /* elements of a part, at least */
-  PARTS = 64,     /* at most */
+  PIECE = 1024,     /* elements that find their bins at a time */
+  PART = 1 << 16,   /* elements of a part, at least */
+  PARTS = 64,       /* at most */
   LABELS = 1 << 14, /* elements of a part of integers, which take less time */
-  LANES = 4,      /* that look for their bins together */
-  FEW = 2048,     /* bins that are counted COPIES times, */
-  COPIES = 4      /* as equal elements would wait for each other */
+  LANES = 4,        /* that look for their bins together */
+  FEW = 2048,       /* bins that are counted COPIES times, */
+  COPIES = 4        /* as equal elements would wait for each other */
 };
 
 static nyx_status infer(nyx_call *c) {

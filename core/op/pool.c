@@ -10,7 +10,7 @@
 #include "window.h"
 
 #define RANGE_WORK 65536 /* elements worth waking a thread for */
-#define WIDE 16 /* elements side by side are summed in vectors from here on */
+#define WIDE 16          /* elements side by side are summed in vectors from here on */
 
 static const int64_t ones[] = {1}, zeros[] = {0};
 
@@ -349,7 +349,7 @@ const nyx_op nyx__op_max_pool2d = {
   static T name##_run(const T *p, int64_t n) {                                           \
     T sum = 0;                                                                           \
     if (n >= WIDE)                                                                       \
-      nyx__cpu_kernels()->reduce->rows[IN][NYX__REDUCE_sum].row(n, p, &sum, 0);           \
+      nyx__cpu_kernels()->reduce->rows[IN][NYX__REDUCE_sum].row(n, p, &sum, 0);          \
     else                                                                                 \
       for (int64_t q = 0; q < n; q++) sum += p[q];                                       \
     return sum;                                                                          \
