@@ -83,30 +83,13 @@ static void copy_bytes(const copy_job *j, char *to, const char *from, size_t byt
     memcpy(to, from, bytes);
 }
 
-/* to[i] = from[-i]: also in vectors. */
-#define COPY_BACK(T)                                                                     \
-  static void copy_back_##T(const char *in, char *out, int64_t n) {                      \
-    const T *restrict from = (const T *)(const void *)in;                                \
-    T *restrict to = (T *)(void *)out;                                                   \
-    for (int64_t i = 0; i < n; i++) to[i] = from[-i];                                    \
-  }
-COPY_BACK(uint8_t)
-COPY_BACK(uint16_t)
-COPY_BACK(uint32_t)
-COPY_BACK(uint64_t)
-
 static void copy_back(const copy_job *j, char *to, const char *from, int64_t n) {
-  if (j->block > j->item) {
-    for (int64_t i = 0; i < n; i++, to += j->block, from -= j->block)
-      copy_bytes(j, to, from, j->block);
+  if (j->block == j->item) {
+    nyx__cpu_kernels()->move->reverse[__builtin_ctzll(j->item)](n, from, to);
     return;
   }
-  switch (j->item) {
-    case 1: copy_back_uint8_t(from, to, n); return;
-    case 2: copy_back_uint16_t(from, to, n); return;
-    case 4: copy_back_uint32_t(from, to, n); return;
-    default: copy_back_uint64_t(from, to, n); return;
-  }
+  for (int64_t i = 0; i < n; i++, to += j->block, from -= j->block)
+    copy_bytes(j, to, from, j->block);
 }
 
 static void fill_blocks(const copy_job *j, char *to, int64_t n) {

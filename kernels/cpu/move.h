@@ -29,6 +29,7 @@ typedef struct nyx_move_kernels {
    * NYX_TURN_BYTES. And past the caches. */
   nyx_transpose_fn turn[4], turn_past[4];
   nyx_zip_fn zip[4];
+  void (*reverse[4])(int64_t n, const void *src, void *dst); /* dst[i] = src[-i] */
 } nyx_move_kernels;
 
 #endif

@@ -159,6 +159,12 @@ static void TYPED(turn_past)(int64_t rows, int64_t cols, const void *src,
   TYPED(turn_lines)(rows, cols, src, src_step, dst, dst_step, true);
 }
 
+static void TYPED(reverse)(int64_t n, const void *src, void *dst) {
+  const T *restrict from = src;
+  T *restrict to = dst;
+  for (int64_t i = 0; i < n; i++) to[i] = from[-i];
+}
+
 /* Two, three and four sources are mixed in whole vectors, by the compiler. */
 static void TYPED(zip)(int64_t n, int64_t k, const void *const *src, void *dst) {
   T *restrict to = dst;
