@@ -53,18 +53,22 @@ static nyx_status flip_infer(nyx_call *c) {
   return NYX_OK;
 }
 
+/* A copy of x as it lies the other way round: its last element first, steps backwards. */
 static nyx_status flip_cpu(nyx_call *c) {
-  nyx_tensor *x = c->in[0];
+  nyx_tensor *x = c->in[0], *back;
   if (x->numel == 0) return NYX_OK;
   uint32_t dims;
+  nyx_spec spec;
   NYX_TRY(read_dims(c->ctx, &c->attr[0], x->ndim, &dims));
-  nyx__remap map;
-  NYX_TRY(nyx__remap_open(c->ctx, x->ndim, x->shape, dims, &map));
-  for (int d = 0; d < x->ndim; d++)
-    for (int64_t i = 0; map.from[d] && i < x->shape[d]; i++)
-      map.from[d][i] = x->shape[d] - 1 - i;
-  nyx_status status = nyx__remap_copy(c->ctx, &map, x, c->out[0], NULL);
-  nyx__remap_close(&map);
+  nyx__spec_of(x, &spec);
+  for (int d = 0; d < x->ndim; d++) {
+    if (!(dims >> d & 1)) continue;
+    spec.offset += (x->shape[d] - 1) * x->stride[d];
+    spec.stride[d] = -x->stride[d];
+  }
+  NYX_TRY(nyx__tensor_view(c->ctx, x->storage, &spec, &back));
+  nyx_status status = nyx__copy_into(c->ctx, back, c->out[0]);
+  nyx_tensor_release(back);
   return status;
 }
 

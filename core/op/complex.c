@@ -186,8 +186,14 @@ static nyx_tensor *multiply(scratch *s, const nyx_call *c) {
   return times(s, x, y);
 }
 
+/* Pairs times (1, -1), in one pass. */
 static nyx_tensor *conjugate(scratch *s, nyx_tensor *z) {
-  return join(s, part(s, z, 0), op1(s, NYX__OP_neg, part(s, z, 1)));
+  if (s->status != NYX_OK) return NULL;
+  if (most_dims(z)) return join(s, part(s, z, 0), op1(s, NYX__OP_neg, part(s, z, 1)));
+  const nyx_dtype dtype = nyx_dtype_real(z->dtype);
+  nyx_tensor *turn = join(s, scalar(s, 1, dtype, false), scalar(s, -1, dtype, false));
+  nyx_tensor *signs = op1(s, NYX__OP_view_as_real, turn);
+  return numbers_of(s, op2(s, NYX__OP_mul, op1(s, NYX__OP_view_as_real, z), signs));
 }
 
 /* x / y, y divided by the size of its larger part first, so that no square overflows. It
@@ -336,8 +342,16 @@ static nyx_tensor *direction(scratch *s, const nyx_call *c) {
 }
 
 /* exp(y log x); 0 to a power with a positive real part is 0. */
+/* Whether y is the number 2 and nothing else: no function of anything. */
+static bool is_two(scratch *s, const nyx_tensor *y) {
+  return y->ndim == 0 && !y->lift && !is_complex(y) && nyx__on_cpu(y) &&
+         !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(y)) &&
+         nyx__load_double(y->dtype, nyx__data(y)) == 2;
+}
+
 static nyx_tensor *power(scratch *s, const nyx_call *c) {
   nyx_tensor *x = c->in[0], *y = c->in[1];
+  if (is_two(s, y) && is_complex(x)) return times(s, x, x);
   nyx_tensor *base = converted(s, x);
   if (s->status != NYX_OK) return NULL;
   nyx_tensor *zero = op2(s, NYX__OP_eq, size_of(s, base), number(s, 0));
@@ -669,6 +683,7 @@ static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
     [NYX__OP_gather] = by_parts,
     [NYX__OP_scatter] = by_parts,
     [NYX__OP_scatter_add] = by_parts,
+    [NYX__OP_scatter_backward] = by_parts,
     [NYX__OP_index] = by_parts,
     [NYX__OP_index_put] = by_parts,
     [NYX__OP_index_add] = by_parts,

@@ -7,6 +7,7 @@
 #include "../tensor/tensor.h"
 #include "../transform/batch.h"
 #include "complex.h"
+#include "join.h"
 #include "ops.h"
 
 /* Copies without recording */
@@ -35,9 +36,19 @@ static nyx_status part_of(nyx_context *ctx, nyx_tensor *z, int which, nyx_tensor
   return nyx__tensor_view(ctx, z->storage, &spec, out);
 }
 
+/* Whether parts only have to be put side by side. */
+static bool zips(const nyx_tensor *real, const nyx_tensor *imag, const nyx_tensor *z) {
+  const nyx_dtype dtype = nyx_dtype_real(z->dtype);
+  return imag && z->storage->device == nyx__cpu() && nyx__is_contiguous(z) &&
+         real->dtype == dtype && nyx__is_contiguous(real) && real->numel == z->numel &&
+         imag->dtype == dtype && nyx__is_contiguous(imag) && imag->numel == z->numel;
+}
+
 nyx_status nyx__complex_join(nyx_context *ctx, nyx_tensor *real, nyx_tensor *imag,
                              nyx_tensor *z) {
   nyx_tensor *zero = NULL, *part[2] = {NULL};
+  if (zips(real, imag, z))
+    return nyx__zip(ctx, (nyx_tensor *[]){real, imag}, 2, nyx__data(z));
   nyx_status status = part_of(ctx, z, 0, &part[0]);
   if (status == NYX_OK) status = part_of(ctx, z, 1, &part[1]);
   if (status == NYX_OK && !imag)

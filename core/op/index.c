@@ -6,6 +6,7 @@
 #include "../transform/batch.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "../device/device.h"
 #include "ops.h"
@@ -79,15 +80,16 @@ static void side_set(nyx__side *s, const nyx_tensor *t, const nyx_tensor *index,
   }
 }
 
-/* Runs gather, scatter or scatter_add: a is addressed by `index` along `dim`, b has its
+/* Runs gather, scatter and their kin: a is addressed by `index` along `dim`, b has its
  * geometry. b may be a single element in memory (step 0). */
 static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor *a,
                         const nyx_tensor *b, const void *b_value, nyx_tensor *index,
                         int dim) {
   int64_t *tables = NULL;
   nyx__range range = {.size = size_at(a, dim), .dim = dim};
+  const bool reads = mode == NYX__GATHER || mode == NYX__LAST;
   nyx__held_positions p;
-  NYX_TRY(nyx__positions_hold(ctx, index, range, mode == NYX__GATHER ? b : a, &p));
+  NYX_TRY(nyx__positions_hold(ctx, index, range, reads ? b : a, &p));
   nyx__lanes l = {
       .at = p.at, .base = p.base, .at_inner = 1, .dtype = a->dtype, .alpha = 1};
   nyx_status status = NYX_OK;
@@ -97,9 +99,12 @@ static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor 
     l.inner = index->ndim ? product(index->shape, dim + 1, index->ndim) : 1;
     l.at_step = l.inner;
     l.at_outer = l.count * l.inner;
-    size_t bytes = (size_t)(l.outer + l.inner) * 2 * sizeof(int64_t);
+    size_t marks = mode == NYX__LAST ? (size_t)a->numel : 0;
+    size_t bytes = (size_t)(l.outer + l.inner) * 2 * sizeof(int64_t) + marks;
     if ((tables = nyx_memory_alloc(bytes))) {
       int64_t *next = tables;
+      l.seen = (uint8_t *)tables + (bytes - marks);
+      memset(l.seen, 0, marks);
       side_set(&l.a, a, index, dim, &next);
       if (b) {
         side_set(&l.b, b, index, dim, &next);
@@ -210,35 +215,6 @@ static nyx_status scatter_cpu(nyx_call *c) {
   return status;
 }
 
-/* Zeroes the elements of g, the gradient at the written values, that a later equal
- * position overwrote. `write` and `read` are scatter and gather, or index_put and index:
- * writing each element's own number and reading it back finds those that stayed. */
-static nyx_status zero_overwritten(nyx_backward *b, int dim, nyx_tensor *g,
-                                   nyx_tensor **out) {
-  nyx_context *ctx = b->ctx;
-  nyx_tensor *index = b->in[1], *flat = NULL, *own = NULL, *zeros = NULL, *written = NULL;
-  nyx_tensor *read = NULL, *lost = NULL;
-  nyx_value count[] = {NYX_F(0), NYX_F((double)index->numel), NYX_F(1), NYX_I(NYX_INT64)};
-  nyx_value shape = NYX_LIST(index->shape, index->ndim);
-  nyx_value write[] = {NYX_I(dim), NYX_NONE}, zero = NYX_F(0);
-  nyx_spec spec = b->in_spec[0];
-  spec.dtype = NYX_INT64;
-  nyx_status status = nyx__applyn(ctx, NYX__OP_arange, NULL, 0, count, &flat);
-  if (status == NYX_OK) status = nyx__apply1(ctx, NYX__OP_reshape, flat, &shape, &own);
-  if (status == NYX_OK) status = nyx__zeros(ctx, g, &spec, &zeros);
-  if (status == NYX_OK)
-    status = nyx__applyn(ctx, NYX__OP_scatter, (nyx_tensor *[]){zeros, index, own}, 3,
-                         write, &written);
-  if (status == NYX_OK)
-    status = nyx__apply2(ctx, NYX__OP_gather, written, index, write, &read);
-  if (status == NYX_OK) status = nyx__apply2(ctx, NYX__OP_ne, read, own, NULL, &lost);
-  if (status == NYX_OK)
-    status = nyx__apply2(ctx, NYX__OP_masked_fill, g, lost, &zero, out);
-  nyx_tensor *done[] = {flat, own, zeros, written, read, lost};
-  for (int i = 0; i < 6; i++) nyx_tensor_release(done[i]);
-  return status;
-}
-
 static nyx_status scatter_gradient(nyx_backward *b) {
   nyx_tensor *g = b->grad_out[0];
   nyx_value zero[] = {b->attr[0], NYX_F(0)};
@@ -247,13 +223,10 @@ static nyx_status scatter_gradient(nyx_backward *b) {
   if (b->need[0])
     NYX_TRY(nyx__apply2(b->ctx, NYX__OP_scatter, g, b->in[1], zero, &b->grad_in[0]));
   if (b->n_in < 3 || !b->need[2]) return NYX_OK;
-  nyx_tensor *picked, *kept = NULL;
-  NYX_TRY(nyx__apply2(b->ctx, NYX__OP_gather, g, b->in[1], b->attr, &picked));
-  nyx_status status = zero_overwritten(b, dim, picked, &kept);
-  if (status == NYX_OK)
-    status = nyx__grow_to(b->ctx, kept, &b->in_spec[2], &b->grad_in[2]);
+  nyx_tensor *kept;
+  NYX_TRY(nyx__apply2(b->ctx, NYX__OP_scatter_backward, g, b->in[1], b->attr, &kept));
+  nyx_status status = nyx__grow_to(b->ctx, kept, &b->in_spec[2], &b->grad_in[2]);
   nyx_tensor_release(kept);
-  nyx_tensor_release(picked);
   return status;
 }
 
@@ -287,6 +260,66 @@ const nyx_op nyx__op_scatter = {
         "x(3,4) index(2,4)<3 src(2,4); dim=1\n"
         "x(3,4) index(3,6)<4 src(4,7); dim=2\n"
         "x(2,3,4) index(2,2,4)<3; dim=2 value=2.5",
+    .domain = {-4, 4},
+};
+
+/* scatter_backward */
+
+static nyx_status scatter_backward_infer(nyx_call *c) {
+  int dim;
+  NYX_TRY(call_dim(c, &dim));
+  NYX_TRY(nyx__index_check(c->ctx, "index", c->in[1]));
+  NYX_TRY(check_inside(c->ctx, c->in[1], c->in[0], "g", dim));
+  nyx__spec(&c->spec[0], c->dtype, c->in[1]->ndim, c->in[1]->shape);
+  return NYX_OK;
+}
+
+static nyx_status scatter_backward_cpu(nyx_call *c) {
+  int dim;
+  nyx_tensor *g;
+  NYX_TRY(call_dim(c, &dim));
+  NYX_TRY(nyx__contiguous(c->ctx, c->in[0], &g));
+  nyx_status status = along(c->ctx, NYX__LAST, g, c->out[0], NULL, c->in[1], dim);
+  nyx_tensor_release(g);
+  return status;
+}
+
+/* What arrived goes back to where it came from, as scatter writes it. */
+static nyx_status scatter_backward_gradient(nyx_backward *b) {
+  nyx_tensor *zeros;
+  nyx_value attr[] = {b->attr[0], NYX_NONE};
+  NYX_TRY(nyx__zeros(b->ctx, b->grad_out[0], &b->in_spec[0], &zeros));
+  nyx_tensor *in[] = {zeros, b->in[1], b->grad_out[0]};
+  nyx_status status = nyx__applyn(b->ctx, NYX__OP_scatter, in, 3, attr, &b->grad_in[0]);
+  nyx_tensor_release(zeros);
+  return status;
+}
+
+const nyx_op nyx__op_scatter_backward = {
+    .name = "scatter_backward",
+    .group = "gradient",
+    .doc =
+        "The gradient of scatter's src: as gather, but 0 where a later equal position "
+        "overwrote what was written.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "g index",
+    .min_in = 2,
+    .max_in = 2,
+    .index_in = NYX_SAVE(1),
+    .attrs = gather_attrs,
+    .n_attrs = 1,
+    .n_out = 1,
+    .infer = scatter_backward_infer,
+    .cpu = scatter_backward_cpu,
+    .gradient = scatter_backward_gradient,
+    .save_in = NYX_SAVE(1),
+    .forward = nyx__forward_linear,
+    .batch = nyx__batch_dims,
+    .cases =
+        "g(3,4) index(2,4)<3; dim=1\n"
+        "g(3,4) index(3,6)<4; dim=2\n"
+        "g(2,3,4) index(2,5,2)<3; dim=-2",
     .domain = {-4, 4},
 };
 

@@ -41,6 +41,7 @@ void nyx__positions_drop(nyx__held_positions *positions);
 typedef enum nyx__lane_mode {
   NYX__GATHER,  /* b = a */
   NYX__SCATTER, /* a = b; the last of equal positions stays */
+  NYX__LAST,    /* b = a at the last of equal positions, 0 at others; see `seen` */
   NYX__ADD      /* a = a + alpha * b, in the order of k; bools: or */
 } nyx__lane_mode;
 
@@ -58,6 +59,8 @@ typedef struct nyx__lanes {
   nyx__side a, b;
   nyx_dtype dtype;
   double alpha;
+  uint8_t
+      *seen; /* for NYX__LAST: zeros, one for each element of a, which is contiguous */
   /* Where a is all of (outer, rows, inner), row-major, rows can be grouped by where they
    * go; and a may have no values yet: `fill` with those of `start`, or with zeros. */
   int64_t rows; /* 0: not so */

@@ -5,10 +5,12 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/pool.h"
+#include "../../kernels/cpu/reduce.h"
 #include "pool_last.h"
 #include "window.h"
 
 #define RANGE_WORK 65536 /* elements worth waking a thread for */
+#define WIDE 16          /* elements side by side are summed in vectors from here on */
 
 static const int64_t ones[] = {1}, zeros[] = {0};
 
@@ -343,16 +345,14 @@ const nyx_op nyx__op_max_pool2d = {
 
 /* Averages: the inputs of a position are a box. */
 
-#define AVERAGE(name, adjoint, T)                                                        \
-  static T name##_row(const T *p, int64_t n) {                                           \
-    T part[8] = {0}; /* a fixed order that vectorises */                                 \
-    int64_t q = 0;                                                                       \
-    for (; q + 8 <= n; q += 8) {                                                         \
-      for (int l = 0; l < 8; l++) part[l] += p[q + l];                                   \
-    }                                                                                    \
-    for (; q < n; q++) part[q & 7] += p[q];                                              \
-    return ((part[0] + part[4]) + (part[2] + part[6])) +                                 \
-           ((part[1] + part[5]) + (part[3] + part[7]));                                  \
+#define AVERAGE(name, adjoint, T, IN)                                                    \
+  static T name##_run(const T *p, int64_t n) {                                           \
+    T sum = 0;                                                                           \
+    if (n >= WIDE)                                                                       \
+      nyx__cpu_kernels()->reduce->rows[IN][NYX__REDUCE_sum].row(n, p, &sum, 0);          \
+    else                                                                                 \
+      for (int64_t q = 0; q < n; q++) sum += p[q];                                       \
+    return sum;                                                                          \
   }                                                                                      \
   static void name(void *arg, int64_t begin, int64_t end) {                              \
     const pool_run *r = arg;                                                             \
@@ -364,14 +364,14 @@ const nyx_op nyx__op_max_pool2d = {
         nyx__pool_box by = r->box[0][oy];                                                \
         for (int64_t ox = 0; ox < r->w[1].out; ox++) {                                   \
           nyx__pool_box bx = r->box[1][ox];                                              \
-          T sum = 0;                                                                     \
-          for (int64_t y = by.lo; y < by.hi; y++) {                                      \
-            if (bx.hi - bx.lo >= 16) {                                                   \
-              sum += name##_row(from + y * width + bx.lo, bx.hi - bx.lo);                \
-              continue;                                                                  \
-            }                                                                            \
-            for (int64_t x = bx.lo; x < bx.hi; x++) sum += from[y * width + x];          \
+          int64_t rows = by.hi - by.lo, cols = bx.hi - bx.lo;                            \
+          if (cols == width) { /* rows that follow each other are one */                 \
+            cols *= rows;                                                                \
+            rows = rows > 0;                                                             \
           }                                                                              \
+          const T *box = from + by.lo * width + bx.lo;                                   \
+          T sum = 0;                                                                     \
+          for (int64_t y = 0; y < rows; y++) sum += name##_run(box + y * width, cols);   \
           *to++ = sum / (T)(by.scale * bx.scale);                                        \
         }                                                                                \
       }                                                                                  \
@@ -396,8 +396,8 @@ const nyx_op nyx__op_max_pool2d = {
       }                                                                                  \
     }                                                                                    \
   }
-AVERAGE(average_f32, average_adjoint_f32, float)
-AVERAGE(average_f64, average_adjoint_f64, double)
+AVERAGE(average_f32, average_adjoint_f32, float, NYX_IN_FLOAT32)
+AVERAGE(average_f64, average_adjoint_f64, double, NYX_IN_FLOAT64)
 
 /* Fills the boxes of one dimension. */
 typedef void (*boxes_fn)(const nyx_value *attr, const nyx__window *w, int dim,

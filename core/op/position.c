@@ -275,6 +275,36 @@ MOVE(uint16_t)
 MOVE(uint32_t)
 MOVE(uint64_t)
 
+/* From the last position on: whoever meets an element first is the last to write it.
+ * Without branches, which nobody could foresee. */
+#define LAST(T)                                                                          \
+  static void last_##T(const unit *u) {                                                  \
+    const nyx__lanes l = *u->l; /* marks might change it, for all the compiler knows */  \
+    const T *a = (const T *)(void *)l.a.data + side_outer(&l.a, u->o);                   \
+    uint8_t *seen = l.seen + side_outer(&l.a, u->o);                                     \
+    T *b = (T *)(void *)l.b.data + side_outer(&l.b, u->o);                               \
+    const int64_t *at = l.at + u->o * l.at_outer, last = u->k + u->count - 1;            \
+    const bool plain = !l.a.inner && !l.b.inner;                                         \
+    for (int64_t k = last; plain && l.inner == 1 && k >= u->k; k--) {                    \
+      const int64_t p = (at[k * l.at_step] - l.base) * l.a.step;                         \
+      b[k * l.b.step] = a[p] & (T)(seen[p] - 1);                                         \
+      seen[p] = 1;                                                                       \
+    }                                                                                    \
+    if (plain && l.inner == 1) return;                                                   \
+    for (int64_t k = last; k >= u->k; k--) {                                             \
+      for (int64_t i = u->begin; i < u->end; i++) {                                      \
+        int64_t p = (at[k * l.at_step + i * l.at_inner] - l.base) * l.a.step;            \
+        p += side_inner(&l.a, i);                                                        \
+        b[k * l.b.step + side_inner(&l.b, i)] = a[p] & (T)(seen[p] - 1);                 \
+        seen[p] = 1;                                                                     \
+      }                                                                                  \
+    }                                                                                    \
+  }
+LAST(uint8_t)
+LAST(uint16_t)
+LAST(uint32_t)
+LAST(uint64_t)
+
 /* Whole rows when one position holds for all inner elements. U is the type sums are made
  * in: unsigned for integers, whose sums wrap around. */
 #define ADD(name, T, U, sum)                                                             \
@@ -325,12 +355,20 @@ typedef struct lane_job {
   int64_t width, blocks;
   int64_t length, parts; /* positions of a unit: where units may write side by side */
   void (*run)(const unit *u);
+  bool backwards; /* a unit's last positions come first */
   nyx__stop stop;
 } lane_job;
 
 /* Runs a unit piece by piece, and stops between them. */
 static void run_unit(lane_job *j, unit *u) {
-  int64_t last = u->k + u->count, width = u->end - u->begin, piece = PIECE / width;
+  int64_t first = u->k, last = u->k + u->count;
+  int64_t width = u->end - u->begin, piece = PIECE / width;
+  while (j->backwards && last > first && !nyx__stopped(&j->stop)) {
+    u->count = last - first < piece ? last - first : piece;
+    u->k = last -= u->count;
+    j->run(u);
+  }
+  if (j->backwards) return;
   for (; u->k < last && !nyx__stopped(&j->stop); u->k += u->count) {
     u->count = last - u->k < piece ? last - u->k : piece;
     j->run(u);
@@ -361,13 +399,12 @@ static void (*lane_kernel(nyx_dtype dtype, nyx__lane_mode mode))(const unit *u) 
       default: return add_float32;
     }
   }
-  bool gather = mode == NYX__GATHER;
-  switch (nyx_dtype_size(dtype)) {
-    case 1: return gather ? gather_uint8_t : scatter_uint8_t;
-    case 2: return gather ? gather_uint16_t : scatter_uint16_t;
-    case 4: return gather ? gather_uint32_t : scatter_uint32_t;
-    default: return gather ? gather_uint64_t : scatter_uint64_t;
-  }
+  static void (*const moves[][4])(const unit *u) = {
+      [NYX__GATHER] = {gather_uint8_t, gather_uint16_t, gather_uint32_t, gather_uint64_t},
+      [NYX__SCATTER] = {scatter_uint8_t, scatter_uint16_t, scatter_uint32_t,
+                        scatter_uint64_t},
+      [NYX__LAST] = {last_uint8_t, last_uint16_t, last_uint32_t, last_uint64_t}};
+  return moves[mode][__builtin_ctzll(nyx_dtype_size(dtype))];
 }
 
 typedef struct fill_job {
@@ -395,7 +432,10 @@ nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
                               fill_range, &f));
   }
   if (none) return NYX_OK;
-  lane_job j = {.l = lanes, .run = lane_kernel(lanes->dtype, mode), .stop = {.ctx = ctx}};
+  lane_job j = {.l = lanes,
+                .run = lane_kernel(lanes->dtype, mode),
+                .backwards = mode == NYX__LAST,
+                .stop = {.ctx = ctx}};
   j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
   j.blocks = (lanes->inner + j.width - 1) / j.width;
   int64_t most = UNIT / j.width; /* only gather never writes an element twice */

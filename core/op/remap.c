@@ -41,9 +41,11 @@ void nyx__remap_close(nyx__remap *map) {
   *map = (nyx__remap){0};
 }
 
-/* Neighbours in the row dimension that are neighbours in the source, too. */
+/* Neighbours in the row dimension that are neighbours in the source, too, in the same
+ * order or the other way round. */
 typedef struct run {
   int64_t start, count, from; /* from: element offset, or NYX__FILL */
+  bool back;
 } run;
 
 typedef struct copy_job {
@@ -79,6 +81,15 @@ static void copy_bytes(const copy_job *j, char *to, const char *from, size_t byt
     j->stream->stream((int64_t)bytes, from, to);
   else
     memcpy(to, from, bytes);
+}
+
+static void copy_back(const copy_job *j, char *to, const char *from, int64_t n) {
+  if (j->block == j->item) {
+    nyx__cpu_kernels()->move->reverse[__builtin_ctzll(j->item)](n, from, to);
+    return;
+  }
+  for (int64_t i = 0; i < n; i++, to += j->block, from -= j->block)
+    copy_bytes(j, to, from, j->block);
 }
 
 static void fill_blocks(const copy_job *j, char *to, int64_t n) {
@@ -131,11 +142,13 @@ static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begi
     const run *r = &j->runs[low];
     int64_t skip = at - r->start, n = r->count - skip;
     if (n > end - at) n = end - at;
+    const char *from = in + r->from * (int64_t)j->item;
     if (r->from == NYX__FILL)
       fill_blocks(j, out, n);
+    else if (r->back)
+      copy_back(j, out, from - skip * (int64_t)j->block, n);
     else
-      copy_bytes(j, out, in + r->from * (int64_t)j->item + skip * (int64_t)j->block,
-                 (size_t)n * j->block);
+      copy_bytes(j, out, from + skip * (int64_t)j->block, (size_t)n * j->block);
     out += (size_t)n * j->block;
     at += n;
   }
@@ -159,16 +172,21 @@ static void copy_range(void *arg, int64_t begin, int64_t end) {
   if (j->stream) j->stream->drain();
 }
 
+/* Whether what lies at `from` goes on with run r, which gets its direction of its second
+ * element. */
+static bool goes_on(run *r, int64_t from, int64_t step) {
+  if (from == NYX__FILL || r->from == NYX__FILL) return from == r->from;
+  if (r->count == 1) r->back = from == r->from - step;
+  return from == r->from + (r->back ? -step : step) * r->count;
+}
+
 /* Cuts the row dimension into runs; `step` is how far the sources of neighbours lie
  * apart, in elements. */
 static int64_t cut_runs(const int64_t *from, int64_t length, int64_t step, run *runs) {
   int64_t n = 0;
   for (int64_t i = 0; i < length; i++) {
-    run *r = n ? &runs[n - 1] : NULL;
-    if (r && (from[i] == NYX__FILL
-                  ? r->from == NYX__FILL
-                  : r->from != NYX__FILL && from[i] == r->from + r->count * step))
-      r->count++;
+    if (n && goes_on(&runs[n - 1], from[i], step))
+      runs[n - 1].count++;
     else
       runs[n++] = (run){.start = i, .count = 1, .from = from[i]};
   }

@@ -80,4 +80,6 @@ const nyx_move_kernels NYX_PATH(move) = {
     .transpose = {transpose_8, transpose_16, transpose_32, transpose_64},
     .turn = {turn_8, turn_16, turn_32, turn_64},
     .turn_past = {turn_past_8, turn_past_16, turn_past_32, turn_past_64},
+    .zip = {zip_8, zip_16, zip_32, zip_64},
+    .reverse = {reverse_8, reverse_16, reverse_32, reverse_64},
 };

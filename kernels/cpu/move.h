@@ -12,6 +12,9 @@
 typedef void (*nyx_transpose_fn)(int64_t rows, int64_t cols, const void *src,
                                  int64_t src_step, void *dst, int64_t dst_step);
 
+/* dst[i * k + j] = src[j][i] for n elements of each of k sources. */
+typedef void (*nyx_zip_fn)(int64_t n, int64_t k, const void *const *src, void *dst);
+
 /* Copies past the caches, in whole lines: for what will not stay there anyway, as writing
  * a line the ordinary way reads it first. drain() before another thread may look. */
 #define NYX_STREAM_BYTES (4 << 20) /* results that are moved go this way from here on */
@@ -25,6 +28,8 @@ typedef struct nyx_move_kernels {
    * in whole lines: rows of dst begin where a line of 64 bytes does and have at most
    * NYX_TURN_BYTES. And past the caches. */
   nyx_transpose_fn turn[4], turn_past[4];
+  nyx_zip_fn zip[4];
+  void (*reverse[4])(int64_t n, const void *src, void *dst); /* dst[i] = src[-i] */
 } nyx_move_kernels;
 
 #endif

@@ -159,6 +159,45 @@ static void TYPED(turn_past)(int64_t rows, int64_t cols, const void *src,
   TYPED(turn_lines)(rows, cols, src, src_step, dst, dst_step, true);
 }
 
+static void TYPED(reverse)(int64_t n, const void *src, void *dst) {
+  const T *restrict from = src;
+  T *restrict to = dst;
+  for (int64_t i = 0; i < n; i++) to[i] = from[-i];
+}
+
+/* Two, three and four sources are mixed in whole vectors, by the compiler. */
+static void TYPED(zip)(int64_t n, int64_t k, const void *const *src, void *dst) {
+  T *restrict to = dst;
+  if (k == 2) {
+    const T *restrict a = src[0], *restrict b = src[1];
+    for (int64_t i = 0; i < n; i++) {
+      to[2 * i] = a[i];
+      to[2 * i + 1] = b[i];
+    }
+  } else if (k == 3) {
+    const T *restrict a = src[0], *restrict b = src[1], *restrict c = src[2];
+    for (int64_t i = 0; i < n; i++) {
+      to[3 * i] = a[i];
+      to[3 * i + 1] = b[i];
+      to[3 * i + 2] = c[i];
+    }
+  } else if (k == 4) {
+    const T *restrict a = src[0], *restrict b = src[1], *restrict c = src[2],
+                      *restrict d = src[3];
+    for (int64_t i = 0; i < n; i++) {
+      to[4 * i] = a[i];
+      to[4 * i + 1] = b[i];
+      to[4 * i + 2] = c[i];
+      to[4 * i + 3] = d[i];
+    }
+  } else {
+    for (int64_t j = 0; j < k; j++) {
+      const T *restrict from = src[j];
+      for (int64_t i = 0; i < n; i++) to[i * k + j] = from[i];
+    }
+  }
+}
+
 #undef V
 #undef LANE_NUMBERS
 #undef VU

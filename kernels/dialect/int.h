@@ -73,14 +73,6 @@ NYX_FN T nyx_bitwise_right_shift(T a, T b) {
 }
 
 #if NYX_T_BITS > 8
-/* Quotient towards zero and what remains, of one element. */
-static inline S nyx__quotient1(S a, S b) {
-  return b == 0 ? 0 : b == -1 ? (S)(0 - (SU)a) : a / b;
-}
-static inline S nyx__left1(S a, S b) {
-  return b == 0 || b == -1 ? 0 : a % b;
-}
-
 #define NYX_LANEWISE2(name, expression)                                                  \
   static __attribute__((noinline, unused, const)) T nyx_##name(T x, T y) {               \
     T r;                                                                                 \
@@ -91,6 +83,58 @@ static inline S nyx__left1(S a, S b) {
     return r;                                                                            \
   }
 
+#if NYX_T_BITS == 32
+/* Float64 holds numbers of 32 bits and, where they are not integers, keeps quotients of
+ * them apart from the integers above: cut, they are exact. Two vectors of half the lanes
+ * are faster than an element at a time. b is neither 0 nor -1. */
+typedef S nyx__half_ints __attribute__((vector_size(NYX_BYTES / 2)));
+typedef double nyx__half_floats __attribute__((vector_size(NYX_BYTES)));
+NYX_FN T nyx__cut_quotient(T a, T b) {
+  nyx__half_ints x[2], y[2];
+  memcpy(x, &a, sizeof a);
+  memcpy(y, &b, sizeof b);
+  for (int k = 0; k < 2; k++) {
+    const nyx__half_floats p = __builtin_convertvector(x[k], nyx__half_floats);
+    const nyx__half_floats q = __builtin_convertvector(y[k], nyx__half_floats);
+    x[k] = __builtin_convertvector(p / q, nyx__half_ints);
+  }
+  memcpy(&a, x, sizeof a);
+  return a;
+}
+
+/* Quotient towards zero, and what remains. */
+NYX_FN T nyx__quotient(T a, T b, T *left) {
+  const M zero = nyx_eq(b, K(0)), minus = nyx_eq(b, K(-1));
+  const T by = nyx_select(nyx_or(zero, minus), K(1), b), q = nyx__cut_quotient(a, by);
+  *left = a - q * by;
+  return nyx_select(zero, K(0), nyx_select(minus, -a, q));
+}
+/* Whether the quotient was cut upwards: what remains has the other sign. */
+NYX_FN M nyx__cut_up(T left, T b) {
+  return nyx_and(nyx_ne(left, K(0)), nyx_lt(left ^ b, K(0)));
+}
+NYX_FN T nyx_floor_divide(T a, T b) {
+  T left, q = nyx__quotient(a, b, &left);
+  return nyx_select(nyx__cut_up(left, b), q - K(1), q);
+}
+NYX_FN T nyx_remainder(T a, T b) {
+  T left;
+  nyx__quotient(a, b, &left);
+  return nyx_select(nyx__cut_up(left, b), left + b, left);
+}
+NYX_FN T nyx_fmod(T a, T b) {
+  T left;
+  nyx__quotient(a, b, &left);
+  return left;
+}
+#else
+/* The same of one element. */
+static inline S nyx__quotient1(S a, S b) {
+  return b == 0 ? 0 : b == -1 ? (S)(0 - (SU)a) : a / b;
+}
+static inline S nyx__left1(S a, S b) {
+  return b == 0 || b == -1 ? 0 : a % b;
+}
 static inline S nyx__floor_divide1(S a, S b) {
   S q = nyx__quotient1(a, b), left = nyx__left1(a, b);
   return (S)(q - (left != 0 && (left < 0) != (b < 0)));
@@ -99,6 +143,11 @@ static inline S nyx__remainder1(S a, S b) {
   S left = nyx__left1(a, b);
   return left != 0 && (left < 0) != (b < 0) ? (S)(left + b) : left;
 }
+NYX_LANEWISE2(floor_divide, nyx__floor_divide1(a, b))
+NYX_LANEWISE2(remainder, nyx__remainder1(a, b))
+NYX_LANEWISE2(fmod, nyx__left1(a, b))
+#endif
+
 /* a to the power b; 1 / a^-b cut to an integer when b is negative. */
 static inline S nyx__pow1(S a, S b) {
   SU power = 1, square = (SU)a;
@@ -107,8 +156,5 @@ static inline S nyx__pow1(S a, S b) {
     if (e & 1) power *= square;
   return (S)power;
 }
-NYX_LANEWISE2(floor_divide, nyx__floor_divide1(a, b))
-NYX_LANEWISE2(remainder, nyx__remainder1(a, b))
-NYX_LANEWISE2(fmod, nyx__left1(a, b))
 NYX_LANEWISE2(pow, nyx__pow1(a, b))
 #endif

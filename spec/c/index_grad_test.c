@@ -73,6 +73,7 @@ static void gradients(void) {
       {ID(gather), 2, {x, index}, {1}, {NYX_I(1)}},
       {ID(scatter), 3, {x, index, s}, {1, 0, 1}, {NYX_I(1), none}},
       {ID(scatter), 2, {x, index}, {1}, {NYX_I(1), NYX_F(2)}},
+      {ID(scatter_backward), 2, {x, index}, {1}, {NYX_I(1)}},
       {ID(scatter_add), 3, {x, index, s}, {1, 0, 1}, {NYX_I(1)}},
       {ID(index_select), 2, {x, list}, {1}, {NYX_I(1)}},
       {ID(index_add), 3, {x, list, s}, {1, 0, 1}, {NYX_I(1), NYX_F(3)}},
@@ -119,6 +120,7 @@ static void without_memory(void) {
   nyx_value none = NYX_NONE;
   sample samples[] = {{ID(gather), 2, {wide, index}, {0}, {NYX_I(0)}},
                       {ID(scatter), 3, {wide, index, wide}, {0}, {NYX_I(0), none}},
+                      {ID(scatter_backward), 2, {wide, index}, {0}, {NYX_I(0)}},
                       {ID(scatter_add), 3, {x, index, x}, {0}, {NYX_I(0)}},
                       {ID(index_select), 2, {wide, list}, {0}, {NYX_I(0)}},
                       {ID(index_add), 3, {wide, list, wide}, {0}, {NYX_I(0), NYX_F(3)}},

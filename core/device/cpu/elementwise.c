@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <nyx/parallel.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../../../kernels/cpu/move.h"
@@ -25,7 +26,7 @@
 #define TUNED_FROM (16 << 10)   /* below one thread is best, beyond any grain is good */
 #define TUNED_TO (4 << 20)
 
-/* A tensor as the loops see it. Strides are in elements. */
+/* A tensor as the loops see it. Strides are in elements; inputs' may be negative. */
 typedef struct operand {
   char *data;
   int64_t item; /* bytes of an element */
@@ -131,6 +132,8 @@ static int64_t run_length(const plan *p, const int64_t *at, int64_t n) {
       for (int64_t j = 0; j < inner; j++) d[j] = first;                                  \
     else if (src_inner == 1 && dst_inner == 1)                                           \
       for (int64_t j = 0; j < inner; j++) d[j] = s[j];                                   \
+    else if (src_inner == -1 && dst_inner == 1)                                          \
+      p->move->reverse[size](inner, s, d);                                               \
     else                                                                                 \
       for (int64_t j = 0; j < inner; j++) d[j * dst_inner] = s[j * src_inner];           \
   }
@@ -139,7 +142,7 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
                  int64_t dst_down, int64_t dst_right) {
   const nyx_transpose_fn *transpose = p->move->transpose;
   int size = item == 8 ? 3 : item == 4 ? 2 : item == 2 ? 1 : 0;
-  if (src_down == 1 && dst_right == 1) {
+  if (src_down == 1 && dst_right == 1 && rows > 1 && src_right != 0) {
     transpose[size](rows, cols, src, src_right, dst, dst_down);
     return;
   }
@@ -165,7 +168,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
   const bool across =
-      rows > 1 && down > 0 && down < right; /* a row that repeats is one */
+      rows > 1 && down != 0 && llabs(down) < llabs(right); /* a row that repeats is one */
   if (o->ready && (rows > 1 || !o->gather)) {
     move(p, p->item, across, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
@@ -510,10 +513,10 @@ static bool repeats(const plan *p, const operand *o) {
  * last; else -1. */
 static int dense_across(const plan *p, const operand *o) {
   int last = p->ndim - 1, best = -1;
-  int64_t least = o->stride[last];
+  int64_t least = llabs(o->stride[last]);
   for (int d = 0; d < last; d++)
-    if (p->shape[d] >= 8 && o->stride[d] != 0 && o->stride[d] < least) {
-      least = o->stride[d];
+    if (p->shape[d] >= 8 && o->stride[d] != 0 && llabs(o->stride[d]) < least) {
+      least = llabs(o->stride[d]);
       best = d;
     }
   return best;

@@ -1,0 +1,174 @@
+-- What moves elements by kernels of its own for some layouts: each against a longer way.
+local nyx = require "nyx"
+
+local various = { "float32", "float16", "int64", "uint8", "complex64", "complex128" }
+local dtypes = { "float32", "float64", "float16", "int64", "uint8", "bool" }
+
+local function same(want, got, what)
+  assert.are.same(want.shape, got.shape, what)
+  assert.are.equal(want.dtype, got.dtype, what)
+  assert.is_true(want:eq(got):all():item(), what)
+end
+
+-- x as it is, turned, cut, and channels-last.
+local function layouts(x)
+  local last, views = x.ndim, { x }
+  if last > 1 then
+    views[#views + 1] = x:transpose(1, -1)
+    views[#views + 1] = x:narrow(last, 1, math.max(1, x:size(last) - 1))
+  end
+  if last == 4 then views[#views + 1] = x:contiguous { memory_format = "channels_last" } end
+  return views
+end
+
+local function backwards(x, dim)
+  local n = x:size(dim)
+  return x:index_select((n + 1) - nyx.arange(1, n + 1, { dtype = "int64" }), dim)
+end
+
+describe("flip", function()
+  local shapes = { { 1 }, { 7 }, { 33, 65 }, { 3, 64, 70 }, { 2, 3, 17, 9 }, { 5, 1, 200 },
+    { 1500, 3 }, { 9, 4099 } }
+  for _, dtype in ipairs(dtypes) do
+    it("turns every layout of " .. dtype, function()
+      for _, shape in ipairs(shapes) do
+        for i, x in ipairs(layouts(nyx.randint(0, 200, shape):to(dtype))) do
+          local what = ("%s, layout %d"):format(table.concat(shape, "x"), i)
+          for d = 1, #shape do
+            local want = backwards(x:contiguous(), d)
+            same(want, x:flip { d }, what)
+            if d > 1 then same(backwards(want, 1), x:flip { 1, d }, what) end
+          end
+        end
+      end
+    end)
+  end
+
+  it("of a result too large for the caches", function()
+    local x = nyx.arange(1, 5 * 2 ^ 20 + 4)
+    local y = x:flip { 1 }
+    assert.is_true((y + x):eq(y:select(1, 1) + 1):all():item())
+  end)
+end)
+
+describe("pad", function()
+  it("mirrors rows as positions say", function()
+    for _, dtype in ipairs { "float32", "float64", "float16", "uint8" } do
+      for _, n in ipairs { 4, 30, 200 } do
+        local x = nyx.randint(0, 200, { 3, n }):to(dtype)
+        local at = {}
+        for i = -3 + 1, n + 2 do at[#at + 1] = i < 1 and 2 - i or i > n and 2 * n - i or i end
+        local index = nyx.tensor(at, { dtype = "int64" })
+        same(x:index_select(index, 2), x:pad({ 3, 2 }, "reflect"), dtype .. n)
+        local turned = x:t():contiguous() -- rows of 3 elements go backwards as blocks
+        same(turned:index_select(index, 1), turned:pad({ 0, 0, 3, 2 }, "reflect"), dtype .. n)
+      end
+    end
+  end)
+end)
+
+describe("stack and cat of single elements", function()
+  it("put them side by side", function()
+    for _, dtype in ipairs(various) do
+      for count = 2, 9 do
+        for _, n in ipairs { 1, 3, 8, 100, 5000 } do
+          local parts, columns = {}, {}
+          for i = 1, count do
+            parts[i] = nyx.randn(n):to(dtype)
+            columns[i] = parts[i]:unsqueeze(2)
+          end
+          local y, z = nyx.stack(parts, 2), nyx.cat(columns, 2)
+          for i = 1, count do
+            same(parts[i], y:select(2, i), dtype .. count)
+            same(parts[i], z:select(2, i), dtype .. count)
+          end
+        end
+      end
+    end
+  end)
+
+  it("past the caches", function()
+    local x, y = nyx.rand(2 ^ 20), nyx.rand(2 ^ 20)
+    local z = nyx.stack({ x, y }, 2)
+    same(x, z:select(2, 1))
+    same(y, z:select(2, 2))
+    local c = nyx.complex(x, y)
+    same(x, c:real())
+    same(y, c:imag())
+    same(-y, c:conj():imag())
+    same(c * c, c:pow(2))
+  end)
+
+  it("of other layouts and dtypes", function()
+    local x = nyx.rand(6, 5)
+    local y = nyx.stack({ x:t(), x:t() + 1 }, 3)
+    same(x:t(), y:select(3, 1))
+    local mixed = nyx.stack({ x, x:double() }, 3)
+    same(x:double(), mixed:select(3, 1))
+  end)
+end)
+
+describe("expanded columns", function()
+  it("become rows of one element", function()
+    for _, dtype in ipairs(dtypes) do
+      for _, n in ipairs { 1, 5, 64, 600, 5000 } do
+        local x = nyx.randint(0, 100, { 3, 7, 1 }):to(dtype):transpose(1, 2)
+        local want = x:contiguous():index_select(nyx.ones({ n }, { dtype = "int64" }), 3)
+        same(want, x:expand(7, 3, n):contiguous(), dtype .. n)
+      end
+    end
+  end)
+end)
+
+describe("bin_counts of integers", function()
+  local x = nyx.tensor({ -2, -1, 0, 1, 2, 3 }, { dtype = "int64" })
+  local function counts(low, high)
+    return x:bin_counts { bins = 3, min = low, max = high }:totable()
+  end
+
+  it("has an upper edge only where it is an integer", function()
+    assert.are.same({ 1, 1, 2 }, counts(-1, 2))
+    assert.are.same({ 1, 1, 1 }, counts(-1.5, 1.5))
+    assert.are.same({ 1, 1, 1 }, counts(-1.25, 1.75))
+    assert.are.same({ 0, 0, 1 }, counts(-5, -2))
+  end)
+
+  it("counts in parts what it counts at once", function()
+    local labels = nyx.randint(1, 50, { 100000 }, { dtype = "int64" })
+    local want = nyx.zeros({ labels:max():item() }, { dtype = "int64" })
+    same(want:scatter_add(labels, nyx.ones_like(labels), 1), labels:bincount())
+  end)
+end)
+
+describe("scatter_backward", function()
+  it("gives nothing to what a later position overwrote", function()
+    local index = nyx.randint(1, 5, { 5, 5, 5 }, { dtype = "int64" })
+    local number = nyx.arange(1, 126, { dtype = "int64" }):reshape(5, 5, 5)
+    for dim = 1, 3 do
+      local zeros = nyx.zeros({ 6, 7, 5 }, { dtype = "int64" })
+      local kept = zeros:scatter(index, number, dim):gather(index, dim):eq(number)
+      for _, g in ipairs(layouts(nyx.randn(6, 7, 5))) do
+        if g:size(1) == 6 and g:size(3) == 5 then
+          same(g:gather(index, dim) * kept:float(), g:scatter_backward(index, dim), "dim " .. dim)
+        end
+      end
+    end
+  end)
+
+  it("refuses positions outside", function()
+    local index = nyx.tensor({ { 1, 4 } }, { dtype = "int64" })
+    assert.has_error(function() return nyx.ones(2, 3):scatter_backward(index, 2) end)
+  end)
+end)
+
+describe("adaptive_avg_pool2d", function()
+  it("sums wide boxes as exactly as narrow ones", function()
+    local x = nyx.randn(2, 3, 37, 41)
+    for _, size in ipairs { 1, 2, { 1, 3 }, { 3, 1 }, 7 } do
+      local want = x:double():adaptive_avg_pool2d(size)
+      assert.is_true((x:adaptive_avg_pool2d(size):double() - want):abs():amax():item() < 1e-6)
+    end
+    local means = x:double():mean({ 3, 4 }, true)
+    assert.is_true((x:double():adaptive_avg_pool2d(1) - means):abs():amax():item() < 1e-14)
+  end)
+end)
