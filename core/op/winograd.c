@@ -3,6 +3,7 @@
  * transformed matrices (channels x tiles; 36, or 25 with stride 2), their products with
  * the weight's, for a few output channels at a time, and the outputs. Where there are few
  * tiles, the first step is done for all of them and units share the output channels too.
+ * Of up to four tiles units transform the kernels as they multiply.
  * What is computed for an output does not depend on this division. Read next:
  * kernels/cpu/winograd.h. */
 #include "winograd.h"
@@ -19,6 +20,8 @@
 #include "conv_turn.h"
 
 #define TAPS NYX_WINOGRAD_TAPS
+#define FEW NYX_WINOGRAD_FEW
+#define FEW_CHANNELS NYX_WINOGRAD_FEW_CHANNELS
 
 #define UNITS 16                         /* wanted, for threads to share */
 #define INPUT_BYTES (768 << 10)          /* the transformed inputs of a block */
@@ -32,6 +35,9 @@
 #define KERNEL_COST 600
 #define HALF_KERNEL_COST 400
 #define TILE_COST 320
+#define FEW_KERNELS (1 << 14)      /* that few tiles are worth */
+#define FEW_GRAIN 64               /* channels of few tiles worth waking a thread for */
+#define FEW_KERNEL_COST 150        /* where it stays in the first cache */
 #define LEAST 16                   /* channels: shorter sums leave the products idle */
 #define LARGEST ((int64_t)1 << 24) /* sizes; below it products of two are in range */
 
@@ -52,6 +58,7 @@ typedef struct winograd_run {
   int64_t rows, row_units;        /* output channels at a time; such parts of a group */
   int64_t weight_step, input_step, product_step; /* from a matrix to the next */
   bool own;  /* units transform what they need of the weight */
+  bool few;  /* so few tiles that lanes are output channels; see winograd_few_type.h */
   bool thin; /* the last tile would need a vector of its own: 49 are 3 x 16 and it */
   /* The convolution whose gradient of the input this is: its weight lies (input channel,
    * output channel, tap) for this one, taps backwards. NULL: none. */
@@ -80,6 +87,13 @@ static int64_t step_of(const winograd_run *r, int64_t count) {
 /* Tiles of a block, output channels at a time. */
 static void divide(winograd_run *r) {
   int64_t lanes = r->kernel->lanes;
+  if (r->few) {
+    r->columns = r->block = FEW;
+    r->blocks = 1;
+    r->rows = 2 * lanes;
+    r->row_units = parts(r->out_group, r->rows);
+    return;
+  }
   int64_t most =
       INPUT_BYTES / (r->n_in * r->item * r->in_group) / r->columns * r->columns;
   most = least(most > r->columns ? most : r->columns, NYX_WINOGRAD_TILES);
@@ -124,13 +138,29 @@ static void describe(winograd_run *r, const nyx__conv *v,
   r->width = parts(r->out_group, parts(r->out_group, r->gemm->tile_rows));
   r->depth = parts(r->in_group, parts(r->in_group, r->gemm->depth));
   r->weight_step = step_of(r, r->out_group * r->in_group);
+  r->few = kernel->few && r->all <= FEW && r->in_group * r->out_group >= FEW_KERNELS;
   atomic_init(&r->status, NYX_OK);
+}
+
+/* Inputs are some channels of all points; see nyx_winograd_few. */
+static void plan_few(winograd_run *r) {
+  int64_t inputs = parts(r->in_group, FEW_CHANNELS) * FEW_CHANNELS * FEW;
+  r->input_step = step_of(r, FEW_CHANNELS * FEW);
+  r->product_step = step_of(r, r->rows * FEW);
+  r->strip_bytes = FEW * sizeof(nyx_winograd_strip);
+  r->input_bytes = (size_t)(r->n_in * inputs * r->item);
+  r->product_bytes = (size_t)(r->n_out * r->product_step * r->item);
+  r->taps_bytes = (size_t)(r->n_in * r->input_step * r->item); /* on the way */
 }
 
 /* After describe. */
 static void plan(winograd_run *r, bool own) {
   r->own = own;
   divide(r);
+  if (r->few) {
+    plan_few(r);
+    return;
+  }
   int64_t panels = parts(r->block, r->columns) * r->columns;
   r->input_step = step_of(r, panels * r->in_group);
   r->product_step = step_of(r, r->rows * r->block);
@@ -152,8 +182,11 @@ static bool worth(const winograd_run *r, double direct) {
   double in = (double)r->in_group, out = (double)r->out_group;
   double terms = (double)(r->form->terms * r->form->terms);
   double columns = last_is_thin(r) ? all : ceil(all / lanes) * lanes;
-  double computed = columns * in * out * terms;
-  double kernels = in * out * (r->n_weight < 36 ? HALF_KERNEL_COST : KERNEL_COST);
+  double computed = (r->few ? FEW : columns) * in * out * terms;
+  double kernel = r->few             ? FEW_KERNEL_COST
+                  : r->n_weight < 36 ? HALF_KERNEL_COST
+                                     : KERNEL_COST;
+  double kernels = in * out * kernel;
   double points = in * (double)r->n_in + out * (double)r->n_out;
   double tiles = all * points * TILE_COST / 36;
   return computed + kernels + tiles < direct;
@@ -342,9 +375,44 @@ static void copy_thin(const winograd_run *r, const unit *u, int64_t c, int64_t c
                     channels, thin_at(r, u, i, c));
 }
 
+/* Channels c0..c1-1 of few tiles. Rows of vectors are written elsewhere first: beyond the
+ * tiles are the next channels', which another thread may have written. */
+static void transform_few(const winograd_run *r, const unit *u, int64_t c0, int64_t c1) {
+  for (int64_t c = c0, next; c < c1; c = next) {
+    int64_t chunk = c / FEW_CHANNELS, first = c % FEW_CHANNELS;
+    next = least((chunk + 1) * FEW_CHANNELS, c1);
+    r->kernel->input(&u->block, r->x + (u->group * r->in_group + c) * r->plane * r->item,
+                     next - c, u->stage, u->taps, r->input_step, FEW, FEW);
+    for (int64_t i = 0; i < r->n_in; i++) {
+      int64_t to = ((chunk * r->n_in + i) * FEW_CHANNELS + first) * FEW;
+      memcpy(u->inputs + to * r->item, u->taps + i * r->input_step * r->item,
+             (size_t)((next - c) * FEW * r->item));
+    }
+  }
+}
+
+static void multiply_few(const winograd_run *r, const unit *u, int64_t row,
+                         int64_t rows) {
+  int64_t kernel = (u->group * r->out_group + row) * r->in_group;
+  if (r->adjoint) kernel = u->group * r->in_group * r->out_group + row;
+  const nyx_winograd_few f = {.kernels = r->weight + kernel * TAPS * r->item,
+                              .turned = r->adjoint != NULL,
+                              .out_step = r->adjoint ? TAPS : r->in_group * TAPS,
+                              .channel_step = r->adjoint ? r->out_group * TAPS : TAPS,
+                              .outs = rows,
+                              .channels = r->in_group,
+                              .inputs = u->inputs,
+                              .product_step = r->product_step};
+  r->kernel->few(&f, u->products);
+}
+
 /* Channels c0..c1-1 of a block: panels of B, blocks of channels one after another. */
 static void transform_inputs(const winograd_run *r, const unit *u, int64_t c0,
                              int64_t c1) {
+  if (r->few) {
+    transform_few(r, u, c0, c1);
+    return;
+  }
   int64_t panels = parts(r->block, r->columns) * r->columns;
   for (int64_t c = c0, next; c < c1; c = next) {
     int64_t first = c / r->depth * r->depth, depth = least(r->depth, r->in_group - first);
@@ -437,7 +505,10 @@ static void end_rows(const winograd_run *r, const unit *u, int64_t channel,
 
 static void run_rows(winograd_run *r, const unit *u, int64_t row) {
   int64_t rows = least(r->rows, r->out_group - row);
-  multiply(r, u, row, rows);
+  if (r->few)
+    multiply_few(r, u, row, rows);
+  else
+    multiply(r, u, row, rows);
   for (int64_t o = 0; o < rows; o++) {
     int64_t channel = u->group * r->out_group + row + o;
     const char *bias = r->bias ? r->bias + channel * r->item : NULL;
@@ -539,6 +610,7 @@ static nyx_status run_blocks(winograd_run *r) {
   if (!(r->inputs = nyx_memory_alloc((size_t)bytes)))
     return nyx__no_memory(r->ctx, (size_t)bytes);
   int64_t grain = least(grain_of(work / (double)r->in_group * 8), r->in_group);
+  if (r->few) grain = FEW_GRAIN;
   nyx_parallel_for(units * r->in_group, grain, input_range, r);
   nyx_parallel_for(units * r->row_units, grain_of(work * (double)r->rows), rows_range, r);
   nyx_memory_free(r->inputs);
@@ -570,6 +642,7 @@ static nyx_status run_infinite(const winograd_run *r) {
 
 /* After describe. transformed NULL: units transform what they need. */
 static nyx_status run_with(winograd_run *r, const void *transformed) {
+  if (r->few) transformed = NULL; /* four times what is read otherwise */
   size_t bytes = (size_t)r->v->images * sizeof *r->infinite;
   plan(r, !transformed);
   r->transformed = transformed;
@@ -628,7 +701,7 @@ static nyx__packed *kept_weight(nyx_context *ctx, const winograd_run *r,
                                 const void *weight) {
   const nyx__conv *v = r->v;
   size_t bytes = nyx__winograd_weight_bytes(v);
-  if (!v->keep || bytes > WEIGHT_BYTES) return NULL;
+  if (!v->keep || bytes > WEIGHT_BYTES || r->few) return NULL;
   const nyx__packed_key key = {
       .kind = NYX_PACKED_WINOGRAD,
       .kernel = r->gemm,

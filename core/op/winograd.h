@@ -22,9 +22,9 @@ size_t nyx__winograd_weight_bytes(const nyx__conv *v);
 nyx_status nyx__winograd_weight(nyx_context *ctx, const nyx__conv *v, const void *weight,
                                 void *to) NYX_MUST_CHECK;
 /* NULL for the transformed weight: units of work transform what they need, which is
- * faster where few tiles use it. `weight` is read where results are not finite: those
- * images are computed again by nyx__conv_product, so that an infinity reaches what its
- * element reaches, no others. */
+ * faster where few tiles use it; up to four tiles always do. `weight` is read where
+ * results are not finite: those images are computed again by nyx__conv_product, so that
+ * an infinity reaches what its element reaches, no others. */
 nyx_status nyx__winograd_run(nyx_context *ctx, const nyx__conv *v, const void *x,
                              const void *transformed, const void *weight,
                              const void *bias, void *y) NYX_MUST_CHECK;

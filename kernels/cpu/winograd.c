@@ -63,7 +63,7 @@ static const nyx_winograd_form twice = {
   {                                                                                      \
     &whole, VECTOR_BYTES / sizeof(T), weight_##name, turned_##name,                      \
         sizeof(stage_##name), input_##name, output_##name, gradient_##name, taps_##name, \
-        place_##name, give_##name                                                        \
+        place_##name, give_##name, few_##name                                            \
   }
 #define KERNEL_HALF(name, T)                                                             \
   {                                                                                      \

@@ -18,10 +18,12 @@
 #include <stdint.h>
 
 enum {
-  NYX_WINOGRAD_SIDE = 4,    /* of a tile of outputs */
-  NYX_WINOGRAD_TAPS = 9,    /* of a kernel */
-  NYX_WINOGRAD_POINTS = 36, /* products */
-  NYX_WINOGRAD_TILES = 64,  /* of a block, at most */
+  NYX_WINOGRAD_SIDE = 4,         /* of a tile of outputs */
+  NYX_WINOGRAD_TAPS = 9,         /* of a kernel */
+  NYX_WINOGRAD_POINTS = 36,      /* products */
+  NYX_WINOGRAD_TILES = 64,       /* of a block, at most */
+  NYX_WINOGRAD_FEW = 4,          /* tiles that are multiplied by kernels as these lie */
+  NYX_WINOGRAD_FEW_CHANNELS = 8, /* of which so many are together then */
 };
 
 /* Tiles beside each other, tiles first..first+count-1 of a block. */
@@ -54,6 +56,18 @@ typedef struct nyx_winograd_form {
   int64_t terms;
   nyx_winograd_term term[6];
 } nyx_winograd_form;
+
+/* Products of few tiles with some output channels' kernels, which are transformed on the
+ * way: see winograd_few_type.h. */
+typedef struct nyx_winograd_few {
+  const void *kernels;
+  bool turned;                    /* round, and output channels lie side by side */
+  int64_t out_step, channel_step; /* elements to the next output or input channel's */
+  int64_t outs, channels;         /* outs: two vectors at most */
+  /* (FEW_CHANNELS of the channels, point, channel, tile) */
+  const void *inputs;
+  int64_t product_step; /* between matrices of products (output channel, tile) */
+} nyx_winograd_few;
 
 /* For each of float32 and float64. `step` is from one matrix to the next. */
 typedef struct nyx_winograd_kernel {
@@ -91,11 +105,13 @@ typedef struct nyx_winograd_kernel {
   void (*place)(const void *const *from, int64_t channels, void *to, int64_t step);
   bool (*give)(const void *sums, int64_t step, const void *bias, int64_t channels,
                void *const *to);
+  /* All products of NYX_WINOGRAD_FEW tiles, for two vectors of output channels. */
+  void (*few)(const nyx_winograd_few *f, void *products);
 } nyx_winograd_kernel;
 
 typedef struct nyx_winograd_kernels {
   nyx_winograd_kernel type[2];  /* stride 1 */
-  nyx_winograd_kernel half[2];  /* stride 2; without place and give */
+  nyx_winograd_kernel half[2];  /* stride 2; without place, give and few */
   nyx_winograd_kernel twice[2]; /* the gradient of its input, under kernels turned round,
                                  * with one row and column of padding; forward only */
 } nyx_winograd_kernels;

@@ -25,13 +25,12 @@ static ALWAYS_INLINE void TYPED(input_points)(const V d[SEEN], V to[SEEN]) {
 /* Three taps to the points. */
 static ALWAYS_INLINE void TYPED(weight_points)(V g0, V g1, V g2, V to[SEEN]) {
   const T half = (T)(-2.0 / 3), two = (T)(1.0 / 6);
-  V even_half = g0 + (T)0.5 * g2, odd_half = ROOT_HALF * g1;
-  V even_two = g0 + 2 * g2, odd_two = ROOT_TWO * g1;
+  V even_half = half * (g0 + (T)0.5 * g2), even_two = two * (g0 + 2 * g2);
   to[0] = g0;
-  to[1] = half * (even_half + odd_half);
-  to[2] = half * (even_half - odd_half);
-  to[3] = two * (even_two + odd_two);
-  to[4] = two * (even_two - odd_two);
+  to[1] = even_half + half * ROOT_HALF * g1;
+  to[2] = even_half - half * ROOT_HALF * g1;
+  to[3] = even_two + two * ROOT_TWO * g1;
+  to[4] = even_two - two * ROOT_TWO * g1;
   to[5] = g2;
 }
 
@@ -433,6 +432,8 @@ static ALWAYS_INLINE void TYPED(interleave)(const int side, const V y[SIDE], T *
     STORE(to + (2 * h + 1) * LANES, TYPED(pick)(even[h], odd[h], high));
   }
 }
+
+#include "winograd_few_type.h"
 
 /* A vector of tiles from their products to rows of outputs; the sum of what makes 0 * y
  * not 0. */
