@@ -31,7 +31,7 @@ if(TARGET nyx_exe)
   # What nyx --bench runs.
   install(DIRECTORY spec/bench/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nyx/bench
           FILES_MATCHING PATTERN "*.py" PATTERN "*.[ch]" PATTERN "*.json" PATTERN "*.txt"
-          PATTERN "__pycache__" EXCLUDE)
+          PATTERN "__pycache__" EXCLUDE PATTERN "base*" EXCLUDE)
   set_target_properties(nyx_exe PROPERTIES INSTALL_RPATH "$ORIGIN/${lib_from_bin}")
 endif()
 

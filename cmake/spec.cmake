@@ -13,6 +13,13 @@ if(NYX_TESTS)
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   endforeach()
 
+  # Plain C loops beside the base path: built when asked for, with a compiler's own flags.
+  add_executable(base_bench EXCLUDE_FROM_ALL spec/bench/base.c)
+  target_link_libraries(base_bench PRIVATE nyx_shared m)
+  target_compile_options(base_bench PRIVATE -O3)
+  set_target_properties(base_bench PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/spec)
+
   # The headers from C++, where there is a compiler for it.
   include(CheckLanguage)
   check_language(CXX)

@@ -341,7 +341,6 @@ static nyx_tensor *direction(scratch *s, const nyx_call *c) {
   return op2(s, NYX__OP_div, c->in[0], choose(s, zero, number(s, 1), size));
 }
 
-/* exp(y log x); 0 to a power with a positive real part is 0. */
 /* Whether y is the number 2 and nothing else: no function of anything. */
 static bool is_two(scratch *s, const nyx_tensor *y) {
   return y->ndim == 0 && !y->lift && !is_complex(y) && nyx__on_cpu(y) &&
@@ -349,6 +348,7 @@ static bool is_two(scratch *s, const nyx_tensor *y) {
          nyx__load_double(y->dtype, nyx__data(y)) == 2;
 }
 
+/* exp(y log x); 0 to a power with a positive real part is 0. */
 static nyx_tensor *power(scratch *s, const nyx_call *c) {
   nyx_tensor *x = c->in[0], *y = c->in[1];
   if (is_two(s, y) && is_complex(x)) return times(s, x, x);

@@ -17,6 +17,7 @@
 #define RANGE_MOST (1 << 22) /* elements of blocks that are scanned side by side */
 #define PART_WORK 16384      /* elements of a part, when sums are cut along n */
 #define ENOUGH 32            /* tasks: then nothing is cut along n */
+#define NARROW 256           /* columns of a block where threads want several */
 #define ACCUMULATOR_BYTES 8  /* double, uint64_t */
 
 enum { ATTR_DIM, ATTR_REVERSE, ATTR_EXCLUSIVE, ATTRS };
@@ -31,7 +32,7 @@ typedef struct scan_job {
   bool reverse, exclusive;
   bool integer; /* accumulators are uint64_t */
   int64_t outer, n, inner;
-  int64_t blocks;         /* of NYX_SCAN_COLUMNS columns in inner */
+  int64_t block, blocks;  /* columns of a block, blocks in inner */
   int64_t parts, length;  /* along n, in the order of the scan */
   size_t item, item_y;    /* bytes of an element, and of a result */
   int64_t base;           /* of cumargmax: the position of the first element */
@@ -54,13 +55,13 @@ static nyx_scan_fn function_of(const nyx__scan_way *way, nyx_dtype compute) {
 
 /* What the kernel needs for a task: block b of outer element o, part p. */
 static nyx_scan task_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
-  int64_t column = b * NYX_SCAN_COLUMNS, left = j->inner - column, first = p * j->length;
+  int64_t column = b * j->block, left = j->inner - column, first = p * j->length;
   nyx_scan s = {.reverse = j->reverse,
                 .exclusive = j->exclusive,
                 .n = j->n - first < j->length ? j->n - first : j->length,
                 .step = j->inner,
                 .base = j->base,
-                .width = left < NYX_SCAN_COLUMNS ? left : NYX_SCAN_COLUMNS};
+                .width = left < j->block ? left : j->block};
   int64_t row = j->reverse ? j->n - first - s.n : first;
   size_t at = (size_t)((o * j->n + row) * j->inner + column);
   s.x = j->x + at * j->item;
@@ -70,7 +71,7 @@ static nyx_scan task_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
 }
 
 static char *carry_of(const scan_job *j, int64_t o, int64_t b, int64_t p) {
-  int64_t at = (o * j->parts + p) * j->inner + b * NYX_SCAN_COLUMNS;
+  int64_t at = (o * j->parts + p) * j->inner + b * j->block;
   return j->carry + at * ACCUMULATOR_BYTES;
 }
 
@@ -132,12 +133,24 @@ static void do_blocks(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* Columns of a block. Sums take as many as running values are kept for, as rows are then
+ * read in one go, unless threads want more blocks or one would keep an interrupt waiting.
+ */
+static int64_t block_of(const scan_job *j, nyx__op_id op) {
+  const int64_t threads = nyx_parallel_threads();
+  int64_t block = NYX_SCAN_COLUMNS, share = j->outer * j->inner / (4 * threads);
+  if (j->n * block > RANGE_MOST) block = RANGE_MOST / j->n;
+  if (threads > 1 && block > share) block = share;
+  return op == NYX__OP_cumsum && block > NARROW ? block / NARROW * NARROW : NARROW;
+}
+
 /* Cuts sums along n where there are too few columns to share. */
 static void cut(scan_job *j, nyx__op_id op) {
   j->parts = 1;
   j->length = j->n;
-  if (op != NYX__OP_cumsum || j->outer * j->blocks >= ENOUGH) return;
-  int64_t width = j->inner < NYX_SCAN_COLUMNS ? j->inner : NYX_SCAN_COLUMNS;
+  int64_t narrow = (j->inner + NARROW - 1) / NARROW; /* whatever blocks threads take */
+  if (op != NYX__OP_cumsum || j->outer * narrow >= ENOUGH) return;
+  int64_t width = j->inner < NARROW ? j->inner : NARROW;
   int64_t length = PART_WORK / width;
   if (j->n < 2 * length) return;
   j->length = length;
@@ -156,11 +169,12 @@ static int64_t side_by_side(const scan_job *j, int64_t columns, int64_t width) {
 static nyx_status run_scan(nyx_context *ctx, scan_job *j, const nyx__scan_way *way,
                            nyx_dtype compute) {
   j->integer = compute == NYX_INT64;
-  j->blocks = (j->inner + NYX_SCAN_COLUMNS - 1) / NYX_SCAN_COLUMNS;
+  j->block = block_of(j, way->op);
+  j->blocks = (j->inner + j->block - 1) / j->block;
   j->fn = function_of(way, compute);
   cut(j, way->op);
   int64_t columns = j->outer * j->blocks;
-  int64_t width = j->inner < NYX_SCAN_COLUMNS ? j->inner : NYX_SCAN_COLUMNS;
+  int64_t width = j->inner < j->block ? j->inner : j->block;
   int64_t grain = RANGE_WORK / (j->length * width) + 1;
   if (j->parts == 1) return nyx__parallel_for(ctx, columns, grain, do_parts, j);
   size_t bytes = (size_t)(j->outer * j->parts * j->inner) * ACCUMULATOR_BYTES;

@@ -6,7 +6,7 @@
 
 #include "cpu.h"
 
-#define NYX_SCAN_COLUMNS 256 /* running values that are kept side by side, at most */
+#define NYX_SCAN_COLUMNS 1024 /* running values that are kept side by side, at most */
 
 /* `width` columns next to each other, of n elements each that lie `step` apart. */
 typedef struct nyx_scan {

@@ -156,6 +156,22 @@ static ALWAYS_INLINE void TYPED(sum_rows)(int rows, int64_t width, int64_t step,
                                           const T *x, T *y, A *run, const A *before,
                                           bool exclusive) {
   int64_t c = 0;
+#ifdef WIDEN_PAIR
+  for (; c + 2 * LANES <= width; c += 2 * LANES) {
+    V low[COLUMN_ROWS + 1], high[COLUMN_ROWS + 1];
+    const V base = *(const V *)(before + c), base_high = *(const V *)(before + c + LANES);
+    low[0] = *(const V *)(run + c), high[0] = *(const V *)(run + c + LANES);
+    UNROLL for (int r = 0; r < rows; r++) {
+      V more, next = WIDEN_PAIR(x + r * step + c, &more);
+      low[r + 1] = low[r] + next, high[r + 1] = high[r] + more;
+    }
+    UNROLL for (int r = 0; r < rows && y; r++) {
+      int at = exclusive ? r : r + 1;
+      NARROW_PAIR(y + r * step + c, base + low[at], base_high + high[at]);
+    }
+    *(V *)(run + c) = low[rows], *(V *)(run + c + LANES) = high[rows];
+  }
+#endif
   for (; c + LANES <= width; c += LANES) {
     V sum[COLUMN_ROWS + 1], base = *(const V *)(before + c);
     sum[0] = *(const V *)(run + c);

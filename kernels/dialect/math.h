@@ -111,7 +111,7 @@ NYX_FN T nyx__cube(T x) {
 
 /* The powers people write most take a few instructions; every lane gets the same value
  * whatever its neighbours are. */
-NYX_FN T nyx_pow(T x, T y) {
+NYX_FN T nyx__pow_known(T x, T y) {
   M square = nyx_eq(y, K(2)), root = nyx_eq(y, K(0.5)), same = nyx_eq(y, K(1));
   M inverse = nyx_eq(y, K(-1)), one = nyx_eq(y, K(0));
   T quick = nyx_select(square, x * x, nyx_select(same, x, K(1)));
@@ -132,6 +132,24 @@ NYX_FN T nyx_pow(T x, T y) {
   if (!nyx__any(nyx_not(known))) return quick;
   return nyx_select(known, quick, nyx__pow_any(x, y));
 }
+#if NYX_T_BITS == 32
+static __attribute__((noinline, unused, const)) T nyx__pow_apart(T x, T y) {
+  return nyx__pow_known(x, y);
+}
+/* Whether any of those powers is asked for costs as much as a quarter of a power on the
+ * base path, so first it is seen that no y is a multiple of 1/2. */
+NYX_FN T nyx_pow(T x, T y) {
+  T twice = y + y, whole = __builtin_convertvector(__builtin_convertvector(twice, I), T);
+  M plain = nyx_and(nyx_and(nyx_gt(x, K(0)), nyx_lt(x, K(INFINITY))), nyx_ne(x, K(1)));
+  if (__builtin_expect(nyx__any(nyx_or(nyx_not(plain), nyx_eq(twice, whole))), 0))
+    return nyx__pow_apart(x, y);
+  return nyx__pow_positive(x, y);
+}
+#else
+NYX_FN T nyx_pow(T x, T y) {
+  return nyx__pow_known(x, y);
+}
+#endif
 
 /* Whether the remainder of x / y has the sign of x where y has the other. */
 NYX_FN M nyx__crosses(T left, T y) {

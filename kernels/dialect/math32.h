@@ -169,32 +169,37 @@ NYX_FN T nyx__log_any(T x) {
   T e, f = nyx__log_parts(x, &e);
   return nyx__log_edges(x, nyx__log_sum(e, f));
 }
-#if defined(__AVX512F__)
-/* What the table is not made for is left to lanes that need it. */
-NYX_FN T nyx_log(T x) {
-  T near = nyx__log_near(x);
-  __mmask16 others = _mm512_fpclass_ps_mask(x, 0xff); /* all but normal and positive */
-  if (__builtin_expect(others == 0, 1)) return near;
-  return (T)_mm512_mask_blend_ps(others, near, nyx__log_any(x));
-}
-#else
-NYX_FN T nyx_log(T x) {
-  return nyx__log_any(x);
-}
-#endif
-NYX_FN T nyx_log2(T x) {
+NYX_FN T nyx__log2_any(T x) {
   T e, f = nyx__log_parts(x, &e), rest = nyx__log_rest(f);
   /* f + rest without losing the last bits of f: log2(e) = 1.4375 + 0.00519.... */
   T low = nyx_fma(f, K(0x1.547652p-8), rest * K(NYX_LOG2_E));
   return nyx__log_edges(x, e + nyx_fma(f, K(0x1.7p+0), low));
 }
-NYX_FN T nyx_log10(T x) {
+NYX_FN T nyx__log10_any(T x) {
   T e, f = nyx__log_parts(x, &e), rest = nyx__log_rest(f);
   /* log10(e) = 0.4375 - 0.00320..., log10(2) = 0.30078125 + 0.000248.... */
   T low = nyx_fma(f, K(-0x1.a42756p-9), rest * K(0x1.bcb7b2p-2));
   low = nyx_fma(e, K(0x1.04d428p-12), low);
   return nyx__log_edges(x, nyx_fma(e, K(0x1.34p-2), nyx_fma(f, K(0x1.cp-2), low)));
 }
+#if defined(__AVX512F__)
+/* What the tables are not made for is left to lanes that need it. */
+#define NYX_LOGARITHM(name)                                                              \
+  NYX_FN T nyx_##name(T x) {                                                             \
+    T near = nyx__##name##_near(x);                                                      \
+    __mmask16 others = _mm512_fpclass_ps_mask(x, 0xff); /* not normal and positive */    \
+    if (__builtin_expect(others == 0, 1)) return near;                                   \
+    return (T)_mm512_mask_blend_ps(others, near, nyx__##name##_any(x));                  \
+  }
+#else
+#define NYX_LOGARITHM(name)                                                              \
+  NYX_FN T nyx_##name(T x) {                                                             \
+    return nyx__##name##_any(x);                                                         \
+  }
+#endif
+NYX_LOGARITHM(log)
+NYX_LOGARITHM(log2)
+NYX_LOGARITHM(log10)
 NYX_FN T nyx_log1p(T from) {
   /* Tiny x, and -0, are their own result; their squares would be subnormal. */
   M tiny = nyx_lt(nyx_abs(from), K(0x1p-25));
@@ -498,28 +503,26 @@ NYX_FN D nyx__select_double(DI m, D a, D b) {
   return (D)((m & (DI)a) | (~m & (DI)b));
 }
 
-/* log2(a) for 0 <= a < infinity that came from a float: a = 2^e m, sqrt(1/2) <= m <
- * sqrt(2), and log2(m) = s L(s^2) for s = (m - 1) / (m + 1). Relative error 2^-44. */
+/* log2(a) for 0 < a < infinity that came from a float: a = 2^e m, sqrt(1/2) <= m <
+ * sqrt(2), and log2(m) = s L(s^2) for s = (m - 1) / (m + 1). Relative error 2^-37. */
 NYX_FN D nyx__log2_double(D a) {
   const int64_t root = 0x3fe6a09e667f3bcd, one = 0x3ff0000000000000;
   DI bits = (DI)a + NYX_DI(one - root);
   D e = (D)((bits >> 52 & NYX_DI(0x7ff)) | NYX_DI(0x4330000000000000));
   D m = (D)((bits & NYX_DI(0xfffffffffffff)) + NYX_DI(root));
   D s = (m - NYX_D(1)) / (m + NYX_D(1)), t = s * s, tt = t * t;
-  D p = (NYX_D(0x1.21bbb14eb947cp-2) * t + NYX_D(0x1.47949f4408effp-2)) * tt +
-        (NYX_D(0x1.a61a32fb54f70p-2) * t + NYX_D(0x1.2776c28e4cee5p-1));
-  p = p * tt + (NYX_D(0x1.ec709dc540663p-1) * t + NYX_D(0x1.71547652b824fp+1));
-  D value = p * s + (e - NYX_D(0x1p52 + 1023));
-  return nyx__select_double((DI)(a == NYX_D(0)), NYX_D(-INFINITY), value);
+  D p = NYX_D(0x1.5ce7cd8f69a61p-2) * tt +
+        (NYX_D(0x1.a58d8fc49d905p-2) * t + NYX_D(0x1.27777fda50da3p-1));
+  p = p * tt + (NYX_D(0x1.ec709d12e192ap-1) * t + NYX_D(0x1.71547652bede5p+1));
+  return p * s + (e - NYX_D(0x1p52 + 1023));
 }
-/* 2^w, -200 <= w <= 200. Relative error 2^-34. */
+/* 2^w, -200 <= w <= 200. Relative error 2^-29, a thirtieth of a float's ulp. */
 NYX_FN D nyx__exp2_double(D w) {
-  D shifted = w + NYX_D(0x1.8p52), r = w - (shifted - NYX_D(0x1.8p52));
-  D rr = r * r, high = NYX_D(0x1.fe15cc2d8ae45p-17) * r + NYX_D(0x1.446b8810a0ce6p-13);
-  D upper = NYX_D(0x1.5d8a7585e047bp-10) * r + NYX_D(0x1.3b29da8283365p-7);
-  D lower = NYX_D(0x1.c6b08aa6b99f2p-5) * r + NYX_D(0x1.ebfbe0a6ce7cep-3);
-  D low = NYX_D(0x1.62e42ff11c176p-1) * r + NYX_D(0x1.ffffffffaa65cp-1);
-  D p = (high * rr + upper) * (rr * rr) + (lower * rr + low);
+  D shifted = w + NYX_D(0x1.8p52), r = w - (shifted - NYX_D(0x1.8p52)), rr = r * r;
+  D upper = NYX_D(0x1.5f4569ed09c4cp-10) * r + NYX_D(0x1.3b2dbbf2b7451p-7);
+  D lower = NYX_D(0x1.c6aed4bb44817p-5) * r + NYX_D(0x1.ebfbdadc66767p-3);
+  D low = NYX_D(0x1.62e430c7e6cdap-1) * r + NYX_D(0x1.0000000261693p+0);
+  D p = (NYX_D(0x1.41d313d5dbf4fp-13) * rr + upper) * (rr * rr) + (lower * rr + low);
   return p * (D)(((DI)shifted + NYX_DI(1023)) << 52);
 }
 /* A NaN stays one, as the second operand of these instructions. */
@@ -536,17 +539,22 @@ NYX_FN D nyx__cut_double(D w, double most) {
 #endif
 }
 
-NYX_FN T nyx__pow_any(T x, T y) {
-  T size = nyx_abs(x);
+/* x^y for 0 < x < infinity that is not 1. */
+NYX_FN T nyx__pow_positive(T x, T y) {
   D a[2], b[2];
-  nyx__to_double(size, a);
+  nyx__to_double(x, a);
   nyx__to_double(y, b);
-  for (int i = 0; i < 2; i++) {
-    D log2 = nyx__log2_double(a[i]);
-    log2 = nyx__select_double((DI)(a[i] < NYX_D(INFINITY)), log2, a[i]);
-    a[i] = nyx__exp2_double(nyx__cut_double(b[i] * log2, 200));
-  }
-  return nyx__pow_signs(x, y, nyx__to_float(a));
+  for (int i = 0; i < 2; i++)
+    a[i] = nyx__exp2_double(nyx__cut_double(b[i] * nyx__log2_double(a[i]), 200));
+  return nyx__to_float(a);
+}
+NYX_FN T nyx__pow_any(T x, T y) {
+  T size = nyx_abs(x), value = nyx__pow_positive(size, y);
+  M none = nyx_eq(size, K(0)), all = nyx_eq(size, K(INFINITY)), down = nyx_lt(y, K(0));
+  value = nyx_select(nyx_or(none, all),
+                     nyx_select(nyx_xor(none, down), K(0), K(INFINITY)), value);
+  value = nyx_select(nyx_or(nyx_isnan(x), nyx_isnan(y)), x + y, value);
+  return nyx__pow_signs(x, y, value);
 }
 
 NYX_FN T nyx_hypot(T x, T y) {

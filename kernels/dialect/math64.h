@@ -375,25 +375,45 @@ NYX_BIG T nyx_atanh(T x) {
 
 /* Error functions */
 
-/* x + x P(x^2) to 1, from there 1 - e^-(x Q(x)). */
+#include "erf64.h"
+
+/* Rows of the table, one for each lane. */
+NYX_FN void nyx__erf_rows(I row, T *value, T *slope) {
+#if defined(__AVX512F__)
+  *value = (T)_mm512_i64gather_pd((__m512i)(row + row), nyx__erf_table, 8);
+  *slope = (T)_mm512_i64gather_pd((__m512i)(row + row), &nyx__erf_table[0][1], 8);
+#else
+  __m256d a = _mm256_castpd128_pd256(_mm_load_pd(nyx__erf_table[row[0]]));
+  __m256d b = _mm256_castpd128_pd256(_mm_load_pd(nyx__erf_table[row[1]]));
+  a = _mm256_insertf128_pd(a, _mm_load_pd(nyx__erf_table[row[2]]), 1);
+  b = _mm256_insertf128_pd(b, _mm_load_pd(nyx__erf_table[row[3]]), 1);
+  *value = (T)_mm256_unpacklo_pd(a, b);
+  *slope = (T)_mm256_unpackhi_pd(a, b);
+#endif
+}
+/* x + x P(x^2) below 1/2. From there on Taylor's series about the nearest multiple of
+ * 1/32, whose terms are Hermite polynomials: erf(c + d) = erf(c) + slope (d +
+ * g_1 d^2 + g_2 d^3 + ...), g_k = (-1)^k H_k(c) / (k + 1)!, where H_k = 2 c H_(k - 1) -
+ * 2 (k - 1) H_(k - 2). */
 NYX_BIG T nyx_erf(T x) {
-  T size = nyx__min_or(K(5.95), nyx_abs(x));
-  T p = NYX_POLY(size * size, -0x1.ace0602eb96e6p-31, 0x1.d784b751cb36bp-27,
-                 -0x1.5c16e86ffc3bap-23, 0x1.b9827c000d195p-20, -0x1.f4ca94b115a5cp-17,
-                 0x1.f9a2bf7588425p-14, -0x1.c02db07305311p-11, 0x1.565bccfa9af54p-8,
-                 -0x1.b82ce312062f3p-6, 0x1.ce2f21a041019p-4, -0x1.812746b0379c2p-2,
+  T size = nyx__min_or(K(NYX_ERF_MOST), nyx_abs(x));
+  T p = NYX_POLY(size * size, 0x1.8b392953e878cp-20, -0x1.f22297bb6e88fp-17,
+                 0x1.f98d9594d1fcfp-14, -0x1.c02d4ea4882cbp-11, 0x1.565bcbf5e93d7p-8,
+                 -0x1.b82ce30f1f0a1p-6, 0x1.ce2f21a03d68fp-4, -0x1.812746b0379b3p-2,
                  0x1.06eba8214db68p-3);
   T near = nyx_fma(size, p, size);
-  if (!nyx__any_lt(K(1), size)) return nyx__flip(near, x);
-  T q = NYX_POLY(size, 0x1.2a49364adf224p-37, -0x1.76c59104fa7e9p-32,
-                 0x1.b548815818683p-28, -0x1.39d388fc3b9e6p-24, 0x1.34a2fc24e4edfp-21,
-                 -0x1.b4715e32c1a54p-19, 0x1.bff5aba77f5e0p-17, -0x1.3f0dac4819e3dp-15,
-                 0x1.eedd5af3b7f2ep-15, 0x1.e0f401dd99bd8p-15, -0x1.5392ff3b6cefap-11,
-                 0x1.ce45f9487aeb9p-10, -0x1.14f2cb1b4567bp-12, -0x1.38e244c5ef455p-6,
-                 0x1.a4e816d592031p-4, 0x1.45f367272e90bp-1, 0x1.20dd6fcee1f50p+0);
-  T n, r = nyx__exp_reduce(-(size * q), &n);
-  T far = nyx_fma(nyx__exp_of(r), -nyx__power(n), K(1));
-  return nyx__flip(nyx_select(nyx_gt(size, K(1)), far, near), x);
+  M high = nyx_ge(size, K(0.5)); /* not of a NaN, which would look up anything */
+  if (!nyx__any(high)) return nyx__flip(near, x);
+  T from = nyx_select(high, size, K(0.5)), shifted = from + K(NYX_TO_INT / 32);
+  T c = shifted - K(NYX_TO_INT / 32), d = from - c, value, slope;
+  nyx__erf_rows(((I)shifted & KI(0xff)) - KI(NYX_ERF_FIRST), &value, &slope);
+  T g[8] = {K(1), -c}, s;
+  for (int k = 2; k < 8; k++)
+    g[k] = nyx_fma(c * K(-2.0 / (k + 1)), g[k - 1],
+                   K(-2.0 * (k - 1) / (k * (k + 1))) * g[k - 2]);
+  s = g[7];
+  for (int k = 6; k >= 0; k--) s = nyx_fma(s, d, g[k]);
+  return nyx__flip(nyx_select(high, nyx_fma(slope * d, s, value), near), x);
 }
 /* times erfc(t) for 0 <= t <= 27.3, where t^2 is square + low: e^-t^2 P(u) / (1 + 2 t), u
  * = (t - 4) / (t + 4), after Shepherd and Laframboise, "Chebyshev approximation of (1 +

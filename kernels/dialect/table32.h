@@ -139,18 +139,67 @@ static const float nyx__log_table[32] __attribute__((aligned(64), unused)) = {
     0x0p+0f,      0x0p+0f,       0x0p+0f,       0x0p+0f,       -0x1.26fcp-2f,
     -0x1.fa9p-3f, -0x1.a728p-3f, -0x1.5c38p-3f, -0x1.1078p-3f, -0x1.8fcp-4f,
     0x0p+0f,      0x0p+0f};
-/* log(x) of x > 0 that is finite and normal. */
-NYX_FN T nyx__log_near(T x) {
+/* The same of the other logarithms, of multiples of 2^-16 and 2^-17. */
+static const float nyx__log2_inverse[32] __attribute__((aligned(64), unused)) = {
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.d40c64p-1f, 0x1.c7106p-1f,
+    0x1.ba6f6p-1f,  0x1.af2776p-1f, 0x1.a42c98p-1f, 0x1.9992dp-1f,  0x1.8fb8cep-1f,
+    0x1.86390ap-1f, 0x1.7cf31p-1f,  0x1.744b42p-1f, 0x1.6c4336p-1f, 0x1.63df8ep-1f,
+    0x1.5c9904p-1f, 0x1.558facp-1f, 0x1p+0f,        0x1p+0f,        0x1p+0f,
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.558facp+0f,
+    0x1.47c4fp+0f,  0x1.3af426p+0f, 0x1.2f7196p+0f, 0x1.2478p+0f,   0x1.1a83bap+0f,
+    0x1p+0f,        0x1p+0f};
+static const float nyx__log2_table[32] __attribute__((aligned(64), unused)) = {
+    0x0p+0f,       0x0p+0f,       0x0p+0f,       0x1.093p-3f,  0x1.5c5p-3f,
+    0x1.af78p-3f,  0x1.fbc8p-3f,  0x1.24p-2f,    0x1.49cp-2f,  0x1.6db8p-2f,
+    0x1.914p-2f,   0x1.b4c8p-2f,  0x1.d6bcp-2f,  0x1.f6f4p-2f, 0x1.0cbp-1f,
+    0x1.1bf2p-1f,  0x1.2b02p-1f,  0x0p+0f,       0x0p+0f,      0x0p+0f,
+    0x0p+0f,       0x0p+0f,       0x0p+0f,       0x0p+0f,      -0x1.a9fcp-2f,
+    -0x1.6d18p-2f, -0x1.322cp-2f, -0x1.f658p-3f, -0x1.898p-3f, -0x1.233p-3f,
+    0x0p+0f,       0x0p+0f};
+static const float nyx__log10_inverse[32] __attribute__((aligned(64), unused)) = {
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.d41b4cp-1f, 0x1.c70b62p-1f,
+    0x1.bacc38p-1f, 0x1.af2d08p-1f, 0x1.a41e0ap-1f, 0x1.999da2p-1f, 0x1.8fa84cp-1f,
+    0x1.86259p-1f,  0x1.7cf4cp-1f,  0x1.745fcap-1f, 0x1.6c19cap-1f, 0x1.642c7cp-1f,
+    0x1.5c98dp-1f,  0x1.552ffp-1f,  0x1p+0f,        0x1p+0f,        0x1p+0f,
+    0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1p+0f,        0x1.5559fcp+0f,
+    0x1.47933ap+0f, 0x1.3b0e8cp+0f, 0x1.2f6d56p+0f, 0x1.247d14p+0f, 0x1.1a8a16p+0f,
+    0x1p+0f,        0x1p+0f};
+static const float nyx__log10_table[32] __attribute__((aligned(64), unused)) = {
+    0x0p+0f,       0x0p+0f,      0x0p+0f,      0x1.3eep-5f,   0x1.a39p-5f,  0x1.025p-4f,
+    0x1.31ap-4f,   0x1.5fd8p-4f, 0x1.8cep-4f,  0x1.b8a8p-4f,  0x1.e38p-4f,  0x1.06f4p-3f,
+    0x1.1b38p-3f,  0x1.2f34p-3f, 0x1.42c8p-3f, 0x1.55e8p-3f,  0x1.6904p-3f, 0x0p+0f,
+    0x0p+0f,       0x0p+0f,      0x0p+0f,      0x0p+0f,       0x0p+0f,      0x0p+0f,
+    -0x1.ffd8p-4f, -0x1.b69p-4f, -0x1.714p-4f, -0x1.2e58p-4f, -0x1.da1p-5f, -0x1.5efp-5f,
+    0x0p+0f,       0x0p+0f};
+/* f of x > 0 that is finite and normal, -log(r), and e in units of 2^-23. */
+NYX_FN T nyx__log_begin(T x, const float *inverse, const float *table, T *high, T *e) {
   T m = (T)_mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
-  T e = __builtin_convertvector((I)x - (I)m, T); /* in units of 2^-23 */
   __m512i at = (__m512i)(m + K(0x1.8p18));
-  T r = (T)_mm512_permutex2var_ps(nyx__load(nyx__log_inverse), at,
-                                  nyx__load(nyx__log_inverse + 16));
-  T high = (T)_mm512_permutex2var_ps(nyx__load(nyx__log_table), at,
-                                     nyx__load(nyx__log_table + 16));
-  T f = (T)_mm512_fmsub_ps(m, r, K(1));
+  T r = (T)_mm512_permutex2var_ps(nyx__load(inverse), at, nyx__load(inverse + 16));
+  *high = (T)_mm512_permutex2var_ps(nyx__load(table), at, nyx__load(table + 16));
+  *e = __builtin_convertvector((I)x - (I)m, T);
+  return (T)_mm512_fmsub_ps(m, r, K(1));
+}
+NYX_FN T nyx__log_near(T x) {
+  T high, e, f = nyx__log_begin(x, nyx__log_inverse, nyx__log_table, &high, &e);
   T p = nyx__poly5(f, -0x1.58113ep-3f, 0x1.9c1446p-3f, -0x1.fffe3p-3f, 0x1.5554bep-2f,
                    -0x1p-1f);
   T low = nyx_fma(f * f, p, e * K(NYX_LN2_LOW * 0x1p-23));
   return nyx_fma(e, K(NYX_LN2_HIGH * 0x1p-23), high) + (f + low);
+}
+/* Of the others f is taken times the logarithm's own of e, in two parts, as below. */
+NYX_FN T nyx__log2_near(T x) {
+  T high, e, f = nyx__log_begin(x, nyx__log2_inverse, nyx__log2_table, &high, &e);
+  T p = nyx__poly5(f, -0x1.f0626p-3f, 0x1.294098p-2f, -0x1.715328p-2f, 0x1.ec6fc4p-2f,
+                   -0x1.715476p-1f);
+  T low = nyx_fma(f, K(0x1.547652p-8), f * f * p);
+  return nyx_fma(e, K(0x1p-23), high) + nyx_fma(f, K(0x1.7p+0), low);
+}
+NYX_FN T nyx__log10_near(T x) {
+  T high, e, f = nyx__log_begin(x, nyx__log10_inverse, nyx__log10_table, &high, &e);
+  T p = nyx__poly5(f, -0x1.2ada66p-4f, 0x1.65ed6cp-4f, -0x1.bcb61ep-4f, 0x1.2879f2p-3f,
+                   -0x1.bcb7b2p-3f);
+  T low = nyx_fma(f, K(-0x1.a42756p-9), f * f * p);
+  low = nyx_fma(e, K(0x1.04d428p-12 * 0x1p-23), low);
+  return nyx_fma(e, K(0x1.34p-2 * 0x1p-23), high) + nyx_fma(f, K(0x1.cp-2), low);
 }

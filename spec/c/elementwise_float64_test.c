@@ -43,7 +43,7 @@ static const struct {
     {"atan", atanl, 0, 1.1, -4, 4},        {"sinh", sinhl, 0, 0.9, -5, 5},
     {"cosh", coshl, 0, 1, -5, 5},          {"tanh", tanhl, 0, 2.4, -3, 3},
     {"asinh", asinhl, 0, 1.9, -3, 3},      {"acosh", acoshl, 0, 2, 1, 3},
-    {"atanh", atanhl, 0, 1.9, -1, 1},      {"erf", erfl, 0, 1.2, -4, 4},
+    {"atanh", atanhl, 0, 1.9, -1, 1},      {"erf", erfl, 0, 1.1, -4, 4},
     {"erfc", erfcl, 0, 1.9, -3, 27},       {"ndtr", ndtr, 0, 2.1, -38.5, 5},
     {"sigmoid", sigmoid, 0, 2.4, -20, 20}, {"pow", 0, powl, 1, 0.2, 5},
     {"atan2", 0, atan2l, 2.1, -3, 3},      {"hypot", 0, hypotl, 1, -3, 3},

@@ -75,7 +75,8 @@ enum { SPECIAL = sizeof special / sizeof *special };
 static const struct {
   const char *name;
   double base, wide;
-} apart[] = {{"tanh", 2.6, 1.9}, {"ndtr", 114, 64}, {"gelu", 114, 64}, {"log", 1, 0.8}};
+} apart[] = {{"tanh", 2.6, 1.9}, {"ndtr", 114, 64}, {"gelu", 114, 64},
+             {"log", 1, 0.8},    {"log2", 2.1, 1},  {"log10", 2.1, 0.9}};
 
 static double bound(size_t b, int path, double x) {
   bool ndtr = strcmp(bounds[b].name, "ndtr") == 0; /* the lower tail loses digits */

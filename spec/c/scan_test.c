@@ -88,7 +88,8 @@ static nyx_tensor *filled(nyx_dtype dtype, const int64_t *shape) {
 }
 
 static const int64_t shapes[][3] = {{1, 100003, 1}, {3, 33001, 1}, {40, 1003, 1},
-                                    {2, 20011, 2},  {1, 303, 300}, {33, 502, 21}};
+                                    {2, 20011, 2},  {1, 303, 300}, {33, 502, 21},
+                                    {1, 150, 1100}}; /* two wide blocks in one thread */
 
 static void promised_order(void) {
   static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT64};
