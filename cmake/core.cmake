@@ -79,6 +79,8 @@ if(kernel_sources)
     nyx_unit(avx512vnni int8.c -mavx512vnni ${avx512})
     nyx_unit(avx512bf16 unit/bf16.c -mavx512bf16 ${avx512})
     nyx_unit(amx unit/amx.c -mamx-tile -mamx-bf16 -mamx-int8 ${avx512})
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    nyx_unit(dotprod int8.c -march=armv8.2-a+dotprod)
   endif()
 endif()
 

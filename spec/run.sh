@@ -4,8 +4,9 @@
 # prints jobs, one per line; jobs run several at a time, each with its output in
 # build/test/. Read next: the suites, further down.
 #
-#   spec/run.sh               every suite but style
+#   spec/run.sh               every suite but aarch64 and style
 #   spec/run.sh lua repl      these
+#   spec/run.sh aarch64       on 64-bit ARM, through QEMU (long; spec/aarch64.sh)
 #   spec/run.sh style         clang-format, luacheck, no notes of work left, the demo (what .ci/run adds)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -169,6 +170,18 @@ suite_examples() {
     echo "examples|run|$script|build/release/bin/nyx $script"
   done
 }
+# Kernels and ops on 64-bit ARM, through QEMU, which takes 20 minutes: by hand. What a
+# program of its own would have to start again, with QEMU, is left out.
+suite_aarch64() {
+  local program
+  for program in build/aarch64/spec/*_test; do
+    [ -x "$program" ] || continue
+    echo "aarch64|tap|${program##*/}|NYX_CPU=base build/aarch64-root/run $program"
+  done
+  echo "aarch64|tap|low_precision_test dotprod|NYX_CPU=dotprod build/aarch64-root/run build/aarch64/spec/low_precision_test"
+  lua_jobs aarch64 build/aarch64-root/nyx "LUA_CPATH='$PWD/build/aarch64/lib/lua/5.4/?.so;;'" \
+    spec/op/op_spec.lua spec/lua/tensor_spec.lua
+}
 # Formatting and lint, and what a newcomer types first.
 suite_style() {
   echo "style|run|clang-format|find bindings core kernels examples rocks spec -name '*.[ch]' -print0 | xargs -0 clang-format --dry-run -Werror"
@@ -183,6 +196,7 @@ presets_of() { # what a suite needs built
     dev) echo dev ;;
     tsan) echo tsan ;;
     clang) ! command -v clang >/dev/null || echo clang ;;
+    aarch64) echo aarch64 ;;
     style) ;;
     embed) echo release tsan ;;
     *) echo release ;;
@@ -198,7 +212,7 @@ suites=${*:-$all_suites}
 start=$SECONDS
 
 for suite in $suites; do
-  declare -F "suite_$suite" >/dev/null || { echo "no suite '$suite'; suites: $all_suites style"; exit 2; }
+  declare -F "suite_$suite" >/dev/null || { echo "no suite '$suite'; suites: $all_suites aarch64 style"; exit 2; }
 done
 
 built=""
@@ -207,8 +221,10 @@ for suite in $suites; do
     case " $built " in *" $preset "*) continue ;; esac
     built="$built $preset"
     echo "building $preset ..."
-    { [ -f "build/$preset/build.ninja" ] || cmake --preset "$preset"; } \
-      >"$logs/build.$preset.log" 2>&1 &&
+    {
+      { [ "$preset" != aarch64 ] || spec/aarch64.sh; } &&
+        { [ -f "build/$preset/build.ninja" ] || cmake --preset "$preset"; }
+    } >"$logs/build.$preset.log" 2>&1 &&
       cmake --build --preset "$preset" -j "$jobs" >>"$logs/build.$preset.log" 2>&1
     if [ $? != 0 ]; then
       tail -n 60 "$logs/build.$preset.log"

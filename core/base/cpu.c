@@ -1,5 +1,6 @@
 /* CPU features, names and cache sizes. Bit positions: Intel SDM vol. 2A "CPUID", vol. 1
- * 13.3 (XCR0); AMD APM vol. 3 appendix E. Read next: cpu.h. */
+ * 13.3 (XCR0); AMD APM vol. 3 appendix E; Linux, arch/arm64/elf_hwcaps.rst. Read next:
+ * cpu.h. */
 #include "cpu.h"
 
 #include <pthread.h>
@@ -116,6 +117,22 @@ static void find_all(void) {
 
 #else
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+static void find_features(void) {
+  unsigned long words = getauxval(AT_HWCAP);
+  info.neon = (words >> 1 & 1) != 0;
+  info.dotprod = (words >> 20 & 1) != 0;
+}
+#elif defined(__aarch64__) && defined(__APPLE__)
+static void find_features(void) {
+  info.neon = info.dotprod = true; /* every Apple processor of computers has both */
+}
+#else
+static void find_features(void) {}
+#endif
+
 /* What the C library knows of the system's. */
 static void find_caches(void) {
 #ifdef _SC_LEVEL1_DCACHE_SIZE
@@ -134,6 +151,7 @@ static void find_caches(void) {
 }
 
 static void find_all(void) {
+  find_features();
   find_caches();
   info.cores = nyx__cores();
 }

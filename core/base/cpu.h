@@ -1,6 +1,6 @@
 /* What this CPU can do: features by CPUID, counted only when the operating system saves
- * their registers (XGETBV). On other architectures everything is false, zero or "".
- * Read next: core/device/cpu/path.c, which chooses kernels by it. */
+ * their registers (XGETBV), on 64-bit ARM as the system says. What does not apply is
+ * false, zero or "". Read next: core/device/cpu/path.c, which chooses kernels by it. */
 #ifndef NYX_BASE_CPU_H
 #define NYX_BASE_CPU_H
 
@@ -13,6 +13,7 @@ typedef struct nyx_cpu_info {
   bool avx512vnni, avx512bf16, avx512fp16, avx512vpopcntdq, avx512vbmi;
   bool avxvnni;                      /* the 256-bit form */
   bool amx_tile, amx_int8, amx_bf16; /* a process asks Linux for permission before use */
+  bool neon, dotprod;                /* 64-bit ARM */
   int family, model;
   char vendor[13];    /* "GenuineIntel", "AuthenticAMD" */
   char brand[49];     /* "AMD EPYC 9B45", blanks trimmed */

@@ -1,7 +1,9 @@
-/* Products of bytes summed in int32, exactly: by the dot products of VNNI where this is
- * compiled for it, else as pairs of int16. Read next: low.h, low_pack.h. */
+/* Products of bytes summed in int32, exactly: by the dot products of VNNI or of ARM where
+ * this is compiled for them, else as pairs of int16. Read next: low.h, low_pack.h. */
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 #include <stdbool.h>
 
@@ -13,6 +15,8 @@
 #define TILE_ROWS 14 /* and 2 vectors: 28 sums, 2 of B, 1 of A */
 #elif VECTOR_BYTES == 32
 #define TILE_ROWS 6 /* and 2 vectors: 12 sums */
+#elif defined(__aarch64__)
+#define TILE_ROWS 6 /* and 4 vectors: 24 sums, 4 of B, 1 of A */
 #else
 #define TILE_ROWS 2 /* and 4 vectors: 8 sums */
 #endif
@@ -23,24 +27,42 @@ typedef int32_t vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t vec_anywhere
     __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
 
-/* sum + the dot products of groups. VNNI multiplies unsigned by signed bytes: signed ones
- * on the left get 128 added, and 128 times the sum of a column is taken off again. */
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-#define VNNI
+/* sum + the dot products of groups. VNNI multiplies unsigned bytes by signed ones, ARM
+ * signed by signed: on the left the other kind has 128 added or taken off by FLIP_, which
+ * START times the sum of a column makes up for; EXTRA_ bytes behind a panel hold that. */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
+#define DOTS
 #define ITEM 1
-#define EXTRA (4 * TILE_COLS) /* behind a panel: -128 times the sums of its columns */
-#define FLIP 0x80808080u
+#define FLIPPED 0x80808080u
+#define STARTS (4 * TILE_COLS)
+#if defined(__ARM_FEATURE_DOTPROD)
+#define START 128
+#define FLIP_s8 0
+#define FLIP_u8 FLIPPED
+#define EXTRA_s8 0
+#define EXTRA_u8 STARTS
+#else
+#define START -128
+#define FLIP_s8 FLIPPED
+#define FLIP_u8 0
+#define EXTRA_s8 STARTS
+#define EXTRA_u8 0
+#endif
 static inline vec dot(vec sum, vec a, vec b) {
 #if defined(__AVX512VNNI__)
   return (vec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
-#else
+#elif defined(__AVXVNNI__)
   return (vec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+#else
+  return (vec)vdotq_s32((int32x4_t)sum, (int8x16_t)a, (int8x16_t)b);
 #endif
 }
 #else
 #define ITEM 2
-#define EXTRA 0
-#define FLIP 0
+#define FLIP_s8 0
+#define FLIP_u8 0
+#define EXTRA_s8 0
+#define EXTRA_u8 0
 static inline vec dot(vec sum, vec a, vec b) {
 #if VECTOR_BYTES == 64 && defined(__AVX512BW__)
   return sum + (vec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
@@ -48,6 +70,10 @@ static inline vec dot(vec sum, vec a, vec b) {
   return sum + (vec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #elif VECTOR_BYTES == 16 && defined(__SSE2__)
   return sum + (vec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#elif VECTOR_BYTES == 16 && defined(__aarch64__)
+  int16x8_t left = (int16x8_t)a, right = (int16x8_t)b;
+  int32x4_t low = vmull_s16(vget_low_s16(left), vget_low_s16(right));
+  return sum + (vec)vpaddq_s32(low, vmull_high_s16(left, right));
 #else
   return sum + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 #endif
@@ -70,14 +96,14 @@ static inline vec dot(vec sum, vec a, vec b) {
 
 static void pack_a_s8(const void *a, int64_t rs, int64_t cs, int64_t rows, int64_t depth,
                       void *panels) {
-  rows_s8(a, rs, cs, rows, depth, FLIP, panels);
+  rows_s8(a, rs, cs, rows, depth, FLIP_s8, panels);
 }
 static void pack_a_u8(const void *a, int64_t rs, int64_t cs, int64_t rows, int64_t depth,
                       void *panels) {
-  rows_u8(a, rs, cs, rows, depth, 0, panels);
+  rows_u8(a, rs, cs, rows, depth, FLIP_u8, panels);
 }
 
-#ifdef VNNI
+#ifdef DOTS
 static void correct(const char *panel, int64_t groups, char *to) {
   enum { CHAINS = 4 }; /* of groups, of which a step has a multiple */
   vec one = (vec){0} + 0x01010101, sum[CHAINS][TILE_VECTORS] = {{{0}}};
@@ -90,7 +116,7 @@ static void correct(const char *panel, int64_t groups, char *to) {
   }
   for (int v = 0; v < TILE_VECTORS; v++) {
     vec all = (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
-    ((vec_anywhere *)to)[v] = all * -128;
+    ((vec_anywhere *)to)[v] = all * START;
   }
 }
 #endif
@@ -99,7 +125,7 @@ static void pack_b_for(const void *b, int64_t rs, int64_t cs, int64_t depth, int
                        int64_t extra, char *panels) {
   int64_t steps = (depth + STEP_TERMS - 1) / STEP_TERMS, bytes = steps * 64 * TILE_COLS;
   columns_s8(b, rs, cs, depth, cols, bytes + extra, panels);
-#ifdef VNNI
+#ifdef DOTS
   for (int64_t j = 0; j < cols && extra; j += TILE_COLS, panels += bytes + extra) {
     correct(panels, steps * 16, panels + bytes);
   }
@@ -107,11 +133,11 @@ static void pack_b_for(const void *b, int64_t rs, int64_t cs, int64_t depth, int
 }
 static void pack_b_s8(const void *b, int64_t rs, int64_t cs, int64_t depth, int64_t cols,
                       void *panels) {
-  pack_b_for(b, rs, cs, depth, cols, EXTRA, panels);
+  pack_b_for(b, rs, cs, depth, cols, EXTRA_s8, panels);
 }
 static void pack_b_u8(const void *b, int64_t rs, int64_t cs, int64_t depth, int64_t cols,
                       void *panels) {
-  pack_b_for(b, rs, cs, depth, cols, 0, panels);
+  pack_b_for(b, rs, cs, depth, cols, EXTRA_u8, panels);
 }
 
 /* Rows of C that are asked for at a step: it may be the result itself, far from caches.
@@ -171,23 +197,25 @@ static inline void block(const nyx_low_block *k, int64_t extra) {
   }
 }
 static void block_s8(const nyx_low_block *k) {
-  block(k, EXTRA);
+  block(k, EXTRA_s8);
 }
 static void block_u8(const nyx_low_block *k) {
-  block(k, 0);
+  block(k, EXTRA_u8);
 }
 
 #if defined(__AVX512VNNI__)
 #define UNIT "AVX-512 VNNI"
 #elif defined(__AVXVNNI__)
 #define UNIT "AVX-VNNI"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define UNIT "ARM dot products"
 #else
 #define UNIT "pairs of int16"
 #endif
-#define KERNEL(name, bytes)                                                              \
+#define KERNEL(name)                                                                     \
   {                                                                                      \
     .unit = UNIT, .tile_rows = TILE_ROWS, .tile_cols = TILE_COLS, .item = ITEM,          \
-    .step = STEP_TERMS, .depth = 1024 / ITEM, .extra = bytes, .pack_a = pack_a_##name,   \
-    .pack_b = pack_b_##name, .block = block_##name                                       \
+    .step = STEP_TERMS, .depth = 1024 / ITEM, .extra = EXTRA_##name,                     \
+    .pack_a = pack_a_##name, .pack_b = pack_b_##name, .block = block_##name              \
   }
-const nyx_low_kernel NYX_PATH(low_bytes)[2] = {KERNEL(s8, EXTRA), KERNEL(u8, 0)};
+const nyx_low_kernel NYX_PATH(low_bytes)[2] = {KERNEL(s8), KERNEL(u8)};

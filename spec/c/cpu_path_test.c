@@ -66,6 +66,7 @@ static void forced(void) {
   CHECK(with_path("avx512vnni", follows));
   CHECK(with_path("avx512bf16", follows));
   CHECK(with_path("amx", follows));
+  CHECK(with_path("dotprod", follows));
 }
 static void chosen(void) {
   CHECK(with_path(NULL, computes));

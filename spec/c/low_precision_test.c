@@ -522,8 +522,9 @@ int main(int argc, char **argv) {
   /* What threads share is the same on every path, and this takes minutes. */
   static const char *const names[] = {"avx2", "amx", NULL};
 #else
-  static const char *const names[] = {"base",       "avx2",       "avxvnni", "avx512",
-                                      "avx512vnni", "avx512bf16", "amx",     NULL};
+  static const char *const names[] = {"base",       "dotprod", "avx2",
+                                      "avxvnni",    "avx512",  "avx512vnni",
+                                      "avx512bf16", "amx",     NULL};
 #endif
   return on_paths(argv[0], names, run);
 }

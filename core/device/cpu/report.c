@@ -46,7 +46,9 @@ static void name_features(void) {
              {cpu->avx512vl, "avx512vl"},
              {cpu->avx512vnni, "avx512vnni"},
              {cpu->avx512bf16, "avx512bf16"},
-             {cpu->amx_tile, "amx-tile"}};
+             {cpu->amx_tile, "amx-tile"},
+             {cpu->neon, "neon"},
+             {cpu->dotprod, "dotprod"}};
   size_t length = 0;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     if (all[i].has)

@@ -16,7 +16,8 @@
 #include "../../../kernels/cpu/low.h"
 #include "../../base/cpu.h"
 
-extern const nyx_low_kernel nyx__low_bytes_avxvnni[2], nyx__low_bytes_avx512vnni[2];
+extern const nyx_low_kernel nyx__low_bytes_avxvnni[2], nyx__low_bytes_avx512vnni[2],
+    nyx__low_bytes_dotprod[2];
 extern const nyx_low_kernel nyx__low_avx512bf16, nyx__low_amx[3];
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -75,6 +76,12 @@ static void choose(void) {
   if (path_is("avx512vnni") || ((tiles || dots) && nyx__cpu_info()->avx512vnni)) {
     chosen.s8 = &nyx__low_bytes_avx512vnni[0];
     chosen.u8 = &nyx__low_bytes_avx512vnni[1];
+  }
+#endif
+#ifdef NYX_UNIT_dotprod
+  if (path_is("dotprod")) {
+    chosen.s8 = &nyx__low_bytes_dotprod[0];
+    chosen.u8 = &nyx__low_bytes_dotprod[1];
   }
 #endif
 #ifdef NYX_UNIT_avx512bf16

@@ -16,9 +16,10 @@ NYX_API NYX_MUST_CHECK nyx_status nyx_tensor_to(nyx_context *ctx, nyx_tensor *t,
                                                 nyx_device *device, nyx_tensor **out);
 
 /* The CPU path in use: "base", "avx2", "avx512", or one of these with more for products
- * of narrow types: "avxvnni", "avx512vnni", "avx512bf16", "amx". What computes products
- * of bfloat16, float16 or int8: "AMX", "float32 FMA", ...; NULL for dtypes without. And
- * the BLAS and its kernel, or "none (...)" and why. Asking for these two opens them. */
+ * of narrow types: "avxvnni", "avx512vnni", "avx512bf16", "amx"; on 64-bit ARM "base",
+ * which is NEON, or "dotprod". What computes products of bfloat16, float16 or int8:
+ * "AMX", "float32 FMA", ...; NULL for dtypes without. And the BLAS and its kernel, or
+ * "none (...)" and why. Asking for these two opens them. */
 NYX_API const char *nyx_cpu_path(void);
 NYX_API const char *nyx_cpu_unit(nyx_dtype dtype);
 NYX_API const char *nyx_blas_describe(void);
