@@ -67,7 +67,7 @@ static nyx_status flip_cpu(nyx_call *c) {
     spec.stride[d] = -x->stride[d];
   }
   NYX_TRY(nyx__tensor_view(c->ctx, x->storage, &spec, &back));
-  nyx_status status = nyx__copy_into(c->ctx, back, c->out[0]);
+  nyx_status status = nyx__copy_fresh(c->ctx, back, c->out[0]);
   nyx_tensor_release(back);
   return status;
 }

@@ -61,8 +61,11 @@ nyx_status nyx__complex_join(nyx_context *ctx, nyx_tensor *real, nyx_tensor *ima
   return status;
 }
 
+static nyx_status copy(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst, bool stops);
+
 /* Where one side or both are complex. */
-static nyx_status copy_complex(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+static nyx_status copy_complex(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst,
+                               bool stops) {
   nyx_tensor *from[2] = {NULL};
   if (!nyx__complex_dtype(dst->dtype))
     return nyx__error(ctx, COMPLEX_REAL, nyx_dtype_name(src->dtype),
@@ -75,7 +78,7 @@ static nyx_status copy_complex(nyx_context *ctx, nyx_tensor *src, nyx_tensor *ds
     nyx__pairs_spec(dst, &spec[1]);
     NYX_TRY(nyx__tensor_view(ctx, src->storage, &spec[0], &from[0]));
     nyx_status status = nyx__tensor_view(ctx, dst->storage, &spec[1], &to);
-    if (status == NYX_OK) status = nyx__copy_into(ctx, from[0], to);
+    if (status == NYX_OK) status = copy(ctx, from[0], to, stops);
     nyx_tensor_release(from[0]);
     nyx_tensor_release(to);
     return status;
@@ -88,16 +91,25 @@ static nyx_status copy_complex(nyx_context *ctx, nyx_tensor *src, nyx_tensor *ds
   return status;
 }
 
-nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+static nyx_status copy(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst, bool stops) {
   if (nyx__complex_dtype(src->dtype) || nyx__complex_dtype(dst->dtype))
-    return copy_complex(ctx, src, dst);
+    return copy_complex(ctx, src, dst, stops);
   nyx_elementwise job = {.row = nyx__row(NYX__OP_clone),
                          .compute = nyx__compute_dtype(src->dtype),
                          .in = {src},
-                         .out = dst};
+                         .out = dst,
+                         .stops = stops};
   if (dst->numel == 0) return NYX_OK;
   nyx_device *dev = dst->storage->device;
   return dev->elementwise(ctx, dev, &job);
+}
+
+nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+  return copy(ctx, src, dst, false);
+}
+
+nyx_status nyx__copy_fresh(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst) {
+  return copy(ctx, src, dst, true);
 }
 
 nyx_status nyx__contiguous_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype,

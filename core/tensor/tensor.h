@@ -100,6 +100,8 @@ nyx_status nyx__last_as(nyx_context *ctx, nyx_tensor *t, nyx_dtype dtype, int64_
 /* Copies src, broadcast and converted, into dst (any strides, same device); not recorded.
  */
 nyx_status nyx__copy_into(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);
+/* The same where a half-written dst is of no harm: it stops when asked. */
+nyx_status nyx__copy_fresh(nyx_context *ctx, nyx_tensor *src, nyx_tensor *dst);
 
 static inline bool nyx__has_shape(const nyx_tensor *t, int ndim, const int64_t *shape) {
   bool same = t->ndim == ndim;

@@ -179,7 +179,8 @@ static void convolutions(void) {
   for (int i = 0; i < 2; i++) {
     conv(1, 16, 32, 1, 3, 30, 1, built_in(), i);
     conv(2, 16, 40, 2, 3, 20, 2, built_in(), i);
-    conv(1, 128, 150, 1, 3, 7, 1, built_in(), i); /* one block of columns */
+    conv(1, 128, 120, 1, 3, 7, 1, built_in(), i); /* one block of columns */
+    conv(1, 128, 150, 1, 3, 7, 1, false, i);      /* few tiles of Winograd's */
     conv(3, 20, 64, 1, 5, 9, 1, built_in(), i);
     conv(1, 256, 200, 1, 1, 14, 1, built_in(), i); /* a product of one image */
     conv(1, 400, 160, 1, 1, 7, 1, built_in(), i);

@@ -283,6 +283,7 @@ local function run(targets, seed)
 end
 
 local function live_bytes()
+  nyx.memory_trim() -- plans of Fourier transforms are kept
   collectgarbage()
   collectgarbage()
   return nyx.memory().live
