@@ -78,10 +78,13 @@ nyx_status nyx__positions(nyx_context *ctx, nyx_tensor *index, nyx__range range,
 
 static void check_range(void *arg, int64_t begin, int64_t end) {
   position_job *j = arg;
-  bool good = true;
-  for (int64_t i = begin; i < end; i++)
-    good &= (uint64_t)j->from[i] - (uint64_t)j->base < (uint64_t)j->range.size;
-  if (!good) atomic_store_explicit(&j->bad, true, memory_order_relaxed);
+  const uint64_t base = (uint64_t)j->base, last = (uint64_t)j->range.size - 1;
+  uint64_t signs = 0; /* of what is negative: a position, or what is left to the last */
+  for (int64_t i = begin; i < end; i++) {
+    const uint64_t at = (uint64_t)j->from[i] - base;
+    signs |= at | (last - at);
+  }
+  if (signs >> 63) atomic_store_explicit(&j->bad, true, memory_order_relaxed);
 }
 
 nyx_status nyx__positions_hold(nyx_context *ctx, nyx_tensor *index, nyx__range range,

@@ -109,12 +109,20 @@ NYX_FN T nyx__max_or(T a, T b) {
   return nyx_select(nyx_gt(a, b), a, b);
 #endif
 }
-/* Not a number when either is not. */
+/* Not a number when either is not. Without an instruction to choose lanes, all bits set
+ * are not a number, too. */
+NYX_FN T nyx__unless_nan(T a, T b) {
+#if defined(__SSE2__) && !defined(__AVX2__)
+  return (T)(nyx_ne(a, a) | (M)b);
+#else
+  return nyx_select(nyx_ne(a, a), a, b);
+#endif
+}
 NYX_FN T nyx_min(T a, T b) {
-  return nyx_select(nyx_ne(a, a), a, nyx__min_or(a, b));
+  return nyx__unless_nan(a, nyx__min_or(a, b));
 }
 NYX_FN T nyx_max(T a, T b) {
-  return nyx_select(nyx_ne(a, a), a, nyx__max_or(a, b));
+  return nyx__unless_nan(a, nyx__max_or(a, b));
 }
 
 /* Rounding. The base path adds and takes away 2^23 (2^52), which leaves integers. */

@@ -73,20 +73,10 @@ NYX_FN T nyx_bitwise_right_shift(T a, T b) {
 }
 
 #if NYX_T_BITS > 8
-#define NYX_LANEWISE2(name, expression)                                                  \
-  static __attribute__((noinline, unused, const)) T nyx_##name(T x, T y) {               \
-    T r;                                                                                 \
-    for (int i = 0; i < NYX_LANES; i++) {                                                \
-      const S a = x[i], b = y[i];                                                        \
-      r[i] = (expression);                                                               \
-    }                                                                                    \
-    return r;                                                                            \
-  }
-
-#if NYX_T_BITS == 32
+#if NYX_T_BITS == 32 && NYX_BYTES > 16
 /* Float64 holds numbers of 32 bits and, where they are not integers, keeps quotients of
- * them apart from the integers above: cut, they are exact. Two vectors of half the lanes
- * are faster than an element at a time. b is neither 0 nor -1. */
+ * them apart from the integers above: cut, they are exact, and two wide vectors of half
+ * the lanes are faster than an element at a time. b is neither 0 nor -1. */
 typedef S nyx__half_ints __attribute__((vector_size(NYX_BYTES / 2)));
 typedef double nyx__half_floats __attribute__((vector_size(NYX_BYTES)));
 NYX_FN T nyx__cut_quotient(T a, T b) {
@@ -128,24 +118,37 @@ NYX_FN T nyx_fmod(T a, T b) {
   return left;
 }
 #else
-/* The same of one element. */
-static inline S nyx__quotient1(S a, S b) {
-  return b == 0 ? 0 : b == -1 ? (S)(0 - (SU)a) : a / b;
-}
-static inline S nyx__left1(S a, S b) {
-  return b == 0 || b == -1 ? 0 : a % b;
+/* The same, an element at a time. */
+static inline S nyx__quotient1(S a, S b, S *left) {
+  *left = 0;
+  if ((SU)b + 1 <= 1) return b ? (S)(0 - (SU)a) : 0; /* 0 or -1 */
+  const S q = a / b;
+  *left = a - q * b;
+  return q;
 }
 static inline S nyx__floor_divide1(S a, S b) {
-  S q = nyx__quotient1(a, b), left = nyx__left1(a, b);
-  return (S)(q - (left != 0 && (left < 0) != (b < 0)));
+  S left, q = nyx__quotient1(a, b, &left);
+  return q - (S)((left != 0) & ((left ^ b) < 0));
 }
 static inline S nyx__remainder1(S a, S b) {
-  S left = nyx__left1(a, b);
-  return left != 0 && (left < 0) != (b < 0) ? (S)(left + b) : left;
+  S left;
+  nyx__quotient1(a, b, &left);
+  return left + (b & -(S)((left != 0) & ((left ^ b) < 0)));
 }
-NYX_LANEWISE2(floor_divide, nyx__floor_divide1(a, b))
-NYX_LANEWISE2(remainder, nyx__remainder1(a, b))
-NYX_LANEWISE2(fmod, nyx__left1(a, b))
+static inline S nyx__fmod1(S a, S b) {
+  S left;
+  nyx__quotient1(a, b, &left);
+  return left;
+}
+#define NYX_QUOTIENT(name)                                                               \
+  static __attribute__((noinline, unused, const)) T nyx_##name(T a, T b) {               \
+    T r;                                                                                 \
+    for (int i = 0; i < NYX_LANES; i++) r[i] = nyx__##name##1(a[i], b[i]);               \
+    return r;                                                                            \
+  }
+NYX_QUOTIENT(floor_divide)
+NYX_QUOTIENT(remainder)
+NYX_QUOTIENT(fmod)
 #endif
 
 /* a to the power b; 1 / a^-b cut to an integer when b is negative. */
@@ -156,5 +159,8 @@ static inline S nyx__pow1(S a, S b) {
     if (e & 1) power *= square;
   return (S)power;
 }
-NYX_LANEWISE2(pow, nyx__pow1(a, b))
+static __attribute__((noinline, unused, const)) T nyx_pow(T x, T y) {
+  for (int i = 0; i < NYX_LANES; i++) x[i] = nyx__pow1(x[i], y[i]);
+  return x;
+}
 #endif
