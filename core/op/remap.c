@@ -128,6 +128,16 @@ static void copy_scattered(const copy_job *j, const char *in, char *out, int64_t
   }
 }
 
+/* n blocks of a run that begins at `from`, after `skip` of them. */
+static void copy_run(const copy_job *j, const run *r, const char *from, char *out,
+                     int64_t skip, int64_t n) {
+  const int64_t block = (int64_t)j->block;
+  if (r->back)
+    copy_back(j, out, from - skip * block, n);
+  else
+    copy_bytes(j, out, from + skip * block, (size_t)(n * block));
+}
+
 static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begin,
                       int64_t end) {
   int64_t low = 0, high = j->n_runs - 1; /* the run that holds `begin` */
@@ -142,13 +152,10 @@ static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begi
     const run *r = &j->runs[low];
     int64_t skip = at - r->start, n = r->count - skip;
     if (n > end - at) n = end - at;
-    const char *from = in + r->from * (int64_t)j->item;
     if (r->from == NYX__FILL)
       fill_blocks(j, out, n);
-    else if (r->back)
-      copy_back(j, out, from - skip * (int64_t)j->block, n);
     else
-      copy_bytes(j, out, from + skip * (int64_t)j->block, (size_t)n * j->block);
+      copy_run(j, r, in + r->from * (int64_t)j->item, out, skip, n);
     out += (size_t)n * j->block;
     at += n;
   }
