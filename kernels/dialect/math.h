@@ -100,12 +100,12 @@ NYX_FN T nyx_sigmoid(T x) {
 }
 
 #if defined(__AVX2__)
-/* x^3 with what both products lost. */
+/* x^3 with what both products lost, unless that is less than the least numbers. */
+#define NYX_CUBE_LEAST (NYX_T_BITS == 32 ? 0x1p-36 : 0x1p-330)
 NYX_FN T nyx__cube(T x) {
   T square = x * x, cube = square * x;
   T lost = nyx_fma(square, x, -cube) + nyx_fma(x, x, -square) * x, whole = cube + lost;
-  M normal = nyx_and(nyx_ne(cube, K(0)), nyx_isfinite(whole));
-  return nyx_select(normal, whole, cube);
+  return nyx_select(nyx_isfinite(whole), whole, cube);
 }
 #endif
 
@@ -123,7 +123,7 @@ NYX_FN T nyx__pow_known(T x, T y) {
     known = nyx_or(known, nyx_or(inverse, root));
   }
 #if defined(__AVX2__)
-  M third = nyx_eq(y, K(3));
+  M third = nyx_and(nyx_eq(y, K(3)), nyx_ge(nyx_abs(x), K(NYX_CUBE_LEAST)));
   if (nyx__any(third)) {
     quick = nyx_select(third, nyx__cube(x), quick);
     known = nyx_or(known, third);

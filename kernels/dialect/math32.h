@@ -169,18 +169,30 @@ NYX_FN T nyx__log_any(T x) {
   T e, f = nyx__log_parts(x, &e);
   return nyx__log_edges(x, nyx__log_sum(e, f));
 }
+/* f 7/16 + low. Without fma a product is rounded, but not one by a power of two. */
+NYX_FN T nyx__seven_sixteenths(T f, T low) {
+#if defined(__AVX2__)
+  return nyx_fma(f, K(0x1.cp-2), low);
+#else
+  return K(0.5) * f + (low - K(0.0625) * f);
+#endif
+}
 NYX_FN T nyx__log2_any(T x) {
   T e, f = nyx__log_parts(x, &e), rest = nyx__log_rest(f);
   /* f + rest without losing the last bits of f: log2(e) = 1.4375 + 0.00519.... */
   T low = nyx_fma(f, K(0x1.547652p-8), rest * K(NYX_LOG2_E));
+#if defined(__AVX2__)
   return nyx__log_edges(x, e + nyx_fma(f, K(0x1.7p+0), low));
+#else
+  return nyx__log_edges(x, e + (f + nyx__seven_sixteenths(f, low)));
+#endif
 }
 NYX_FN T nyx__log10_any(T x) {
   T e, f = nyx__log_parts(x, &e), rest = nyx__log_rest(f);
   /* log10(e) = 0.4375 - 0.00320..., log10(2) = 0.30078125 + 0.000248.... */
   T low = nyx_fma(f, K(-0x1.a42756p-9), rest * K(0x1.bcb7b2p-2));
   low = nyx_fma(e, K(0x1.04d428p-12), low);
-  return nyx__log_edges(x, nyx_fma(e, K(0x1.34p-2), nyx_fma(f, K(0x1.cp-2), low)));
+  return nyx__log_edges(x, nyx_fma(e, K(0x1.34p-2), nyx__seven_sixteenths(f, low)));
 }
 #if defined(__AVX512F__)
 /* What the tables are not made for is left to lanes that need it. */
