@@ -408,15 +408,13 @@ static bool in_one_piece(const transform *t) {
          t->to.step == (t->kind == NYX_FFT_TO_REAL ? 1 : 2);
 }
 
-/* Columns of lines of n complex numbers, as many as there can be. */
+/* Columns of lines of n complex numbers. */
 static int columns_of(const transform *t, int64_t n) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
   if (!in_one_piece(t)) return 1;
   bool is_short = n == 16 || n == 32 || (n == 64 && lanes >= 16);
   if (is_short && t->kind == NYX_FFT_COMPLEX && lanes >= 8) return NYX_FFT_SHORT;
-  if (n % lanes == 0 && n / lanes >= lanes) return lanes;
-  if (lanes > 8 && n % 8 == 0 && n / 8 >= lanes) return 8;
-  return lanes > 4 && n % 4 == 0 && n / 4 >= lanes ? 4 : 1;
+  return nyx__fft_columns(n, t->type);
 }
 
 /* Rows of the matrix that a line of n numbers becomes; 0: it stays a line. */

@@ -115,6 +115,13 @@ static size_t fill_short(const nyx_fft_passes *t, int type, char *at) {
   return (size_t)(3 * t->n / 4 * lanes);
 }
 
+int nyx__fft_columns(int64_t n, int type) {
+  const int lanes = nyx__cpu_kernels()->fft->lanes[type];
+  if (n % lanes == 0 && n / lanes >= lanes) return lanes;
+  if (lanes > 8 && n % 8 == 0 && n / 8 >= lanes) return 8;
+  return lanes > 4 && n % 4 == 0 && n / 4 >= lanes ? 4 : 1;
+}
+
 static nyx__fft_plan *make(int64_t n, int columns, int type) {
   nyx__fft_plan *p = nyx_memory_alloc(sizeof *p);
   if (!p) return NULL;

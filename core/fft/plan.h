@@ -22,6 +22,8 @@ typedef struct nyx__fft_plan {
 bool nyx__fft_is_smooth(int64_t n);
 /* One from n on that they can do fast. */
 int64_t nyx__fft_smooth(int64_t n);
+/* Columns of a line of n complex numbers in one piece, as many as there can be. */
+int nyx__fft_columns(int64_t n, int type);
 /* A reference to the plan for n >= 1, smooth, in lines of `columns` (see nyx_fft_passes);
  * 0: any n, for what else a plan has. NULL: no memory. */
 nyx__fft_plan *nyx__fft_plan_get(int64_t n, int columns, int type);

@@ -34,7 +34,7 @@ enum { INPUTS, OUTPUTS, KERNELS, SETS };
 
 typedef struct spectra {
   char *at;
-  int64_t each, step; /* planes of a group; numbers from a block to the next */
+  int64_t step; /* numbers from a block to the next */
 } spectra;
 
 typedef struct fourier_run {
@@ -193,16 +193,20 @@ static void rows_back(const fourier_run *r, room *m, int64_t plane, int64_t rows
 
 /* Planes of tiles */
 
-/* What plane i of a set is. */
 typedef struct place {
   int64_t group, at;                 /* of the set's groups; in the group */
   int64_t image, channel, top, left; /* of a tile */
 } place;
 
+/* Planes of a group, of the tiles that are done now. */
+static int64_t planes_of(const fourier_run *r, int set) {
+  if (set == KERNELS) return r->in * r->out;
+  return r->tiles * (set == INPUTS ? r->in : r->out);
+}
+
+/* What plane i of a set is. */
 static place place_of(const fourier_run *r, int set, int64_t i) {
-  int64_t each = set == KERNELS  ? r->in * r->out
-                 : set == INPUTS ? r->tiles * r->in
-                                 : r->tiles * r->out;
+  const int64_t each = planes_of(r, set);
   place p = {.group = i / each, .at = i % each};
   if (set == KERNELS) return p;
   int64_t channels = set == INPUTS ? r->in : r->out, tile = r->tile + p.at / channels;
@@ -259,8 +263,8 @@ static void put_tile(const fourier_run *r, room *m, int set, const place *p,
 static void put_kernel(const fourier_run *r, room *m, const place *p, int64_t plane) {
   const nyx__window *wy = &r->v.window[0], *wx = &r->v.window[1];
   bool turned = r->call->mode == NYX__CONV_INPUT;
-  int64_t o = p->at / r->in, c = p->at % r->in, at = o * r->in + c;
-  if (turned) at = c * r->out + o;
+  int64_t at = p->at; /* (output, input) of the convolution whose outputs tiles are */
+  if (turned) at = p->at % r->in * r->out + p->at / r->in;
   at += (r->group + p->group) * r->in * r->out;
   r->do_->put_taps(r->weight + at * wy->kernel * wx->kernel * r->item, wy->kernel,
                    wx->kernel, turned, wx->dilation, r->s.side[1].size,
@@ -268,12 +272,9 @@ static void put_kernel(const fourier_run *r, room *m, const place *p, int64_t pl
   transform_rows(r, m, plane, 0, wy->kernel, wy->dilation);
 }
 
-/* Planes of a set, all groups and tiles that are done now. */
+/* Of all groups that are done now. */
 static int64_t count_of(const fourier_run *r, int set) {
-  int64_t tiles = r->tiles;
-  return r->groups * (set == KERNELS  ? r->in * r->out
-                      : set == INPUTS ? tiles * r->in
-                                      : tiles * r->out);
+  return r->groups * planes_of(r, set);
 }
 
 typedef struct passage {
@@ -461,9 +462,7 @@ static nyx_status run_groups(fourier_run *r) {
 
 static bool take_plans(fourier_run *r) {
   int64_t high = r->s.side[0].size, half = r->s.side[1].size / 2;
-  int columns = 1, lanes = r->lanes; /* of lines in one piece, as core/fft/lines.c does */
-  if (high == 1 && half % 4 == 0 && half / 4 >= lanes && lanes > 4) columns = 4;
-  if (high == 1 && half % lanes == 0 && half / lanes >= lanes) columns = lanes;
+  int columns = high == 1 ? nyx__fft_columns(half, r->type) : 1;
   r->across = nyx__fft_plan_get(half, columns, r->type);
   r->whole = nyx__fft_plan_get(2 * half, 0, r->type);
   if (high > 1) r->down = nyx__fft_plan_get(high, 1, r->type);

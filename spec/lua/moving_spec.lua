@@ -52,6 +52,17 @@ describe("flip", function()
 end)
 
 describe("pad", function()
+  it("mirrors more than a thread's share", function()
+    for _, shape in ipairs { { 1, 1, 90000 }, { 1, 1, 3000, 24 } } do
+      local n, x = shape[3], nyx.arange(1, shape[3] * (shape[4] or 1) + 1):reshape(shape)
+      local pads = shape[4] and { 0, 0, n - 1, n - 1 } or { n - 1, n - 1 }
+      local at = nyx.arange(1, n + 1, { dtype = "int64" })
+      local less = at:narrow(1, 1, n - 1)
+      local mirrored = nyx.cat({ n + 1 - less, at, n - less }, 1)
+      same(x:index_select(mirrored, 3), x:pad(pads, { mode = "reflect" }), table.concat(shape, "x"))
+    end
+  end)
+
   it("mirrors rows as positions say", function()
     for _, dtype in ipairs { "float32", "float64", "float16", "uint8" } do
       for _, n in ipairs { 4, 30, 200 } do
@@ -170,5 +181,20 @@ describe("adaptive_avg_pool2d", function()
     end
     local means = x:double():mean({ 3, 4 }, true)
     assert.is_true((x:double():adaptive_avg_pool2d(1) - means):abs():amax():item() < 1e-14)
+  end)
+end)
+
+describe("index_select and gather", function()
+  it("leaves out as it was where a position is wrong", function()
+    local x, at = nyx.randn(4, 5), nyx.tensor({ 1, 2, 9 }, { dtype = "int64" })
+    local out = nyx.full({ 3, 5 }, 7)
+    local ok, message = pcall(nyx.index_select, x, 1, at, { out = out })
+    assert.is_false(ok)
+    assert.matches("9", message)
+    assert.are.equal(7, out:min():item())
+    assert.is_false(pcall(nyx.gather, x, 1, nyx.tensor({ { 1, 4, 5, 1, 1 } }, { dtype = "int64" }),
+      { out = out:narrow(1, 1, 1) }))
+    assert.are.equal(7, out:min():item())
+    assert.are.equal(7, out:max():item())
   end)
 end)

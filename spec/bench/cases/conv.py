@@ -31,43 +31,37 @@ LARGE = [
 ]
 
 
-def add_large(name, batch, inputs, outputs, groups, height, width, kh, kw):
-    def tensors():
-        return values(1, batch, inputs, height, width), values(2, outputs, inputs // groups, kh, kw)
-
+def add_ways(name, tensors, stride, padding, groups):
     @case(f"{name}_forward")
     def forward():
         x, w = tensors()
-        return lambda: conv2d(x, w, None, 1, (kh // 2, kw // 2), 1, groups)
+        return lambda: conv2d(x, w, None, stride, padding, 1, groups)
 
     @case(f"{name}_backward")
     def backward():
         x, w = (t.requires_grad_(True) for t in tensors())
-        y = conv2d(x, w, None, 1, (kh // 2, kw // 2), 1, groups)
+        y = conv2d(x, w, None, stride, padding, 1, groups)
         g = values(3, *y.shape)
         return lambda: torch.autograd.grad(y, (x, w), g, retain_graph=True)
+
+
+def add_large(name, batch, inputs, outputs, groups, height, width, kh, kw):
+    def tensors():
+        return values(1, batch, inputs, height, width), values(2, outputs, inputs // groups, kh, kw)
+
+    add_ways(name, tensors, 1, (kh // 2, kw // 2), groups)
 
 
 def add(name, batch, inputs, outputs, size, kernel, stride, groups):
     def tensors():
         return values(1, batch, inputs, size, size), values(2, outputs, inputs // groups, kernel, kernel)
 
-    @case(f"{name}_forward")
-    def forward():
-        x, w = tensors()
-        return lambda: conv2d(x, w, None, stride, kernel // 2, 1, groups)
+    add_ways(name, tensors, stride, kernel // 2, groups)
 
     @case(f"last_{name}_forward")
     def last():
         x, w = (t.contiguous(memory_format=torch.channels_last) for t in tensors())
         return lambda: conv2d(x, w, None, stride, kernel // 2, 1, groups)
-
-    @case(f"{name}_backward")
-    def backward():
-        x, w = (t.requires_grad_(True) for t in tensors())
-        y = conv2d(x, w, None, stride, kernel // 2, 1, groups)
-        g = values(3, *y.shape)
-        return lambda: torch.autograd.grad(y, (x, w), g, retain_graph=True)
 
 
 for batch in (1, 16):

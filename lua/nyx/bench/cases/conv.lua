@@ -34,19 +34,15 @@ local large = {
   { "large_line_512_depthwise", 4, 64, 64, 64, 1, 4000, 1, 512 },
 }
 
-local function add_large(name, batch, input, output, groups, height, width, kh, kw)
-  local options = { padding = { math.floor(kh / 2), math.floor(kw / 2) }, groups = groups }
-  local function inputs()
-    return values(1, { batch, input, height, width }),
-      values(2, { output, math.floor(input / groups), kh, kw })
-  end
-
-  case(name .. "_forward", {}, function()
+-- The cases NAME_forward and NAME_backward of what `inputs` makes, images and a weight;
+-- about(times, way) gives what else there is to say of one that multiplies so many times.
+local function add_ways(name, inputs, options, about)
+  case(name .. "_forward", about(1, "forward"), function()
     local x, w = inputs()
     return function() return x:conv2d(w, nil, options) end
   end)
 
-  case(name .. "_backward", {}, function()
+  case(name .. "_backward", about(2, "backward"), function()
     local x, w = inputs()
     x:requires_grad_(true)
     w:requires_grad_(true)
@@ -57,6 +53,14 @@ local function add_large(name, batch, input, output, groups, height, width, kh, 
       return grads[1], grads[2]
     end
   end)
+end
+
+local function add_large(name, batch, input, output, groups, height, width, kh, kw)
+  local options = { padding = { math.floor(kh / 2), math.floor(kw / 2) }, groups = groups }
+  add_ways(name, function()
+    return values(1, { batch, input, height, width }),
+      values(2, { output, math.floor(input / groups), kh, kw })
+  end, options, function() return {} end)
 end
 
 local function add(name, batch, input, output, size, kernel, stride, groups)
@@ -71,23 +75,9 @@ local function add(name, batch, input, output, size, kernel, stride, groups)
       values(2, { output, math.floor(input / groups), kernel, kernel })
   end
 
-  case(name .. "_forward", { limit = { "fma32", flops }, peer = peer .. " forward" }, function()
-    local x, w = inputs()
-    return function() return x:conv2d(w, nil, options) end
+  add_ways(name, inputs, options, function(times, way)
+    return { limit = { "fma32", times * flops }, peer = peer .. " " .. way }
   end)
-
-  case(name .. "_backward", { limit = { "fma32", 2 * flops }, peer = peer .. " backward" },
-    function()
-      local x, w = inputs()
-      x:requires_grad_(true)
-      w:requires_grad_(true)
-      local y = x:conv2d(w, nil, options)
-      local g, both = values(3, y.shape), { x, w }
-      return function()
-        local grads = nyx.grad(y, both, { gradient = g, retain_graph = true })
-        return grads[1], grads[2]
-      end
-    end)
 
   case("last_" .. name .. "_forward", { limit = { "fma32", flops } }, function()
     local x, w = inputs()
