@@ -172,11 +172,14 @@ bool nyx__fourier_sizes_of(const nyx__conv *v, nyx__conv_mode mode,
 }
 
 /* Cycles of one thread by the other ways, about, of `work` multiplications: those of
- * depthwise ones, or a product's with the column matrix, which few output channels leave
- * idle. A BLAS is as fast on every path. */
-static double direct_cost(const nyx__conv *v, double work, double lanes) {
+ * depthwise ones, whose large kernels are slowest for the gradient of the input, or a
+ * product's with the column matrix, which few output channels leave idle. A BLAS is as
+ * fast on every path. */
+static double direct_cost(const nyx__conv *v, nyx__conv_mode mode, double work,
+                          double lanes) {
   double out = (double)(v->out_channels / v->groups);
-  if (v->in_channels == v->groups && out <= 4) return work / (2 * lanes) / 0.28;
+  if (v->in_channels == v->groups && out <= 4)
+    return work / (2 * lanes) / (mode == NYX__CONV_INPUT ? 0.22 : 0.28);
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas())
     lanes = 64 / (double)nyx_dtype_size(v->dtype);
   return work / (2 * lanes) * (out + 10) / (0.9 * out);
@@ -194,5 +197,5 @@ bool nyx__fourier_takes(const nyx__conv *v, nyx__conv_mode mode) {
   nyx__fourier_sizes s;
   int lanes = nyx__cpu_kernels()->complex->lanes[v->dtype == NYX_FLOAT64];
   return nyx__fourier_sizes_of(v, mode, &s) &&
-         s.cost * LEAST_GAIN < direct_cost(&t, work, lanes);
+         s.cost * LEAST_GAIN < direct_cost(&t, mode, work, lanes);
 }
