@@ -570,7 +570,8 @@ static bool place_pays(const nyx_gemm *g) {
   const nyx_product *p = &g->product;
   int64_t item = (int64_t)nyx_dtype_size(g->dtype), work = work_of(p->m, p->n, p->k);
   bool together = p->b_cs == 1 && p->n >= 2 * PLACE_LEAST; /* columns of B */
-  if (!nyx_dtype_is_float(g->dtype) || (p->a_rs != 1 && p->a_cs != 1)) return false;
+  if (!nyx_dtype_is_float(g->dtype) || p->k == 0) return false;
+  if (p->a_rs != 1 && p->a_cs != 1) return false;
   if (deep(p) && together) return p->m >= SHARED_LEAST_ROWS;
   /* Panels of A that are kept need no packing, and give the same bits. */
   if (g->keep_a && p->b_cs == 1 && shareable(g) && !few_pays(g)) return false;

@@ -220,6 +220,7 @@ static void chosen(void) {
     CHECK(!reads_in_place(1, 2000, 300, 1000, kind));
     CHECK(!reads_in_place(1, 2000, 128, 2048, kind)); /* a large B */
     CHECK(!reads_in_place(1, 2000, 15, 128, kind));   /* few columns */
+    CHECK(!reads_in_place(1, 2000, 64, 0, kind));     /* no terms, which no block has */
   }
   CHECK(reads_in_place(1, 100000, 16, 32, TURNED_B));
   CHECK(reads_in_place(64, 64, 64, 64, TURNED_B));
