@@ -4,7 +4,7 @@
 #include <nyx/nyx.h>
 #include <stdlib.h>
 
-#include "check.h"
+#include "conv_loops.h"
 
 static nyx_context *ctx;
 static uint64_t state = 1;
@@ -21,7 +21,7 @@ typedef struct shape {
       dilation[2];
 } shape;
 
-enum { X, W, Y, KINDS };
+enum { Y = LOOPS_Y, X = LOOPS_X, W = LOOPS_W, KINDS = LOOPS };
 
 static int64_t out_size(const shape *s, int i) {
   return (s->in[i] + 2 * s->pad[i] - (s->kernel[i] - 1) * s->dilation[i] - 1) /
@@ -42,30 +42,15 @@ static int64_t count_of(const shape *s, int kind) {
   return size[0] * size[1] * size[2] * size[3];
 }
 
-/* y += x * w, x += y * w or w += x * y: `to` says which. */
-static void plain(const shape *s, double *const v[KINDS], int to) {
-  int64_t cg = s->inputs / s->groups, og = s->outputs / s->groups;
-  int64_t oh = out_size(s, 0), ow = out_size(s, 1), kernel = s->kernel[0] * s->kernel[1];
-  for (int64_t no = 0; no < s->images * s->outputs; no++) {
-    for (int64_t t = 0; t < cg * kernel; t++) {
-      int64_t n = no / s->outputs, o = no % s->outputs, c = o / og * cg + t / kernel;
-      int64_t tap = o * cg * kernel + t, i = t % kernel / s->kernel[1];
-      int64_t j = t % s->kernel[1];
-      for (int64_t oy = 0; oy < oh; oy++) {
-        int64_t y = oy * s->stride[0] - s->pad[0] + i * s->dilation[0];
-        if (y < 0 || y >= s->in[0]) continue;
-        double *row = v[X] + ((n * s->inputs + c) * s->in[0] + y) * s->in[1];
-        double *out = v[Y] + (no * oh + oy) * ow;
-        for (int64_t ox = 0; ox < ow; ox++) {
-          int64_t x = ox * s->stride[1] - s->pad[1] + j * s->dilation[1];
-          if (x < 0 || x >= s->in[1]) continue;
-          if (to == Y) out[ox] += row[x] * v[W][tap];
-          if (to == X) row[x] += out[ox] * v[W][tap];
-          if (to == W) v[W][tap] += out[ox] * row[x];
-        }
-      }
-    }
-  }
+static nyx__conv conv_of(const shape *s) {
+  nyx__conv v = {.images = s->images,
+                 .in_channels = s->inputs,
+                 .out_channels = s->outputs,
+                 .groups = s->groups};
+  for (int i = 0; i < 2; i++)
+    v.window[i] = (nyx__window){s->in[i],  s->kernel[i],   s->stride[i],
+                                s->pad[i], s->dilation[i], out_size(s, i)};
+  return v;
 }
 
 static nyx_tensor *tensor(const shape *s, int kind, nyx_dtype dtype,
@@ -83,7 +68,7 @@ static nyx_tensor *tensor(const shape *s, int kind, nyx_dtype dtype,
 /* The op that computes `kind` from the two others, t. */
 static nyx_status call(const shape *s, int kind, nyx_tensor *const t[KINDS],
                        nyx_tensor **out) {
-  static const char *const name[] = {"conv2d_input", "conv2d_weight", "conv2d"};
+  static const char *const name[] = {"conv2d", "conv2d_input", "conv2d_weight"};
   nyx_value attrs[] = {
       kind == X ? (nyx_value)NYX_LIST(s->in, 2) : (nyx_value)NYX_LIST(s->kernel, 2),
       NYX_LIST(s->stride, 2), NYX_LIST(s->pad, 2), NYX_LIST(s->dilation, 2),
@@ -121,9 +106,9 @@ static void compare(const shape *s, nyx_dtype dtype) {
     t[k] = tensor(s, k, dtype, v[k]);
   }
   for (int k = 0; k < KINDS; k++) {
-    double *from[] = {v[X], v[W], v[Y]}, worst = 0;
-    from[k] = expect[k];
-    plain(s, from, k);
+    double worst = 0;
+    const nyx__conv conv = conv_of(s);
+    conv_by_loops(&conv, v, k, &(loops_sums){expect[k], NULL, NULL});
     if (!CHECK_OK(ctx, call(s, k, t, &got))) continue;
     size_t n = (size_t)count_of(s, k);
     double *result = calloc(n + 1, sizeof(double));

@@ -152,7 +152,7 @@ static const int ids[] = {NYX_KERNEL_clone, NYX_KERNEL_sub, NYX_KERNEL_maximum,
                           NYX_KERNEL_lt, NYX_KERNEL_where};
 
 static void small_shapes(void) {
-  for (int round = 0; round < 20000; round++) {
+  for (int round = 0; round < CHECK_ROUNDS(20000); round++) {
     int64_t shape[NYX_MAX_DIMS];
     int ndim = (int)below(6), layout[4];
     nyx_dtype dtype[4];
@@ -307,7 +307,7 @@ static void moves_on(const nyx_cpu_kernels *k) {
   for (size_t i = 0; i < sizeof src; i++) src[i] = (char)random_bits();
   for (int size = 0; size < 4; size++) {
     size_t item = (size_t)1 << size;
-    for (int round = 0; round < 200; round++) {
+    for (int round = 0; round < CHECK_ROUNDS(200); round++) {
       int64_t rows = below(MOST + 1), cols = below(MOST + 1), bad = 0;
       memset(dst, 0, sizeof dst);
       k->move->transpose[size](rows, cols, src, STEP, dst, STEP);
@@ -322,7 +322,7 @@ static void moves_on(const nyx_cpu_kernels *k) {
     }
   }
   whole_lines_on(k);
-  for (int round = 0; round < 500; round++) {
+  for (int round = 0; round < CHECK_ROUNDS(500); round++) {
     int64_t n = below(300), from = below(70), to = 1 + below(70);
     memset(dst, 1, sizeof dst);
     k->move->stream(n, src + from, dst + to);
@@ -335,7 +335,7 @@ static void moves_on(const nyx_cpu_kernels *k) {
 
 /* Adding to itself, through views of every kind. */
 static void in_place(void) {
-  for (int round = 0; round < 2000; round++) {
+  for (int round = 0; round < CHECK_ROUNDS(2000); round++) {
     int64_t shape[3] = {1 + below(9), 1 + below(9), 1 + below(round % 50 ? 9 : 3000)};
     nyx_dtype dtype = (nyx_dtype)below(NYX_BOOL);
     nyx_tensor *x = laid_out(dtype, 3, shape, (int)below(BROADCAST));

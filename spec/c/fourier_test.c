@@ -4,6 +4,7 @@
  * or on infinities elsewhere; without memory, interrupted; and what it is chosen for. */
 #include "core/op/fourier.h"
 
+#include "conv_loops.h"
 #include "core/linalg/blas.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
@@ -137,33 +138,12 @@ UNTRACED static void plain(const data *d, int mode, double *sum, double *size,
                            float *narrow) {
   const nyx__conv *v = &d->v;
   const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
   for (int64_t i = 0; i < d->n[mode]; i++) {
     sum[i] = mode ? 0 : d->bias[i / (wy->out * wx->out) % v->out_channels];
     narrow[i] = (float)sum[i];
     size[i] = fabs(sum[i]);
   }
-  for (int64_t at = 0; at < d->n[0]; at++) {
-    int64_t x = at % wx->out, y = at / wx->out % wy->out, o = at / wx->out / wy->out;
-    int64_t n = o / v->out_channels;
-    o %= v->out_channels;
-    for (int64_t t = 0; t < ins * wy->kernel * wx->kernel; t++) {
-      int64_t c = t / wx->kernel / wy->kernel;
-      int64_t row = y - wy->pad + t / wx->kernel % wy->kernel * wy->dilation;
-      int64_t column = x - wx->pad + t % wx->kernel * wx->dilation;
-      if (row < 0 || row >= wy->in || column < 0 || column >= wx->in) continue;
-      int64_t place[] = {
-          at,
-          ((n * v->in_channels + o / outs * ins + c) * wy->in + row) * wx->in + column,
-          o * ins * wy->kernel * wx->kernel + t};
-      double product = 1;
-      for (int k = 0; k < 3; k++)
-        if (k != mode) product *= d->value[k][place[k]];
-      sum[place[mode]] += product;
-      size[place[mode]] += fabs(product);
-      narrow[place[mode]] += (float)product;
-    }
-  }
+  conv_by_loops(v, d->value, mode, &(loops_sums){sum, size, narrow});
 }
 
 UNTRACED_CHECK static void against_loops(void) {

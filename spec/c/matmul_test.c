@@ -71,23 +71,34 @@ static double *doubles(nyx_tensor *t) {
   return values;
 }
 
-/* Compares out with the product of two plain matrices, with `bias` added to each row
- * unless that is NULL. */
+/* The product of two plain matrices, with `bias` added to each row unless that is NULL.
+ */
+UNTRACED static double *by_loops(const double *a, const double *b, const double *bias,
+                                 int64_t m, int64_t n, int64_t k) {
+  double *sum = calloc((size_t)(m * n) + 1, sizeof *sum);
+  if (!sum) abort();
+  for (int64_t i = 0; i < m; i++) {
+    double *row = sum + i * n;
+    for (int64_t j = 0; j < n && bias; j++) row[j] = bias[j];
+    for (int64_t l = 0; l < k; l++)
+      for (int64_t j = 0; j < n; j++) row[j] += a[i * k + l] * b[l * n + j];
+  }
+  return sum;
+}
+
+/* Compares out with it. */
 UNTRACED_CHECK static void compare(const nyx_tensor *out_, const double *a,
                                    const double *b, const double *bias, int64_t m,
                                    int64_t n, int64_t k, double tolerance) {
-  double *got = doubles((nyx_tensor *)out_);
+  double *got = doubles((nyx_tensor *)out_), *sum = by_loops(a, b, bias, m, n, k);
   double worst = 0;
-  for (int64_t i = 0; i < m; i++) {
-    for (int64_t j = 0; j < n; j++) {
-      double sum = bias ? bias[j] : 0;
-      for (int64_t l = 0; l < k; l++) sum += a[i * k + l] * b[l * n + j];
-      double off = fabs(got[i * n + j] - sum);
-      if (!(off <= worst)) worst = off;
-    }
+  for (int64_t i = 0; i < m * n; i++) {
+    double off = fabs(got[i] - sum[i]);
+    if (!(off <= worst)) worst = off;
   }
   CHECK_NEAR(worst, 0, tolerance);
   free(got);
+  free(sum);
 }
 
 static void product(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, double tolerance) {
@@ -403,11 +414,9 @@ static nyx_tensor *lying(nyx_tensor *plain, bool turned) {
 UNTRACED_CHECK static void every_way(nyx_dtype dtype, int64_t m, int64_t n, int64_t k) {
   nyx_tensor *a = filled(dtype, 2, (int64_t[]){m, k});
   nyx_tensor *b = filled(dtype, 2, (int64_t[]){k, n});
-  double *x = doubles(a), *y = doubles(b), *sum = calloc((size_t)(m * n), sizeof *sum);
-  REQUIRE(CHECK(x && y && sum));
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t l = 0; l < k; l++)
-      for (int64_t j = 0; j < n; j++) sum[i * n + j] += x[i * k + l] * y[l * n + j];
+  double *x = doubles(a), *y = doubles(b);
+  REQUIRE(CHECK(x && y));
+  double *sum = by_loops(x, y, NULL, m, n, k);
   for (int way = 0; way < 12; way++) {
     static const int threads[] = {1, 2, 5};
     CHECK_OK(ctx, nyx_parallel_set_threads(threads[way / 4]));
@@ -524,7 +533,7 @@ static void *multiply_often(void *arg) {
   }
   float *x = nyx_tensor_data(a), *y = nyx_tensor_data(b);
   for (int64_t i = 0; i < n * n; i++) x[i] = (float)(i % 7), y[i] = (float)(i % 5);
-  for (int round = 0; round < 300; round++) {
+  for (int round = 0; round < CHECK_ROUNDS(300); round++) {
     nyx_tensor *in[] = {a, b}, *out[NYX_MAX_OUTPUTS] = {NULL};
     if (nyx_apply(own, nyx_op_find("matmul"), in, 2, NULL, out) != NYX_OK) ++*wrong;
     int64_t at = (round * 31) % (n * n);

@@ -356,11 +356,7 @@ static void run(void) {
 
 int main(int argc, char **argv) {
   (void)argc;
-#if defined(__SANITIZE_THREAD__)
-  static const char *const names[] = {"avx2", "amx", NULL};
-#else
   static const char *const names[] = {"base",       "avx2", "avx512",
                                       "avx512bf16", "amx",  NULL};
-#endif
   return on_paths(argv[0], names, run);
 }

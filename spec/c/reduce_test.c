@@ -623,7 +623,7 @@ static void scans(void) {
     for (int dtype = 0; dtype < NYX_DTYPE_COUNT; dtype++) {
       if (!(nyx__op(ops[op])->dtypes & NYX_DTYPES(dtype))) continue;
       for (int k = 0; k < 4; k++)
-        for (int round = 0; round < 48; round++)
+        for (int round = 0; round < CHECK_ROUNDS(48); round++)
           compare_scan(ops[op], (nyx_dtype)dtype, shapes[k], round % 4, round / 4 % 3,
                        round / 12);
     }

@@ -5,6 +5,7 @@
  * infinities elsewhere. The same for the gradients, and for channels-last images. */
 #include "core/op/winograd.h"
 
+#include "conv_loops.h"
 #include "core/op/conv_last.h"
 #include "core/op/conv_product.h"
 #include "kernels/cpu/cpu.h"
@@ -124,29 +125,15 @@ UNTRACED static double value(const data *d, const void *from, int64_t i) {
   return d->v.dtype == NYX_FLOAT64 ? ((const double *)from)[i] : ((const float *)from)[i];
 }
 
-/* y = x * weight + bias and the sizes, output by output. */
+/* y = x * weight + bias, and the sizes. */
 UNTRACED static void plain(data *d) {
-  const nyx__conv *v = &d->v;
-  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
+  const nyx__window *wy = &d->v.window[0], *wx = &d->v.window[1];
   for (int64_t i = 0; i < d->n[2]; i++) {
-    int64_t x = i % wx->out, y = i / wx->out % wy->out, o = i / wx->out / wy->out;
-    int64_t n = o / v->out_channels;
-    o %= v->out_channels;
-    double sum = d->bias[o], size = fabs(sum);
-    for (int64_t t = 0; t < ins * 9; t++) {
-      int64_t c = n * v->in_channels + o / outs * ins + t / 9;
-      int64_t row = y * wy->stride + t % 9 / 3 - wy->pad;
-      int64_t column = x * wx->stride + t % 3 - wx->pad;
-      if (row < 0 || row >= wy->in || column < 0 || column >= wx->in) continue;
-      double product =
-          d->x[(c * wy->in + row) * wx->in + column] * d->weight[o * ins * 9 + t];
-      sum += product;
-      size += fabs(product);
-    }
-    d->y[i] = sum;
-    d->size[i] = size;
+    d->y[i] = d->bias[i / wx->out / wy->out % d->v.out_channels];
+    d->size[i] = fabs(d->y[i]);
   }
+  double *const value[] = {d->y, d->x, d->weight};
+  conv_by_loops(&d->v, value, LOOPS_Y, &(loops_sums){d->y, d->size, NULL});
 }
 
 static data make_data(const shape *s, nyx_dtype dtype) {
@@ -289,28 +276,6 @@ static void infinities(void) {
 
 /* With stride 2 the gradient of the input is a form of its own. */
 
-/* x = the adjoint of the convolution, of y; and the sizes. */
-UNTRACED static void plain_input(data *d, double *x, double *size) {
-  const nyx__conv *v = &d->v;
-  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
-  for (int64_t i = 0; i < d->n[0]; i++) x[i] = size[i] = 0;
-  for (int64_t i = 0; i < d->n[2]; i++) {
-    int64_t column = i % wx->out, row = i / wx->out % wy->out, o = i / wx->out / wy->out;
-    int64_t n = o / v->out_channels;
-    o %= v->out_channels;
-    for (int64_t t = 0; t < ins * 9; t++) {
-      int64_t c = n * v->in_channels + o / outs * ins + t / 9;
-      int64_t at = row * wy->stride + t % 9 / 3 - wy->pad;
-      int64_t to = column * wx->stride + t % 3 - wx->pad;
-      if (at < 0 || at >= wy->in || to < 0 || to >= wx->in) continue;
-      double product = d->y[i] * d->weight[o * ins * 9 + t];
-      x[(c * wy->in + at) * wx->in + to] += product;
-      size[(c * wy->in + at) * wx->in + to] += fabs(product);
-    }
-  }
-}
-
 static data input_data(int i, nyx_dtype dtype) {
   data d = make_data(&shapes[i], dtype);
   free(d.out);
@@ -330,7 +295,8 @@ UNTRACED_CHECK static void input_against_loops(void) {
     data d = input_data(i / 2, i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     double *expect = zeros(d.n[0]), *size = zeros(d.n[0]), worst = 0;
     int64_t height = d.v.window[0].in, width = d.v.window[1].in;
-    plain_input(&d, expect, size);
+    double *const values[] = {d.y, d.x, d.weight};
+    conv_by_loops(&d.v, values, LOOPS_X, &(loops_sums){expect, size, NULL});
     double unit = i % 2 ? 0x1p-53 : 0x1p-24;
     CHECK_OK(ctx, nyx__winograd_input(ctx, &d.v, d.out, d.in[1], d.in[0]));
     for (int64_t q = 0; q < d.n[0]; q++) {
@@ -461,29 +427,6 @@ static void gradient(void) {
   drop(&turned);
 }
 
-/* The gradient of the weight: a sum of y times x for each tap, and the sizes. */
-UNTRACED static void plain_adjoint(data *d, double *weight, double *size) {
-  const nyx__conv *v = &d->v;
-  const nyx__window *wy = &v->window[0], *wx = &v->window[1];
-  int64_t ins = v->in_channels / v->groups, outs = v->out_channels / v->groups;
-  for (int64_t t = 0; t < d->n[1]; t++) {
-    int64_t o = t / 9 / ins, c = o / outs * ins + t / 9 % ins;
-    weight[t] = size[t] = 0;
-    for (int64_t i = 0; i < v->images * wy->out * wx->out; i++) {
-      int64_t n = i / wx->out / wy->out, row = i / wx->out % wy->out,
-              column = i % wx->out;
-      int64_t y = row * wy->stride + t % 9 / 3 - wy->pad;
-      int64_t x = column * wx->stride + t % 3 - wx->pad;
-      if (y < 0 || y >= wy->in || x < 0 || x >= wx->in) continue;
-      double product =
-          d->x[((n * v->in_channels + c) * wy->in + y) * wx->in + x] *
-          d->y[((n * v->out_channels + o) * wy->out + row) * wx->out + column];
-      weight[t] += product;
-      size[t] += fabs(product);
-    }
-  }
-}
-
 /* Sums of more tiles than a block or a segment has. */
 static const shape adjoints[] = {
     {40, 16, 17, 1, {14, 14}, {1, 1}, 1}, /* two segments of some blocks */
@@ -508,7 +451,8 @@ UNTRACED_CHECK static void adjoint_against_loops(void) {
   for (int i = 0; i < 2 * ADJOINTS; i++) {
     data d = adjoint_data(i / 2, i % 2 ? NYX_FLOAT64 : NYX_FLOAT32);
     double *expect = zeros(d.n[1]), *size = zeros(d.n[1]), worst = 0;
-    plain_adjoint(&d, expect, size);
+    double *const values[] = {d.y, d.x, d.weight};
+    conv_by_loops(&d.v, values, LOOPS_W, &(loops_sums){expect, size, NULL});
     double unit = i % 2 ? 0x1p-53 : 0x1p-24;
     CHECK_OK(ctx, nyx__winograd_adjoint(ctx, &d.v, d.out, d.in[0], d.in[1]));
     for (int64_t q = 0; q < d.n[1]; q++) {
