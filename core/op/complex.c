@@ -2,7 +2,7 @@
  * serves them as it is; what computes is made here from ops on their parts, which record
  * themselves: gradients, transforms and devices need nothing of their own. The gradient
  * of z is dL/dRe z + i dL/dIm z, as in PyTorch (the conjugate Wirtinger derivative).
- * Read next: complex.h, apply.c (where ops come here), core/op/views.c. */
+ * Read next: complex_steps.h, apply.c (where ops come here), complex_views.c. */
 #include "complex.h"
 
 #include <math.h>
@@ -10,92 +10,8 @@
 #include <string.h>
 
 #include "../device/device.h"
-#include "../tensor/tensor.h"
+#include "complex_steps.h"
 #include "reduce.h"
-#include "steps.h"
-
-/* The steps of one op. After a failure, which status keeps, nothing more is made. */
-typedef struct scratch {
-  nyx__steps steps;
-  nyx__op_id id;   /* what was asked for */
-  nyx_dtype dtype; /* of the complex operands */
-  nyx_status status;
-} scratch;
-
-static nyx_tensor *keep(scratch *s, nyx_tensor *t) {
-  return s->status == NYX_OK ? nyx__step_keep(&s->steps, t) : NULL;
-}
-
-static nyx_tensor *ops(scratch *s, nyx__op_id id, nyx_tensor *const *in, int n,
-                       const nyx_value *attr) {
-  nyx_tensor *out = NULL;
-  if (s->status == NYX_OK) s->status = nyx__stepn(&s->steps, id, in, n, attr, &out);
-  return s->status == NYX_OK ? out : NULL;
-}
-
-static nyx_tensor *op1(scratch *s, nyx__op_id id, nyx_tensor *x) {
-  return ops(s, id, &x, 1, NULL);
-}
-
-static nyx_tensor *op2(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
-  return ops(s, id, (nyx_tensor *[]){x, y}, 2, NULL);
-}
-
-static nyx_tensor *scalar(scratch *s, double value, nyx_dtype dtype, bool weak) {
-  nyx_tensor *out = NULL;
-  if (s->status != NYX_OK) return NULL;
-  s->status = nyx_tensor_scalar(s->steps.ctx, value, dtype, weak, &out);
-  return keep(s, out);
-}
-
-static nyx_tensor *number(scratch *s, double value) {
-  return scalar(s, value, NYX_FLOAT64, true);
-}
-
-static nyx_tensor *choose(scratch *s, nyx_tensor *which, nyx_tensor *x, nyx_tensor *y) {
-  return ops(s, NYX__OP_where, (nyx_tensor *[]){which, x, y}, 3, NULL);
-}
-
-/* Parts */
-
-static bool is_complex(const nyx_tensor *t) {
-  return t && nyx__complex_dtype(t->dtype);
-}
-
-static nyx_tensor *part(scratch *s, nyx_tensor *z, int which) {
-  const nyx_value imag = NYX_I(which);
-  return ops(s, NYX__OP_complex_part, &z, 1, &imag);
-}
-
-static nyx_tensor *re(scratch *s, nyx_tensor *x) {
-  return is_complex(x) ? part(s, x, 0) : x;
-}
-
-/* NULL where x is real. */
-static nyx_tensor *im(scratch *s, nyx_tensor *x) {
-  return is_complex(x) ? part(s, x, 1) : NULL;
-}
-
-static nyx_tensor *join(scratch *s, nyx_tensor *real, nyx_tensor *imag) {
-  return op2(s, NYX__OP_complex, real, imag);
-}
-
-/* x in the dtype of all; NULL where x is. */
-static nyx_tensor *converted(scratch *s, nyx_tensor *x) {
-  const nyx_value to = NYX_I(s->dtype);
-  return !x || x->dtype == s->dtype ? x : ops(s, NYX__OP_cast, &x, 1, &to);
-}
-
-/* x as pairs of its floats. */
-static nyx_tensor *pairs_of(scratch *s, nyx_tensor *x) {
-  return op1(s, NYX__OP_view_as_real, converted(s, x));
-}
-
-/* Pairs, each row by row next to another, as complex numbers. */
-static nyx_tensor *numbers_of(scratch *s, nyx_tensor *pairs) {
-  nyx_tensor *plain = op1(s, NYX__OP_contiguous, pairs);
-  return op1(s, NYX__OP_view_as_complex, plain);
-}
 
 /* x with a last dimension of one, beside pairs. */
 static nyx_tensor *beside(scratch *s, nyx_tensor *x) {
@@ -151,6 +67,33 @@ static nyx_tensor *by_pairs(scratch *s, const nyx_call *c) {
   return numbers_of(s, ops(s, s->id, in, c->n_in, c->attr));
 }
 
+/* Sums over dimensions of the pairs; the last is not one of them. */
+static nyx_tensor *sum_of_pairs(scratch *s, const nyx_call *c) {
+  nyx_tensor *x = c->in[0];
+  nyx_value attr[] = {c->attr[0], c->attr[1]};
+  int64_t list[NYX_MAX_DIMS];
+  uint32_t dims;
+  int n = 0;
+  if (most_dims(x) || x->ndim == 0) return by_parts(s, c);
+  s->status = nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], x->ndim, &dims);
+  for (int d = 0; d < x->ndim; d++)
+    if (dims >> d & 1) list[n++] = d;
+  attr[0] = NYX_LIST(list, n);
+  nyx_tensor *pairs = pairs_of(s, x);
+  return numbers_of(s, ops(s, s->id, &pairs, 1, attr));
+}
+
+static nyx_tensor *running_sums(scratch *s, const nyx_call *c) {
+  nyx_value attr[NYX_MAX_ATTRS];
+  int d;
+  if (most_dims(c->in[0]) || c->in[0]->ndim == 0) return by_parts(s, c);
+  for (int i = 0; i < c->op->n_attrs; i++) attr[i] = c->attr[i];
+  s->status = nyx__dim(c->ctx, c->attr[0].i, c->in[0]->ndim, &d);
+  attr[0] = NYX_I(d);
+  nyx_tensor *pairs = pairs_of(s, c->in[0]);
+  return numbers_of(s, ops(s, s->id, &pairs, 1, attr));
+}
+
 static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor *y) {
   nyx_tensor *a = re(s, x), *b = im(s, x), *p = re(s, y), *q = im(s, y);
   if (s->status != NYX_OK) return NULL;
@@ -161,7 +104,10 @@ static nyx_tensor *product(scratch *s, nyx__op_id id, nyx_tensor *x, nyx_tensor 
 }
 
 static nyx_tensor *matrices(scratch *s, const nyx_call *c) {
-  return product(s, s->id, c->in[0], c->in[1]);
+  nyx_tensor *x = c->in[0], *y = c->in[1], *out = NULL;
+  if (!nyx__complex_product(x, y)) return product(s, s->id, x, y);
+  s->status = nyx__complex_matmul(&s->steps, s->id, x, y, s->dtype, &out);
+  return s->status == NYX_OK ? out : NULL;
 }
 
 /* By a real factor: pairs, in one pass. */
@@ -198,7 +144,7 @@ static nyx_tensor *conjugate(scratch *s, nyx_tensor *z) {
 
 /* x / y, y divided by the size of its larger part first, so that no square overflows. It
  * changes no result, so it counts as a constant. */
-static nyx_tensor *quotient(scratch *s, nyx_tensor *x, nyx_tensor *y) {
+static nyx_tensor *quotient_of_parts(scratch *s, nyx_tensor *x, nyx_tensor *y) {
   nyx_tensor *p = part(s, y, 0), *q = part(s, y, 1), *size = NULL;
   nyx_tensor *most =
       op2(s, NYX__OP_maximum, op1(s, NYX__OP_abs, p), op1(s, NYX__OP_abs, q));
@@ -211,6 +157,12 @@ static nyx_tensor *quotient(scratch *s, nyx_tensor *x, nyx_tensor *y) {
   nyx_tensor *by = op2(s, NYX__OP_mul, square, most);
   nyx_tensor *turned = join(s, p, op1(s, NYX__OP_neg, q));
   return scaled(s, NYX__OP_div, op2(s, NYX__OP_mul, x, turned), by);
+}
+
+static nyx_tensor *quotient(scratch *s, nyx_tensor *x, nyx_tensor *y) {
+  if (s->status != NYX_OK) return NULL;
+  if (!nyx__on_cpu(x) || !nyx__on_cpu(y)) return quotient_of_parts(s, x, y);
+  return op2(s, NYX__OP_complex_div, converted(s, x), y);
 }
 
 static nyx_tensor *divide(scratch *s, const nyx_call *c) {
@@ -226,12 +178,16 @@ static nyx_tensor *square(scratch *s, const nyx_call *c) {
   return times(s, c->in[0], c->in[0]);
 }
 
+/* Whether nothing is recorded of x and no transform follows it. */
+static bool plain(const scratch *s, const nyx_tensor *x) {
+  return !x->lift && !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(x));
+}
+
 /* |z|, whose gradient at 0 is 0, as PyTorch's; hypot's is not a number. */
 static nyx_tensor *size_of(scratch *s, nyx_tensor *z) {
   if (s->status != NYX_OK) return NULL;
   nyx_tensor *a = part(s, z, 0), *b = part(s, z, 1);
-  bool plain = !z->lift && !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(z));
-  if (plain) return op2(s, NYX__OP_hypot, a, b);
+  if (plain(s, z)) return op2(s, NYX__OP_hypot, a, b);
   nyx_tensor *none = number(s, 0);
   nyx_tensor *zero = op2(s, NYX__OP_logical_and, op2(s, NYX__OP_eq, a, none),
                          op2(s, NYX__OP_eq, b, none));
@@ -343,8 +299,7 @@ static nyx_tensor *direction(scratch *s, const nyx_call *c) {
 
 /* Whether y is the number 2 and nothing else: no function of anything. */
 static bool is_two(scratch *s, const nyx_tensor *y) {
-  return y->ndim == 0 && !y->lift && !is_complex(y) && nyx__on_cpu(y) &&
-         !(s->steps.ctx->grad_enabled && nyx_tensor_requires_grad(y)) &&
+  return y->ndim == 0 && plain(s, y) && !is_complex(y) && nyx__on_cpu(y) &&
          nyx__load_double(y->dtype, nyx__data(y)) == 2;
 }
 
@@ -533,7 +488,10 @@ static nyx_tensor *slice(scratch *s, nyx_tensor *x, int d, int64_t first, int64_
  * zeros have their gradient. */
 static nyx_tensor *product_along(scratch *s, nyx_tensor *x, int d) {
   const nyx_value at = NYX_I(d);
+  if (s->status != NYX_OK) return NULL;
   int64_t dims[] = {d}, n = x->shape[d];
+  if (d == x->ndim - 1 && nyx__on_cpu(x) && plain(s, x))
+    return op1(s, NYX__OP_complex_prod, x);
   if (n == 0) {
     const nyx_value sum[] = {NYX_LIST(dims, 1), NYX_I(1)};
     return op2(s, NYX__OP_add, ops(s, NYX__OP_sum, &x, 1, sum), number(s, 1));
@@ -555,7 +513,7 @@ static nyx_tensor *product_of(scratch *s, const nyx_call *c) {
   s->status = nyx__reduce_dims(c->ctx, NYX_ATTR_DIMS, &c->attr[0], x->ndim, &dims);
   if (s->status != NYX_OK) return NULL;
   nyx__reduce_spec(&shape, x->dtype, x->ndim, x->shape, dims, c->attr[1].i != 0);
-  for (int d = 0; d < c->in[0]->ndim && s->status == NYX_OK; d++)
+  for (int d = c->in[0]->ndim - 1; d >= 0 && s->status == NYX_OK; d--)
     if (dims >> d & 1) x = product_along(s, x, d);
   const nyx_value sizes = NYX_LIST(shape.shape, shape.ndim);
   return ops(s, NYX__OP_reshape, &x, 1, &sizes);
@@ -667,9 +625,9 @@ static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
     [NYX__OP_norm] = of_size,
     [NYX__OP_matmul] = matrices,
     [NYX__OP_bmm] = matrices,
-    [NYX__OP_sum] = by_parts,
-    [NYX__OP_mean] = by_parts,
-    [NYX__OP_cumsum] = by_parts,
+    [NYX__OP_sum] = sum_of_pairs,
+    [NYX__OP_mean] = sum_of_pairs,
+    [NYX__OP_cumsum] = running_sums,
     [NYX__OP_cat] = by_parts,
     [NYX__OP_stack] = by_parts,
     [NYX__OP_flip] = by_parts,
@@ -695,12 +653,6 @@ static nyx_tensor *(*const meaning[NYX__OP_BUILTIN_COUNT])(scratch *,
 bool nyx__complex_op(const nyx_op *op) {
   int id = nyx__op_id_of(op);
   return id >= 0 && meaning[id];
-}
-
-/* Gives the result away, and all else back; out NULL: there is none. */
-static nyx_status end(scratch *s, nyx_tensor *result, nyx_tensor **out) {
-  if (out && s->status == NYX_OK) *out = nyx_tensor_retain(result);
-  return nyx__steps_end(&s->steps, s->status);
 }
 
 /* Only without a history: that of `target` would have to change. */
@@ -731,183 +683,6 @@ nyx_status nyx__apply_complex(nyx_call *c, nyx_tensor *target) {
   }
   return end(&s, result, &c->out[0]);
 }
-
-/* complex: two real tensors as one */
-
-static nyx_status complex_infer(nyx_call *c) {
-  const nyx_tensor *x = c->in[0], *y = c->in[1];
-  int ndim = x->ndim;
-  int64_t shape[NYX_MAX_DIMS];
-  memcpy(shape, x->shape, sizeof shape);
-  if (y && !nyx__broadcast(x->ndim, x->shape, y->ndim, y->shape, &ndim, shape))
-    return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(y));
-  nyx__spec(&c->spec[0], nyx_dtype_promote(c->dtype, NYX_COMPLEX64), ndim, shape);
-  return NYX_OK;
-}
-
-static nyx_status complex_cpu(nyx_call *c) {
-  return nyx__complex_join(c->ctx, c->in[0], c->in[1], c->out[0]);
-}
-
-static nyx_status complex_gradient(nyx_backward *b) {
-  scratch s = {.steps = {.ctx = b->ctx}};
-  for (int i = 0; i < b->n_in && s.status == NYX_OK; i++) {
-    nyx_tensor *sum = NULL, *g = b->need[i] ? part(&s, b->grad_out[0], i) : NULL;
-    if (!g) continue;
-    s.status = nyx__sum_to(b->ctx, g, &b->in_spec[i], &sum);
-    if (keep(&s, sum))
-      s.status = nyx__to_dtype(b->ctx, sum, b->in_spec[i].dtype, &b->grad_in[i]);
-  }
-  return end(&s, NULL, NULL);
-}
-
-const nyx_op nyx__op_complex = {
-    .name = "complex",
-    .group = "complex",
-    .kind = NYX_OP_PORTABLE,
-    .promotion = NYX_PROMOTE_FLOAT,
-    .dtypes = NYX_DTYPES_FLOAT,
-    .doc =
-        "complex numbers of real and imaginary parts, which broadcast; imag left out: 0. "
-        "float64 gives complex128, other dtypes complex64",
-    .inputs = "real imag",
-    .min_in = 1,
-    .max_in = 2,
-    .n_out = 1,
-    .infer = complex_infer,
-    .cpu = complex_cpu,
-    .gradient = complex_gradient,
-    .forward = nyx__forward_linear,
-    .batch = nyx__batch_aligned,
-    .cases = "real(2,3) imag(2,3)\nreal(3,1) imag(2)\nreal(2)",
-};
-
-/* view_as_real, view_as_complex */
-
-static nyx_status real_infer(nyx_call *c) {
-  const nyx_tensor *z = c->in[0];
-  if (z->ndim == NYX_MAX_DIMS)
-    return nyx__error(c->ctx, NDIM_RANGE, z->ndim + 1, NYX_MAX_DIMS);
-  nyx__pairs_spec(z, &c->spec[0]);
-  return NYX_OK;
-}
-
-static nyx_status to_numbers(nyx_context *ctx, nyx_tensor *pairs, nyx_tensor **out) {
-  scratch s = {.steps = {.ctx = ctx}};
-  nyx_tensor *z = numbers_of(&s, pairs);
-  return end(&s, z, out);
-}
-
-static nyx_status real_gradient(nyx_backward *b) {
-  return to_numbers(b->ctx, b->grad_out[0], &b->grad_in[0]);
-}
-
-static nyx_status real_forward(nyx_dual *d) {
-  return nyx__apply1(d->ctx, NYX__OP_view_as_real, d->tangent[0], NULL,
-                     &d->tangent_out[0]);
-}
-
-const nyx_op nyx__op_view_as_real = {
-    .name = "view_as_real",
-    .group = "complex",
-    .kind = NYX_OP_VIEW,
-    .dtypes = NYX_DTYPES_COMPLEX,
-    .doc = "a view of complex numbers as pairs of floats in a new last dimension",
-    .inputs = "x",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .infer = real_infer,
-    .gradient = real_gradient,
-    .forward = real_forward,
-    .batch = nyx__batch_leading,
-    .cases = "x(2,3)<complex64",
-};
-
-static nyx_status numbers_infer(nyx_call *c) {
-  const nyx_tensor *x = c->in[0];
-  int last = x->ndim - 1;
-  bool fits =
-      last >= 0 && x->shape[last] == 2 && x->stride[last] == 1 && x->offset % 2 == 0;
-  for (int d = 0; fits && d < last; d++) fits = x->stride[d] % 2 == 0 || x->shape[d] < 2;
-  if (!fits) return nyx__error(c->ctx, COMPLEX_VIEW, NYX__SHAPE(x));
-  nyx_spec *s = &c->spec[0];
-  nyx__spec_of(x, s);
-  s->dtype = nyx_dtype_promote(x->dtype, NYX_COMPLEX64);
-  s->ndim = last;
-  s->offset /= 2;
-  for (int d = 0; d < last; d++) s->stride[d] /= 2;
-  return NYX_OK;
-}
-
-static nyx_status numbers_gradient(nyx_backward *b) {
-  return nyx__apply1(b->ctx, NYX__OP_view_as_real, b->grad_out[0], NULL, &b->grad_in[0]);
-}
-
-static nyx_status numbers_forward(nyx_dual *d) {
-  return to_numbers(d->ctx, d->tangent[0], &d->tangent_out[0]);
-}
-
-const nyx_op nyx__op_view_as_complex = {
-    .name = "view_as_complex",
-    .group = "complex",
-    .kind = NYX_OP_VIEW,
-    .dtypes = NYX_DTYPES(NYX_FLOAT32) | NYX_DTYPES(NYX_FLOAT64),
-    .doc =
-        "a view of pairs of floats, side by side in the last dimension, as complex "
-        "numbers",
-    .inputs = "x",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .infer = numbers_infer,
-    .gradient = numbers_gradient,
-    .forward = numbers_forward,
-    .batch = nyx__batch_leading,
-    .cases = "x(3,4,2)",
-};
-
-/* complex_part */
-
-static nyx_status part_infer(nyx_call *c) {
-  nyx_spec *s = &c->spec[0];
-  nyx__spec_of(c->in[0], s);
-  s->dtype = nyx_dtype_real(s->dtype);
-  s->offset = 2 * s->offset + (c->attr[0].i != 0);
-  for (int d = 0; d < s->ndim; d++) s->stride[d] *= 2;
-  return NYX_OK;
-}
-
-static nyx_status part_gradient(nyx_backward *b) {
-  scratch s = {.steps = {.ctx = b->ctx}};
-  nyx_tensor *g = b->grad_out[0];
-  nyx_tensor *z = b->attr[0].i ? join(&s, number(&s, 0), g) : op1(&s, NYX__OP_complex, g);
-  return end(&s, z, &b->grad_in[0]);
-}
-
-static const nyx_attr part_attrs[] = {
-    {"imag", NYX_ATTR_BOOL, false, NYX_I(0), "the imaginary part"}};
-
-const nyx_op nyx__op_complex_part = {
-    .name = "complex_part",
-    .group = "complex",
-    .kind = NYX_OP_VIEW,
-    .dtypes = NYX_DTYPES_COMPLEX,
-    .doc =
-        "a view of one part of complex numbers; `real` and `imag` are the usual way to "
-        "say it",
-    .inputs = "x",
-    .min_in = 1,
-    .max_in = 1,
-    .n_out = 1,
-    .attrs = part_attrs,
-    .n_attrs = 1,
-    .infer = part_infer,
-    .gradient = part_gradient,
-    .forward = nyx__forward_linear,
-    .batch = nyx__batch_leading,
-    .cases = "x(2,3)<complex64\nx(3)<complex64; imag=true",
-};
 
 /* real, imag, conj, angle, polar */
 

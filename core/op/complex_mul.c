@@ -1,5 +1,6 @@
-/* complex_mul: the product of complex tensors in one pass, which `*` is where the device
- * has it. Read next: complex.c, kernels/cpu/complex.h. */
+/* complex_mul and complex_div: products and quotients of complex tensors in one pass,
+ * which `*` and `/` are where the device has them. Read next: complex.c,
+ * kernels/cpu/complex.h. */
 #include "../../kernels/cpu/complex.h"
 
 #include <nyx/parallel.h>
@@ -7,6 +8,7 @@
 
 #include "../tensor/tensor.h"
 #include "ops.h"
+#include "steps.h"
 
 #define GRAIN 8192 /* numbers that are worth waking a thread for */
 
@@ -34,39 +36,46 @@ static nyx_status operand(nyx_call *c, nyx_tensor *t, nyx_tensor **out) {
   return status;
 }
 
-typedef struct product {
+typedef struct pass {
+  nyx_complex_fn fn;
   const char *x, *y;
   char *to;
   int64_t x_step, y_step, item;
-  int type;
   bool conj;
-} product;
+} pass;
 
 static void run(void *arg, int64_t begin, int64_t end) {
-  const product *p = arg;
-  nyx__cpu_kernels()->complex->multiply[p->type](
-      end - begin, p->x + begin * p->x_step * p->item, p->x_step,
-      p->y + begin * p->y_step * p->item, p->y_step, p->conj, p->to + begin * p->item);
+  const pass *p = arg;
+  p->fn(end - begin, p->x + begin * p->x_step * p->item, p->x_step,
+        p->y + begin * p->y_step * p->item, p->y_step, p->conj, p->to + begin * p->item);
 }
 
-static nyx_status cpu(nyx_call *c) {
+static nyx_status compute(nyx_call *c, const nyx_complex_fn fn[2]) {
   nyx_tensor *x = NULL, *y = NULL, *out = c->out[0];
   nyx_status status = operand(c, c->in[0], &x);
   if (status == NYX_OK) status = operand(c, c->in[1], &y);
   if (status == NYX_OK) {
-    product p = {.x = nyx__data(x),
-                 .y = nyx__data(y),
-                 .to = nyx__data(out),
-                 .x_step = x->numel > 1,
-                 .y_step = y->numel > 1,
-                 .item = nyx__item(c->dtype),
-                 .type = c->dtype == NYX_COMPLEX128,
-                 .conj = c->attr[0].i != 0};
+    pass p = {.fn = fn[c->dtype == NYX_COMPLEX128],
+              .x = nyx__data(x),
+              .y = nyx__data(y),
+              .to = nyx__data(out),
+              .x_step = x->numel > 1,
+              .y_step = y->numel > 1,
+              .item = nyx__item(c->dtype),
+              .conj = c->attr[0].i != 0};
     nyx_parallel_for(out->numel, GRAIN, run, &p);
   }
   nyx_tensor_release(x);
   nyx_tensor_release(y);
   return status;
+}
+
+static nyx_status multiply(nyx_call *c) {
+  return compute(c, nyx__cpu_kernels()->complex->multiply);
+}
+
+static nyx_status divide(nyx_call *c) {
+  return compute(c, nyx__cpu_kernels()->complex->divide);
 }
 
 /* The gradient of input i: g times the conjugate of the other, summed over what was
@@ -83,10 +92,31 @@ static nyx_status one_gradient(nyx_backward *b, int i) {
   return status;
 }
 
-static nyx_status gradient(nyx_backward *b) {
+static nyx_status multiply_gradient(nyx_backward *b) {
   for (int i = 0; i < 2; i++)
     if (b->need[i]) NYX_TRY(one_gradient(b, i));
   return NYX_OK;
+}
+
+/* Of z = x / y: to x goes g by the conjugate of y, to y that times -z's conjugate; where
+ * y is conjugated itself, g / y, and the conjugate of the other. */
+static nyx_status divide_gradient(nyx_backward *b) {
+  nyx__steps s = {.ctx = b->ctx};
+  nyx_tensor *g = b->grad_out[0], *to_x, *to_y;
+  const bool conj = b->attr[0].i != 0;
+  const nyx_value other = NYX_I(!conj), turned = NYX_I(1);
+  nyx_status status = nyx__step(&s, NYX__OP_complex_div, g, b->in[1], &other, &to_x);
+  if (status == NYX_OK && b->need[0])
+    status = nyx__sum_to(b->ctx, to_x, &b->in_spec[0], &b->grad_in[0]);
+  if (status == NYX_OK && b->need[1]) {
+    nyx_tensor *z = b->out[0];
+    status = nyx__step(&s, NYX__OP_complex_mul, conj ? z : to_x, conj ? to_x : z, &turned,
+                       &to_y);
+    if (status == NYX_OK) status = nyx__step(&s, NYX__OP_neg, to_y, NULL, NULL, &to_y);
+    if (status == NYX_OK)
+      status = nyx__sum_to(b->ctx, to_y, &b->in_spec[1], &b->grad_in[1]);
+  }
+  return nyx__steps_end(&s, status);
 }
 
 static const nyx_attr attrs[] = {
@@ -108,10 +138,38 @@ const nyx_op nyx__op_complex_mul = {
     .attrs = attrs,
     .n_attrs = 1,
     .infer = infer,
-    .cpu = cpu,
-    .gradient = gradient,
+    .cpu = multiply,
+    .gradient = multiply_gradient,
     .save_in = NYX_SAVE(0) | NYX_SAVE(1),
     .forward = nyx__forward_product,
+    .batch = nyx__batch_aligned,
+    .cases =
+        "x(2,3)<complex64 y(2,3)<complex64\n"
+        "x(3,1)<complex64 y(2)<complex64; conj=true\n"
+        "x(2,2)<complex64 y(1)<complex64",
+};
+
+const nyx_op nyx__op_complex_div = {
+    .name = "complex_div",
+    .group = "complex",
+    .kind = NYX_OP_STRUCTURAL,
+    .promotion = NYX_PROMOTE_COMMON,
+    .dtypes = NYX_DTYPES_COMPLEX,
+    .doc =
+        "x / y of complex tensors, or x by the conjugate of y; x / y is the usual way to "
+        "say it. By a number with one infinite part 0; of 1 by 0 inf+nani",
+    .inputs = "x y",
+    .min_in = 2,
+    .max_in = 2,
+    .n_out = 1,
+    .attrs = attrs,
+    .n_attrs = 1,
+    .infer = infer,
+    .cpu = divide,
+    .gradient = divide_gradient,
+    .save_in = NYX_SAVE(1),
+    .save_out = NYX_SAVE(0),
+    .forward = nyx__forward_quotient,
     .batch = nyx__batch_aligned,
     .cases =
         "x(2,3)<complex64 y(2,3)<complex64\n"

@@ -169,6 +169,7 @@ nyx_status nyx__row_forward(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__row_complex(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__forward_linear(nyx_dual *d) NYX_MUST_CHECK;
 nyx_status nyx__forward_product(nyx_dual *d) NYX_MUST_CHECK;
+nyx_status nyx__forward_quotient(nyx_dual *d) NYX_MUST_CHECK; /* complex_div */
 nyx_status nyx__forward_transposed(nyx_dual *d) NYX_MUST_CHECK;
 
 /* Batching rules for ops to name (core/transform/rules.c). */

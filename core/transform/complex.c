@@ -140,6 +140,7 @@ nyx_status nyx__imaginary_parts(nyx_dual *d) {
   if (!any || !floats) return NYX_OK;
   if (d->op->kind == NYX_OP_ELEMENTWISE) return nyx__row_complex(d);
   bool rule = d->op->kind == NYX_OP_VIEW || d->op->forward == nyx__forward_linear ||
-              d->op->forward == nyx__forward_product;
+              d->op->forward == nyx__forward_product ||
+              d->op->forward == nyx__forward_quotient;
   return rule ? d->op->forward(d) : nyx__error(d->ctx, COMPLEX_RULE, d->op->name);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../grad/graph.h"
+#include "../op/steps.h"
 #include "lift.h"
 
 /* Adds `term` (given away) to *sum. */
@@ -63,6 +64,25 @@ nyx_status nyx__forward_product(nyx_dual *d) {
   in[2] = NULL;
   NYX_TRY(apply_same(d, in, &term));
   return add_term(d->ctx, &d->tangent_out[0], term);
+}
+
+/* Of z = x / y: (dx - z dy) / y. */
+nyx_status nyx__forward_quotient(nyx_dual *d) {
+  nyx__steps s = {.ctx = d->ctx};
+  nyx_tensor *top = d->tangent[0];
+  nyx_status status = NYX_OK;
+  if (d->tangent[1]) {
+    nyx_tensor *less;
+    status = nyx__step(&s, NYX__OP_complex_mul, d->out[0], d->tangent[1], d->attr, &less);
+    if (status == NYX_OK && top)
+      status = nyx__step(&s, NYX__OP_sub, top, less, NULL, &top);
+    else if (status == NYX_OK)
+      status = nyx__step(&s, NYX__OP_neg, less, NULL, NULL, &top);
+  }
+  if (status == NYX_OK)
+    status = nyx__apply2(d->ctx, NYX__OP_complex_div, top, d->in[1], d->attr,
+                         &d->tangent_out[0]);
+  return nyx__steps_end(&s, status);
 }
 
 /* Everything the transposed rule holds for the time of a call. */

@@ -17,12 +17,18 @@ typedef struct nyx_spectrum_product {
   bool add;
 } nyx_spectrum_product;
 
+/* to[k] is made of x[k] and y[k], n numbers, which are pairs of floats; y conjugated with
+ * `conj`. A step of 0 takes the same number for all. */
+typedef void (*nyx_complex_fn)(int64_t n, const void *x, int64_t x_step, const void *y,
+                               int64_t y_step, bool conj, void *to);
+
 /* All for float32, float64. */
 typedef struct nyx_complex_kernels {
-  /* to[k] = x[k] y[k] of n numbers, which are pairs of floats; y conjugated with `conj`.
-   * A step of 0 takes the same number for all. */
-  void (*multiply[2])(int64_t n, const void *x, int64_t x_step, const void *y,
-                      int64_t y_step, bool conj, void *to);
+  nyx_complex_fn multiply[2], divide[2];
+  /* The product of n numbers; of none 1. */
+  void (*prod[2])(int64_t n, const void *from, void *to);
+  /* Every one of the rows of n numbers, and behind it the row times i. */
+  void (*matrix[2])(int64_t rows, int64_t n, const void *from, void *to);
   int lanes[2];
   /* n numbers, pairs of floats, to vectors of real and imaginary parts, `step` floats
    * from one such block to the next, zeros in the last beyond n; conjugated with `conj`.

@@ -223,6 +223,77 @@ static void scatter_half(int64_t n, const void *src, void *dst, int64_t stride) 
   scatter_f32_f16(n - i, (const float *)src + i, (uint16_t *)dst + i, stride);
 }
 
+/* Contiguous bfloat16: the upper halves of floats, rounded to nearest even, of nans with
+ * a digit that the lower half does not hold. Two vectors of them are put together by one
+ * shuffle, where the compiler narrows each. */
+#if defined(__AVX512BW__)
+static inline __m512i bfloat_above(const float *p) {
+  const __m512i bits = _mm512_loadu_si512(p);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  const __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits),
+                                           _mm512_castsi512_ps(bits), _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(_mm512_add_epi32(bits, up), nan, bits,
+                              _mm512_set1_epi32(0x400000));
+}
+#define BFLOAT_STEP 32
+static inline void bfloats(const float *s, uint16_t *d) {
+  const __m512i every =
+      _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31,
+                       29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  _mm512_storeu_si512(
+      d, _mm512_permutex2var_epi16(bfloat_above(s), every, bfloat_above(s + 16)));
+}
+static inline void floats_of_bfloats(const uint16_t *s, float *d) {
+  for (int i = 0; i < 32; i += 16) {
+    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(s + i)));
+    _mm512_storeu_si512(d + i, _mm512_slli_epi32(words, 16));
+  }
+}
+#elif defined(__AVX2__)
+static inline __m256i bfloat_below(const float *p) {
+  const __m256 v = _mm256_loadu_ps(p);
+  const __m256i bits = _mm256_castps_si256(v), half = _mm256_srli_epi32(bits, 16);
+  const __m256i odd = _mm256_and_si256(half, _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+  const __m256i round = _mm256_srli_epi32(_mm256_add_epi32(bits, up), 16);
+  const __m256i nan = _mm256_or_si256(half, _mm256_set1_epi32(0x40));
+  return _mm256_blendv_epi8(round, nan,
+                            _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+}
+#define BFLOAT_STEP 16
+static inline void bfloats(const float *s, uint16_t *d) {
+  const __m256i pair = _mm256_packus_epi32(bfloat_below(s), bfloat_below(s + 8));
+  _mm256_storeu_si256((void *)d, _mm256_permute4x64_epi64(pair, 0xd8));
+}
+static inline void floats_of_bfloats(const uint16_t *s, float *d) {
+  for (int i = 0; i < 16; i += 8) {
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(s + i)));
+    _mm256_storeu_si256((void *)(d + i), _mm256_slli_epi32(words, 16));
+  }
+}
+#endif
+#if defined(BFLOAT_STEP)
+static void gather_bfloat(int64_t n, const void *src, int64_t stride, void *dst) {
+  const uint16_t *s = src;
+  float *d = dst;
+  int64_t i = 0;
+  for (; stride == 1 && i + BFLOAT_STEP <= n; i += BFLOAT_STEP)
+    floats_of_bfloats(s + i, d + i);
+  gather_bf16_f32(n - i, s + i, stride, d + i);
+}
+static void scatter_bfloat(int64_t n, const void *src, void *dst, int64_t stride) {
+  const float *s = src;
+  uint16_t *d = dst;
+  int64_t i = 0;
+  for (; stride == 1 && i + BFLOAT_STEP <= n; i += BFLOAT_STEP) bfloats(s + i, d + i);
+  scatter_f32_bf16(n - i, s + i, d + i, stride);
+}
+#else
+#define gather_bfloat gather_bf16_f32
+#define scatter_bfloat scatter_f32_bf16
+#endif
+
 /* Contiguous floats to integers by SSE2, in fewer steps than the compiler makes of the
  * above: four to int32, where what is out of range becomes the least; packing cuts
  * further. To int32 itself AVX-512 needs no help. */
@@ -292,10 +363,10 @@ extern const nyx_elementwise_fn NYX_PATH(rows_bool)[NYX_KERNEL_COUNT];
 
 #define GATHERS(name)                                                                    \
   { gather_##name##_f32, gather_##name##_f64, gather_##name##_i32, gather_##name##_i64 }
-#define SCATTERS(name, half, cut)                                                        \
+#define SCATTERS(name, half, bfloat, cut)                                                \
   {                                                                                      \
     [NYX_FLOAT32] = scatter_##name##_f32, [NYX_FLOAT64] = scatter_##name##_f64,          \
-    [NYX_FLOAT16] = half, [NYX_BFLOAT16] = scatter_##name##_bf16, [NYX_INT8] = cut##_i8, \
+    [NYX_FLOAT16] = half, [NYX_BFLOAT16] = bfloat, [NYX_INT8] = cut##_i8,                \
     [NYX_UINT8] = cut##_u8, [NYX_INT32] = cut##_i32, [NYX_INT64] = scatter_##name##_i64, \
     [NYX_BOOL] = scatter_##name##_b8,                                                    \
   }
@@ -308,14 +379,15 @@ const nyx_elementwise_kernels NYX_PATH(elementwise) = {
                [NYX_FLOAT64] = GATHERS(f64),
                [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32,
                                 gather_f16_i64},
-               [NYX_BFLOAT16] = GATHERS(bf16),
+               [NYX_BFLOAT16] = {gather_bfloat, gather_bf16_f64, gather_bf16_i32,
+                                 gather_bf16_i64},
                [NYX_INT8] = GATHERS(i8),
                [NYX_UINT8] = GATHERS(u8),
                [NYX_INT32] = GATHERS(i32),
                [NYX_INT64] = GATHERS(i64),
                [NYX_BOOL] = GATHERS(b8)},
-    .scatter = {SCATTERS(f32, scatter_half, cut_f32),
-                SCATTERS(f64, scatter_f64_f16, cut_f64),
-                SCATTERS(i32, scatter_i32_f16, scatter_i32),
-                SCATTERS(i64, scatter_i64_f16, scatter_i64)},
+    .scatter = {SCATTERS(f32, scatter_half, scatter_bfloat, cut_f32),
+                SCATTERS(f64, scatter_f64_f16, scatter_f64_bf16, cut_f64),
+                SCATTERS(i32, scatter_i32_f16, scatter_i32_bf16, scatter_i32),
+                SCATTERS(i64, scatter_i64_f16, scatter_i64_bf16, scatter_i64)},
 };

@@ -1,6 +1,6 @@
 /* Running sums of elements of a type T in A; included by scan.c, once for each. Sums of a
- * row are made in groups of eight, of whichever vectors the path has, and in the same
- * order: results are the same on all paths. */
+ * row, or of a row of pairs (`width` 2), are made in groups of eight, of whichever
+ * vectors the path has, and in the same order: results are the same on all paths. */
 
 #define V TYPED(sums)
 #define TU TYPED(elements)
@@ -26,18 +26,19 @@ static ALWAYS_INLINE V TYPED(picked)(V v, V w, lanes from) {
  * each 2, 4, 8 has the last sum of the first half added. So element k's sum is that of
  * some first elements plus that of the rest, each made the same way for element k + 1 or
  * of one element less: where no element is negative, no sum is below the one before. */
-static ALWAYS_INLINE void TYPED(sum_group)(V p[PARTS]) {
-  const lanes lane = {LANE_NUMBERS};
+static ALWAYS_INLINE void TYPED(sum_group)(V p[PARTS], const int width) {
+  const lanes lane = {LANE_NUMBERS}, of_pair = lane & (width - 1);
   const V none = {0};
-  UNROLL for (int half = 1; half < GROUP; half *= 2) {
+  UNROLL for (int half = width; half < GROUP; half *= 2) {
     UNROLL for (int j = 0; j < PARTS; j++) {
-      int first = j * LANES, last = (first & -2 * half) + half - 1;
+      int first = j * LANES, last = (first & -2 * half) + half - width;
       if (half < LANES) {
-        lanes from = (lane & -2 * half) + (half - 1), second = (lane & half) != 0;
+        lanes from = (lane & -2 * half) + (half - width) + of_pair;
+        lanes second = (lane & half) != 0;
         p[j] += TYPED(picked)(p[j], none, (from & second) | (LANES & ~second));
       } else if (first & half) {
         V source = p[last / LANES];
-        p[j] += TYPED(picked)(source, source, (lanes){0} + (LANES - 1));
+        p[j] += TYPED(picked)(source, source, of_pair + (LANES - width));
       }
     }
   }
@@ -59,21 +60,26 @@ static ALWAYS_INLINE void TYPED(store_vector)(V v, T *y) {
 #endif
 }
 
-static ALWAYS_INLINE void TYPED(load_group)(const T *x, bool reverse, V p[PARTS]) {
+/* The other way around. */
+static ALWAYS_INLINE V TYPED(turned)(V v, const int width) {
   const lanes lane = {LANE_NUMBERS};
+  return TYPED(picked)(v, v, LANES - width - (lane & -width) + (lane & (width - 1)));
+}
+
+static ALWAYS_INLINE void TYPED(load_group)(const T *x, bool reverse, const int width,
+                                            V p[PARTS]) {
   UNROLL for (int j = 0; j < PARTS; j++) {
     int at = (reverse ? PARTS - 1 - j : j) * LANES;
     V v = TYPED(widen)(x + at);
-    p[j] = reverse ? TYPED(picked)(v, v, LANES - 1 - lane) : v;
+    p[j] = reverse ? TYPED(turned)(v, width) : v;
   }
 }
 
-static ALWAYS_INLINE void TYPED(store_group)(const V p[PARTS], bool reverse, T *y) {
-  const lanes lane = {LANE_NUMBERS};
+static ALWAYS_INLINE void TYPED(store_group)(const V p[PARTS], bool reverse,
+                                             const int width, T *y) {
   UNROLL for (int j = 0; j < PARTS; j++) {
     int at = (reverse ? PARTS - 1 - j : j) * LANES;
-    V v = reverse ? TYPED(picked)(p[j], p[j], LANES - 1 - lane) : p[j];
-    TYPED(store_vector)(v, y + at);
+    TYPED(store_vector)(reverse ? TYPED(turned)(p[j], width) : p[j], y + at);
   }
 }
 
@@ -83,7 +89,7 @@ static ALWAYS_INLINE void TYPED(group_totals)(const T *x, bool reverse, A total[
   V v[GROUP * PARTS];
   UNROLL for (int j = 0; j < GROUP; j++) {
     int at = (reverse ? GROUP - 1 - j : j) * GROUP;
-    TYPED(load_group)(x + at, reverse, v + j * PARTS);
+    TYPED(load_group)(x + at, reverse, 1, v + j * PARTS);
   }
   UNROLL for (int n = GROUP * PARTS / 2; n >= PARTS; n /= 2)
       UNROLL for (int j = 0; j < n; j++) v[j] =
@@ -104,8 +110,8 @@ static ALWAYS_INLINE A TYPED(row_total)(const nyx_scan *s, bool reverse) {
   }
   for (; k + GROUP <= s->n; k += GROUP) {
     V p[PARTS];
-    TYPED(load_group)(x + (reverse ? s->n - GROUP - k : k), reverse, p);
-    TYPED(sum_group)(p);
+    TYPED(load_group)(x + (reverse ? s->n - GROUP - k : k), reverse, 1, p);
+    TYPED(sum_group)(p, 1);
     run += p[PARTS - 1][LANES - 1];
   }
   for (; k < s->n; k++) run += (A)x[reverse ? s->n - 1 - k : k];
@@ -123,13 +129,13 @@ static ALWAYS_INLINE void TYPED(sum_row_of)(const nyx_scan *s, bool reverse,
   for (; k + GROUP <= s->n; k += GROUP) {
     int64_t i = reverse ? s->n - GROUP - k : k;
     V p[PARTS], out[PARTS], none = {0};
-    TYPED(load_group)(x + i, reverse, p);
-    TYPED(sum_group)(p);
+    TYPED(load_group)(x + i, reverse, 1, p);
+    TYPED(sum_group)(p, 1);
     UNROLL for (int j = 0; j < PARTS; j++) {
       V shifted = TYPED(picked)(j ? p[j ? j - 1 : 0] : none, p[j], lane + (LANES - 1));
       out[j] = before + (run + (exclusive ? shifted : p[j]));
     }
-    TYPED(store_group)(out, reverse, y + i);
+    TYPED(store_group)(out, reverse, 1, y + i);
     run += p[PARTS - 1][LANES - 1];
   }
   for (; k < s->n; k++) {
@@ -148,6 +154,52 @@ static void TYPED(sum_row)(const nyx_scan *s) {
     TYPED(sum_row_of)(s, true, s->exclusive);
   else
     TYPED(sum_row_of)(s, false, s->exclusive);
+}
+
+/* A row of pairs, first with first and second with second. */
+static ALWAYS_INLINE void TYPED(sum_pairs_of)(const nyx_scan *s, bool reverse,
+                                              bool exclusive, bool store) {
+  const lanes lane = {LANE_NUMBERS}, of_pair = lane & 1;
+  const T *x = s->x;
+  T *y = s->y;
+  const int64_t n = 2 * s->n;
+  A base[2] = {0, 0}, sum[2];
+  V before, run = {0};
+  if (s->before) memcpy(base, s->before, sizeof base);
+  for (int l = 0; l < LANES; l++) before[l] = base[l % 2];
+  int64_t k = 0;
+  for (; k + GROUP <= n; k += GROUP) {
+    int64_t i = reverse ? n - GROUP - k : k;
+    V p[PARTS], out[PARTS], none = {0};
+    TYPED(load_group)(x + i, reverse, 2, p);
+    TYPED(sum_group)(p, 2);
+    UNROLL for (int j = 0; j < PARTS && store; j++) {
+      V shifted = TYPED(picked)(j ? p[j ? j - 1 : 0] : none, p[j], lane + (LANES - 2));
+      out[j] = before + (run + (exclusive ? shifted : p[j]));
+    }
+    if (store) TYPED(store_group)(out, reverse, 2, y + i);
+    run += TYPED(picked)(p[PARTS - 1], p[PARTS - 1], of_pair + (LANES - 2));
+  }
+  for (int c = 0; c < 2; c++) sum[c] = run[c];
+  for (; k < n; k++) {
+    int c = (int)(k % 2);
+    int64_t i = reverse ? n - 2 - k + 2 * c : k;
+    A after = sum[c] + (A)x[i];
+    if (store) y[i] = (T)(base[c] + (exclusive ? sum[c] : after));
+    sum[c] = after;
+  }
+  if (s->total) memcpy(s->total, sum, sizeof sum);
+}
+
+static void TYPED(sum_pairs)(const nyx_scan *s) {
+  if (!s->y && s->reverse)
+    TYPED(sum_pairs_of)(s, true, false, false);
+  else if (!s->y)
+    TYPED(sum_pairs_of)(s, false, false, false);
+  else if (s->reverse)
+    TYPED(sum_pairs_of)(s, true, s->exclusive, true);
+  else
+    TYPED(sum_pairs_of)(s, false, s->exclusive, true);
 }
 
 /* `rows` rows of columns side by side, `step` apart. What is summed is loaded before
@@ -227,8 +279,11 @@ static void TYPED(sum)(const nyx_scan *s) {
     TYPED(sum_row)(s);
     return;
   }
+  if (s->width == 2 && s->step == 2) {
+    TYPED(sum_pairs)(s);
+    return;
+  }
   switch (s->width) {
-    case 2: TYPED(sum_columns)(s, 2); break;
     case 3: TYPED(sum_columns)(s, 3); break;
     case 4: TYPED(sum_columns)(s, 4); break;
     default: TYPED(sum_columns)(s, s->width);

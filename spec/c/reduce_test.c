@@ -184,9 +184,9 @@ static void every_reduction(void) {
       {ID(count_nonzero), 0}, {ID(norm), 1},         {ID(norm), 2},      {ID(norm), 3},
       {ID(norm), INFINITY},   {ID(norm), -INFINITY}, {ID(logsumexp), 0}, {ID(var), 1},
       {ID(var), 0},           {ID(std), 1},          {ID(std), 2.5}};
-  static const int64_t shapes[][3] = {{3, 4, 5},    {2, 70, 3},   {1, 7, 1},
-                                      {40, 3, 17},  {9, 1, 9},    {1, 3, 5000},
-                                      {4500, 1, 2}, {150, 2, 30}, {5, 3, 200}};
+  static const int64_t shapes[][3] = {
+      {3, 4, 5},    {2, 70, 3},   {1, 7, 1},    {40, 3, 17}, {9, 1, 9},
+      {1, 3, 5000}, {4500, 1, 2}, {150, 2, 30}, {5, 3, 200}, {3, 1111, 2}};
   for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
     for (int dtype = 0; dtype < NYX_DTYPE_COUNT; dtype++) {
       if (!(nyx__op(samples[i].op)->dtypes & NYX_DTYPES(dtype))) continue;
@@ -318,6 +318,31 @@ static void same_for_any_threads(void) {
   must(nyx_parallel_set_threads(0));
   nyx_tensor_release(turned);
   nyx_tensor_release(x);
+}
+
+/* Matrices of few columns, which are seen as wider ones: several, and a long one. */
+static void narrow_for_any_threads(void) {
+  static const nyx__op_id ops[] = {ID(sum), ID(mean), ID(prod), ID(amax)};
+  static const int64_t shapes[][3] = {{900, 131, 2}, {1, 70007, 3}};
+  for (int k = 0; k < 2; k++) {
+    nyx_tensor *x;
+    must(nyx_tensor_empty(ctx, NYX_FLOAT32, 3, shapes[k], &x));
+    float *v = nyx_tensor_data(x);
+    for (int64_t i = 0; i < x->numel; i++) v[i] = (float)random_value(NYX_FLOAT32, true);
+    for (int i = 0; i < 4; i++) {
+      nyx_tensor *one = NULL;
+      for (int threads = 1; threads <= 4; threads++) {
+        must(nyx_parallel_set_threads(threads));
+        nyx_tensor *y = apply(ops[i], x, NULL, NULL, ATTRS(LIST(1), NYX_NONE));
+        if (one) CHECK_AT(equal_bytes(one, y), nyx__op(ops[i])->name, ", %d", threads);
+        nyx_tensor_release(one);
+        one = y;
+      }
+      nyx_tensor_release(one);
+    }
+    nyx_tensor_release(x);
+  }
+  must(nyx_parallel_set_threads(0));
 }
 
 /* nan, infinities, ties, nothing */
@@ -702,6 +727,7 @@ static void run(void) {
   RUN(long_sums);
   RUN(many_wide_rows);
   RUN(same_for_any_threads);
+  RUN(narrow_for_any_threads);
   RUN(special_values);
   RUN(variances_down);
   RUN(positions_in_columns);

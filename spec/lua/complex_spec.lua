@@ -5,6 +5,7 @@ local nyx = require "nyx"
 local checks = require "checks"
 
 local message_of = checks.message_of
+local unpack = table.unpack or unpack
 
 local function pair(re, im) return nyx.complex(nyx.tensor(re), nyx.tensor(im)) end
 
@@ -196,5 +197,148 @@ describe("complex tensors", function()
     assert.is_true(g:isclose(2 * z, 1e-4):all():item())
     local _, along = nyx.func.jvp(function(a) return a * a end, { z }, { z })
     assert.is_true(along:isclose(2 * z * z, 1e-4, 1e-5):all():item())
+  end)
+
+  -- In units of the last place of float32, beside the same in complex128.
+  local function error_of(got, want)
+    want = want:to "complex128"
+    return ((got:to "complex128" - want):abs() / want:abs()):amax():item() * 2 ^ 24
+  end
+
+  local function drawn(...)
+    return nyx.randn({ ... }, { dtype = "complex64" })
+  end
+
+  it("divide as near as products, by any stride, numbers too", function()
+    nyx.manual_seed(8)
+    for _, n in ipairs { 1, 7, 16, 33, 1001, 20000 } do
+      local x, y = drawn(n), drawn(n)
+      local wide_x, wide_y = x:to "complex128", y:to "complex128"
+      assert.is_true(error_of(x / y, wide_x / wide_y) < 6)
+      assert.is_true(error_of(y:reciprocal(), 1 / wide_y) < 5)
+      assert.is_true(error_of(x / y[1], wide_x / wide_y[1]) < 6)
+      assert.is_true(error_of(x[1] / y, wide_x[1] / wide_y) < 6)
+      assert.is_true(error_of(wide_x / wide_y * wide_y, wide_x) < 8 * 2 ^ -29)
+      assert.is_true(error_of(x:complex_div(y, true), wide_x / wide_y:conj()) < 6)
+    end
+    local x, y = drawn(5, 9), drawn(9, 5)
+    assert.is_true((x / y:t()):equal(x / y:t():contiguous()))
+    assert.is_true((x / y[{ {}, 1 }]):equal(x / y[{ {}, 1 }]:contiguous():expand(5, 9)))
+  end)
+
+  it("divide where squares overflow, and by zero and infinity", function()
+    local inf = 1 / 0
+    for _, dtype in ipairs { "float32", "float64" } do
+      local function quotient(a, b, c, d)
+        local function number(re, im)
+          local options = { dtype = dtype }
+          return nyx.complex(nyx.tensor({ re }, options), nyx.tensor({ im }, options))
+        end
+        local z = number(a, b) / number(c, d)
+        return z:item()
+      end
+      local large = dtype == "float32" and 2 ^ 127 or 2 ^ 1023
+      local small = dtype == "float32" and 2 ^ -148 or 2 ^ -1072
+      assert.same({ 1, 0 }, { quotient(large, large, large, large) })
+      assert.same({ large, 0 }, { quotient(large, large, 1, 1) })
+      assert.same({ 0.5 / large, -0.5 / large }, { quotient(1, 0, large, large) })
+      assert.same({ 1, 0 }, { quotient(small, small, small, small) })
+      assert.same({ 0.5, 0 }, { quotient(small, 0, 2 * small, 0) })
+      assert.same({ 0, -1 }, { quotient(1, -1, 1, 1) })
+      assert.same({ inf, inf }, { quotient(3, 2, 0, 0) })
+      local re, im = quotient(1, 0, 0, 0)
+      assert.is_true(re == inf and im ~= im)
+      for _, y in ipairs { { inf, 0 }, { -inf, 1 }, { 1, inf } } do
+        local a, b = quotient(3, 2, y[1], y[2])
+        assert.is_true(a == 0 and b == 0)
+      end
+      for _, y in ipairs { { inf, inf }, { 0 / 0, 1 }, { inf, 0 / 0 }, { 0 / 0, -inf } } do
+        local a, b = quotient(3, 2, y[1], y[2])
+        assert.is_true(a ~= a and b ~= b)
+      end
+    end
+  end)
+
+  it("add up as their parts do", function()
+    nyx.manual_seed(9)
+    local shapes = { { 1, 5 }, { 7, 300 }, { 300, 7 }, { 3, 40, 50 }, { 1, 20001 }, { 20001, 1 },
+      { 40, 3, 9 } }
+    for _, shape in ipairs(shapes) do
+      for _, z in ipairs { drawn(unpack(shape)),
+        nyx.randn(shape, { dtype = "complex128" }) } do
+        local turned = z:transpose(1, 2)
+        for _, x in ipairs { z, turned } do
+          local wide = x:to "complex128"
+          for d = 1, #shape do
+            for _, name in ipairs { "sum", "mean" } do
+              local want = nyx.complex(wide:real()[name](wide:real(), d, true),
+                wide:imag()[name](wide:imag(), d, true))
+              assert.is_true(x[name](x, d, true):isclose(want, 1e-4, 1e-4):all():item())
+              assert.same(x[name](x, -1).shape, x:real()[name](x:real(), -1).shape)
+            end
+            for options = 0, 3 do
+              local reverse, exclusive = options % 2 == 1, options > 1
+              local got = x:cumsum(d - #shape - 1, reverse, exclusive)
+              local want = nyx.complex(wide:real():cumsum(d, reverse, exclusive),
+                wide:imag():cumsum(d, reverse, exclusive))
+              assert.is_true(got:isclose(want, 1e-6, 2e-5):all():item())
+            end
+          end
+          assert.is_true(x:sum():isclose(x:sum({ 1, -1 }):sum(), 1e-4, 1e-3):item())
+        end
+      end
+    end
+    assert.same({ 0, 0 }, nyx.zeros({ 0, 2 }, { dtype = "complex64" }):sum():totable())
+    assert.same({ 3, 0 }, nyx.full({}, 3, { dtype = "complex64" }):cumsum(1):totable())
+    assert.same({ 3, 0 }, nyx.full({}, 3, { dtype = "complex64" }):sum():totable())
+    assert.matches("dimension", message_of(function() return drawn(3):sum(2) end))
+    assert.matches("dimension", message_of(function() return drawn(3):cumsum(2) end))
+  end)
+
+  it("multiply along rows as what is recorded does", function()
+    nyx.manual_seed(10)
+    for _, n in ipairs { 0, 1, 2, 5, 31, 32, 33, 64, 100, 8192, 8193, 20000 } do
+      local z = drawn(2, n)
+      z = z / z:abs()
+      local recorded = z:to("complex128"):requires_grad_():prod(2)
+      assert.is_true(z:prod(2):isclose(recorded, 1e-5, 2e-5 + n * 1e-7):all():item())
+      assert.is_true(z:t():prod(1):isclose(recorded, 1e-5, 2e-5 + n * 1e-7):all():item())
+      assert.is_true(z:prod():isclose(recorded:prod(), 1e-5, 4e-5 + 2 * n * 1e-7):all():item())
+      assert.is_true(nyx.func.vmap(function(x) return x:prod() end)(z):isclose(recorded, 1e-5,
+        2e-5 + n * 1e-7):all():item())
+    end
+    local inf = pair({ 1 / 0, 2 }, { 0, 0 })
+    assert.equal(1 / 0, (inf:prod():item()))
+    assert.matches("complex_prod", message_of(function() return drawn(2)[1]:complex_prod() end))
+  end)
+
+  it("multiply as matrices, vectors and batches, with real ones", function()
+    nyx.manual_seed(11)
+    local calls = {
+      { { 3, 4 }, { 4, 5 } }, { { 4 }, { 4, 5 } }, { { 3, 4 }, { 4 } }, { { 4 }, { 4 } },
+      { { 2, 1, 3, 4 }, { 6, 4, 5 } }, { { 6, 3, 4 }, { 4 } }, { { 40, 70 }, { 70, 33 } },
+      { { 3, 0 }, { 0, 2 } }, { { 0, 3 }, { 3, 2 } }, { { 1, 1, 1, 1, 1, 1, 3, 4 }, { 4, 2 } } }
+    for _, shapes in ipairs(calls) do
+      local x, y = drawn(unpack(shapes[1])), drawn(unpack(shapes[2]))
+      local a, b, p, q = x:real():double(), x:imag():double(), y:real():double(), y:imag():double()
+      local want = nyx.complex(a:matmul(p) - b:matmul(q), a:matmul(q) + b:matmul(p))
+      local function near(got, all)
+        assert.same(all.shape, got.shape)
+        assert.equal("complex64", got.dtype)
+        assert.is_true(got:isclose(all, 1e-5, 1e-5):all():item())
+      end
+      near(x:matmul(y), want)
+      near(x:real():matmul(y), nyx.complex(a:matmul(p), a:matmul(q)))
+      near(x:matmul(y:real()), nyx.complex(a:matmul(p), b:matmul(p)))
+      if #shapes[2] == 2 then near(x:matmul(y:t():contiguous():t()), want) end
+    end
+    local x, y = drawn(3, 4), drawn(4, 2)
+    local wide = x:to("complex128"):matmul(y)
+    assert.equal("complex128", wide.dtype)
+    assert.matches("matmul: inner sizes differ: %(3x4%) @ %(5x2%)",
+      message_of(function() return x:matmul(drawn(5, 2)) end))
+    nyx.autocast({ dtype = "bfloat16" }, function()
+      assert.is_true(x:matmul(y):isclose(wide, 0.1, 0.1):all():item())
+    end)
   end)
 end)

@@ -131,6 +131,42 @@ describe("expanded columns", function()
   end)
 end)
 
+describe("a few elements side by side", function()
+  it("are moved whole, wherever they lie", function()
+    for _, dtype in ipairs { "float32", "bfloat16", "int8", "int64", "bool" } do
+      for _, count in ipairs { 2, 3, 4, 8 } do
+        local all = nyx.arange(0, 9 * 70 * count):remainder(251):sub(125):to(dtype)
+        for _, skipped in ipairs { 0, 1, 2 } do -- elements before the first: not aligned
+          local x = all[{ { 1 + skipped, 4 * 70 * count + skipped } }]:view(4, 70, count)
+          local want = {}
+          for i, plane in ipairs(x:totable()) do
+            for j, row in ipairs(plane) do
+              want[j] = want[j] or {}
+              want[j][i] = row
+            end
+          end
+          local turned = x:transpose(1, 2)
+          assert.same(want, turned:contiguous():totable())
+          assert.same(want, turned:flip(1):contiguous():flip(1):totable())
+          local target = nyx.zeros({ 4, 70, count }, { dtype = dtype })
+          target:transpose(1, 2):copy_(turned:contiguous())
+          assert.is_true(target:equal(x))
+          assert.same(x[{ {}, { 3, 5 } }]:totable(), x[{ {}, { 3, 5 } }]:contiguous():totable())
+        end
+      end
+    end
+  end)
+
+  it("in squares of complex numbers, past the caches too", function()
+    for _, n in ipairs { 64, 130, 800 } do
+      local x = nyx.randn({ n, n + 3 }, { dtype = "complex64" })
+      local turned = x:t():contiguous()
+      assert.is_true(turned:real():equal(x:real():contiguous():t()))
+      assert.is_true(turned:imag():equal(x:imag():contiguous():t()))
+    end
+  end)
+end)
+
 describe("bin_counts of integers", function()
   local x = nyx.tensor({ -2, -1, 0, 1, 2, 3 }, { dtype = "int64" })
   local function counts(low, high)

@@ -280,6 +280,56 @@ describe("arguments of ops", function()
   end)
 end)
 
+describe("bfloat16", function()
+  -- Bits of floats: many exponents, ties, what rounds up to infinity, nans of both signs whose
+  -- digits are all in the lower half.
+  local function floats()
+    local words = { 0x7f800001, 0xff800001, 0x7fffffff, 0xffffffff, 0x7f800000, 0xff800000,
+      0x7f7fffff, 0xff7f8000, 0x00008000, 0x00018000, 0x80008001, 0, 0x80000000, 1, 0x3f808000,
+      0x3f818000 }
+    local state = 12345
+    for i = #words + 1, 1000 do
+      state = (state * 1103515245 + 12345) % 2147483648
+      words[i] = state * 2 + i % 2
+    end
+    local bytes = {}
+    for i, w in ipairs(words) do
+      bytes[i] = string.char(w % 256, math.floor(w / 256) % 256, math.floor(w / 65536) % 256,
+        math.floor(w / 16777216))
+    end
+    return nyx.frombuffer(table.concat(bytes), "float32"), words
+  end
+
+  it("is the upper half of a float, rounded to even", function()
+    local x, words = floats()
+    local bytes = x:to "bfloat16":tobytes()
+    for i, w in ipairs(words) do
+      local high, low = math.floor(w / 65536), w % 65536
+      local is_nan = w % 0x80000000 > 0x7f800000
+      if is_nan then
+        high = high + (math.floor(high / 64) % 2 == 0 and 64 or 0)
+      elseif low > 0x8000 or (low == 0x8000 and high % 2 == 1) then
+        high = high + 1
+      end
+      assert.equal(high, bytes:byte(2 * i - 1) + 256 * bytes:byte(2 * i))
+    end
+  end)
+
+  it("is the same of any number and stride of elements", function()
+    local x = floats()
+    local all = x:to "bfloat16"
+    for n = 1, 70 do
+      assert.equal(all[{ { 1, n } }]:tobytes(), x[{ { 1, n } }]:to "bfloat16":tobytes())
+    end
+    local apart = nyx.stack({ x, x }, 2)[{ {}, 1 }]
+    assert.equal(all:tobytes(), apart:to "bfloat16":tobytes())
+    local back = all:float()
+    local halves = all:reshape(-1, 1):expand(1000, 2)[{ {}, 2 }]
+    assert.equal(back:tobytes(), halves:float():tobytes())
+    assert.equal(all:tobytes(), back:to "bfloat16":tobytes())
+  end)
+end)
+
 describe("copy_, fill_, zero_", function()
   it("write everything", function()
     local x = nyx.zeros(2, 2)

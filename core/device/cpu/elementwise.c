@@ -458,6 +458,19 @@ static void run_range(void *arg, int64_t begin, int64_t end) {
 
 /* Plans */
 
+/* Copies within a dtype keep the bits, and need no kernel: whatever the type, elements of
+ * a size are moved alike. So are those of a number, which is converted once. */
+#define COPY(size)                                                                       \
+  static void copy_##size(int64_t n, const void *const *in, void *out,                   \
+                          const double *attr) {                                          \
+    (void)attr;                                                                          \
+    memmove(out, in[0], (size_t)n *(size));                                              \
+  }
+COPY(1)
+COPY(2)
+COPY(4)
+COPY(8)
+
 /* Drops dimensions of size 1, orders the others so that the output's strides fall, and
  * merges neighbours that all operands step through evenly. */
 static void collapse(plan *p, const nyx_tensor *out) {
@@ -491,6 +504,28 @@ static void collapse(plan *p, const nyx_tensor *out) {
   if (ndim == 0) {
     p->shape[0] = 1;
     for (int k = 0; k < count; k++) all[k]->stride[0] = 0;
+  }
+}
+
+/* A few elements side by side that are only moved, such as the floats of a complex
+ * number, are one of a larger size: squares of those can be turned. */
+static void merge_pairs(plan *p) {
+  operand *in = &p->in[0], *out = &p->out;
+  while (p->copies && p->ndim > 1 && out->ready && in->ready && p->item < 8) {
+    const int last = p->ndim - 1;
+    const int64_t bytes = 2 * p->item;
+    bool even = p->shape[last] * p->item <= 8 && p->shape[last] % 2 == 0 &&
+                in->stride[last] == 1 && out->stride[last] == 1 &&
+                ((uintptr_t)in->data | (uintptr_t)out->data) % (size_t)bytes == 0;
+    for (int d = 0; d < last; d++)
+      even = even && in->stride[d] % 2 == 0 && out->stride[d] % 2 == 0;
+    if (!even) return;
+    for (int d = 0; d < last; d++) in->stride[d] /= 2, out->stride[d] /= 2;
+    p->item = p->result_item = in->item = out->item = bytes;
+    p->fn = bytes == 8 ? copy_8 : bytes == 4 ? copy_4 : copy_2;
+    p->n /= 2;
+    p->shape[last] /= 2;
+    if (p->shape[last] == 1) p->ndim--;
   }
 }
 
@@ -624,21 +659,9 @@ static void plan_general(plan *p, const nyx_elementwise *job) {
   for (int k = 0; k < p->n_in; k++)
     nyx__broadcast_strides(job->in[p->slot[k]], job->out->ndim, p->in[k].stride);
   collapse(p, job->out);
+  merge_pairs(p);
   lay_out(p);
 }
-
-/* Copies within a dtype keep the bits, and need no kernel: whatever the type, elements of
- * a size are moved alike. So are those of a number, which is converted once. */
-#define COPY(size)                                                                       \
-  static void copy_##size(int64_t n, const void *const *in, void *out,                   \
-                          const double *attr) {                                          \
-    (void)attr;                                                                          \
-    memmove(out, in[0], (size_t)n *(size));                                              \
-  }
-COPY(1)
-COPY(2)
-COPY(4)
-COPY(8)
 
 static bool keeps_bits(const plan *p, const nyx_elementwise *job) {
   return p->copies && (job->in[0]->dtype == job->out->dtype || job->in[0]->numel == 1);

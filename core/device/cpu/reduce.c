@@ -27,6 +27,7 @@
 #define SHORT_ROW 16        /* shorter ones are not worth a kernel call each */
 #define MIN_RUN 128         /* the same where a row is in several runs: they are copied */
 #define FOLD_WIDTH 256      /* narrow contiguous columns are folded to at least this */
+#define MIN_FOLD 16         /* or to what there are rows for, if that is a vector */
 #define TASK_ELEMENTS 32768 /* elements below which a task is not worth a thread */
 #define TUNED_FROM 16384    /* elements; of fewer a choice costs more than it wins */
 
@@ -238,6 +239,55 @@ static void column_tasks(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* Narrow columns: a contiguous matrix, or each of several, is seen as one with 2^k of its
+ * rows in each: as wide as the kernels like it. 1: not so. */
+static int64_t fold_of(const plan *p) {
+  int64_t width = inner_size(&p->kept), fold = 1;
+  bool narrow = p->kept.n > 0 && inner_stride(&p->kept) == 1 && p->reduced.n == 1 &&
+                p->reduced.stride[0] == width && !p->job->index;
+  if (!narrow) return 1;
+  while (fold * width < FOLD_WIDTH && p->reduced.count >= 8 * fold) fold *= 2;
+  return fold * width >= MIN_FOLD ? fold : 1;
+}
+
+static void fold_columns(plan *p) {
+  p->fold = fold_of(p);
+  p->reduced.stride[0] *= p->fold;
+  p->reduced.shape[0] = p->reduced.count = p->count / p->fold;
+}
+
+/* The rows of a matrix that fill no row of the folded one are combined with its first. */
+static void combine_rest(const plan *p, int64_t at, char *acc) {
+  _Alignas(64) char buffer[2 * FOLD_WIDTH * 8];
+  const int64_t whole = p->reduced.count * p->fold, width = inner_size(&p->kept);
+  const int64_t n = (p->count - whole) * width;
+  if (n)
+    p->kernel->columns(1, n, elements(p, at + whole * width, n, 1, buffer), 0, acc,
+                       p->job->attr[0]);
+}
+
+/* A part of one matrix: one half of its columns is merged with the other until only as
+ * many are left as it has itself. */
+static void folded_tasks(void *arg, int64_t begin, int64_t end) {
+  const plan *p = arg;
+  _Alignas(64) char acc[2 * FOLD_WIDTH * 8];
+  const int64_t width = inner_size(&p->kept), n = p->fold * width;
+  for (int64_t task = begin; task < end; task++) {
+    const int64_t part = task % p->chunks, kept = task / p->chunks * width;
+    const int64_t at = place(&p->kept, kept), first = part * COLUMN_ROWS;
+    int64_t last = first + COLUMN_ROWS;
+    if (last > p->reduced.count) last = p->reduced.count;
+    if (p->extreme)
+      extreme_part(p, at, n, first, last, acc);
+    else
+      combine_part(p, at, n, first, last, acc);
+    if (part == p->chunks - 1) combine_rest(p, at, acc);
+    for (int64_t half = n / 2; half >= width; half /= 2)
+      p->kernel->merge(half, acc + (size_t)half * p->item, acc, p->job->attr[0]);
+    memcpy(acc_at(p, part * p->kept.count + kept), acc, (size_t)width * p->item);
+  }
+}
+
 /* For every column the position in the part with its extreme, the first of equals. */
 static nyx_status choose_parts(nyx_context *ctx, plan *p) {
   int64_t total = p->kept.count;
@@ -265,39 +315,16 @@ static nyx_status reduce_columns(nyx_context *ctx, plan *p) {
   int64_t inner = inner_size(&p->kept);
   int64_t blocks = (inner + p->width - 1) / p->width;
   int64_t width = inner < p->width ? inner : p->width;
-  nyx__parallel_sweep(p->kept.count / inner * blocks * p->chunks,
-                      task_grain(p, width * COLUMN_ROWS), column_tasks, p);
+  if (p->fold > 1)
+    nyx__parallel_sweep(p->kept.count / inner * p->chunks,
+                        task_grain(p, p->count * inner / p->chunks), folded_tasks, p);
+  else
+    nyx__parallel_sweep(p->kept.count / inner * blocks * p->chunks,
+                        task_grain(p, width * COLUMN_ROWS), column_tasks, p);
   if (p->index) return p->chunks > 1 ? choose_parts(ctx, p) : NYX_OK;
   if (p->chunks > 1)
     nyx_parallel_for(p->kept.count, task_grain(p, p->chunks), merge_tasks, p);
   return NYX_OK;
-}
-
-/* A narrow contiguous matrix is seen as one with 2^k of its rows in each: as wide as the
- * kernels like it. What does not fill such a row is combined at the end. 1: not so. */
-static int64_t fold_of(const plan *p) {
-  int64_t width = inner_size(&p->kept), fold = 1;
-  bool narrow = p->kept.n == 1 && p->kept.stride[0] == 1 && p->reduced.n == 1 &&
-                p->reduced.stride[0] == width && !p->job->index;
-  while (fold * width < FOLD_WIDTH) fold *= 2;
-  return narrow && p->reduced.count >= 4 * fold ? fold : 1;
-}
-
-static void fold_columns(plan *p) {
-  p->fold = fold_of(p);
-  if (p->fold == 1) return;
-  p->reduced.stride[0] = p->kept.shape[0] = p->kept.count = p->fold * p->kept.count;
-  p->reduced.shape[0] = p->reduced.count = p->count / p->fold;
-}
-
-static void unfold_columns(plan *p) {
-  _Alignas(64) char buffer[FOLD_WIDTH * 8];
-  int64_t width = p->kept.count / p->fold;
-  merge_parts(p, p->acc, p->fold, width, width);
-  for (int64_t r = p->reduced.count * p->fold; r < p->count; r++)
-    p->kernel->columns(1, width, elements(p, r * width, width, 1, buffer), 0, p->acc,
-                       p->job->attr[0]);
-  p->kept.count = width;
 }
 
 /* Results */
@@ -321,7 +348,6 @@ static nyx_status compute(nyx_context *ctx, plan *p, bool columns) {
     NYX_TRY(reduce_columns(ctx, p));
   else
     reduce_rows(p);
-  if (p->fold > 1) unfold_columns(p);
   if (p->job->out) nyx_parallel_for(p->kept.count, p->task, value_tasks, p);
   if (p->index) write_positions(ctx, p);
   return NYX_OK;
@@ -338,7 +364,7 @@ static nyx_status run(nyx_context *ctx, plan *p, bool columns) {
   p->width = p->ready && p->chunks >= MANY_PARTS && !p->job->index ? WIDE : COLUMN_WIDTH;
   size_t count = (size_t)(p->kept.count * p->chunks);
   const nyx_tensor *out = p->job->out;
-  bool direct = out && out->dtype == p->job->compute && p->chunks == 1 && p->fold == 1;
+  bool direct = out && out->dtype == p->job->compute && p->chunks == 1;
   p->acc = direct ? p->out : nyx_memory_alloc(count * p->item);
   if (!p->acc) return nyx__no_memory(ctx, count * p->item);
   nyx_status status = NYX_OK;
@@ -387,7 +413,7 @@ static nyx_status reduce_by(nyx_context *ctx, const plan *from, int way) {
   nyx_tensor *x = p.job->in, *copy = NULL;
   p.task = ways[way].task;
   if (ways[way].columns) {
-    fold_columns(&p);
+    if (fold_of(&p) > 1) fold_columns(&p);
   } else if (p.reduced.n > 1 && inner_size(&p.reduced) < MIN_RUN) {
     uint32_t dims = p.job->dims;
     NYX_TRY(nyx__reduce_rows(ctx, x, dims, &copy));
