@@ -7,6 +7,7 @@
 #include "../../kernels/cpu/complex.h"
 #include "../../kernels/cpu/gemm.h"
 #include "../linalg/blas.h"
+#include "conv_product.h"
 #include "conv_turn.h"
 #include "depthwise.h"
 #include "fourier.h"
@@ -174,7 +175,7 @@ bool nyx__fourier_sizes_of(const nyx__conv *v, nyx__conv_mode mode,
 
 /* Cycles of one thread by the other ways, about, of `work` multiplications: those of
  * depthwise ones, or a product's with the column matrix, which few output channels leave
- * idle. A BLAS is as fast on every path. */
+ * idle, less so where it is not packed. A BLAS is as fast on every path. */
 static double direct_cost(const nyx__conv *v, nyx__conv_mode mode, double work,
                           double lanes) {
   static const nyx_depthwise_mode depthwise[] = {
@@ -185,7 +186,8 @@ static double direct_cost(const nyx__conv *v, nyx__conv_mode mode, double work,
   double out = (double)(t.out_channels / t.groups);
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas())
     lanes = 64 / (double)nyx_dtype_size(v->dtype);
-  return work / (2 * lanes) * (out + 10) / (0.9 * out);
+  double more = nyx__conv_product_reads_columns(&t) ? 4 : 10;
+  return work / (2 * lanes) * (out + more) / (0.9 * out);
 }
 
 bool nyx__fourier_takes(const nyx__conv *v, nyx__conv_mode mode) {
