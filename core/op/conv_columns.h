@@ -39,6 +39,7 @@ typedef struct product_run {
   bool in_place; /* then its rows are read where they lie */
   bool wide;     /* by tiles of all columns, so that each is read once */
   bool turned;   /* where they lie (channel, row, tap), taps backwards */
+  bool read;     /* columns are not packed, but read from the padded rows */
   bool thin; /* the last column would need a vector of its own: 49 are 3 x 16 and it */
   size_t padded_bytes, panel_bytes, result_bytes, offset_bytes, patch_bytes;
   size_t piece_bytes, a_bytes, sum_bytes;

@@ -3,7 +3,8 @@
  * packed once; then each unit of work packs its own columns, block of terms by block of
  * terms, from rows of the images that it has padded (or, under a kernel of one tap, from
  * the images), and multiplies. A weight that few positions use is read where it lies, and
- * all units share the columns. Units depend on sizes alone, so results do not depend on
+ * all units share the columns. Of few output channels columns are not packed, but read
+ * from the padded rows. Units depend on sizes alone, so results do not depend on
  * the number of threads. Read next: kernels/cpu/patches.h, kernels/cpu/gemm.h,
  * kernels/cpu/last.h. */
 #include "conv_product.h"
@@ -26,6 +27,8 @@
 #define TURNED_TERMS 288       /* at a time: of few channels, which are guessed */
 #define COPY_WORK 32           /* an element, packed, in these */
 #define MOST_TILE_ROWS 16      /* in any kernel */
+#define READ_WASTE 4           /* times columns, by rows: lanes worth not packing those */
+#define READ_VECTORS 4         /* then, with all rows */
 #define PAGE 4096              /* rows so far apart share few lines of the first cache */
 
 /* `n` in equal parts of about `most`, each so many whole `step`s. */
@@ -99,6 +102,15 @@ static int64_t depth_of(const product_run *r) {
   return equal(r->in_group, most > 1 ? most : 1, 1) * r->taps;
 }
 
+/* Whether columns are read where they are padded. Packing one costs as much as some rows
+ * of the product; read so, rows of the image end with a vector that is not full. */
+static bool reads_columns(const product_run *r, bool turned) {
+  int64_t width = r->v->window[1].out, lanes = r->patches->lanes;
+  int64_t waste = parts(width, lanes) * lanes - width;
+  return !turned && !r->once && r->per_image && !r->straight &&
+         waste * r->out_group <= READ_WASTE * width;
+}
+
 /* turned: the weight lies as that of the convolution that this is the adjoint of. */
 static bool plan(product_run *r, const nyx__conv *v, bool turned) {
   if (!nyx__columns_describe(r, v)) return false;
@@ -108,8 +120,11 @@ static bool plan(product_run *r, const nyx__conv *v, bool turned) {
   if (!nyx__columns_pad(r, least((r->depth - 1) / r->taps + 2, r->in_group)))
     return false;
   int64_t panels = parts(r->columns - r->thin, r->panel);
+  r->read = reads_columns(r, turned);
   r->panel_bytes =
-      (size_t)((r->depth * panels * r->panel + 4 * r->patches->lanes) * r->item);
+      r->read
+          ? 0
+          : (size_t)((r->depth * panels * r->panel + 4 * r->patches->lanes) * r->item);
   r->result_bytes = r->per_image ? 0 : (size_t)(r->rows * r->columns * r->item);
   r->offset_bytes = (size_t)(r->depth + thin_room(r)) * sizeof(int64_t);
   r->patch_bytes = (size_t)r->columns * sizeof(nyx_patch);
@@ -123,6 +138,11 @@ static bool plan(product_run *r, const nyx__conv *v, bool turned) {
 bool nyx__conv_product_takes(const nyx__conv *v) {
   product_run r;
   return nyx__columns_usable() && plan(&r, v, false);
+}
+
+bool nyx__conv_product_reads_columns(const nyx__conv *v) {
+  product_run r;
+  return nyx__columns_usable() && plan(&r, v, false) && r.read;
 }
 
 /* Whether all columns fit a tile, and the weight does not stay in the second cache: where
@@ -306,6 +326,28 @@ static void multiply(const product_run *r, const unit *u, const char *panels,
   }
 }
 
+/* A unit's columns where they are padded: some vectors with all rows, while what these
+ * see stays in the first cache. */
+static void multiply_read(const product_run *r, unit *u, int64_t term, int64_t depth) {
+  const piece *at = u->piece;
+  nyx__columns_open(r, u, term / r->taps, (term + depth - 1) / r->taps + 1);
+  nyx__columns_offsets(r, u, term, depth);
+  int64_t n = nyx__columns_patches(r, u, u->q0, u->q1 - u->q0);
+  nyx_patched p = {.from = u->from,
+                   .offset = u->offset,
+                   .depth = depth,
+                   .ldc = at->ldc,
+                   .add = term > 0};
+  for (int64_t i = 0; i < n; i += READ_VECTORS) {
+    p.patch = &u->patch[i];
+    p.count = least(READ_VECTORS, n - i);
+    p.columns = n - i > READ_VECTORS ? u->patch[i + READ_VECTORS].to : u->q1 - u->q0;
+    for (int64_t row = u->o0; row < u->o1; row += r->width)
+      r->gemm->patched(&p, panel_at(r, u->group, term, row), least(r->width, u->o1 - row),
+                       at->c + (row - u->o0) * at->ldc * r->item);
+  }
+}
+
 /* What comes after, for columns q.. of one image, which have been written. */
 static void end_columns(const product_run *r, const unit *u, int64_t q, int64_t columns) {
   int64_t n = q / r->positions, channel = u->group * r->out_group + u->o0;
@@ -389,6 +431,10 @@ static void multiply_in_place(product_run *r, const unit *u) {
 static void multiply_packed(product_run *r, unit *u) {
   for (int64_t term = 0; term < r->terms && going(r); term += r->depth) {
     int64_t depth = least(r->depth, r->terms - term);
+    if (r->read) {
+      multiply_read(r, u, term, depth);
+      continue;
+    }
     const char *panels = r->shared ? shared_at(r, u->group, term) : u->panels;
     if (!r->shared) pack_columns(r, u, term, depth, u->panels);
     multiply(r, u, panels, term, depth);

@@ -8,6 +8,8 @@
 /* Whether it is worth it, and its scratch is bounded: at most about 17 MiB per thread,
  * usually less than one, and where few columns are shared 1 KiB for each term. */
 bool nyx__conv_product_takes(const nyx__conv *v);
+/* Whether it reads columns rather than packing them, which few output channels pay. */
+bool nyx__conv_product_reads_columns(const nyx__conv *v);
 /* Whether it is with all columns in a tile, so that a weight beyond the second cache is
  * read once, where it lies. */
 bool nyx__conv_product_reads_once(const nyx__conv *v);

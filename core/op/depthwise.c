@@ -8,7 +8,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 
-#define RANGE_WORK ((double)(1 << 16)) /* multiplications worth waking a thread for */
+#define RANGE_WORK ((double)(1 << 17)) /* multiplications worth waking a thread for */
 #define MOST_OUTPUTS 4                 /* more are a matrix product's */
 
 typedef struct depthwise_run {
@@ -52,6 +52,12 @@ bool nyx__depthwise_takes(const nyx__conv *v, nyx_depthwise_mode mode) {
   for (int i = 0; i < 2; i++)
     if (d.in[i] == 0 || d.out[i] == 0) return false;
   return kernel_of(v->dtype)->scratch(&d, mode) > 0;
+}
+
+double nyx__depthwise_cycles(const nyx__conv *v, nyx_depthwise_mode mode) {
+  nyx_depthwise d = sizes(v);
+  return (double)v->images * (double)v->in_channels *
+         kernel_of(v->dtype)->cycles(&d, mode);
 }
 
 static bool going(depthwise_run *r) {

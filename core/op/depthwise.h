@@ -9,6 +9,10 @@
  * each group, and rows that fit the scratch. */
 bool nyx__depthwise_takes(const nyx__conv *v, nyx_depthwise_mode mode);
 
+/* Cycles of one thread that they take, about; of what they do not compute, another way.
+ */
+double nyx__depthwise_cycles(const nyx__conv *v, nyx_depthwise_mode mode);
+
 /* As in conv.h. There are images and channels. */
 nyx_status nyx__depthwise_forward(nyx_context *ctx, const nyx__conv *v, const void *x,
                                   const void *weight, const void *bias,

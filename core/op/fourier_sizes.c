@@ -7,7 +7,9 @@
 #include "../../kernels/cpu/complex.h"
 #include "../../kernels/cpu/gemm.h"
 #include "../linalg/blas.h"
+#include "conv_product.h"
 #include "conv_turn.h"
+#include "depthwise.h"
 #include "fourier.h"
 
 #define LEAST_GAIN 1.25
@@ -172,17 +174,20 @@ bool nyx__fourier_sizes_of(const nyx__conv *v, nyx__conv_mode mode,
 }
 
 /* Cycles of one thread by the other ways, about, of `work` multiplications: those of
- * depthwise ones, whose large kernels are slowest for the gradient of the input, or a
- * product's with the column matrix, which few output channels leave idle. A BLAS is as
- * fast on every path. */
+ * depthwise ones, or a product's with the column matrix, which few output channels leave
+ * idle, less so where it is not packed. A BLAS is as fast on every path. */
 static double direct_cost(const nyx__conv *v, nyx__conv_mode mode, double work,
                           double lanes) {
-  double out = (double)(v->out_channels / v->groups);
-  if (v->in_channels == v->groups && out <= 4)
-    return work / (2 * lanes) / (mode == NYX__CONV_INPUT ? 0.22 : 0.28);
+  static const nyx_depthwise_mode depthwise[] = {
+      NYX_DEPTHWISE_FORWARD, NYX_DEPTHWISE_INPUT, NYX_DEPTHWISE_WEIGHT};
+  if (nyx__depthwise_takes(v, depthwise[mode]))
+    return nyx__depthwise_cycles(v, depthwise[mode]);
+  const nyx__conv t = seen_as(v, mode);
+  double out = (double)(t.out_channels / t.groups);
   if (!nyx__cpu_kernels()->gemm->fast && nyx__blas())
     lanes = 64 / (double)nyx_dtype_size(v->dtype);
-  return work / (2 * lanes) * (out + 10) / (0.9 * out);
+  double more = nyx__conv_product_reads_columns(&t) ? 4 : 10;
+  return work / (2 * lanes) * (out + more) / (0.9 * out);
 }
 
 bool nyx__fourier_takes(const nyx__conv *v, nyx__conv_mode mode) {
@@ -193,9 +198,8 @@ bool nyx__fourier_takes(const nyx__conv *v, nyx__conv_mode mode) {
   if (taps < LEAST_TAPS || work < LEAST_WORK || !has_form(v)) return false;
   bool small = wy->kernel == 3 && wx->kernel == 3; /* Winograd's, if not dilated */
   if (small && wy->dilation == 1 && wx->dilation == 1) return false;
-  const nyx__conv t = seen_as(v, mode);
   nyx__fourier_sizes s;
   int lanes = nyx__cpu_kernels()->complex->lanes[v->dtype == NYX_FLOAT64];
   return nyx__fourier_sizes_of(v, mode, &s) &&
-         s.cost * LEAST_GAIN < direct_cost(&t, mode, work, lanes);
+         s.cost * LEAST_GAIN < direct_cost(v, mode, work, lanes);
 }

@@ -175,6 +175,7 @@ const nyx_op nyx__op_pad = {
         "x(3,4); pad={1,-2,-1,2} value=2.5\n"
         "x(2,3,4); pad={2,3,1,2} mode=reflect\n"
         "x(2,3,4); pad={2,0,1,5} mode=replicate\n"
+        "x(2,3,4); pad={0,0,2,11} mode=replicate\n"
         "x(2,3,4); pad={-1,4,3,2} mode=circular",
     .domain = {-4, 4},
 };

@@ -13,6 +13,7 @@ enum {
   UNIT_BYTES = 1 << 16,  /* work per parallel range, about */
   STREAM_UNIT = 1 << 19, /* past the caches: a range ends with a wait for the memory */
   STREAM_RUN = 512,      /* in runs from here on, most of them whole lines */
+  FEW = 8,               /* elements that are not worth a call */
   ADD_UNITS = 16,        /* sums in fewer are cut further */
   CUT = 32               /* elements, of rows that are cut */
 };
@@ -42,10 +43,10 @@ void nyx__remap_close(nyx__remap *map) {
 }
 
 /* Neighbours in the row dimension that are neighbours in the source, too, in the same
- * order or the other way round. */
+ * order (step 1), or the other way round (-1), or the same block each time (0). */
 typedef struct run {
   int64_t start, count, from; /* from: element offset, or NYX__FILL */
-  bool back;
+  int64_t step;               /* in blocks; 0 of the fill */
 } run;
 
 typedef struct copy_job {
@@ -64,16 +65,35 @@ typedef struct copy_job {
   const nyx_move_kernels *stream; /* NULL: the result stays in the caches */
 } copy_job;
 
-/* The source offset of a row, or NYX__FILL. */
-static int64_t row_offset(const copy_job *j, int64_t row) {
-  int64_t offset = 0;
+/* A row of the result: its place in each dimension, and the source offsets of these added
+ * up so far, or NYX__FILL. */
+typedef struct place {
+  int64_t at[NYX_MAX_DIMS], offset[NYX_MAX_DIMS + 1];
+} place;
+
+static void add_offsets(const copy_job *j, place *p, int first) {
+  for (int d = first; d < j->outer; d++) {
+    int64_t from = j->from[d][p->at[d]];
+    bool none = from == NYX__FILL || p->offset[d] == NYX__FILL;
+    p->offset[d + 1] = none ? NYX__FILL : p->offset[d] + from;
+  }
+}
+
+static place place_of(const copy_job *j, int64_t row) {
+  place p;
+  p.offset[0] = 0;
   for (int d = j->outer - 1; d >= 0; d--) {
-    int64_t at = j->from[d][row % j->shape[d]];
-    if (at == NYX__FILL) return NYX__FILL;
-    offset += at;
+    p.at[d] = row % j->shape[d];
     row /= j->shape[d];
   }
-  return offset;
+  add_offsets(j, &p, 0);
+  return p;
+}
+
+static void next_row(const copy_job *j, place *p) {
+  int d = j->outer - 1;
+  while (d >= 0 && ++p->at[d] == j->shape[d]) p->at[d--] = 0;
+  if (d >= 0) add_offsets(j, p, d);
 }
 
 static void copy_bytes(const copy_job *j, char *to, const char *from, size_t bytes) {
@@ -83,17 +103,48 @@ static void copy_bytes(const copy_job *j, char *to, const char *from, size_t byt
     memcpy(to, from, bytes);
 }
 
-static void copy_back(const copy_job *j, char *to, const char *from, int64_t n) {
-  if (j->block == j->item) {
-    nyx__cpu_kernels()->move->reverse[__builtin_ctzll(j->item)](n, from, to);
-    return;
+/* n <= FEW elements, the sources `step` apart. */
+#define COPY_FEW(T)                                                                      \
+  static void copy_few_##T(char *out, const char *in, int64_t step, int64_t n) {         \
+    const T *src = (const T *)(const void *)in;                                          \
+    T *dst = (T *)(void *)out;                                                           \
+    for (int64_t i = 0; i < n; i++, src += step) dst[i] = *src;                          \
   }
-  for (int64_t i = 0; i < n; i++, to += j->block, from -= j->block)
-    copy_bytes(j, to, from, j->block);
+COPY_FEW(uint8_t)
+COPY_FEW(uint16_t)
+COPY_FEW(uint32_t)
+COPY_FEW(uint64_t)
+
+static void copy_few(const copy_job *j, char *to, const char *from, int64_t step,
+                     int64_t n) {
+  switch (j->item) {
+    case 1: copy_few_uint8_t(to, from, step, n); return;
+    case 2: copy_few_uint16_t(to, from, step, n); return;
+    case 4: copy_few_uint32_t(to, from, step, n); return;
+    default: copy_few_uint64_t(to, from, step, n); return;
+  }
 }
 
-static void fill_blocks(const copy_job *j, char *to, int64_t n) {
-  for (int64_t i = 0; i < n; i++) memcpy(to + (size_t)i * j->block, j->fill, j->block);
+/* n blocks, the sources `step` of them apart. */
+static void copy_blocks(const copy_job *j, char *to, const char *from, int64_t step,
+                        int64_t n) {
+  const int64_t block = (int64_t)j->block;
+  if (j->block == j->item && (n <= FEW || step == 0))
+    copy_few(j, to, from, step, n);
+  else if (step == 1)
+    copy_bytes(j, to, from, (size_t)(n * block));
+  else if (step == -1 && j->block == j->item)
+    nyx__cpu_kernels()->move->reverse[__builtin_ctzll(j->item)](n, from, to);
+  else
+    for (int64_t i = 0; i < n; i++, to += block, from += step * block)
+      copy_bytes(j, to, from, j->block);
+}
+
+/* n blocks of a run, after `skip` of them. */
+static void copy_run(const copy_job *j, const run *r, const char *in, char *out,
+                     int64_t skip, int64_t n) {
+  const char *from = r->from == NYX__FILL ? j->fill : in + r->from * (int64_t)j->item;
+  copy_blocks(j, out, from + skip * r->step * (int64_t)j->block, r->step, n);
 }
 
 #define COPY_SCATTERED(T)                                                                \
@@ -128,14 +179,12 @@ static void copy_scattered(const copy_job *j, const char *in, char *out, int64_t
   }
 }
 
-/* n blocks of a run that begins at `from`, after `skip` of them. */
-static void copy_run(const copy_job *j, const run *r, const char *from, char *out,
-                     int64_t skip, int64_t n) {
-  const int64_t block = (int64_t)j->block;
-  if (r->back)
-    copy_back(j, out, from - skip * block, n);
-  else
-    copy_bytes(j, out, from + skip * block, (size_t)(n * block));
+/* A whole row. */
+static void copy_row(const copy_job *j, const char *in, char *out) {
+  for (const run *r = j->runs; r < j->runs + j->n_runs; r++) {
+    copy_run(j, r, in, out, 0, r->count);
+    out += r->count * (int64_t)j->block;
+  }
 }
 
 static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begin,
@@ -152,10 +201,7 @@ static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begi
     const run *r = &j->runs[low];
     int64_t skip = at - r->start, n = r->count - skip;
     if (n > end - at) n = end - at;
-    if (r->from == NYX__FILL)
-      fill_blocks(j, out, n);
-    else
-      copy_run(j, r, in + r->from * (int64_t)j->item, out, skip, n);
+    copy_run(j, r, in, out, skip, n);
     out += (size_t)n * j->block;
     at += n;
   }
@@ -163,15 +209,17 @@ static void copy_runs(const copy_job *j, const char *in, char *out, int64_t begi
 
 static void copy_range(void *arg, int64_t begin, int64_t end) {
   const copy_job *j = arg;
-  while (begin < end) {
-    int64_t row = begin / j->length, first = begin % j->length;
+  place row = place_of(j, begin / j->length);
+  for (int64_t first = begin % j->length; begin < end; first = 0, next_row(j, &row)) {
     int64_t last = end - begin < j->length - first ? first + end - begin : j->length;
-    int64_t offset = row_offset(j, row);
+    int64_t offset = row.offset[j->outer];
     char *out = j->out + (size_t)begin * j->block;
     if (offset == NYX__FILL)
-      fill_blocks(j, out, last - first);
+      copy_blocks(j, out, j->fill, 0, last - first);
     else if (j->scattered)
       copy_scattered(j, j->in + offset * (int64_t)j->item, out, first, last);
+    else if (last - first == j->length)
+      copy_row(j, j->in + offset * (int64_t)j->item, out);
     else
       copy_runs(j, j->in + offset * (int64_t)j->item, out, first, last);
     begin += last - first;
@@ -179,23 +227,26 @@ static void copy_range(void *arg, int64_t begin, int64_t end) {
   if (j->stream) j->stream->drain();
 }
 
-/* Whether what lies at `from` goes on with run r, which gets its direction of its second
- * element. */
-static bool goes_on(run *r, int64_t from, int64_t step) {
+/* Whether what lies at `from` goes on with run r, which gets its step of its second
+ * block; `block` is how many elements it has. */
+static bool goes_on(run *r, int64_t from, int64_t block) {
   if (from == NYX__FILL || r->from == NYX__FILL) return from == r->from;
-  if (r->count == 1) r->back = from == r->from - step;
-  return from == r->from + (r->back ? -step : step) * r->count;
+  if (r->count == 1) {
+    int64_t apart = from - r->from;
+    r->step = apart == block || apart == -block ? apart / block : 0;
+  }
+  return from == r->from + r->step * block * r->count;
 }
 
-/* Cuts the row dimension into runs; `step` is how far the sources of neighbours lie
- * apart, in elements. */
-static int64_t cut_runs(const int64_t *from, int64_t length, int64_t step, run *runs) {
+/* Cuts the row dimension into runs of blocks of so many elements. */
+static int64_t cut_runs(const int64_t *from, int64_t length, int64_t block, run *runs) {
   int64_t n = 0;
   for (int64_t i = 0; i < length; i++) {
-    if (n && goes_on(&runs[n - 1], from[i], step))
+    if (n && goes_on(&runs[n - 1], from[i], block))
       runs[n - 1].count++;
     else
-      runs[n++] = (run){.start = i, .count = 1, .from = from[i]};
+      runs[n++] =
+          (run){.start = i, .count = 1, .from = from[i], .step = from[i] != NYX__FILL};
   }
   return n;
 }

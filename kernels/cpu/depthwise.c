@@ -12,6 +12,14 @@
 #define STRIPE_BYTES 24576 /* padded rows at a time: they stay in the first cache */
 #define TAPS 5             /* of a list, whose sums stay in registers */
 
+/* Rows of a result that depthwise_large.h sums together, or one less. */
+#if defined(__AVX512F__)
+#define LARGE_ROWS 8
+#else
+#define LARGE_ROWS 6
+#endif
+#define LARGE_LEAST 7 /* rows of a kernel, and of what goes this way */
+
 /* What is at the beginning of the scratch. Numbers of rows and elements. */
 typedef struct plan {
   const nyx_depthwise *d;
@@ -21,6 +29,7 @@ typedef struct plan {
   int64_t extra;                /* of these, beyond those the stripe itself has */
   int64_t across;               /* the adjoint: padded columns left of the first needed */
   int64_t taps;
+  bool large;                     /* as depthwise_large.h does it; no list */
   int64_t *offset;                /* of the taps, in the padded rows */
   int64_t *tap;                   /* the adjoint: which tap of which output it is */
   int64_t *parts;                 /* the adjoint: where the taps of each phase begin */
@@ -42,10 +51,11 @@ static int64_t span(const nyx_depthwise *d, int i) {
   return (d->kernel[i] - 1) * d->dilation[i] + 1;
 }
 
-/* The largest number of rows of a stripe, of `all`. */
-static int64_t stripe_rows(int64_t all, int64_t step, int64_t extra, int64_t row_bytes) {
-  int64_t rows = (STRIPE_BYTES / row_bytes - extra) / step / BLOCK * BLOCK;
-  if (rows < BLOCK) rows = BLOCK;
+/* The largest number of rows of a stripe, of `all`: whole blocks. */
+static int64_t stripe_rows(int64_t all, int64_t step, int64_t extra, int64_t row_bytes,
+                           int64_t block) {
+  int64_t rows = (STRIPE_BYTES / row_bytes - extra) / step / block * block;
+  if (rows < block) rows = block;
   return rows < all ? rows : all;
 }
 
@@ -71,6 +81,15 @@ static int64_t side_of(const nyx_depthwise *d, nyx_depthwise_mode mode) {
   bool dense = d->dilation[0] == 1 && d->dilation[1] == 1;
   if (!same || !dense || stride > 2 || (side != 3 && side != 5)) return 0;
   return mode == NYX_DEPTHWISE_INPUT && d->outputs > 1 ? 0 : side;
+}
+
+/* Kernels of many rows, of which neighbours add to the same rows of the result. */
+static bool is_large(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t rows) {
+  bool plain = d->stride[0] == 1 && d->stride[1] == 1 && d->dilation[0] == 1 &&
+               d->dilation[1] == 1;
+  if (mode == NYX_DEPTHWISE_WEIGHT) return false;
+  if (mode == NYX_DEPTHWISE_INPUT && d->outputs > 1) return false;
+  return plain && d->kernel[0] >= LARGE_LEAST && rows >= LARGE_LEAST;
 }
 
 /* Everything but the addresses. */
@@ -101,7 +120,14 @@ static plan lay_out(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t lan
   p.phase = round_up(p.phase, lanes);
   p.pitch = p.phases * p.phase;
   int64_t planes = mode == NYX_DEPTHWISE_INPUT ? d->outputs : 1;
-  p.stripe = stripe_rows(all, step, p.extra, p.pitch * item * planes);
+  p.large = is_large(d, mode, all);
+  p.stripe = stripe_rows(all, step, p.extra, p.pitch * item * planes,
+                         p.large ? LARGE_ROWS : BLOCK);
+  if (p.large) { /* alike, as the last has as many rows */
+    int64_t stripes = (all + p.stripe - 1) / p.stripe;
+    p.stripe = (all + stripes - 1) / stripes;
+    if (p.stripe < LARGE_LEAST) p.stripe = LARGE_LEAST;
+  }
   p.rows = p.stripe * step + p.extra;
   return p;
 }
@@ -144,14 +170,18 @@ static size_t scratch_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64
   return size <= NYX_DEPTHWISE_SCRATCH ? size : 0;
 }
 
-/* Where the taps read, from where output (0, 0) of a stripe begins. */
+/* Where the taps read, from where output (0, 0) of a stripe begins. Every range of planes
+ * does it: a division for each tap took longer than the planes of small images. */
 static void find_taps(plan *p) {
   const nyx_depthwise *d = p->d;
-  for (int64_t t = 0; t < p->taps; t++) {
-    int64_t row = t / d->kernel[1] * d->dilation[0];
-    int64_t column = t % d->kernel[1] * d->dilation[1];
-    p->offset[t] =
-        row * p->pitch + column % d->stride[1] * p->phase + column / d->stride[1];
+  int64_t *to = p->offset;
+  for (int64_t i = 0; i < d->kernel[0]; i++) {
+    int64_t phase = 0, column = 0, at = i * d->dilation[0] * p->pitch;
+    for (int64_t j = 0; j < d->kernel[1]; j++) {
+      *to++ = at + phase * p->phase + column;
+      phase += d->dilation[1] % d->stride[1], column += d->dilation[1] / d->stride[1];
+      if (phase >= d->stride[1]) phase -= d->stride[1], column++;
+    }
   }
 }
 
@@ -186,14 +216,45 @@ static void find_phases(plan *p) {
   p->parts[part] = n;
 }
 
+/* Of neighbouring rows of the result, by a large kernel: multiplications, 1.65 a cycle,
+ * and 28 for each row of the image that a block of them sees. */
+static double large_cycles(const nyx_depthwise *d, bool turned, int64_t lanes) {
+  const int64_t *in = turned ? d->out : d->in, *out = turned ? d->in : d->out;
+  int64_t pad = turned ? d->kernel[0] - 1 - d->pad[0] : d->pad[0], seen = 0;
+  for (int64_t i = 0; i < d->kernel[0]; i++) {
+    int64_t first = i < pad ? pad - i : 0, last = in[0] + pad - i;
+    if (last > out[0]) last = out[0];
+    if (last > first) seen += last - first;
+  }
+  int64_t vectors = (out[1] + lanes - 1) / lanes;
+  double blocks = (double)out[0] / LARGE_ROWS * (double)((vectors + 1) / 2);
+  double rows = (double)seen / (double)out[0] + LARGE_ROWS - 1;
+  return (double)(seen * d->kernel[1] * vectors) / 1.65 + 28 * blocks * rows;
+}
+
+/* The others: shares of two vectors of multiplications a cycle, or what each row of y
+ * takes for a tap. */
+static double cycles_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t item) {
+  bool turned = mode == NYX_DEPTHWISE_INPUT;
+  double taps = (double)(d->kernel[0] * d->kernel[1] * d->outputs);
+  int64_t lanes = VECTOR_BYTES / item;
+  if (is_large(d, mode, turned ? d->in[0] : d->out[0]))
+    return (double)d->outputs * large_cycles(d, turned, lanes);
+  if (mode == NYX_DEPTHWISE_WEIGHT)
+    return taps * (double)d->out[0] *
+           (1.3 + 1.6 * (double)((d->out[1] + lanes - 1) / lanes));
+  return taps * (double)d->out[0] * (double)d->out[1] / (double)(2 * lanes) /
+         (turned ? 0.22 : 0.28);
+}
+
 static void prepare_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t item,
                         void *scratch) {
   int64_t lanes = VECTOR_BYTES / item;
   plan p = lay_out(d, mode, lanes, item);
   size_t size = divide(&p, mode, lanes, item, scratch);
-  if (mode == NYX_DEPTHWISE_INPUT) {
+  if (!p.large && mode == NYX_DEPTHWISE_INPUT) {
     find_phases(&p);
-  } else {
+  } else if (!p.large) {
     find_taps(&p);
   }
   memset(p.padded, 0, (size_t)((char *)scratch + size - p.padded)); /* see pad_rows */
@@ -205,7 +266,7 @@ static void prepare_for(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t
 
 #define KERNEL(name)                                                                     \
   {                                                                                      \
-    scratch_##name, prepare_##name, {                                                    \
+    scratch_##name, cycles_##name, prepare_##name, {                                     \
       forward_##name, input_##name, weight_##name                                        \
     }                                                                                    \
   }

@@ -1,7 +1,9 @@
 /* Depthwise convolutions, where every channel has kernels of its own: one plane at a
  * time, in one thread. Square kernels of 3 and 5 read them where they lie
- * (depthwise_square.h); for others rows are copied with zeros around them (pad_type.h).
- * Read next: depthwise_type.h, core/op/depthwise.c, which shares planes among threads. */
+ * (depthwise_square.h); for others rows are copied with zeros around them (pad_type.h),
+ * and those of large kernels are read once for several rows of a result
+ * (depthwise_large.h). Read next: depthwise_type.h, core/op/depthwise.c, which shares
+ * planes among threads. */
 #ifndef NYX_KERNELS_CPU_DEPTHWISE_H
 #define NYX_KERNELS_CPU_DEPTHWISE_H
 
@@ -34,6 +36,8 @@ typedef enum nyx_depthwise_mode {
 typedef struct nyx_depthwise_kernel {
   /* Bytes of scratch, at most NYX_DEPTHWISE_SCRATCH; 0: too large, go another way. */
   size_t (*scratch)(const nyx_depthwise *d, nyx_depthwise_mode mode);
+  /* Cycles that a plane of x takes, about, with vectors of 64 bytes as measured. */
+  double (*cycles)(const nyx_depthwise *d, nyx_depthwise_mode mode);
   /* Fills a 64-byte aligned scratch; then `run` may be called with it any number of
    * times, by one thread at a time. d must stay. */
   void (*prepare)(const nyx_depthwise *d, nyx_depthwise_mode mode, void *scratch);

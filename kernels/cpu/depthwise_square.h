@@ -69,14 +69,6 @@ static ALWAYS_INLINE V TYPED(read)(const bool whole, const TYPED(square) * j,
                : TYPED(load_some)(at, in, j->from, j->from + j->height * j->width);
 }
 
-/* Makes the compiler hold a vector in a register: it would read one again for each use,
- * and most lie across two lines of the cache. */
-#if defined(__x86_64__)
-#define HOLD(v) __asm__("" : "+v"(v))
-#else
-#define HOLD(v) (void)(v)
-#endif
-
 /* What the k taps across see of a row, from `at` on. */
 static ALWAYS_INLINE void TYPED(see)(const int k, const int s, const bool whole,
                                      const TYPED(square) * j, const TYPED(strip) * p,

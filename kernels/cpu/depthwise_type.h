@@ -1,6 +1,6 @@
 /* The loops of a depthwise convolution over one element type T; included by depthwise.c,
- * once for each. Square kernels of 3 and 5 are in depthwise_square.h; here are the
- * others, by a list of taps. */
+ * once for each. Square kernels of 3 and 5 are in depthwise_square.h, those of many rows
+ * in depthwise_large.h; here are the others, by a list of taps. */
 #include "pad_type.h"
 
 static T TYPED(total)(V v) {
@@ -13,6 +13,8 @@ static T TYPED(total)(V v) {
 }
 
 #include "depthwise_square.h"
+
+#include "depthwise_large.h"
 
 /* Weighted sums of shifted rows: what outputs and the adjoint are made of. */
 typedef struct TYPED(sums) {
@@ -80,11 +82,47 @@ static void TYPED(pad_stripe)(const plan *p, const nyx_depthwise_planes *planes,
    rows * d->stride[0] + p->extra, (T *)(void *)p->padded, p->pitch);
 }
 
+/* A stripe's padded rows, as depthwise_large.h reads them: the first is row `first` of an
+ * image of `height`, which may be outside. */
+static TYPED(large) TYPED(large_of)(const plan *p, int64_t first, int64_t height) {
+  const nyx_depthwise *d = p->d;
+  return (TYPED(large)){.from = (T *)(void *)p->padded,
+                        .pitch = p->pitch,
+                        .first = -first,
+                        .last = height - first,
+                        .high = d->kernel[0],
+                        .wide = d->kernel[1]};
+}
+
+/* The last stripe has as many rows as the others, some once more. */
+static void TYPED(large_forward)(const plan *p, const nyx_depthwise_planes *planes) {
+  const nyx_depthwise *d = p->d;
+  int64_t plane = d->out[0] * d->out[1];
+  TYPED(large) j;
+  for (int64_t row = 0; row < d->out[0]; row += p->stripe) {
+    if (row + p->stripe > d->out[0]) row = d->out[0] - p->stripe;
+    TYPED(pad_stripe)(p, planes, row, p->stripe);
+    j = TYPED(large_of)(p, row - d->pad[0], d->in[0]);
+    j.rows = p->stripe, j.columns = d->out[1];
+    for (int64_t o = 0; o < d->outputs; o++) {
+      T *y = (T *)planes->y + o * plane;
+      j.w = (T *)planes->weight + o * p->taps;
+      j.bias = planes->bias ? ((const T *)planes->bias)[o] : 0;
+      j.to = y + row * d->out[1], j.end = y + plane;
+      TYPED(large_sum)(&j);
+    }
+  }
+}
+
 static void TYPED(forward)(const nyx_depthwise_planes *planes, void *scratch) {
   const plan *p = scratch;
   const nyx_depthwise *d = p->d;
   if (p->side) {
     TYPED(square_from_x)(p, planes, NYX_DEPTHWISE_FORWARD);
+    return;
+  }
+  if (p->large) {
+    TYPED(large_forward)(p, planes);
     return;
   }
   int64_t plane = d->out[0] * d->out[1];
@@ -199,11 +237,36 @@ static void TYPED(order_weights)(const plan *p, const T *weight) {
   for (int64_t t = 0; t < p->taps; t++) w[t] = weight[p->tap[t]];
 }
 
+/* Large kernels: a convolution of y by the kernel turned round. */
+static void TYPED(large_input)(const plan *p, const nyx_depthwise_planes *planes) {
+  const nyx_depthwise *d = p->d;
+  const nyx_row_padding g = {d->out[1], 1, p->across, 1, p->phase, .down = 1};
+  T *w = (T *)(void *)p->weight, *x = planes->x;
+  TYPED(large) j;
+  for (int64_t t = 0; t < p->taps; t++) w[t] = ((T *)planes->weight)[p->taps - 1 - t];
+  for (int64_t row = 0; row < d->in[0]; row += p->stripe) {
+    if (row + p->stripe > d->in[0]) row = d->in[0] - p->stripe;
+    int64_t first = d->pad[0] + row - p->extra;
+    TYPED(pad_rows)
+    (&g, planes->y, d->out[0], planes->y_limit, first, p->rows, (T *)(void *)p->padded,
+     p->pitch);
+    j = TYPED(large_of)(p, first, d->out[0]);
+    j.rows = p->stripe, j.columns = d->in[1];
+    j.w = w, j.bias = 0;
+    j.to = x + row * d->in[1], j.end = x + d->in[0] * d->in[1];
+    TYPED(large_sum)(&j);
+  }
+}
+
 static void TYPED(input)(const nyx_depthwise_planes *planes, void *scratch) {
   const plan *p = scratch;
   const nyx_depthwise *d = p->d;
   if (p->side) {
     TYPED(square_input)(p, planes);
+    return;
+  }
+  if (p->large) {
+    TYPED(large_input)(p, planes);
     return;
   }
   int64_t first = d->pad[0] / d->stride[0];
@@ -315,6 +378,10 @@ static size_t TYPED(scratch)(const nyx_depthwise *d, nyx_depthwise_mode mode) {
   size_t strips = (size_t)TYPED(strip_count)(d, mode), each = sizeof(TYPED(strip));
   size_t size = 2 * PLAN_BYTES + strips * each;
   return moderate(d) && size <= NYX_DEPTHWISE_SCRATCH ? size : 0;
+}
+
+static double TYPED(cycles)(const nyx_depthwise *d, nyx_depthwise_mode mode) {
+  return cycles_for(d, mode, sizeof(T));
 }
 
 /* The plan, sizes, strips: each aligned as vectors are. */

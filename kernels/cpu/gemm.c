@@ -45,9 +45,10 @@
     .tile_cols = TILE_VECTORS * VECTOR_BYTES / (int64_t)sizeof(T),                       \
     .block_rows = BLOCK_ROWS, .depth = DEPTH, .pack_a = pack_a_##name,                   \
     .pack_b = pack_b_##name, .divide = divide_##name, .pack = pack_##name,               \
-    .block = block_##name, .thin = thin_##name, .thin_taps = thin_taps_##name,           \
-    .dots = dots_##name, .sum_rows = sum_rows_##name, .few_dots = FEW_DOTS,              \
-    .pack_few = pack_few_##name, .few = few_##name, .few_near = few_near_##name          \
+    .block = block_##name, .patched = patched_##name, .thin = thin_##name,               \
+    .thin_taps = thin_taps_##name, .dots = dots_##name, .sum_rows = sum_rows_##name,     \
+    .few_dots = FEW_DOTS, .pack_few = pack_few_##name, .few = few_##name,                \
+    .few_near = few_near_##name                                                          \
   }
 
 const nyx_gemm_kernels NYX_PATH(gemm) = {

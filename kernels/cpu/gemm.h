@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "patches.h"
+
 /* How a piece is packed: alone, after a tile; copied during one, which lies in panels as
  * it does in the matrix; or turned after one, and copied during the next. */
 typedef enum nyx_packing_way {
@@ -49,6 +51,17 @@ typedef struct nyx_product {
   nyx_packing *packing; /* `block` packs a piece after each tile; or NULL */
 } nyx_product;
 
+/* A matrix of `depth` rows whose vectors are patches, of `columns` columns in all: those
+ * of row l lie at from + offset[l]. And how a product with it is stored. */
+typedef struct nyx_patched {
+  const void *from;
+  const int64_t *offset;
+  const nyx_patch *patch; /* without gaps, each from its first column to the next one's */
+  int64_t count, columns, depth;
+  int64_t ldc;
+  bool add;
+} nyx_patched;
+
 /* From row to row of an A that is copied to be read in place by rows, in elements of T:
  * so that 128 columns of all rows lie in all sets of the first cache. */
 #define NYX_APART(T) (128 + 64 / (int64_t)sizeof(T))
@@ -80,6 +93,10 @@ typedef struct nyx_gemm_kernel {
    * besides; its a_rs or its a_cs is 1. b NULL: B is read where it is; its b_cs must be
    * 1, and before a column that is not the first of a tile lie tile_cols others. */
   void (*block)(const nyx_product *p, int64_t width, const void *a, const void *b);
+
+  /* A panel of A, of `rows` <= tile_rows rows, by patches that are read where they lie:
+   * whole vectors, written in part. To the bits of `block`. */
+  void (*patched)(const nyx_patched *p, const void *a, int64_t rows, void *c);
 
   /* One more column of such a product, which would not be worth a vector: thin_type.h.
    * rows <= tile_rows, of a panel as wide (rs 0) or rs apart with terms side by side, to

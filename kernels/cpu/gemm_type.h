@@ -253,6 +253,7 @@ static void TYPED(product)(const nyx_product *p, void *work) {
   }
 }
 
+#include "patched_type.h"
 #include "thin_type.h"
 
 #include "gemv_type.h"

@@ -24,6 +24,15 @@
 #endif
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* Makes the compiler hold a vector in a register: it would read one again for each use,
+ * and most lie across two lines of the cache. */
+#if defined(__x86_64__)
+#define HOLD(v) __asm__("" : "+v"(v))
+#else
+#define HOLD(v) (void)(v)
+#endif
+
 /* What reads or writes a part of a vector: an instruction, or else many that are rarely
  * needed. */
 #if defined(__AVX2__)

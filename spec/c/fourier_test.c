@@ -6,6 +6,7 @@
 
 #include "conv_loops.h"
 #include "core/linalg/blas.h"
+#include "kernels/cpu/complex.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
 #include "paths.h"
@@ -308,8 +309,9 @@ static bool taken(const shape *s, int mode) {
   return nyx__fourier_takes(&v, (nyx__conv_mode)mode);
 }
 
-/* Large kernels, with many channels smaller ones; never with a stride, never Winograd's,
- * nor what is nearly nothing or beyond the bounds. */
+/* Large kernels, with many channels smaller ones; depthwise where rows that are read once
+ * for several of the result are slower, as they are for kernels' gradients; never with a
+ * stride, never Winograd's, nor what is nearly nothing or beyond the bounds. */
 static void choice(void) {
   static const shape yes[] = {
       {1, 96, 96, 96, {56, 56}, {31, 31}, {15, 15}, {1, 1}},
@@ -326,11 +328,20 @@ static void choice(void) {
       {1, 64, 64, 1, {64, 64}, {1, 1}, {0, 0}, {1, 1}},
       {1, 4000, 4000, 1, {64, 64}, {31, 31}, {15, 15}, {1, 1}}, /* 256 MiB and more */
   };
+  bool wide = nyx__cpu_kernels()->complex->lanes[0] == 16;        /* as counted */
   bool products = nyx__cpu_kernels()->gemm->fast || !nyx__blas(); /* as fast as lanes */
   for (int mode = 0; mode < 3; mode++) {
     for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
       if (products || yes[i].inputs == yes[i].groups)
         CHECK_AT(taken(&yes[i], mode), "taken", ": %d, mode %d", (int)i, mode);
+    static const shape near[] = {
+        {1, 128, 128, 128, {56, 56}, {13, 13}, {6, 6}, {1, 1}},
+        {1, 128, 128, 128, {28, 28}, {21, 21}, {10, 10}, {1, 1}},
+        {16, 128, 128, 128, {32, 32}, {13, 13}, {6, 6}, {1, 1}},
+    };
+    for (size_t i = 0; wide && i < sizeof near / sizeof *near; i++)
+      CHECK_AT(taken(&near[i], mode) == (mode == NYX__CONV_WEIGHT), "near",
+               ": %d, mode %d", (int)i, mode);
     for (size_t i = 0; i < sizeof no / sizeof *no; i++)
       CHECK_AT(!taken(&no[i], mode), "not taken", ": %d, mode %d", (int)i, mode);
     nyx__conv v = conv_of(&yes[0], NYX_FLOAT32);

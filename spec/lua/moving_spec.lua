@@ -78,6 +78,36 @@ describe("pad", function()
   end)
 end)
 
+describe("pad in other modes", function()
+  local function clamp(i, n)
+    return i < 1 and 1 or i > n and n or i
+  end
+  local modes = {
+    replicate = clamp,
+    circular = function(i, n) return i < 1 and i + n or i > n and i - n or i end,
+  }
+
+  -- Rows that begin in one thread's share and end in another's, borders short and long.
+  it("reads what positions say", function()
+    for _, dtype in ipairs(various) do
+      for _, pads in ipairs { { 1, 2 }, { 11, 9 } } do
+        local n, x = 37, nyx.randint(0, 200, { 3000, 37 }):to(dtype)
+        for mode, from in pairs(modes) do
+          local at = {}
+          for i = 1 - pads[1], n + pads[2] do at[#at + 1] = from(i, n) end
+          local index = nyx.tensor(at, { dtype = "int64" })
+          local what = table.concat({ dtype, mode, pads[1] }, " ")
+          same(x:index_select(index, 2), x:pad(pads, mode), what)
+          local turned = x:t():contiguous() -- blocks
+          same(turned:index_select(index, 1), turned:pad({ 0, 0, pads[1], pads[2] }, mode), what)
+        end
+        local full = function(count) return nyx.full({ 3000, count }, 7, { dtype = dtype }) end
+        same(nyx.cat({ full(pads[1]), x, full(pads[2]) }, 2), x:pad(pads, "constant", 7), dtype)
+      end
+    end
+  end)
+end)
+
 describe("stack and cat of single elements", function()
   it("put them side by side", function()
     for _, dtype in ipairs(various) do
