@@ -198,27 +198,27 @@ describe("linalg", function()
     close(q:matmul(turned(q):matmul(shortest)), shortest) -- in the span of its rows
   end)
 
-  it("solves least squares of large matrices, and of one for many sides", function()
+  it("solves least sums of large matrices, and of one for many sides", function()
     for _, shape in ipairs { { 300, 20 }, { 300, 260 }, { 300, 300 }, { 129, 128 } } do
       local a = random(shape[1], shape[2])
       for _, k in ipairs { 1, 3, 140 } do
         local b = random(shape[1], k)
-        local x, squares, r = nyx.lstsq(a, b)
+        local x, sums, r = nyx.lstsq(a, b)
         close(turned(a):matmul(a:matmul(x)), turned(a):matmul(b), 1e-9)
-        close(squares, ((a:matmul(x) - b) ^ 2):sum(-2), 1e-9)
+        close(sums, ((a:matmul(x) - b) ^ 2):sum(-2), 1e-9)
         close(turned(r):matmul(r), turned(a):matmul(a), 1e-9)
         close(r:tril(-1), r * 0, 0)
         close(nyx.lstsq(a:float(), b:float()):double(), x, 2e-2)
       end
     end
     local a, b = random(7, 3), random(2, 4, 7, 5)
-    local x, squares, r = nyx.lstsq(a, b)
+    local x, sums, r = nyx.lstsq(a, b)
     assert.same({ 2, 4, 3, 3 }, r.shape)
     for i = 1, 2 do
       for j = 1, 4 do
         local one, left, same = nyx.lstsq(a, b[i][j])
         close(x[i][j], one, 1e-13)
-        close(squares[i][j], left, 1e-13)
+        close(sums[i][j], left, 1e-13)
         close(r[i][j], same, 0)
       end
     end
