@@ -84,9 +84,8 @@ static void TYPED(solve_sides)(const nyx_triangle *t) {
   const T *a = (const T *)t->a + (t->upper ? last * (t->a_rs + t->a_cs) : 0);
   T *x = (T *)t->x + (t->upper ? last * t->x_ld : 0), *packed = t->room;
   const int64_t blocks = (t->n + ROWS - 1) / ROWS, step = sign * t->x_ld;
-  for (int64_t b = 0; b < blocks; b++)
-    TYPED(pack_rows)
-    (t, a, sign * t->a_rs, sign * t->a_cs, b, packed + TYPED(packed_before)(b));
+  for (int64_t b = 0; b < blocks; b++) TYPED(pack_rows)
+  (t, a, sign * t->a_rs, sign * t->a_cs, b, packed + TYPED(packed_before)(b));
   for (int64_t c = 0; c < t->count; c += LANES)
     for (int64_t b = 0; b < blocks; b++) {
       const T *p = packed + TYPED(packed_before)(b);
