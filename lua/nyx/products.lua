@@ -255,6 +255,16 @@ end
 
 -- ---------------------------------------------------------------- others
 
+-- x repeated `times` times along `dim`, one of its last two dimensions, which become one.
+local function rows_of(x, dim, times)
+  local shape = x.shape
+  shape[#shape + 1 + dim] = times
+  x = x:expand(shape):contiguous()
+  shape[#shape - 1] = shape[#shape - 1] * shape[#shape]
+  shape[#shape] = nil
+  return x:reshape(shape)
+end
+
 docs.kron = { "linear algebra", "x:kron(y): the Kronecker product: y times every element of " ..
   "x, in the place of that element; of up to 4 dimensions, the one of fewer counted from the last" }
 --- The Kronecker product: the other tensor times every element, in the place of that element.
@@ -273,7 +283,12 @@ function Tensor:kron(other)
     right[2 * d - 1], right[2 * d] = 1, size_y
     shape[d] = size_x * size_y
   end
-  return (self:reshape(left) * other:reshape(right)):reshape(shape)
+  local x, y = self:reshape(left), other:reshape(right)
+  if n >= 2 and right[2 * n] < 16 and x:numel() * y:numel() >= 8192 then
+    -- Whole rows of the result at a time, not of the few elements that y has in a row.
+    x, y = rows_of(x, -1, right[2 * n]), rows_of(y, -2, left[2 * n - 1])
+  end
+  return (x * y):reshape(shape)
 end
 
 docs.cross = { "linear algebra", "x:cross(y, dim): the cross product of vectors of 3 elements " ..
