@@ -198,7 +198,7 @@ describe("linalg", function()
     close(q:matmul(turned(q):matmul(shortest)), shortest) -- in the span of its rows
   end)
 
-  it("solves least sums of large matrices, and of one for many sides", function()
+  it("solves least squares of large matrices, and of one for many sides", function()
     for _, shape in ipairs { { 300, 20 }, { 300, 260 }, { 300, 300 }, { 129, 128 } } do
       local a = random(shape[1], shape[2])
       for _, k in ipairs { 1, 3, 140 } do
