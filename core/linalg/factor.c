@@ -6,6 +6,8 @@
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "../../kernels/cpu/matrices.h"
+#include "../../kernels/cpu/move.h"
 #include "factor_run.h"
 #include "gemm.h"
 
@@ -27,6 +29,7 @@ typedef struct factor_run {
    * begins at `rest`. */
   int64_t j, width, rest;
   char *panel, *next; /* minus the part of this panel below its square, of the next */
+  atomic_bool no_memory;
 } factor_run;
 
 static nyx_status open_run(nyx_context *ctx, nyx_dtype dtype, factor_run *r) {
@@ -209,21 +212,42 @@ static void lu_panel(factor_run *r, int64_t j, char *panel) {
            panel + (size_t)(c * below) * r->item, below);
 }
 
+/* Room for a chunk of U12 and for the triangle that solves for it, in elements. */
+#define LU_ROOM (PANEL * PANEL + NYX_TRIANGLE_ROOM)
+
+/* U12 = L11^-1 A12 for `count` columns from `at` on, turned on the way: right-hand sides
+ * lie side by side then. */
+static void lu_solve_for(const factor_run *r, int64_t at, int64_t count, char *work) {
+  const nyx_cpu_kernels *kernels = nyx__cpu_kernels();
+  const nyx_transpose_fn turn = kernels->move->transpose[r->item == 8 ? 3 : 2];
+  char *columns = element(r, 0, at, r->j, r->m);
+  const nyx_triangle t = {.a = element(r, 0, r->j, r->j, r->m),
+                          .n = r->width,
+                          .a_rs = 1,
+                          .a_cs = r->m,
+                          .unit = true,
+                          .x = work,
+                          .x_ld = count,
+                          .count = count,
+                          .room = work + (size_t)(PANEL * PANEL) * r->item};
+  turn(r->width, count, columns, r->m, work, count);
+  kernels->matrices->triangle[r->dtype == NYX_FLOAT64](&t);
+  turn(count, r->width, work, count, columns, r->m);
+}
+
 /* Columns outside the panel: exchanges their rows; of those behind it, U12 = L11^-1 A12,
  * A22 -= L21 U12. */
-static void lu_update(const factor_run *r, int64_t at, int64_t count) {
-  const int m = (int)r->m, width = (int)r->width, first = (int)r->j + 1, step = 1;
+static void lu_update(const factor_run *r, int64_t at, int64_t count, char *work) {
+  const int m = (int)r->m, first = (int)r->j + 1, step = 1;
   const int last = (int)r->rest, columns = (int)count;
   r->lapack->laswp(&columns, element(r, 0, at, 0, m), &m, &first, &last, r->pivots,
                    &step);
   if (at < r->rest) return;
-  r->lapack->trsm("L", "L", "N", "U", &width, &columns, one(r->dtype),
-                  element(r, 0, r->j, r->j, m), &m, element(r, 0, at, r->j, m), &m, 1, 1,
-                  1, 1);
+  lu_solve_for(r, at, count, work);
   if (r->rest == m) return;
   const nyx_product p = {.m = columns,
                          .n = m - r->rest,
-                         .k = width,
+                         .k = r->width,
                          .a = element(r, 0, at, r->j, m),
                          .a_rs = m,
                          .a_cs = 1,
@@ -241,11 +265,14 @@ static void lu_update(const factor_run *r, int64_t at, int64_t count) {
 static void columns_range(void *arg, int64_t begin, int64_t end) {
   factor_run *r = arg;
   const int64_t behind = parts(r->n - r->rest, PANEL);
-  for (int64_t t = begin; t < end; t++) {
+  char *work = nyx_memory_alloc((size_t)LU_ROOM * r->item);
+  if (!work) atomic_store(&r->no_memory, true);
+  for (int64_t t = begin; work && t < end; t++) {
     const int64_t at = t < behind ? r->rest + t * PANEL : (t - behind) * PANEL;
-    lu_update(r, at, least(PANEL, (t < behind ? r->n : r->j) - at));
+    lu_update(r, at, least(PANEL, (t < behind ? r->n : r->j) - at), work);
     if (t == 0 && r->rest < least(r->m, r->n)) lu_panel(r, r->rest, r->next);
   }
+  nyx_memory_free(work);
 }
 
 static nyx_status lu_blocked(factor_run *r) {
@@ -258,6 +285,7 @@ static nyx_status lu_blocked(factor_run *r) {
     r->rest = r->j + r->width;
     const int64_t pieces = parts(r->n - r->rest, PANEL) + parts(r->j, PANEL);
     NYX_TRY(nyx__parallel_for(r->ctx, pieces, 1, columns_range, r));
+    if (r->no_memory) return nyx__no_memory(r->ctx, (size_t)LU_ROOM * r->item);
     char *done = r->panel;
     r->panel = r->next;
     r->next = done;
@@ -297,14 +325,35 @@ typedef struct side {
   bool turned, upper, left, unit;
   char *x;
   int64_t x_ld, count;
-  char *work; /* room for PANEL x CHUNK elements */
+  char *work; /* room for SIDE_ROOM elements: PANEL x CHUNK, a triangle */
 } side;
+#define SIDE_ROOM (PANEL * CHUNK + NYX_TRIANGLE_ROOM)
+
+/* Fewer right-hand sides than this leave to LAPACK what packing a triangle would cost. */
+#define SIDES 16
+static bool side_by_side(const side *s) {
+  return s->left && s->count >= SIDES;
+}
 
 /* Solves with the square (i, i) of A. A row-major x is a column-major x^T: A x = b is x^T
  * A^T = b^T there, and a row-major A is A^T. */
 static void solve_square(const side *s, int64_t i, int64_t width) {
   const int count = (int)s->count, order = (int)width, ld = (int)s->ld,
             x_ld = (int)s->x_ld;
+  if (side_by_side(s)) {
+    const nyx_triangle t = {.a = s->a + (size_t)(i * (s->ld + 1)) * s->item,
+                            .n = width,
+                            .a_rs = s->turned ? 1 : s->ld,
+                            .a_cs = s->turned ? s->ld : 1,
+                            .upper = s->upper,
+                            .unit = s->unit,
+                            .x = s->x + (size_t)(i * s->x_ld) * s->item,
+                            .x_ld = s->x_ld,
+                            .count = s->count,
+                            .room = s->work + (size_t)(PANEL * CHUNK) * s->item};
+    nyx__cpu_kernels()->matrices->triangle[s->dtype == NYX_FLOAT64](&t);
+    return;
+  }
   s->lapack->trsm(
       s->left ? "R" : "L", s->upper == s->turned ? "U" : "L", s->turned ? "T" : "N",
       s->unit ? "U" : "N", s->left ? &count : &order, s->left ? &order : &count,
@@ -335,7 +384,7 @@ static void take_out(const side *s, int64_t i, int64_t width, int64_t at, int64_
 }
 
 static void solve_side(const side *s) {
-  const int64_t blocks = s->n < BLOCKED ? 1 : parts(s->n, PANEL);
+  const int64_t blocks = s->n < BLOCKED && !side_by_side(s) ? 1 : parts(s->n, PANEL);
   const bool forward = s->left != s->upper;
   if (blocks == 1) {
     solve_square(s, 0, s->n);
@@ -359,10 +408,11 @@ typedef struct solve_run {
   atomic_bool no_memory;
 } solve_run;
 
-/* Rows of x, exchanged in turn; `work` is room for one. */
-static void exchange(const side *s, const int *pivots) {
+/* Rows of x, exchanged in turn, or from the last exchange on; `work` is room for one. */
+static void exchange(const side *s, const int *pivots, bool back) {
   const size_t bytes = (size_t)s->count * s->item;
-  for (int64_t i = 0; i < s->n; i++) {
+  for (int64_t k = 0; k < s->n; k++) {
+    const int64_t i = back ? s->n - 1 - k : k;
     if (pivots[i] - 1 == i) continue;
     char *a = s->x + (size_t)(i * s->x_ld) * s->item;
     char *b = s->x + (size_t)((pivots[i] - 1) * s->x_ld) * s->item;
@@ -385,7 +435,7 @@ static void solve_range(void *arg, int64_t begin, int64_t end) {
             .left = t->left,
             .unit = t->unit,
             .x_ld = t->cols};
-  s.work = nyx_memory_alloc((size_t)(PANEL * CHUNK) * r->item);
+  s.work = nyx_memory_alloc((size_t)SIDE_ROOM * r->item);
   if (!s.work) atomic_store(&r->no_memory, true);
   for (int64_t i = begin; s.work && i < end; i++) {
     const int64_t e = i / r->chunks, first = i % r->chunks * CHUNK;
@@ -394,7 +444,7 @@ static void solve_range(void *arg, int64_t begin, int64_t end) {
     s.a = (const char *)t->a + (size_t)t->at[e] * r->item;
     s.x = (char *)t->x + (size_t)(e * t->rows * t->cols + offset) * r->item;
     if (r->pivots) { /* L, and then U */
-      exchange(&s, r->pivots + t->at[e] / s.n);
+      exchange(&s, r->pivots + t->at[e] / s.n, false);
       s.upper = false, s.unit = true;
       solve_side(&s);
       s.upper = true, s.unit = false;
@@ -428,7 +478,7 @@ static nyx_status solve_all(nyx_context *ctx, const nyx__triangular *t,
   r.chunks = parts(sides, CHUNK);
   const double work = (double)order * (double)order * (double)least(sides, CHUNK) / 2;
   NYX_TRY(nyx__parallel_for(ctx, t->count * r.chunks, grain(work), solve_range, &r));
-  return r.no_memory ? nyx__no_memory(ctx, (size_t)(PANEL * CHUNK) * r.item) : NYX_OK;
+  return r.no_memory ? nyx__no_memory(ctx, (size_t)SIDE_ROOM * r.item) : NYX_OK;
 }
 
 nyx_status nyx__solve_triangles(nyx_context *ctx, const nyx__triangular *t) {
@@ -451,7 +501,8 @@ nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
   return solve_all(ctx, &t, pivots);
 }
 
-/* The inverse of L L^T */
+/* Inverses: of L L^T, and of A by P L U = A^T. In memory the factors of A^T are, row by
+ * row, U^T and, above the diagonal, L^T; A^-1 = P L^-T U^-T. */
 
 typedef struct inverse_run {
   const nyx_lapack *lapack;
@@ -459,7 +510,9 @@ typedef struct inverse_run {
   size_t item;
   int64_t n;
   const char *l;
-  char *z, *out; /* L^-1; Z^T Z */
+  char *z, *out;     /* L^-1; Z^T Z */
+  const int *pivots; /* of an LU, whose inverse is made in `out` */
+  const int *info;
   atomic_bool no_memory;
 } inverse_run;
 
@@ -486,7 +539,7 @@ static void mirror(const inverse_run *r, int64_t i, int64_t m, int64_t j, int64_
 }
 
 /* Columns of Z, from their diagonal down. `work` as side has it. */
-static void inverse_columns(const inverse_run *r, int64_t chunk, char *work) {
+static side inverse_columns(const inverse_run *r, int64_t chunk, char *work) {
   const int64_t first = chunk * CHUNK;
   const side s = {.lapack = r->lapack,
                   .dtype = r->dtype,
@@ -504,6 +557,19 @@ static void inverse_columns(const inverse_run *r, int64_t chunk, char *work) {
   for (int64_t i = first; i < first + s.count; i++)
     memcpy(place(r, r->z, i, i), one(r->dtype), r->item);
   solve_side(&s);
+  return s;
+}
+
+/* Columns of A^-1: those of U^-T first, in the place of `out`. */
+static void general_columns(const inverse_run *r, int64_t chunk, char *work) {
+  const int64_t first = chunk * CHUNK;
+  side s = inverse_columns(r, chunk, work);
+  for (int64_t i = 0; i < first; i++)
+    memset(place(r, r->z, i, first), 0, (size_t)s.count * r->item);
+  s.a = r->l, s.x = place(r, r->z, 0, first), s.n = r->n;
+  s.upper = s.unit = true;
+  solve_side(&s);
+  exchange(&s, r->pivots, true);
 }
 
 /* A square of the lower triangle of Z^T Z, by rows of them, and what mirrors it. */
@@ -528,9 +594,14 @@ static void inverse_square(const inverse_run *r, int64_t t) {
 
 static void inverse_columns_range(void *arg, int64_t begin, int64_t end) {
   inverse_run *r = arg;
-  char *work = nyx_memory_alloc((size_t)(PANEL * CHUNK) * r->item);
+  char *work = nyx_memory_alloc((size_t)SIDE_ROOM * r->item);
   if (!work) atomic_store(&r->no_memory, true);
-  for (int64_t c = begin; work && c < end; c++) inverse_columns(r, c, work);
+  for (int64_t c = begin; work && c < end; c++) {
+    if (r->pivots)
+      general_columns(r, c, work);
+    else
+      inverse_columns(r, c, work);
+  }
   nyx_memory_free(work);
 }
 
@@ -543,7 +614,7 @@ static void inverse_range(void *arg, int64_t begin, int64_t end) {
   inverse_run *r = arg, own = *r;
   const int64_t chunks = parts(r->n, CHUNK);
   const size_t bytes = (size_t)(r->n * r->n) * r->item;
-  char *room = nyx_memory_alloc(bytes + (size_t)(PANEL * CHUNK) * r->item);
+  char *room = nyx_memory_alloc(bytes + (size_t)SIDE_ROOM * r->item);
   if (!room) atomic_store(&r->no_memory, true);
   for (int64_t e = begin; room && e < end; e++) {
     own.l = r->l + (size_t)e * bytes;
@@ -595,6 +666,86 @@ static nyx_status inverse_in_lanes(nyx_context *ctx, inverse_run *r, nyx__small 
   s->turned = s->upper = true;
   NYX_TRY(nyx__small_run(ctx, s));
   return nyx__parallel_for(ctx, s->count, some, mirror_range, r);
+}
+
+/* A^-T, in its place; `arg` is of matrices that fit lanes. */
+static void turn_range(void *arg, int64_t begin, int64_t end) {
+  const inverse_run *r = arg;
+  const nyx_transpose_fn turn = nyx__cpu_kernels()->move->transpose[r->item == 8 ? 3 : 2];
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  _Alignas(64) char turned[NYX_MATRICES_ROWS * NYX_MATRICES_ROWS * sizeof(double)];
+  for (int64_t e = begin; e < end; e++) {
+    char *x = r->out + (size_t)e * bytes;
+    turn(r->n, r->n, x, r->n, turned, r->n);
+    memcpy(x, turned, bytes);
+  }
+}
+
+/* Solutions for the identity by factors of A^T. */
+static nyx_status general_in_lanes(nyx_context *ctx, inverse_run *r, nyx__small *s) {
+  const int64_t some = RANGE / 16 / (s->n * s->n) + 1;
+  s->turned = s->upper = s->left = true;
+  NYX_TRY(nyx__parallel_for(ctx, s->count, some, identity_range, r));
+  NYX_TRY(nyx__small_run(ctx, s));
+  return nyx__parallel_for(ctx, s->count, some, turn_range, r);
+}
+
+/* Whole matrices. */
+static void general_range(void *arg, int64_t begin, int64_t end) {
+  inverse_run *r = arg, own = *r;
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  char *work = nyx_memory_alloc((size_t)SIDE_ROOM * r->item);
+  if (!work) atomic_store(&r->no_memory, true);
+  for (int64_t e = begin; work && e < end; e++) {
+    if (r->info[e]) continue;
+    own.l = r->l + (size_t)e * bytes;
+    own.z = own.out = r->out + (size_t)e * bytes;
+    own.pivots = r->pivots + e * r->n;
+    for (int64_t c = 0; c < parts(r->n, CHUNK); c++) general_columns(&own, c, work);
+  }
+  nyx_memory_free(work);
+}
+
+/* One after the other, their columns shared. */
+static nyx_status general_blocked(nyx_context *ctx, inverse_run *r, int64_t count) {
+  const size_t bytes = (size_t)(r->n * r->n) * r->item;
+  for (int64_t e = 0; !r->no_memory && e < count; e++) {
+    r->z = r->out;
+    if (!r->info[e])
+      NYX_TRY(nyx__parallel_for(ctx, parts(r->n, CHUNK), 1, inverse_columns_range, r));
+    r->l += bytes, r->out += bytes, r->pivots += r->n;
+  }
+  return NYX_OK;
+}
+
+nyx_status nyx__inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
+                        void *a, int *pivots, int *info, void *out) {
+  inverse_run r = {.dtype = dtype,
+                   .item = nyx_dtype_size(dtype),
+                   .n = n,
+                   .l = a,
+                   .out = out,
+                   .pivots = pivots,
+                   .info = info};
+  NYX_TRY(nyx__lapack(ctx, dtype, &r.lapack));
+  NYX_TRY(nyx__lu(ctx, dtype, count, n, n, a, pivots, info));
+  if (nyx__in_lanes(count, n, n, n)) {
+    nyx__small small = {.dtype = dtype,
+                        .count = count,
+                        .m = n,
+                        .n = n,
+                        .k = n,
+                        .a = a,
+                        .pivots = pivots,
+                        .x = out};
+    return general_in_lanes(ctx, &r, &small);
+  }
+  const double work = (double)n * (double)n * (double)n * 2 / 3;
+  if (count < ENOUGH && n >= BLOCKED)
+    NYX_TRY(general_blocked(ctx, &r, count));
+  else
+    NYX_TRY(nyx__parallel_for(ctx, count, grain(work), general_range, &r));
+  return r.no_memory ? nyx__no_memory(ctx, (size_t)SIDE_ROOM * r.item) : NYX_OK;
 }
 
 nyx_status nyx__cholesky_inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count,

@@ -32,6 +32,11 @@ nyx_status nyx__lu_solve(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64
                          int64_t k, const void *lu, const int *pivots, const int64_t *at,
                          void *x) NYX_MUST_CHECK;
 
+/* Row-major matrices `a` become the factors of their transposes, as nyx__lu leaves them,
+ * and out, row-major, the inverses. A matrix whose info is not 0 has none. */
+nyx_status nyx__inverse(nyx_context *ctx, nyx_dtype dtype, int64_t count, int64_t n,
+                        void *a, int *pivots, int *info, void *out) NYX_MUST_CHECK;
+
 /* The first k columns, k <= min(m, q), of column-major matrices q (m, q_cols) hold A's;
  * or, where `r` holds A itself (m <= n), they are found there. Afterwards r, column-major
  * (r_rows, n), is upper triangular, and the columns of q, unless it is NULL, are
@@ -45,6 +50,8 @@ typedef struct nyx__qr_job {
   int64_t q_cols;
   void *r; /* (r_rows, n) */
   int64_t r_rows;
+  void *b; /* (m, b_cols), column-major, or NULL; becomes Q^T b, without q */
+  int64_t b_cols;
 } nyx__qr_job;
 nyx_status nyx__qr(nyx_context *ctx, const nyx__qr_job *job) NYX_MUST_CHECK;
 

@@ -16,8 +16,8 @@ static bool find(nyx_lapack *l, char type) {
     const char *name;
     void *function;
   } routines[] = {{"potrf", &l->potrf}, {"getrf", &l->getrf}, {"laswp", &l->laswp},
-                  {"geqrf", &l->geqrf}, {"orgqr", &l->orgqr}, {"larft", &l->larft},
-                  {"larfb", &l->larfb}, {"trsm", &l->trsm}};
+                  {"geqrf", &l->geqrf}, {"orgqr", &l->orgqr}, {"ormqr", &l->ormqr},
+                  {"larft", &l->larft}, {"larfb", &l->larfb}, {"trsm", &l->trsm}};
   for (size_t i = 0; i < sizeof routines / sizeof *routines; i++) {
     char name[16];
     snprintf(name, sizeof name, "%c%s_", type, routines[i].name);

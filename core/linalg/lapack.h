@@ -21,6 +21,9 @@ typedef struct nyx_lapack {
                 void *work, const int *lwork, int *info);
   void (*orgqr)(const int *m, const int *n, const int *k, void *a, const int *lda,
                 const void *tau, void *work, const int *lwork, int *info);
+  void (*ormqr)(const char *side, const char *trans, const int *m, const int *n,
+                const int *k, const void *a, const int *lda, const void *tau, void *c,
+                const int *ldc, void *work, const int *lwork, int *info, size_t, size_t);
   void (*larft)(const char *direct, const char *storev, const int *n, const int *k,
                 const void *v, const int *ldv, const void *tau, void *t, const int *ldt,
                 size_t, size_t);

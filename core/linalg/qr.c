@@ -31,9 +31,13 @@ static int qr_workspace(const qr_run *r) {
   double most = number(j->dtype, &best[0]);
   if (j->q) {
     r->lapack->orgqr(&m, &q, &k, &a, &lda, &tau, &best[1], &ask, &info);
-    if (number(j->dtype, &best[1]) > most) most = number(j->dtype, &best[1]);
+  } else if (j->b) {
+    const int sides = (int)j->b_cols;
+    r->lapack->ormqr("L", "T", &m, &sides, &k, &a, &lda, &tau, &a, &lda, &best[1], &ask,
+                     &info, 1, 1);
   }
-  const int least_work = n > q ? n : q;
+  if (number(j->dtype, &best[1]) > most) most = number(j->dtype, &best[1]);
+  const int more = (int)(j->q ? q : j->b_cols), least_work = n > more ? n : more;
   return most > least_work ? (int)most : least_work > 1 ? least_work : 1;
 }
 
@@ -61,6 +65,12 @@ static void qr_one(const qr_run *r, int64_t entry, char *tau) {
   if (j->q && q != a) memcpy(q, a, (size_t)(j->m * least(n, columns)) * r->item);
   take_r(r, a, upper);
   if (j->q) r->lapack->orgqr(&m, &columns, &k, q, &m, tau, work, &r->lwork, &info);
+  if (j->b) {
+    const int sides = (int)j->b_cols;
+    char *b = (char *)j->b + (size_t)(entry * j->m * j->b_cols) * r->item;
+    r->lapack->ormqr("L", "T", &m, &sides, &k, a, &m, tau, b, &m, work, &r->lwork, &info,
+                     1, 1);
+  }
 }
 
 static void qr_range(void *arg, int64_t begin, int64_t end) {
@@ -80,8 +90,8 @@ typedef struct qr_blocked {
   const nyx_lapack *lapack;
   nyx_dtype dtype;
   size_t item;
-  int64_t m, n, k, columns; /* k: reflections; columns of Q */
-  char *a, *q;
+  int64_t m, n, k, columns, sides; /* k: reflections; columns of Q, of b */
+  char *a, *q, *b;
   const char *v; /* A as it was left by the factorization */
   int64_t j;     /* the panel that is applied */
   char *tau, *t; /* k; a triangle of PANEL x PANEL for each panel */
@@ -157,6 +167,16 @@ static void q_range(void *arg, int64_t begin, int64_t end) {
   nyx_memory_free(work);
 }
 
+/* Columns of b, to which the reflections are applied from the first on. */
+static void b_range(void *arg, int64_t begin, int64_t end) {
+  qr_blocked *r = arg;
+  char *work = room(r);
+  for (int64_t p = begin; work && p < end; p++)
+    for (int64_t j = 0; j < r->k; j += PANEL)
+      reflect(r, "T", j, r->b, p * COLUMNS, least(COLUMNS, r->sides - p * COLUMNS), work);
+  nyx_memory_free(work);
+}
+
 static nyx_status factor_panels(qr_blocked *r) {
   char *work = room(r);
   if (work) make_panel(r, 0, work);
@@ -178,6 +198,7 @@ static nyx_status qr_large(qr_blocked *r, const qr_run *run, char *copy, char *u
   if (upper != r->a) take_r(run, r->a, upper);
   r->v = copy ? copy : r->a;
   if (r->q) NYX_TRY(nyx__parallel_for(r->ctx, parts(r->columns, COLUMNS), 1, q_range, r));
+  if (r->b) NYX_TRY(nyx__parallel_for(r->ctx, parts(r->sides, COLUMNS), 1, b_range, r));
   if (upper == r->a) take_r(run, r->a, upper);
   return NYX_OK;
 }
@@ -191,7 +212,8 @@ static nyx_status each_large(nyx_context *ctx, const qr_run *run) {
                   .m = job->m,
                   .n = job->n,
                   .k = least(job->m, job->n),
-                  .columns = job->q_cols};
+                  .columns = job->q_cols,
+                  .sides = job->b_cols};
   const int64_t copied = job->q && job->a != job->r ? r.m * r.k : 0;
   const size_t bytes =
       (size_t)(r.k + parts(r.k, PANEL) * PANEL * PANEL + copied) * r.item;
@@ -202,6 +224,7 @@ static nyx_status each_large(nyx_context *ctx, const qr_run *run) {
   for (int64_t e = 0; status == NYX_OK && !r.no_memory && e < job->count; e++) {
     r.a = (char *)job->a + (size_t)(e * job->a_step) * r.item;
     if (job->q) r.q = (char *)job->q + (size_t)(e * r.m * r.columns) * r.item;
+    if (job->b) r.b = (char *)job->b + (size_t)(e * r.m * r.sides) * r.item;
     status = qr_large(&r, run, copied ? copy : NULL,
                       (char *)job->r + (size_t)(e * job->r_rows * r.n) * r.item);
   }

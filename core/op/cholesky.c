@@ -24,6 +24,19 @@ int64_t nyx__matrices(const nyx_tensor *t) {
   return count;
 }
 
+nyx_status nyx__matrices_turned(nyx_context *ctx, nyx_tensor *t, nyx_tensor **out) {
+  nyx_spec spec;
+  nyx__spec(&spec, t->dtype, t->ndim, t->shape);
+  memcpy(spec.stride, t->stride, sizeof spec.stride);
+  for (int d = t->ndim - 2; d < t->ndim; d++) {
+    const int other = 2 * t->ndim - 3 - d;
+    spec.shape[d] = t->shape[other];
+    spec.stride[d] = t->stride[other];
+  }
+  spec.offset = t->offset;
+  return nyx__tensor_view(ctx, t->storage, &spec, out);
+}
+
 void nyx__spec_columns(nyx_spec *spec) {
   nyx__strides(spec->ndim, spec->shape, spec->stride);
   const int64_t rows = spec->shape[spec->ndim - 2];
@@ -164,14 +177,8 @@ static nyx_status inverse_infer(nyx_call *c) {
 /* L of U = L^T has the same elements, rows and columns exchanged. */
 static nyx_status lower_of(nyx_call *c, nyx_tensor **out) {
   nyx_tensor *x = c->in[0], *turned;
-  nyx_spec spec;
   if (!c->attr[0].i) return nyx__contiguous(c->ctx, x, out);
-  nyx__spec(&spec, x->dtype, x->ndim, x->shape);
-  memcpy(spec.stride, x->stride, sizeof spec.stride);
-  spec.stride[x->ndim - 2] = x->stride[x->ndim - 1];
-  spec.stride[x->ndim - 1] = x->stride[x->ndim - 2];
-  spec.offset = x->offset;
-  NYX_TRY(nyx__tensor_view(c->ctx, x->storage, &spec, &turned));
+  NYX_TRY(nyx__matrices_turned(c->ctx, x, &turned));
   nyx_status status = nyx__contiguous(c->ctx, turned, out);
   nyx_tensor_release(turned);
   return status;

@@ -1,5 +1,6 @@
 /* What the ops on square and other matrices share. Read next: cholesky.c, lu.c, qr.c,
- * solve.c; core/linalg/factor.h, which computes them; steps.h, for their gradients. */
+ * solve.c, inverse.c, lstsq.c; core/linalg/factor.h, which computes them; steps.h, for
+ * their gradients. */
 #ifndef NYX_OP_FACTOR_H
 #define NYX_OP_FACTOR_H
 
@@ -23,6 +24,9 @@ static inline int64_t nyx__columns(const nyx_tensor *t) {
 }
 /* How many matrices there are. */
 int64_t nyx__matrices(const nyx_tensor *t);
+/* A view of t whose matrices have rows and columns exchanged. */
+nyx_status nyx__matrices_turned(nyx_context *ctx, nyx_tensor *t,
+                                nyx_tensor **out) NYX_MUST_CHECK;
 /* Lays the matrices of spec out column-major, as LAPACK has them. */
 void nyx__spec_columns(nyx_spec *spec);
 
@@ -42,8 +46,14 @@ nyx_status nyx__factor_lu(nyx_context *ctx, nyx_tensor *lu, nyx_tensor *pivots, 
 /* The gradient of A from that of its LU, with ops. */
 nyx_status nyx__step_lu_gradient(nyx__steps *s, nyx_tensor *g, nyx_tensor *lu,
                                  nyx_tensor *pivots, nyx_tensor **out) NYX_MUST_CHECK;
-/* A^-T b by the factors of A, with ops. */
+/* A^-1 b and A^-T b by the factors of A, with ops. */
+nyx_status nyx__step_lu_solution(nyx__steps *s, nyx_tensor *lu, nyx_tensor *pivots,
+                                 nyx_tensor *b, nyx_tensor **out) NYX_MUST_CHECK;
 nyx_status nyx__step_lu_adjoint(nyx__steps *s, nyx_tensor *lu, nyx_tensor *pivots,
                                 nyx_tensor *b, nyx_tensor **out) NYX_MUST_CHECK;
+/* qr.c. The gradient of A, not wide, from those of its q and r; NULL: zero. */
+nyx_status nyx__step_qr_gradient(nyx__steps *s, nyx_tensor *q, nyx_tensor *r,
+                                 nyx_tensor *gq, nyx_tensor *gr,
+                                 nyx_tensor **out) NYX_MUST_CHECK;
 
 #endif

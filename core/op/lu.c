@@ -103,6 +103,13 @@ nyx_status nyx__step_lu_gradient(nyx__steps *s, nyx_tensor *g, nyx_tensor *lu,
   return pivoted(s, *out, pivots, out);
 }
 
+nyx_status nyx__step_lu_solution(nyx__steps *s, nyx_tensor *lu, nyx_tensor *pivots,
+                                 nyx_tensor *b, nyx_tensor **out) {
+  NYX_TRY(nyx__step(s, NYX__OP_pivot_rows, b, pivots, NULL, out));
+  NYX_TRY(nyx__step_solve(s, lu, (nyx__triangle){.unit = true}, *out, out));
+  return nyx__step_solve(s, lu, (nyx__triangle){.upper = true}, *out, out);
+}
+
 nyx_status nyx__step_lu_adjoint(nyx__steps *s, nyx_tensor *lu, nyx_tensor *pivots,
                                 nyx_tensor *b, nyx_tensor **out) {
   NYX_TRY(nyx__step_solve(s, lu, (nyx__triangle){.turned = true}, b, out));

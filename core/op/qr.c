@@ -96,9 +96,9 @@ static nyx_status mirrored(nyx__steps *s, nyx_tensor *m, nyx_tensor **out) {
 
 /* Walter, Lehmann: "On evaluating higher-order derivatives of the QR decomposition of
  * tall matrices" (2010): (G_Q + Q S) R^-T, S of the lower triangle of R G_R^T - G_Q^T Q,
- * mirrored. gq, gr NULL: zero. */
-static nyx_status tall_gradient(nyx__steps *s, nyx_tensor *q, nyx_tensor *r,
-                                nyx_tensor *gq, nyx_tensor *gr, nyx_tensor **out) {
+ * mirrored. */
+nyx_status nyx__step_qr_gradient(nyx__steps *s, nyx_tensor *q, nyx_tensor *r,
+                                 nyx_tensor *gq, nyx_tensor *gr, nyx_tensor **out) {
   nyx_tensor *m = NULL, *t;
   if (gr) NYX_TRY(nyx__step_product(s, r, false, gr, true, &m));
   if (gq) {
@@ -124,7 +124,7 @@ static nyx_status wide_gradient(nyx__steps *s, nyx_tensor *q, nyx_tensor *r,
   NYX_TRY(nyx__step_part(s, r, -1, 0, m, &r1));
   if (!gr) { /* nothing depends on A2 */
     nyx_spec spec;
-    NYX_TRY(tall_gradient(s, q, r1, gq, NULL, &first));
+    NYX_TRY(nyx__step_qr_gradient(s, q, r1, gq, NULL, &first));
     nyx__spec(&spec, r->dtype, r->ndim, r->shape);
     NYX_TRY(nyx__grow_to(s->ctx, first, &spec, out));
     nyx__step_keep(s, *out);
@@ -136,7 +136,7 @@ static nyx_status wide_gradient(nyx__steps *s, nyx_tensor *q, nyx_tensor *r,
   NYX_TRY(nyx__step_product(s, r2, false, gr2, true, &t));
   NYX_TRY(nyx__step_product(s, q, false, t, false, &t));
   if (gq) NYX_TRY(nyx__step(s, NYX__OP_add, gq, t, NULL, &t));
-  NYX_TRY(tall_gradient(s, q, r1, t, gr1, &first));
+  NYX_TRY(nyx__step_qr_gradient(s, q, r1, t, gr1, &first));
   NYX_TRY(nyx__step_product(s, q, false, gr2, false, &last));
   const nyx_value along = NYX_I(-1);
   return nyx__step(s, NYX__OP_cat, first, last, &along, out);
@@ -159,7 +159,7 @@ static nyx_status qr_gradient(nyx_backward *b) {
         " in mode complete of matrices with more rows than columns; use mode "
         "reduced");
   nyx_status status = m < n ? wide_gradient(&s, b->out[0], b->out[1], gq, gr, &g)
-                            : tall_gradient(&s, b->out[0], b->out[1], gq, gr, &g);
+                            : nyx__step_qr_gradient(&s, b->out[0], b->out[1], gq, gr, &g);
   if (status == NYX_OK) b->grad_in[0] = nyx_tensor_retain(g);
   return nyx__steps_end(&s, status);
 }

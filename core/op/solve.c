@@ -218,12 +218,6 @@ static nyx_status solve_infer(nyx_call *c) {
   return leading(c, &c->spec[X]);
 }
 
-/* Factors in[0]; `own` and `info` as nyx__factor_lu has them. */
-static nyx_status factored(nyx_call *c, int at, int *own, int *info) {
-  NYX_TRY(nyx__copy_into(c->ctx, c->in[0], c->out[at]));
-  return nyx__factor_lu(c->ctx, c->out[at], c->out[at + 1], own, info);
-}
-
 static nyx_status solve_cpu(nyx_call *c) {
   nyx_tensor *x = c->out[X], *lu = c->out[SOLVE_LU];
   const int64_t n = nyx__rows(lu);
@@ -232,7 +226,9 @@ static nyx_status solve_cpu(nyx_call *c) {
   if (lu->numel == 0) return NYX_OK;
   nyx_status status = nyx__ints(c->ctx, c->out[SOLVE_PIVOTS]->numel, &own);
   if (status == NYX_OK) status = nyx__ints(c->ctx, nyx__matrices(lu), &info);
-  if (status == NYX_OK) status = factored(c, SOLVE_LU, own, info);
+  if (status == NYX_OK) status = nyx__copy_into(c->ctx, c->in[0], lu);
+  if (status == NYX_OK)
+    status = nyx__factor_lu(c->ctx, lu, c->out[SOLVE_PIVOTS], own, info);
   const int64_t entry = status == NYX_OK ? nyx__flawed(lu, info) : -1;
   if (entry >= 0) {
     char text[NYX__MATRIX_TEXT];
@@ -259,11 +255,10 @@ static bool recorded(const nyx_backward *b) {
   return b->ctx->grad_enabled || nyx__any_lifted(b->in, b->n_in);
 }
 
-/* A^-T g. */
-static nyx_status adjoint(nyx__steps *s, nyx_backward *b, nyx_tensor *lu,
-                          nyx_tensor *pivots, nyx_tensor *g, nyx_tensor **out) {
+/* A^-T g, from A itself. */
+static nyx_status adjoint(nyx__steps *s, nyx_backward *b, nyx_tensor *g,
+                          nyx_tensor **out) {
   nyx_tensor *turned;
-  if (!recorded(b)) return nyx__step_lu_adjoint(s, lu, pivots, g, out);
   NYX_TRY(nyx__step_turn(s, b->in[0], &turned));
   return nyx__step(s, NYX__OP_solve, turned, g, NULL, out);
 }
@@ -279,7 +274,10 @@ static nyx_status add(nyx__steps *s, nyx_tensor **sum, nyx_tensor *more) {
 static nyx_status solve_gradients(nyx__steps *s, nyx_backward *b) {
   nyx_tensor *lu = b->out[SOLVE_LU], *pivots = b->out[SOLVE_PIVOTS], *sum = NULL, *t;
   if (b->grad_out[X]) {
-    NYX_TRY(adjoint(s, b, lu, pivots, b->grad_out[X], &t));
+    if (recorded(b))
+      NYX_TRY(adjoint(s, b, b->grad_out[X], &t));
+    else
+      NYX_TRY(nyx__step_lu_adjoint(s, lu, pivots, b->grad_out[X], &t));
     if (b->need[1]) NYX_TRY(nyx__sum_to(s->ctx, t, &b->in_spec[1], &b->grad_in[1]));
     if (b->need[0]) {
       NYX_TRY(matrix_gradient(s, t, b->out[X], true, &t));
@@ -348,7 +346,8 @@ const nyx_op nyx__op_solve = {
     .domain = {-2, 2},
 };
 
-/* determinant */
+/* determinant: a matrix's and its transpose's are the same, and a row-major matrix is its
+ * transpose for LAPACK, so that nothing is turned. */
 
 enum { LU, PIVOTS, FIRST, SECOND };
 
@@ -401,14 +400,24 @@ static void determinant_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
+/* out[LU] becomes the factors of in[0]'s transpose. */
+static nyx_status factor_transpose(nyx_call *c) {
+  nyx_tensor *lu = c->out[LU], *turned;
+  int *info;
+  NYX_TRY(nyx__matrices_turned(c->ctx, lu, &turned));
+  nyx_status status = nyx__copy_into(c->ctx, c->in[0], turned);
+  nyx_tensor_release(turned);
+  NYX_TRY(status);
+  NYX_TRY(nyx__ints(c->ctx, nyx__matrices(lu), &info));
+  status = nyx__factor_lu(c->ctx, lu, c->out[PIVOTS], NULL, info);
+  nyx_memory_free(info);
+  return status;
+}
+
 static nyx_status determinant_cpu(nyx_call *c) {
   nyx_tensor *lu = c->out[LU];
-  int *info;
   if (c->out[FIRST]->numel == 0) return NYX_OK;
-  NYX_TRY(nyx__ints(c->ctx, nyx__matrices(lu), &info));
-  nyx_status status = factored(c, LU, NULL, info);
-  nyx_memory_free(info);
-  NYX_TRY(status);
+  NYX_TRY(factor_transpose(c));
   determinant_job j = {.dtype = lu->dtype,
                        .lu = nyx__data(lu),
                        .pivots = nyx__data(c->out[PIVOTS]),
@@ -462,7 +471,10 @@ static nyx_status value_gradient(nyx__steps *s, nyx_backward *b, nyx_tensor *g,
   for (int i = 0; i < 2; i++)
     NYX_TRY(nyx__step(s, NYX__OP_unsqueeze, g, NULL, &wide, &g));
   NYX_TRY(nyx__stepn(s, NYX__OP_eye, NULL, 0, square, &eye));
-  NYX_TRY(adjoint(s, b, lu, b->out[PIVOTS], eye, out));
+  if (recorded(b))
+    NYX_TRY(adjoint(s, b, eye, out));
+  else
+    NYX_TRY(nyx__step_lu_solution(s, lu, b->out[PIVOTS], eye, out));
   return nyx__step(s, NYX__OP_mul, *out, g, NULL, out);
 }
 
@@ -472,6 +484,7 @@ static nyx_status determinant_gradients(nyx__steps *s, nyx_backward *b) {
   if (g) NYX_TRY(value_gradient(s, b, g, &sum));
   if (b->grad_out[LU]) {
     NYX_TRY(nyx__step_lu_gradient(s, b->grad_out[LU], b->out[LU], b->out[PIVOTS], &t));
+    NYX_TRY(nyx__step_turn(s, t, &t));
     NYX_TRY(add(s, &sum, t));
   }
   b->grad_in[0] = nyx_tensor_retain(sum);
@@ -494,8 +507,9 @@ const nyx_op nyx__op_determinant = {
     .name = "determinant",
     .group = "linear algebra",
     .doc =
-        "Of matrices a (..., n, n) the factors as lu_factor gives them, then (...) the "
-        "determinant and the sign of the row exchanges; log: its sign, 0 of a singular "
+        "Of matrices a (..., n, n) the factors of their transposes as lu_factor gives "
+        "them, then (...) the determinant and the sign of the row exchanges; log: its "
+        "sign, 0 of a singular "
         "matrix, and the logarithm of its magnitude. What det, slogdet and logdet are "
         "made of. Further derivatives than the first need regular matrices.",
     .kind = NYX_OP_STRUCTURAL,

@@ -1,5 +1,6 @@
 /* Factors of small matrices and solutions by them, one matrix in each lane of a vector,
- * on one path. Read next: matrices_type.h, core/linalg/factor.c. */
+ * and solutions of many right-hand sides by one triangle, on one path. Read next:
+ * matrices_type.h, triangle_type.h, core/linalg/factor.c. */
 #ifndef NYX_KERNELS_CPU_MATRICES_H
 #define NYX_KERNELS_CPU_MATRICES_H
 
@@ -24,11 +25,27 @@ typedef struct nyx_matrices {
   void *room; /* a vector for every element of a and x, aligned as they are */
 } nyx_matrices;
 
+/* A triangle (n, n) of any strides, in elements, and right-hand sides (n, count), rows
+ * x_ld elements apart, which become solutions of A x = b. A zero on the diagonal gives
+ * infinities and what is not a number. */
+#define NYX_TRIANGLE_ROWS 128 /* at most */
+#define NYX_TRIANGLE_ROOM                                                                \
+  (NYX_TRIANGLE_ROWS * (NYX_TRIANGLE_ROWS + 16) / 2) /* elements */
+typedef struct nyx_triangle {
+  const void *a;
+  int64_t n, a_rs, a_cs;
+  bool upper, unit; /* unit: ones on the diagonal, which is not read */
+  void *x;
+  int64_t x_ld, count;
+  void *room;
+} nyx_triangle;
+
 typedef struct nyx_matrices_kernels {
   int lanes[2]; /* of float32, float64 */
   void (*lu[2])(const nyx_matrices *j);
   void (*cholesky[2])(const nyx_matrices *j);
   void (*solve[2])(const nyx_matrices *j);
+  void (*triangle[2])(const nyx_triangle *t);
 } nyx_matrices_kernels;
 
 #endif

@@ -194,6 +194,8 @@ static void TYPED(solve)(const nyx_matrices *j) {
   TYPED(scatter)(j, x, n * k, j->x);
 }
 
+#include "triangle_type.h"
+
 #undef M
 #undef V
 #undef LANES

@@ -35,6 +35,48 @@ static void stream(int64_t bytes, const void *src, void *dst) {
   if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
 }
 
+/* By pieces, the last of which may overlap the one before: at least one fits. */
+static ALWAYS_INLINE void rows_in(int64_t rows, int64_t bytes, const char *src,
+                                  int64_t src_step, char *dst, int64_t dst_step,
+                                  size_t piece, int64_t pieces) {
+  const int64_t last = bytes - (int64_t)piece;
+  for (int64_t i = 0; i < rows; i++, src += src_step, dst += dst_step) {
+    for (int64_t k = 0; k < pieces - 1; k++)
+      memcpy(dst + k * (int64_t)piece, src + k * (int64_t)piece, piece);
+    memcpy(dst + last, src + last, piece);
+  }
+}
+
+/* The compiler knows how many there are in short rows. */
+static ALWAYS_INLINE void rows_by(int64_t rows, int64_t bytes, const char *src,
+                                  int64_t src_step, char *dst, int64_t dst_step,
+                                  size_t piece) {
+  const int64_t pieces = (bytes + (int64_t)piece - 1) / (int64_t)piece;
+  switch (pieces) {
+    case 1: rows_in(rows, bytes, src, src_step, dst, dst_step, piece, 1); break;
+    case 2: rows_in(rows, bytes, src, src_step, dst, dst_step, piece, 2); break;
+    default: rows_in(rows, bytes, src, src_step, dst, dst_step, piece, pieces);
+  }
+}
+
+static void copy_rows(int64_t count, int64_t bytes, const void *src, int64_t src_step,
+                      void *dst, int64_t dst_step) {
+  if (bytes >= VECTOR_BYTES)
+    rows_by(count, bytes, src, src_step, dst, dst_step, VECTOR_BYTES);
+  else if (VECTOR_BYTES > 32 && bytes >= 32)
+    rows_by(count, bytes, src, src_step, dst, dst_step, 32);
+  else if (bytes >= 16)
+    rows_by(count, bytes, src, src_step, dst, dst_step, 16);
+  else if (bytes >= 8)
+    rows_by(count, bytes, src, src_step, dst, dst_step, 8);
+  else if (bytes >= 4)
+    rows_by(count, bytes, src, src_step, dst, dst_step, 4);
+  else if (bytes >= 2)
+    rows_by(count, bytes, src, src_step, dst, dst_step, 2);
+  else
+    rows_by(count, bytes, src, src_step, dst, dst_step, 1);
+}
+
 #define T uint8_t
 #define TBITS 8
 #define TYPED(name) name##_8
@@ -82,4 +124,7 @@ const nyx_move_kernels NYX_PATH(move) = {
     .turn_past = {turn_past_8, turn_past_16, turn_past_32, turn_past_64},
     .zip = {zip_8, zip_16, zip_32, zip_64},
     .reverse = {reverse_8, reverse_16, reverse_32, reverse_64},
+    .rows = copy_rows,
+    .fill = {fill_8, fill_16, fill_32, fill_64},
+    .repeat = {repeat_8, repeat_16, repeat_32, repeat_64},
 };

@@ -30,6 +30,13 @@ typedef struct nyx_move_kernels {
   nyx_transpose_fn turn[4], turn_past[4];
   nyx_zip_fn zip[4];
   void (*reverse[4])(int64_t n, const void *src, void *dst); /* dst[i] = src[-i] */
+  /* Short rows: of bytes, copied, both sides' steps in bytes; of elements, rows of dst
+   * that follow each other, filled with src[i * src_step], or copies of one. */
+  void (*rows)(int64_t rows, int64_t bytes, const void *src, int64_t src_step, void *dst,
+               int64_t dst_step);
+  void (*fill[4])(int64_t rows, int64_t cols, const void *src, int64_t src_step,
+                  void *dst);
+  void (*repeat[4])(int64_t rows, int64_t cols, const void *src, void *dst);
 } nyx_move_kernels;
 
 #endif

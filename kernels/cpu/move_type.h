@@ -165,6 +165,54 @@ static void TYPED(reverse)(int64_t n, const void *src, void *dst) {
   for (int64_t i = 0; i < n; i++) to[i] = from[-i];
 }
 
+/* Rows of `vectors`, whose ends the next row overwrites, as long as that stays inside. */
+static ALWAYS_INLINE void TYPED(fill_by)(int64_t rows, int64_t cols, const T *src,
+                                         int64_t src_step, T *dst, int64_t vectors) {
+  typedef T vector __attribute__((vector_size(VECTOR_BYTES)));
+  enum { N = VECTOR_BYTES * 8 / TBITS };
+  const int64_t all = rows * cols, span = vectors * N;
+  const int64_t inside = all >= span ? (all - span) / cols + 1 : 0;
+  int64_t i = 0;
+  for (; i < inside; i++, src += src_step, dst += cols) {
+    const vector v = (vector){0} + *src;
+    for (int64_t k = 0; k < vectors; k++) memcpy(dst + k * N, &v, sizeof v);
+  }
+  for (; i < rows; i++, src += src_step, dst += cols)
+    for (int64_t k = 0; k < cols; k++) dst[k] = *src;
+}
+
+static void TYPED(fill)(int64_t rows, int64_t cols, const void *src, int64_t src_step,
+                        void *dst) {
+  enum { N = VECTOR_BYTES * 8 / TBITS };
+  const int64_t vectors = (cols + N - 1) / N;
+  switch (vectors) { /* the compiler knows how many */
+    case 1: TYPED(fill_by)(rows, cols, src, src_step, dst, 1); break;
+    case 2: TYPED(fill_by)(rows, cols, src, src_step, dst, 2); break;
+    default: TYPED(fill_by)(rows, cols, src, src_step, dst, vectors);
+  }
+}
+
+/* A row that a vector holds: as often as it fits at a time, what is beyond is overwritten
+ * by the next. */
+static void TYPED(repeat)(int64_t rows, int64_t cols, const void *src, void *dst) {
+  typedef T vector __attribute__((vector_size(VECTOR_BYTES)));
+  enum { N = VECTOR_BYTES * 8 / TBITS };
+  if (cols > N) {
+    copy_rows(rows, cols * TBITS / 8, src, 0, dst, cols * TBITS / 8);
+    return;
+  }
+  const T *from = src;
+  T *to = dst, line[2 * N];
+  vector v;
+  const int64_t step = N / cols * cols, all = rows * cols;
+  int64_t at = 0;
+  for (int64_t k = 0; k < N; k += cols)
+    for (int64_t j = 0; j < cols; j++) line[k + j] = from[j];
+  memcpy(&v, line, sizeof v);
+  for (; at + N <= all; at += step) memcpy(to + at, &v, sizeof v);
+  for (int64_t j = 0; at + j < all; j++) to[at + j] = line[j];
+}
+
 /* Two, three and four sources are mixed in whole vectors, by the compiler. */
 static void TYPED(zip)(int64_t n, int64_t k, const void *const *src, void *dst) {
   T *restrict to = dst;

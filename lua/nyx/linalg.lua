@@ -75,7 +75,7 @@ end
 ---@param a nyx.Tensor (..., n, n)
 ---@return nyx.Tensor
 function M.inv(a)
-  return (nyx.solve(square("linalg.inv", "a", a), eye(a, a:size(-1))))
+  return nyx.inverse(square("linalg.inv", "a", a))
 end
 
 --- x with a x = b (adjoint: a^T x = b) from what lu_factor(a) gave.
@@ -120,9 +120,8 @@ function M.lstsq(a, b)
       local q, r = turned(a):qr()
       return q:matmul(turned(r):solve_triangular(c, false, { check = true }))
     end
-    local q, r = a:qr()
-    local solution = r:solve_triangular(turned(q):matmul(c), true, { check = true })
-    if m > n then residuals = ((a:matmul(solution) - c) ^ 2):sum(-2) end
+    local solution, squares = nyx.lstsq(a, c)
+    if m > n then residuals = squares end
     return solution
   end)
   if m > n and is_vector(a, b) then residuals = residuals:squeeze(-1) end
@@ -184,9 +183,6 @@ end
 
 -- ---------------------------------------------------------------- methods
 
-docs.inverse = { "linear algebra", "x:inverse(): linalg.inv" }
-function Tensor:inverse() return M.inv(self) end
-
 docs.det = { "linear algebra", "x:det(): linalg.det" }
 function Tensor:det() return M.det(self) end
 
@@ -228,7 +224,7 @@ function Tensor:cholesky_solve(l, options)
   return other:solve_triangular(lower:solve_triangular(self, false), true)
 end
 
-for _, name in ipairs { "inverse", "det", "slogdet", "logdet", "matrix_power", "lu_solve",
+for _, name in ipairs { "det", "slogdet", "logdet", "matrix_power", "lu_solve",
   "cholesky_solve" } do
   nyx[name] = Tensor[name]
 end

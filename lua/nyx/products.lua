@@ -284,7 +284,8 @@ function Tensor:kron(other)
     shape[d] = size_x * size_y
   end
   local x, y = self:reshape(left), other:reshape(right)
-  if n >= 2 then -- whole rows of the result at a time
+  if n >= 2 and right[2 * n] < 16 and x:numel() * y:numel() >= 8192 then
+    -- Whole rows of the result at a time, not of the few elements that y has in a row.
     x, y = rows_of(x, -1, right[2 * n]), rows_of(y, -2, left[2 * n - 1])
   end
   return (x * y):reshape(shape)

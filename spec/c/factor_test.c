@@ -287,6 +287,47 @@ static void small_triangles(void) {
   }
 }
 
+/* Triangles in a larger matrix, around the sizes of blocks, for sides around lanes. */
+static void large_triangles(void) {
+  static const int64_t orders[] = {1, 7, 16, 17, 127, 128, 129, 200, 300};
+  static const int64_t sides[] = {15, 16, 17, 40, 131};
+  const int all = (int)(sizeof orders / sizeof *orders * 32);
+  for (int t = 0; t < all; t++) {
+    const nyx_dtype dtype = t % 2 ? NYX_FLOAT64 : NYX_FLOAT32;
+    const int64_t n = orders[t / 32], k = sides[t % 5], ld = n + t % 3, at = t % 7;
+    void *a = room(dtype, n * ld + at), *x = room(dtype, n * k), *b = room(dtype, n * k);
+    for (int64_t i = 0; i < n * ld + at; i++) put(dtype, a, i, NAN); /* not read */
+    const bool left = (t & 2) != 0, turned = t & 4, upper = t & 8, unit = t & 16;
+    for (int64_t i = 0; i < n; i++)
+      for (int64_t j = 0; j < n; j++)
+        if (i == j ? !unit : (upper ? j > i : j < i))
+          put(dtype, a, at + (turned ? j * ld + i : i * ld + j),
+              i == j ? 1 + uniform() / 4 : uniform() / (double)n);
+    for (int64_t i = 0; i < n * k; i++) put(dtype, b, i, uniform());
+    memcpy(x, b, (size_t)(n * k) * nyx_dtype_size(dtype));
+    const nyx__triangular job = {.dtype = dtype,
+                                 .count = 1,
+                                 .rows = left ? n : k,
+                                 .cols = left ? k : n,
+                                 .a = a,
+                                 .at = &at,
+                                 .ld = ld,
+                                 .turned = turned,
+                                 .upper = upper,
+                                 .left = left,
+                                 .unit = unit,
+                                 .x = x};
+    if (CHECK_OK(ctx, nyx__solve_triangles(ctx, &job))) {
+      const double error = solve_residual(&job, 0, b);
+      CHECK_AT(error < 16 * epsilon(dtype), "A x - b", " of %d, case %d: %g", (int)n, t,
+               error);
+    }
+    free(a);
+    free(x);
+    free(b);
+  }
+}
+
 /* Every other x has the factors of the first matrix. */
 static void small_solutions(void) {
   for (int t = 0; t < 2 * FEW; t++) {
@@ -373,6 +414,45 @@ static void inverses(void) {
   for (int t = 0; t < 2; t++) inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 17, 130);
 }
 
+/* The largest element of Y A - I in some rows, of matrices whose rows are exchanged, each
+ * by another number. */
+static void general_inverses_of(nyx_dtype dtype, int64_t count, int64_t n) {
+  const size_t bytes = (size_t)(n * n) * nyx_dtype_size(dtype);
+  char *a = malloc((size_t)count * bytes + 1), *y = malloc((size_t)count * bytes + 1);
+  char *lu = malloc((size_t)count * bytes + 1);
+  int *pivots = calloc((size_t)(count * n + 1), sizeof *pivots);
+  int *info = calloc((size_t)count, sizeof *info);
+  for (int64_t i = 0; i < count * n * n; i++)
+    put(dtype, a, i,
+        uniform() / (double)n + (i % n == (i / n + i / n / n + 1) % n ? 2 : 0));
+  memcpy(lu, a, (size_t)count * bytes);
+  double worst = 0;
+  if (CHECK_OK(ctx, nyx__inverse(ctx, dtype, count, n, lu, pivots, info, y)))
+    for (int64_t i = 0; i<count * n; i += n> 100 ? 29 : 1)
+      for (int64_t j = 0; j < n; j++) {
+        double sum = i % n == j ? -1 : 0;
+        for (int64_t l = 0; l < n; l++)
+          sum += value(dtype, y, i * n + l) * value(dtype, a, (i / n * n + l) * n + j);
+        worst = fmax(worst, fabs(sum));
+      }
+  CHECK_AT(worst < 16 * epsilon(dtype), "Y A - I", " of %d: %g", (int)n, worst);
+  for (int64_t e = 0; e < count; e++) CHECK(info[e] == 0);
+  free(info);
+  free(pivots);
+  free(lu);
+  free(y);
+  free(a);
+}
+
+static void general_inverses(void) {
+  for (int t = 0; t < 2 * SIZES; t++)
+    general_inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 1, sizes[t / 2]);
+  for (int t = 0; t < 2 * FEW; t++)
+    general_inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, MANY, few[t / 2]);
+  for (int t = 0; t < 2; t++)
+    general_inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 17, 130);
+}
+
 /* An input far from singular, and symmetric. */
 static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
   nyx_tensor *t;
@@ -386,12 +466,12 @@ static nyx_tensor *matrices(int ndim, const int64_t *shape, bool grad) {
 }
 
 static const char *const ops[] = {
-    "cholesky", "cholesky_inverse", "lu_factor", "qr", "determinant",
+    "cholesky", "cholesky_inverse", "lu_factor", "qr", "determinant", "inverse", "lstsq",
     "solve",    "solve_triangular"};
 enum { OPS = sizeof ops / sizeof *ops };
 
 static int inputs_of(const char *name) {
-  return strncmp(name, "solve", 5) == 0 ? 2 : 1;
+  return strncmp(name, "solve", 5) == 0 || strcmp(name, "lstsq") == 0 ? 2 : 1;
 }
 
 /* One call, and its gradient where `backward`. */
@@ -514,8 +594,10 @@ static void run(void) {
   RUN(small_choleskys);
   RUN(small_lus);
   RUN(small_triangles);
+  RUN(large_triangles);
   RUN(small_solutions);
   RUN(inverses);
+  RUN(general_inverses);
   RUN(failing_allocations);
   RUN(threads);
   RUN(interrupts);

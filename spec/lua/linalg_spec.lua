@@ -198,6 +198,37 @@ describe("linalg", function()
     close(q:matmul(turned(q):matmul(shortest)), shortest) -- in the span of its rows
   end)
 
+  it("solves least squares of large matrices, and of one for many sides", function()
+    for _, shape in ipairs { { 300, 20 }, { 300, 260 }, { 300, 300 }, { 129, 128 } } do
+      local a = random(shape[1], shape[2])
+      for _, k in ipairs { 1, 3, 140 } do
+        local b = random(shape[1], k)
+        local x, sums, r = nyx.lstsq(a, b)
+        close(turned(a):matmul(a:matmul(x)), turned(a):matmul(b), 1e-9)
+        close(sums, ((a:matmul(x) - b) ^ 2):sum(-2), 1e-9)
+        close(turned(r):matmul(r), turned(a):matmul(a), 1e-9)
+        close(r:tril(-1), r * 0, 0)
+        close(nyx.lstsq(a:float(), b:float()):double(), x, 2e-2)
+      end
+    end
+    local a, b = random(7, 3), random(2, 4, 7, 5)
+    local x, sums, r = nyx.lstsq(a, b)
+    assert.same({ 2, 4, 3, 3 }, r.shape)
+    for i = 1, 2 do
+      for j = 1, 4 do
+        local one, left, same = nyx.lstsq(a, b[i][j])
+        close(x[i][j], one, 1e-13)
+        close(sums[i][j], left, 1e-13)
+        close(r[i][j], same, 0)
+      end
+    end
+    local c = random(2, 1, 7, 3)
+    close((nyx.lstsq(c, b))[2][3], (nyx.lstsq(c[2][1], b[2][3])), 1e-13)
+    local none, left = nyx.lstsq(random(4, 0), b[1][1]:narrow(1, 1, 4))
+    assert.same({ 0, 5 }, none.shape)
+    close(left, (b[1][1]:narrow(1, 1, 4) ^ 2):sum(1), 1e-13)
+  end)
+
   it("has gradients of first and second order", function()
     local function check(f, ...)
       local inputs = { ... }
@@ -216,6 +247,11 @@ describe("linalg", function()
     check(function(x) return select(2, linalg.lu(x)) end, a)
     check(function(x) return linalg.qr(x) end, a)
     check(function(x, y) return (linalg.lstsq(x, y)) end, random(5, 3), random(5, 2))
+    check(function(x, y) return select(2, linalg.lstsq(x, y)) end, random(5, 3), random(5, 2))
+    check(nyx.lstsq, random(5, 3), random(5, 2))
+    check(nyx.lstsq, random(5, 3), random(2, 5, 1))
+    check(function(x, y) return linalg.lstsq(x, y) end, random(3, 3), random(3))
+    check(function(x) return (nyx.determinant(x)) end, a)
     check(function(x, y) return (linalg.lstsq(x, y)) end, random(3, 5), random(3, 2))
     check(function(x) return x:matrix_power(-2) end, a)
     local symmetric = definite(3, 3)
@@ -281,8 +317,10 @@ describe("linalg", function()
       refuses(("order %d is not positive"):format(n - 1), nyx.cholesky, one)
       local flat = random(n, n)
       flat[{ {}, n - 2 }] = 0
-      refuses(("the matrix is singular: element %d of the diagonal of the U"):format(n - 2),
-        linalg.inv, flat)
+      refuses(("the matrix is singular: element %d of the diagonal of the U of its LU")
+        :format(n - 2), linalg.solve, flat, eye(n))
+      refuses(("the matrix is singular: element %d of the diagonal of the U of its transpose's")
+        :format(n - 2), linalg.inv, turned(flat))
       local lu = flat:lu_factor()
       assert.equal(0, lu[n - 2][n - 2]:item())
       assert.equal(0, flat:det():item())
@@ -293,7 +331,13 @@ describe("linalg", function()
       nyx.tensor { { { 1, 0 }, { 0, 0 } } }, nyx.ones(2, 1), true, { check = true })
     assert.equal(math.huge, nyx.solve_triangular(nyx.tensor { { 1, 0 }, { 0, 0 } }, nyx.ones(2, 1),
       true)[2]:item())
-    refuses("singular", linalg.lstsq, nyx.zeros(3, 2), nyx.ones(3))
+    refuses("matrix (2) of the batch is singular: element 1 of the diagonal of the U of its " ..
+      "transpose's", linalg.inv, nyx.stack { nyx.eye(2), nyx.zeros(2, 2) })
+    refuses("the matrix is singular: element 1 of the diagonal of the R of its QR", linalg.lstsq,
+      nyx.zeros(3, 2), nyx.ones(3))
+    refuses("matrix (2) of the batch is singular: element 2 of the diagonal of the R", linalg.lstsq,
+      nyx.tensor { { { 1, 0 }, { 0, 1 }, { 0, 0 } }, { { 1, 0 }, { 0, 0 }, { 0, 0 } } },
+      nyx.ones(2, 3, 1))
   end)
 
   it("refuses what does not fit", function()
@@ -314,6 +358,10 @@ describe("linalg", function()
     refuses("position 3 is out of range", nyx.pivot_rows, nyx.ones(2, 2),
       nyx.tensor({ 3 }, { dtype = "int64" }))
     refuses("unknown option 'upper'", linalg.solve, nyx.eye(2), nyx.ones(2), { upper = true })
+    refuses("lstsq: 'a' has shape (2x3), expected at least as many rows", nyx.lstsq,
+      nyx.ones(2, 3), nyx.ones(2, 1))
+    refuses("lstsq: 'b' has shape (2x1), 'a' (3x2); expected as many rows", nyx.lstsq,
+      nyx.ones(3, 2), nyx.ones(2, 1))
     refuses("linalg.lstsq: 'b' is a tensor of shape (2x1), expected as many rows", linalg.lstsq,
       nyx.ones(3, 2), nyx.ones(2, 1))
     local a = random(4, 3):requires_grad_(true)
@@ -325,7 +373,8 @@ describe("linalg", function()
     local threads = nyx.get_num_threads()
     local a, s = random(600, 600), definite(600, 600)
     local function all()
-      return { a:lu_factor(), s:cholesky(), (nyx.solve(a, s)), (a:qr()) }
+      return { a:lu_factor(), s:cholesky(), (nyx.solve(a, s)), (a:qr()), a:inverse(),
+        (nyx.lstsq(a, s)) }
     end
     local first = all()
     nyx.set_num_threads(1)

@@ -250,6 +250,54 @@ describe("adaptive_avg_pool2d", function()
   end)
 end)
 
+describe("short rows", function()
+  local widths = { 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 129, 260 }
+
+  -- want, made contiguous from x, and copied between rows that stay as they are.
+  local function check(want, x, what)
+    same(want, x:contiguous(), what)
+    local rows = x:size(1)
+    local around = nyx.zeros({ rows + 2, x:size(2) }, { dtype = x.dtype })
+    around:narrow(1, 2, rows):copy_(x)
+    same(want, around:narrow(1, 2, rows), what)
+    assert.is_false(around[1]:ne(0):any():item(), what)
+    assert.is_false(around[rows + 2]:ne(0):any():item(), what)
+  end
+
+  for _, dtype in ipairs { "uint8", "bool", "float16", "float32", "int64", "complex64" } do
+    it("are copied, repeated and filled in " .. dtype, function()
+      for _, w in ipairs(widths) do
+        for _, rows in ipairs { 1, 2, 3, 21, 150 } do
+          local x = (nyx.arange(1, rows * (w + 3) + 1) % 97):reshape(rows, w + 3):to(dtype)
+          local function columns(from, step)
+            return x:index_select(nyx.arange(0, w, { dtype = "int64" }) * step + from, 2)
+          end
+          local what = ("%d rows of %d"):format(rows, w)
+          check(columns(2, 1), x:narrow(2, 2, w), what)
+          check(columns(3, 0), x:narrow(2, 3, 1):expand(rows, w), what)
+          local ones = nyx.ones({ rows }, { dtype = "int64" })
+          check(columns(2, 1):index_select(ones, 1), x[{ { 1, 1 }, { 2, w + 1 } }]:expand(rows, w),
+            what)
+        end
+      end
+    end)
+  end
+
+  it("take part in rows of elementwise ops", function()
+    for _, w in ipairs(widths) do
+      local x, y, z = nyx.randn(7, 1, w), nyx.randn(1, 23, 1), nyx.randn(7, 23, w + 1)
+      local part = z:narrow(3, 2, w)
+      local function full(t) return t:expand(7, 23, w):clone() end
+      local want = full(x) * full(y) + part:clone()
+      same(want, x * y + part, w)
+      local out = nyx.zeros(7, 23, w + 1)
+      nyx.add(x * y, part, { out = out:narrow(3, 1, w) })
+      same(want, out:narrow(3, 1, w), w)
+      assert.are.equal(0, out:select(3, w + 1):count_nonzero():item())
+    end
+  end)
+end)
+
 describe("index_select and gather", function()
   it("leaves out as it was where a position is wrong", function()
     local x, at = nyx.randn(4, 5), nyx.tensor({ 1, 2, 9 }, { dtype = "int64" })

@@ -126,6 +126,13 @@ describe("kron", function()
     local x, y = nyx.randn(3, 1, 2), nyx.randn(2, 4)
     local each = nyx.einsum("aij,kl->aikjl", x, y):reshape(3, 2, 8)
     assert.is_true(x:kron(y):allclose(each))
+    for _, size in ipairs { 3, 15, 16, 40 } do
+      local a, b = nyx.randn(2, 20, 30), nyx.randn(5, size)
+      local long = nyx.einsum("aij,kl->aikjl", a, b):reshape(2, 100, 30 * size)
+      assert.is_true(a:kron(b):allclose(long))
+      assert.is_true(a:transpose(2, 3):kron(b):allclose(
+        nyx.einsum("aji,kl->aikjl", a, b):reshape(2, 150, 20 * size)))
+    end
     fails(function() nyx.zeros(1, 1, 1, 1, 1):kron(t { 1 }) end, "kron", "5 dimensions")
   end)
 end)

@@ -1016,6 +1016,13 @@ def least_squares(r, dtype):
     return Case([regular(r, dtype, lead, m, n), sides(r, dtype, lead, lead, m)])
 
 
+def tall_and_sides(r, dtype):
+    a, b = r.broadcast(2, 2)
+    n = max(matrix_sizes(r, dtype)[1], 1)
+    m = n + r.randint(0, 4)
+    return Case([regular(r, dtype, a, m, n), sides(r, dtype, a, b, m)])
+
+
 def with_factor(solve):
     def make(r, dtype):
         lead, n = matrix_sizes(r, dtype)
@@ -1042,6 +1049,7 @@ MAKERS = {
     "cholesky": cholesky, "lu_factor": oblong, "pivot_rows": pivoting, "qr": qr, "solve": solving,
     "solve_triangular": triangular, "determinant": square(log=lambda r: r.chance(0.5)),
     "linalg.solve": solving_vectors, "linalg.inv": square(), "linalg.lu": oblong, "linalg.lu_solve": lu_solving,
+    "inverse": square(), "lstsq": tall_and_sides,
     "linalg.lstsq": least_squares, "linalg.det": square(), "linalg.slogdet": square(),
     "linalg.matrix_power": square(n=lambda r: r.randint(-2, 4)), "logdet": positive,
     "cholesky_solve": with_factor(True), "cholesky_inverse": with_factor(False),

@@ -370,7 +370,7 @@ def solve_triangular(a, b, upper, left=True, unitriangular=False, check=False):
 
 
 def determinant(a, log=False):
-    lu, pivots = lu_factor(a)
+    lu, pivots = lu_factor(a.mT)
     if log:
         return lu, pivots, *torch.linalg.slogdet(a)
     moved = (pivots != torch.arange(a.shape[-1])).sum(-1)
@@ -380,6 +380,13 @@ def determinant(a, log=False):
 def lstsq(a, b):
     x, residuals, *_ = torch.linalg.lstsq(a, b, driver="gels")  # by QR too
     return x, residuals
+
+
+def lstsq_and_r(a, b):
+    lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = a.expand(*lead, *a.shape[-2:]), broadcast_sides(a, b)
+    x = torch.linalg.lstsq(a, b, driver="gels").solution
+    return x, ((a @ x - b) ** 2).sum(-2), torch.linalg.qr(a).R
 
 
 # Functions of Lua that are compared as ops are, and their attributes that are not options.
@@ -496,6 +503,7 @@ PEERS = {
     "cholesky": lambda a, upper=False: torch.linalg.cholesky(a, upper=upper), "lu_factor": lu_factor,
     "pivot_rows": pivot_rows, "qr": lambda a, mode="reduced": torch.linalg.qr(a, mode), "solve": solve,
     "solve_triangular": solve_triangular, "determinant": determinant,
+    "inverse": torch.linalg.inv, "lstsq": lstsq_and_r,
     "linalg.solve": lambda a, b, left=True: torch.linalg.solve(a, b, left=left), "linalg.inv": torch.linalg.inv,
     "linalg.lu": torch.linalg.lu, "linalg.lstsq": lstsq, "linalg.det": torch.linalg.det,
     # torch's is wrong for some strides of dimensions of size 1

@@ -150,6 +150,18 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
     transpose[size](cols, rows, src, src_down, dst, dst_right);
     return;
   }
+  if (!down && src_right == 1 && dst_right == 1 && src_down == 0 && dst_down == cols) {
+    p->move->repeat[size](rows, cols, src, dst);
+    return;
+  }
+  if (!down && src_right == 1 && dst_right == 1) {
+    p->move->rows(rows, cols * item, src, src_down * item, dst, dst_down * item);
+    return;
+  }
+  if (!down && src_right == 0 && dst_right == 1 && dst_down == cols) {
+    p->move->fill[size](rows, cols, src, src_down, dst);
+    return;
+  }
   int64_t outer = down ? cols : rows, inner = down ? rows : cols;
   int64_t src_outer = down ? src_right : src_down,
           src_inner = down ? src_down : src_right;
@@ -169,7 +181,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
   int64_t right = o->stride[p->ndim - 1], down = p->ndim > 1 ? o->stride[p->ndim - 2] : 0;
   const bool across =
       rows > 1 && down != 0 && llabs(down) < llabs(right); /* a row that repeats is one */
-  if (o->ready && (rows > 1 || !o->gather)) {
+  if (o->ready && (rows > 1 || !o->gather || right == 0)) {
     move(p, p->item, across, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
@@ -207,10 +219,10 @@ static void scatter(const plan *p, int64_t rows, int64_t cols, const char *src,
 /* Calls gather or scatter for n elements that begin at `start`, piece by piece. */
 static void through_rows(const plan *p, const operand *o, const int64_t *start, int64_t n,
                          char *buffer) {
-  int64_t at[NYX_MAX_DIMS], length = p->shape[p->ndim - 1];
-  bool in = o != &p->out;
+  int64_t next[NYX_MAX_DIMS], length = p->shape[p->ndim - 1];
+  const int64_t *at = start; /* copied only where there is a second piece: it was just */
+  bool in = o != &p->out;    /* written, for which vectors wait */
   int64_t item = in || !o->ready ? p->item : o->item;
-  memcpy(at, start, sizeof at);
   while (n > 0) {
     int64_t rows = 1, cols = run_length(p, at, n);
     if (cols == length && p->ndim > 1) {
@@ -223,7 +235,9 @@ static void through_rows(const plan *p, const operand *o, const int64_t *start, 
       scatter(p, rows, cols, buffer, address(p, o, at));
     buffer += rows * cols * item;
     n -= rows * cols;
-    next_rows(p, at, rows);
+    if (n == 0) return;
+    if (at == start) at = memcpy(next, start, sizeof next);
+    next_rows(p, next, rows);
   }
 }
 
@@ -609,7 +623,9 @@ static void lay_out(plan *p) {
   int last = p->ndim - 1;
   int64_t row = p->shape[last], most = BLOCK_BYTES / p->item;
   p->cut = row <= most / 2 ? CUT_ROWS : CUT_ROW;
-  p->block = p->cut == CUT_ROWS ? most / row * row : most;
+  const int64_t plane = last > 0 ? row * p->shape[last - 1] : row;
+  const int64_t whole = plane <= most ? plane : row; /* blocks begin where these do */
+  p->block = p->cut == CUT_ROWS ? most / whole * whole : most;
   if (row >= 64) {
     int across = dense_across(p, &p->out);
     for (int k = 0; k < p->n_in && across < 0; k++) across = dense_across(p, &p->in[k]);
