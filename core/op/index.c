@@ -87,9 +87,9 @@ static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor 
                         int dim) {
   int64_t *tables = NULL;
   nyx__range range = {.size = size_at(a, dim), .dim = dim};
-  const bool reads = mode == NYX__GATHER || mode == NYX__LAST;
-  nyx__held_positions p;
-  NYX_TRY(nyx__positions_hold(ctx, index, range, reads ? b : a, &p));
+  nyx__held_positions p = {.base = 0};
+  if (mode != NYX__GATHER)
+    NYX_TRY(nyx__positions_hold(ctx, index, range, mode == NYX__LAST ? b : a, &p));
   nyx__lanes l = {
       .at = p.at, .base = p.base, .at_inner = 1, .dtype = a->dtype, .alpha = 1};
   nyx_status status = NYX_OK;
@@ -113,7 +113,8 @@ static nyx_status along(nyx_context *ctx, nyx__lane_mode mode, const nyx_tensor 
         l.b.inner = next;
         for (int64_t i = 0; i < l.inner; i++) next[i] = 0;
       }
-      status = nyx__lanes_run(ctx, &l, mode);
+      status = mode == NYX__GATHER ? nyx__lanes_gather(ctx, &l, index, range, b)
+                                   : nyx__lanes_run(ctx, &l, mode);
     } else {
       status = nyx__no_memory(ctx, bytes);
     }
@@ -581,25 +582,15 @@ static nyx_status take_infer(nyx_call *c) {
 }
 
 static nyx_status take_cpu(nyx_call *c) {
-  nyx__held_positions p;
   nyx__range range = {.size = c->in[0]->numel, .dim = -1, .wrap = true};
-  NYX_TRY(nyx__positions_hold(c->ctx, c->in[1], range, c->out[0], &p));
   nyx_tensor *x;
-  nyx_status status = nyx__contiguous(c->ctx, c->in[0], &x);
-  if (status == NYX_OK) {
-    nyx__lanes l = {.outer = 1,
-                    .count = c->in[1]->numel,
-                    .inner = 1,
-                    .at = p.at,
-                    .at_step = 1,
-                    .base = p.base,
-                    .dtype = x->dtype};
-    l.a = (nyx__side){.data = nyx__data(x), .step = 1};
-    l.b = (nyx__side){.data = nyx__data(c->out[0]), .step = 1};
-    status = nyx__lanes_run(c->ctx, &l, NYX__GATHER);
-    nyx_tensor_release(x);
-  }
-  nyx__positions_drop(&p);
+  NYX_TRY(nyx__contiguous(c->ctx, c->in[0], &x));
+  nyx__lanes l = {
+      .outer = 1, .count = c->in[1]->numel, .inner = 1, .at_step = 1, .dtype = x->dtype};
+  l.a = (nyx__side){.data = nyx__data(x), .step = 1};
+  l.b = (nyx__side){.data = nyx__data(c->out[0]), .step = 1};
+  nyx_status status = nyx__lanes_gather(c->ctx, &l, c->in[1], range, c->out[0]);
+  nyx_tensor_release(x);
   return status;
 }
 

@@ -66,10 +66,18 @@ typedef struct nyx__lanes {
   int64_t rows; /* 0: not so */
   bool fill;
   const void *start; /* NULL: zeros */
+  /* For NYX__GATHER: where to say that a position was not in 0..size-1, whose element is
+   * then left as it was. NULL: all are known to be. */
+  atomic_bool *outside;
+  int64_t size;
 } nyx__lanes;
 
 nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
                           nyx__lane_mode mode) NYX_MUST_CHECK;
+/* Gathers at the positions in `index`, which l has no `at` for yet. Nothing is written to
+ * `out`, which is b's, where one is outside the range, unless nobody else has it. */
+nyx_status nyx__lanes_gather(nyx_context *ctx, nyx__lanes *l, nyx_tensor *index,
+                             nyx__range range, const nyx_tensor *out) NYX_MUST_CHECK;
 /* rows.c: whether whole rows are grouped, and doing so. */
 bool nyx__lanes_grouped(const nyx__lanes *lanes, nyx__lane_mode mode);
 nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *lanes,

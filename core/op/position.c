@@ -87,12 +87,16 @@ static void check_range(void *arg, int64_t begin, int64_t end) {
   if (signs >> 63) atomic_store_explicit(&j->bad, true, memory_order_relaxed);
 }
 
+/* Whether positions can be read where they are while `written` is. */
+static bool plain_index(const nyx_tensor *index, const nyx_tensor *written) {
+  return index->dtype == NYX_INT64 && nyx__is_contiguous(index) &&
+         !(written && written->storage == index->storage);
+}
+
 nyx_status nyx__positions_hold(nyx_context *ctx, nyx_tensor *index, nyx__range range,
                                const nyx_tensor *written, nyx__held_positions *out) {
   *out = (nyx__held_positions){.base = ctx->index_base};
-  bool plain = index->dtype == NYX_INT64 && nyx__is_contiguous(index) &&
-               !(written && written->storage == index->storage);
-  if (plain) {
+  if (plain_index(index, written)) {
     position_job j = {.from = nyx__data(index), .range = range, .base = out->base};
     NYX_TRY(nyx__parallel_for(ctx, index->numel, UNIT, check_range, &j));
     if (!atomic_load(&j.bad)) {
@@ -267,9 +271,6 @@ static inline int64_t side_inner(const nyx__side *s, int64_t i) {
   }
 
 #define MOVE(T)                                                                          \
-  static void gather_##T(const unit *u) {                                                \
-    EACH_ELEMENT(T, *pb = *pa)                                                           \
-  }                                                                                      \
   static void scatter_##T(const unit *u) {                                               \
     EACH_ELEMENT(T, *pa = *pb)                                                           \
   }
@@ -277,6 +278,65 @@ MOVE(uint8_t)
 MOVE(uint16_t)
 MOVE(uint32_t)
 MOVE(uint64_t)
+
+/* Gathers where `inside` holds for a position p, and says whether it did for all. Where
+ * elements lie side by side they are taken by functions of their own, along the dimension
+ * that is indexed or across it, as those keep all they need in registers. */
+#define LINE(T, name, inside, from)                                                      \
+  static __attribute__((noinline)) bool name##_##T(                                      \
+      const T *restrict a, int64_t step, const int64_t *restrict at, int64_t base,       \
+      uint64_t size, T *restrict b, int64_t n) {                                         \
+    bool all = true;                                                                     \
+    (void)size;                                                                          \
+    _Pragma("GCC unroll 4") for (int64_t i = 0; i < n; i++) {                            \
+      const int64_t p = at[i] - base;                                                    \
+      if (__builtin_expect(inside, 1))                                                   \
+        b[i] = a[from];                                                                  \
+      else                                                                               \
+        all = false;                                                                     \
+    }                                                                                    \
+    return all;                                                                          \
+  }
+#define GATHER(T, name, inside)                                                          \
+  LINE(T, name##_along, inside, p *step)                                                 \
+  LINE(T, name##_across, inside, p *step + i)                                            \
+  static void name##_##T(const unit *u) {                                                \
+    const nyx__lanes *l = u->l;                                                          \
+    const int64_t base = l->base, step = l->a.step;                                      \
+    const uint64_t size = (uint64_t)l->size;                                             \
+    const int64_t *at = l->at + u->o * l->at_outer + u->k * l->at_step;                  \
+    const T *a = (const T *)(void *)l->a.data + side_outer(&l->a, u->o);                 \
+    T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->k * l->b.step;          \
+    const bool plain = !l->a.inner && !l->b.inner;                                       \
+    const int64_t first = u->begin, width = u->end - first;                              \
+    bool all = true;                                                                     \
+    (void)size;                                                                          \
+    if (plain && l->inner == 1 && l->at_step == 1 && l->b.step == 1)                     \
+      all = name##_along_##T(a, step, at, base, size, b, u->count);                      \
+    else                                                                                 \
+      for (int64_t k = 0; k < u->count; k++, b += l->b.step, at += l->at_step) {         \
+        if (plain && l->at_inner == 1) {                                                 \
+          all &= name##_across_##T(a + first, step, at + first, base, size, b + first,   \
+                                   width);                                               \
+          continue;                                                                      \
+        }                                                                                \
+        for (int64_t i = first; i < u->end; i++) {                                       \
+          const int64_t p = at[i * l->at_inner] - base;                                  \
+          if (__builtin_expect(inside, 1))                                               \
+            b[side_inner(&l->b, i)] = a[p * step + side_inner(&l->a, i)];                \
+          else                                                                           \
+            all = false;                                                                 \
+        }                                                                                \
+      }                                                                                  \
+    if (!all) atomic_store_explicit(l->outside, true, memory_order_relaxed);             \
+  }
+#define GATHERS(T)                                                                       \
+  GATHER(T, gather, true)                                                                \
+  GATHER(T, gather_inside, (uint64_t)p < size)
+GATHERS(uint8_t)
+GATHERS(uint16_t)
+GATHERS(uint32_t)
+GATHERS(uint64_t)
 
 /* From the last position on: whoever meets an element first is the last to write it.
  * Without branches, which nobody could foresee. */
@@ -390,9 +450,9 @@ static void lane_range(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-static void (*lane_kernel(nyx_dtype dtype, nyx__lane_mode mode))(const unit *u) {
+static void (*lane_kernel(const nyx__lanes *l, nyx__lane_mode mode))(const unit *u) {
   if (mode == NYX__ADD) {
-    switch (dtype) {
+    switch (l->dtype) {
       case NYX_FLOAT64: return add_float64;
       case NYX_INT8: return add_int8;
       case NYX_UINT8: return add_uint8;
@@ -407,7 +467,11 @@ static void (*lane_kernel(nyx_dtype dtype, nyx__lane_mode mode))(const unit *u) 
       [NYX__SCATTER] = {scatter_uint8_t, scatter_uint16_t, scatter_uint32_t,
                         scatter_uint64_t},
       [NYX__LAST] = {last_uint8_t, last_uint16_t, last_uint32_t, last_uint64_t}};
-  return moves[mode][__builtin_ctzll(nyx_dtype_size(dtype))];
+  static void (*const inside[])(const unit *u) = {
+      gather_inside_uint8_t, gather_inside_uint16_t, gather_inside_uint32_t,
+      gather_inside_uint64_t};
+  const int size = __builtin_ctzll(nyx_dtype_size(l->dtype));
+  return l->outside ? inside[size] : moves[mode][size];
 }
 
 typedef struct fill_job {
@@ -436,7 +500,7 @@ nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
   }
   if (none) return NYX_OK;
   lane_job j = {.l = lanes,
-                .run = lane_kernel(lanes->dtype, mode),
+                .run = lane_kernel(lanes, mode),
                 .backwards = mode == NYX__LAST,
                 .stop = {.ctx = ctx}};
   j.width = lanes->inner < WIDTH ? lanes->inner : WIDTH;
@@ -448,4 +512,31 @@ nyx_status nyx__lanes_run(nyx_context *ctx, const nyx__lanes *lanes,
   int64_t grain = work < UNIT ? UNIT / work : 1;
   nyx__parallel_until(&j.stop, lanes->outer * j.blocks * j.parts, grain, lane_range, &j);
   return nyx__stop_status(&j.stop);
+}
+
+/* Whether nobody but the call at hand has t: what it holds does not matter if that fails.
+ */
+static bool unseen(const nyx_tensor *t) {
+  return atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
+}
+
+nyx_status nyx__lanes_gather(nyx_context *ctx, nyx__lanes *l, nyx_tensor *index,
+                             nyx__range range, const nyx_tensor *out) {
+  if (plain_index(index, out) && unseen(out)) {
+    atomic_bool outside = false;
+    l->at = nyx__data(index);
+    l->base = ctx->index_base;
+    l->outside = &outside;
+    l->size = range.size;
+    NYX_TRY(nyx__lanes_run(ctx, l, NYX__GATHER));
+    if (!atomic_load(&outside)) return NYX_OK;
+    l->outside = NULL; /* the message, or positions that count from the end */
+  }
+  nyx__held_positions p;
+  NYX_TRY(nyx__positions_hold(ctx, index, range, out, &p));
+  l->at = p.at;
+  l->base = p.base;
+  nyx_status status = nyx__lanes_run(ctx, l, NYX__GATHER);
+  nyx__positions_drop(&p);
+  return status;
 }

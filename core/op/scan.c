@@ -133,15 +133,16 @@ static void do_blocks(void *arg, int64_t begin, int64_t end) {
   }
 }
 
-/* Columns of a block. Sums take as many as running values are kept for, as rows are then
- * read in one go, unless threads want more blocks or one would keep an interrupt waiting.
- */
+/* Columns of a block. Sums and products take as many as running values are kept for, as
+ * rows are then read in one go, unless threads want more blocks or one would keep an
+ * interrupt waiting. */
 static int64_t block_of(const scan_job *j, nyx__op_id op) {
   const int64_t threads = nyx_parallel_threads();
   int64_t block = NYX_SCAN_COLUMNS, share = j->outer * j->inner / (4 * threads);
   if (j->n * block > RANGE_MOST) block = RANGE_MOST / j->n;
   if (threads > 1 && block > share) block = share;
-  return op == NYX__OP_cumsum && block > NARROW ? block / NARROW * NARROW : NARROW;
+  const bool wide = op == NYX__OP_cumsum || op == NYX__OP_cumprod;
+  return wide && block > NARROW ? block / NARROW * NARROW : NARROW;
 }
 
 /* Cuts sums along n where there are too few columns to share. */

@@ -5,6 +5,7 @@
  * kernels/dialect/vector.h. */
 #include "../dialect/vector.h"
 #include "elementwise.h"
+#include "vector_bytes.h"
 
 /* Steps through n elements; the text appears once, the last vector may be partial. Loads
  * that the text does not need are dropped by the compiler. */
@@ -81,10 +82,36 @@
 #define NYX_ASK_SOON_2 NYX_ASK_SOON(0) NYX_ASK_SOON(1)
 #define NYX_ASK_SOON_3 NYX_ASK_SOON(0) NYX_ASK_SOON(1) NYX_ASK_SOON(2)
 
+/* Bools of several vectors at a time. */
+#if NYX_MASKS > 1
+#define NYX_FORWARD_BOOL(function, arity, text)                                          \
+  static void function(int64_t n, const void *const *in, void *out,                      \
+                       const double *attr) {                                             \
+    const T p = nyx__attr(attr[0]), q = nyx__attr(attr[1]);                              \
+    (void)p, (void)q, (void)in;                                                          \
+    int64_t first = 0;                                                                   \
+    for (; n - first >= NYX_MASKS * NYX_LANES; first += NYX_MASKS * NYX_LANES) {         \
+      M masks[NYX_MASKS];                                                                \
+      UNROLL for (int k = 0; k < NYX_MASKS; k++) {                                       \
+        const int64_t i = first + k * NYX_LANES, left = NYX_LANES;                       \
+        NYX_LOADS_##arity masks[k] = (text);                                             \
+      }                                                                                  \
+      nyx__store_masks((uint8_t *)out + first, masks);                                   \
+    }                                                                                    \
+    for (int64_t i = first; i < n; i += NYX_LANES) {                                     \
+      const int64_t left = n - i;                                                        \
+      NYX_LOADS_##arity NYX_STORE_BOOL(text);                                            \
+    }                                                                                    \
+  }
+#else
+#define NYX_FORWARD_BOOL(function, arity, text)                                          \
+  NYX_LOOP(function, NYX_ASK_SOON_##arity NYX_LOADS_##arity, NYX_STORE_BOOL, text)
+#endif
+#define NYX_FORWARD_SAME(function, arity, text)                                          \
+  NYX_LOOP(function, NYX_ASK_SOON_##arity NYX_LOADS_##arity, NYX_STORE_SAME, text)
 #define NYX_FORWARD(name, arity, result, text)                                           \
-  NYX_LOOP(forward_##name, NYX_ASK_SOON_##arity NYX_LOADS_##arity, NYX_STORE_##result,   \
-           text)                                                                         \
-  NYX_FORWARD_PAST_##result(name, arity, text)
+  NYX_FORWARD_##result(forward_##name, arity, text)                                      \
+      NYX_FORWARD_PAST_##result(name, arity, text)
 #if defined(NYX_ROWS_PAST)
 #define NYX_FORWARD_PAST_SAME(name, arity, text)                                         \
   NYX_LOOP(past_##name, NYX_ASK_##arity NYX_LOADS_##arity, NYX_STORE_PAST, text)

@@ -1,5 +1,5 @@
-/* Running sums, products, extremes and recurrences; the sums, which are vectors along a
- * row too, are in scan_type.h. Compiled once per instruction-set path. */
+/* Running extremes and recurrences; sums and products, which are vectors across columns,
+ * sums along rows too, are in scan_type.h. Compiled once per instruction-set path. */
 #include "scan.h"
 
 #include <math.h>
@@ -35,15 +35,11 @@
       name##_of(s, s->width);                                                            \
   }
 
-#define MULTIPLY(T) after = before * value, y[i + c] = (T)(s->exclusive ? before : after)
 #define RECUR(T)                                                                         \
   double out = s->exclusive ? before : before + value, by = (double)factor[i + c];       \
   y[i + c] = (T)out;                                                                     \
   after = s->exclusive ? value + by * out : by * out
 
-COLUMNS_FUNCTION(product_f32, float, double, 1, MULTIPLY(float))
-COLUMNS_FUNCTION(product_f64, double, double, 1, MULTIPLY(double))
-COLUMNS_FUNCTION(product_i64, int64_t, uint64_t, 1, MULTIPLY(int64_t))
 COLUMNS_FUNCTION(linear_f32, float, double, 0, RECUR(float))
 COLUMNS_FUNCTION(linear_f64, double, double, 0, RECUR(double))
 

@@ -1,6 +1,7 @@
-/* Running sums of elements of a type T in A; included by scan.c, once for each. Sums of a
- * row, or of a row of pairs (`width` 2), are made in groups of eight, of whichever
- * vectors the path has, and in the same order: results are the same on all paths. */
+/* Running sums and products of elements of a type T in A; included by scan.c, once for
+ * each. Sums of a row, or of a row of pairs (`width` 2), are made in groups of eight, of
+ * whichever vectors the path has, and in the same order: results are the same on all
+ * paths. */
 
 #define V TYPED(sums)
 #define TU TYPED(elements)
@@ -202,11 +203,19 @@ static void TYPED(sum_pairs)(const nyx_scan *s) {
     TYPED(sum_pairs_of)(s, false, s->exclusive, true);
 }
 
-/* `rows` rows of columns side by side, `step` apart. What is summed is loaded before
+/* The next running value; and of a column, what is before it and its own. */
+static ALWAYS_INLINE V TYPED(next)(bool product, V run, V x) {
+  return product ? run * x : run + x;
+}
+static ALWAYS_INLINE V TYPED(whole)(bool product, V before, V run) {
+  return product ? run : before + run;
+}
+
+/* `rows` rows of columns side by side, `step` apart. What goes on is loaded before
  * anything is stored: rows of x and y are often a whole number of pages apart. */
-static ALWAYS_INLINE void TYPED(sum_rows)(int rows, int64_t width, int64_t step,
-                                          const T *x, T *y, A *run, const A *before,
-                                          bool exclusive) {
+static ALWAYS_INLINE void TYPED(scan_rows)(bool product, int rows, int64_t width,
+                                           int64_t step, const T *x, T *y, A *run,
+                                           const A *before, bool exclusive) {
   int64_t c = 0;
 #ifdef WIDEN_PAIR
   for (; c + 2 * LANES <= width; c += 2 * LANES) {
@@ -215,63 +224,68 @@ static ALWAYS_INLINE void TYPED(sum_rows)(int rows, int64_t width, int64_t step,
     low[0] = *(const V *)(run + c), high[0] = *(const V *)(run + c + LANES);
     UNROLL for (int r = 0; r < rows; r++) {
       V more, next = WIDEN_PAIR(x + r * step + c, &more);
-      low[r + 1] = low[r] + next, high[r + 1] = high[r] + more;
+      low[r + 1] = TYPED(next)(product, low[r], next);
+      high[r + 1] = TYPED(next)(product, high[r], more);
     }
     UNROLL for (int r = 0; r < rows && y; r++) {
       int at = exclusive ? r : r + 1;
-      NARROW_PAIR(y + r * step + c, base + low[at], base_high + high[at]);
+      NARROW_PAIR(y + r * step + c, TYPED(whole)(product, base, low[at]),
+                  TYPED(whole)(product, base_high, high[at]));
     }
     *(V *)(run + c) = low[rows], *(V *)(run + c + LANES) = high[rows];
   }
 #endif
   for (; c + LANES <= width; c += LANES) {
-    V sum[COLUMN_ROWS + 1], base = *(const V *)(before + c);
-    sum[0] = *(const V *)(run + c);
-    UNROLL for (int r = 0; r < rows; r++) sum[r + 1] =
-        sum[r] + TYPED(widen)(x + r * step + c);
-    UNROLL for (int r = 0; r < rows && y; r++)
-        TYPED(store_vector)(base + sum[exclusive ? r : r + 1], y + r * step + c);
-    *(V *)(run + c) = sum[rows];
+    V v[COLUMN_ROWS + 1], base = *(const V *)(before + c);
+    v[0] = *(const V *)(run + c);
+    UNROLL for (int r = 0; r < rows; r++) v[r + 1] =
+        TYPED(next)(product, v[r], TYPED(widen)(x + r * step + c));
+    UNROLL for (int r = 0; r < rows && y; r++) TYPED(store_vector)(
+        TYPED(whole)(product, base, v[exclusive ? r : r + 1]), y + r * step + c);
+    *(V *)(run + c) = v[rows];
   }
   for (; c < width; c++)
     for (int r = 0; r < rows; r++) {
-      A after = run[c] + (A)x[r * step + c];
-      if (y) y[r * step + c] = (T)(before[c] + (exclusive ? run[c] : after));
+      const A value = (A)x[r * step + c],
+              after = product ? run[c] * value : run[c] + value;
+      const A own = exclusive ? run[c] : after;
+      if (y) y[r * step + c] = (T)(product ? own : before[c] + own);
       run[c] = after;
     }
 }
 
 /* Columns side by side, whose number is a constant where there are few: several rows at a
- * time, so that running sums are read and written less often. */
-static ALWAYS_INLINE void TYPED(sum_columns_of)(const nyx_scan *s, int64_t width,
-                                                bool exclusive, bool store) {
+ * time, so that running values are read and written less often. */
+static ALWAYS_INLINE void TYPED(scan_columns_of)(const nyx_scan *s, bool product,
+                                                 int64_t width, bool exclusive,
+                                                 bool store) {
   _Alignas(64) A run[NYX_SCAN_COLUMNS], before[NYX_SCAN_COLUMNS];
   const int64_t step = s->reverse ? -s->step : s->step;
   const T *x = (const T *)s->x + (s->reverse ? (s->n - 1) * s->step : 0);
   T *y = store ? (T *)s->y + (x - (const T *)s->x) : NULL;
   int64_t k = 0;
-  for (int64_t c = 0; c < width; c++) run[c] = 0;
+  for (int64_t c = 0; c < width; c++) run[c] = product;
   for (int64_t c = 0; c < width; c++)
     before[c] = s->before ? ((const A *)s->before)[c] : 0;
   for (int rows; k < s->n; k += rows) {
     const T *from = x + k * step;
     T *to = store ? y + k * step : NULL;
     rows = s->n - k >= COLUMN_ROWS ? COLUMN_ROWS : 1;
-    if (rows > 1)
-      TYPED(sum_rows)(COLUMN_ROWS, width, step, from, to, run, before, exclusive);
-    else
-      TYPED(sum_rows)(1, width, step, from, to, run, before, exclusive);
+    if (rows > 1) TYPED(scan_rows)
+    (product, COLUMN_ROWS, width, step, from, to, run, before, exclusive);
+    else TYPED(scan_rows)(product, 1, width, step, from, to, run, before, exclusive);
   }
   if (s->total) memcpy(s->total, run, (size_t)width * sizeof *run);
 }
 
-static ALWAYS_INLINE void TYPED(sum_columns)(const nyx_scan *s, int64_t width) {
+static ALWAYS_INLINE void TYPED(scan_columns)(const nyx_scan *s, bool product,
+                                              int64_t width) {
   if (!s->y)
-    TYPED(sum_columns_of)(s, width, false, false);
+    TYPED(scan_columns_of)(s, product, width, false, false);
   else if (s->exclusive)
-    TYPED(sum_columns_of)(s, width, true, true);
+    TYPED(scan_columns_of)(s, product, width, true, true);
   else
-    TYPED(sum_columns_of)(s, width, false, true);
+    TYPED(scan_columns_of)(s, product, width, false, true);
 }
 
 static void TYPED(sum)(const nyx_scan *s) {
@@ -284,9 +298,29 @@ static void TYPED(sum)(const nyx_scan *s) {
     return;
   }
   switch (s->width) {
-    case 3: TYPED(sum_columns)(s, 3); break;
-    case 4: TYPED(sum_columns)(s, 4); break;
-    default: TYPED(sum_columns)(s, s->width);
+    case 3: TYPED(scan_columns)(s, false, 3); break;
+    case 4: TYPED(scan_columns)(s, false, 4); break;
+    default: TYPED(scan_columns)(s, false, s->width);
+  }
+}
+
+/* A single product stays in a register. */
+static void TYPED(product)(const nyx_scan *s) {
+  if (s->width > 1) {
+    if (s->exclusive)
+      TYPED(scan_columns_of)(s, true, s->width, true, true);
+    else
+      TYPED(scan_columns_of)(s, true, s->width, false, true);
+    return;
+  }
+  const T *x = s->x;
+  T *y = s->y;
+  A run = 1;
+  for (int64_t k = 0; k < s->n; k++) {
+    const int64_t i = (s->reverse ? s->n - 1 - k : k) * s->step;
+    const A after = run * (A)x[i];
+    y[i] = (T)(s->exclusive ? run : after);
+    run = after;
   }
 }
 

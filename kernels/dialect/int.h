@@ -73,31 +73,34 @@ NYX_FN T nyx_bitwise_right_shift(T a, T b) {
 }
 
 #if NYX_T_BITS > 8
-#if NYX_T_BITS == 32 && NYX_BYTES > 16
+#if NYX_T_BITS == 32 && defined(__SSE2__)
 /* Float64 holds numbers of 32 bits and, where they are not integers, keeps quotients of
- * them apart from the integers above: cut, they are exact, and two wide vectors of half
- * the lanes are faster than an element at a time. b is neither 0 nor -1. */
-typedef S nyx__half_ints __attribute__((vector_size(NYX_BYTES / 2)));
-typedef double nyx__half_floats __attribute__((vector_size(NYX_BYTES)));
+ * them apart from the integers above: cut, they are exact, and two vectors of half the
+ * lanes are faster than an element at a time. b is not 0. The one quotient beyond the
+ * range, of the least value and -1, is cut to the least value by the instruction. */
 NYX_FN T nyx__cut_quotient(T a, T b) {
-  nyx__half_ints x[2], y[2];
-  memcpy(x, &a, sizeof a);
-  memcpy(y, &b, sizeof b);
-  for (int k = 0; k < 2; k++) {
-    const nyx__half_floats p = __builtin_convertvector(x[k], nyx__half_floats);
-    const nyx__half_floats q = __builtin_convertvector(y[k], nyx__half_floats);
-    x[k] = __builtin_convertvector(p / q, nyx__half_ints);
-  }
-  memcpy(&a, x, sizeof a);
-  return a;
+#if defined(__AVX512F__)
+#define NYX_HALF(v, k) _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64((__m512i)v, k))
+#define NYX_CUT_HALF(k) _mm512_cvttpd_epi32(_mm512_div_pd(NYX_HALF(a, k), NYX_HALF(b, k)))
+  const __m256i low = NYX_CUT_HALF(0), high = NYX_CUT_HALF(1);
+  return (T)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#elif defined(__AVX2__)
+#define NYX_HALF(v, k) _mm256_cvtepi32_pd(_mm256_extracti128_si256((__m256i)v, k))
+#define NYX_CUT_HALF(k) _mm256_cvttpd_epi32(_mm256_div_pd(NYX_HALF(a, k), NYX_HALF(b, k)))
+  return (T)_mm256_set_m128i(NYX_CUT_HALF(1), NYX_CUT_HALF(0));
+#else
+#define NYX_HALF(v, k) _mm_cvtepi32_pd(_mm_srli_si128((__m128i)v, 8 * k))
+#define NYX_CUT_HALF(k) _mm_cvttpd_epi32(_mm_div_pd(NYX_HALF(a, k), NYX_HALF(b, k)))
+  return (T)_mm_unpacklo_epi64(NYX_CUT_HALF(0), NYX_CUT_HALF(1));
+#endif
 }
 
 /* Quotient towards zero, and what remains. */
 NYX_FN T nyx__quotient(T a, T b, T *left) {
-  const M zero = nyx_eq(b, K(0)), minus = nyx_eq(b, K(-1));
-  const T by = nyx_select(nyx_or(zero, minus), K(1), b), q = nyx__cut_quotient(a, by);
+  const M zero = nyx_eq(b, K(0));
+  const T by = b - zero, q = nyx__cut_quotient(a, by); /* 1 for 0 */
   *left = a - q * by;
-  return nyx_select(zero, K(0), nyx_select(minus, -a, q));
+  return q & ~zero;
 }
 /* Whether the quotient was cut upwards: what remains has the other sign. */
 NYX_FN M nyx__cut_up(T left, T b) {

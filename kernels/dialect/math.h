@@ -7,23 +7,24 @@
 #else
 #define NYX_LIBM(name) name
 #endif
-/* A function of libm on every lane. Out of line: it is long, and then only calls it. */
-#define NYX_LANEWISE1(name, function)                                                    \
-  static __attribute__((noinline, unused, const)) T nyx_##name(T x) {                    \
+/* A function of libm on every lane. `how` is NYX_FN, or NYX_APART for what is rare. */
+#define NYX_APART static __attribute__((noinline, unused, const))
+#define NYX_LANEWISE1(how, name, function)                                               \
+  how T nyx_##name(T x) {                                                                \
     T r;                                                                                 \
     for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i]);                 \
     return r;                                                                            \
   }
-#define NYX_LANEWISE2(name, function)                                                    \
-  static __attribute__((noinline, unused, const)) T nyx_##name(T x, T y) {               \
+#define NYX_LANEWISE2(how, name, function)                                               \
+  how T nyx_##name(T x, T y) {                                                           \
     T r;                                                                                 \
     for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i], y[i]);           \
     return r;                                                                            \
   }
 
-NYX_LANEWISE1(sin_far, sin)
-NYX_LANEWISE1(cos_far, cos)
-NYX_LANEWISE1(tan_far, tan)
+NYX_LANEWISE1(NYX_APART, sin_far, sin)
+NYX_LANEWISE1(NYX_APART, cos_far, cos)
+NYX_LANEWISE1(NYX_APART, tan_far, tan)
 /* The value, but libm's where |x| is beyond the reduction. A lane's result does not
  * depend on its neighbours. */
 #define NYX_UNLESS_FAR(x, value, function)                                               \
@@ -51,37 +52,37 @@ NYX_FN T nyx__pow_signs(T x, T y, T value) {
 #elif defined(__AVX2__)
 #include "math64.h"
 #else
-NYX_LANEWISE1(exp, exp)
+NYX_LANEWISE1(NYX_FN, exp, exp)
 NYX_FN T nyx__exp_negative(T x) {
   return nyx_exp(x);
 }
-NYX_LANEWISE1(exp2, exp2)
-NYX_LANEWISE1(expm1, expm1)
-NYX_LANEWISE1(log, log)
-NYX_LANEWISE1(log1p, log1p)
-NYX_LANEWISE1(log2, log2)
-NYX_LANEWISE1(log10, log10)
-NYX_LANEWISE1(sin, sin)
-NYX_LANEWISE1(cos, cos)
-NYX_LANEWISE1(tan, tan)
-NYX_LANEWISE1(asin, asin)
-NYX_LANEWISE1(acos, acos)
-NYX_LANEWISE1(atan, atan)
-NYX_LANEWISE2(atan2, atan2)
-NYX_LANEWISE1(sinh, sinh)
-NYX_LANEWISE1(cosh, cosh)
-NYX_LANEWISE1(tanh, tanh)
-NYX_LANEWISE1(asinh, asinh)
-NYX_LANEWISE1(acosh, acosh)
-NYX_LANEWISE1(atanh, atanh)
-NYX_LANEWISE1(erf, erf)
-NYX_LANEWISE1(erfc, erfc)
+NYX_LANEWISE1(NYX_FN, exp2, exp2)
+NYX_LANEWISE1(NYX_FN, expm1, expm1)
+NYX_LANEWISE1(NYX_FN, log, log)
+NYX_LANEWISE1(NYX_FN, log1p, log1p)
+NYX_LANEWISE1(NYX_FN, log2, log2)
+NYX_LANEWISE1(NYX_FN, log10, log10)
+NYX_LANEWISE1(NYX_FN, sin, sin)
+NYX_LANEWISE1(NYX_FN, cos, cos)
+NYX_LANEWISE1(NYX_FN, tan, tan)
+NYX_LANEWISE1(NYX_FN, asin, asin)
+NYX_LANEWISE1(NYX_FN, acos, acos)
+NYX_LANEWISE1(NYX_FN, atan, atan)
+NYX_LANEWISE2(NYX_FN, atan2, atan2)
+NYX_LANEWISE1(NYX_FN, sinh, sinh)
+NYX_LANEWISE1(NYX_FN, cosh, cosh)
+NYX_LANEWISE1(NYX_FN, tanh, tanh)
+NYX_LANEWISE1(NYX_FN, asinh, asinh)
+NYX_LANEWISE1(NYX_FN, acosh, acosh)
+NYX_LANEWISE1(NYX_FN, atanh, atanh)
+NYX_LANEWISE1(NYX_FN, erf, erf)
+NYX_LANEWISE1(NYX_FN, erfc, erfc)
 NYX_FN T nyx_ndtr(T x) {
   return K(0.5) * nyx_erfc(x * K(-0.70710678118654752440));
 }
-NYX_LANEWISE2(_pow_any, pow)
-NYX_LANEWISE2(hypot, hypot)
-NYX_LANEWISE2(fmod, fmod)
+NYX_LANEWISE2(NYX_FN, _pow_any, pow)
+NYX_LANEWISE2(NYX_FN, hypot, hypot)
+NYX_LANEWISE2(NYX_FN, fmod, fmod)
 #endif
 
 /* e^-|x| does not overflow, and keeps small results exact. With AVX-512 that is left to
@@ -132,22 +133,32 @@ NYX_FN T nyx__pow_known(T x, T y) {
   if (!nyx__any(nyx_not(known))) return quick;
   return nyx_select(known, quick, nyx__pow_any(x, y));
 }
-#if NYX_T_BITS == 32
+#if NYX_T_BITS == 64 && defined(__AVX2__)
+NYX_FN T nyx_pow(T x, T y) {
+  return nyx__pow_known(x, y);
+}
+#else
 static __attribute__((noinline, unused, const)) T nyx__pow_apart(T x, T y) {
   return nyx__pow_known(x, y);
 }
 /* Whether any of those powers is asked for costs as much as a quarter of a power on the
  * base path, so first it is seen that no y is a multiple of 1/2. */
 NYX_FN T nyx_pow(T x, T y) {
-  T twice = y + y, whole = __builtin_convertvector(__builtin_convertvector(twice, I), T);
+  T twice = y + y;
+#if NYX_T_BITS == 32
+  T whole = __builtin_convertvector(__builtin_convertvector(twice, I), T);
   M plain = nyx_and(nyx_and(nyx_gt(x, K(0)), nyx_lt(x, K(INFINITY))), nyx_ne(x, K(1)));
-  if (__builtin_expect(nyx__any(nyx_or(nyx_not(plain), nyx_eq(twice, whole))), 0))
-    return nyx__pow_apart(x, y);
-  return nyx__pow_positive(x, y);
-}
+  M apart = nyx_or(nyx_not(plain), nyx_eq(twice, whole));
 #else
-NYX_FN T nyx_pow(T x, T y) {
-  return nyx__pow_known(x, y);
+  T whole = (twice + K(0x1.8p52)) - K(0x1.8p52); /* right for small ones, as those are */
+  M apart = nyx_eq(twice, whole);
+#endif
+  if (__builtin_expect(nyx__any(apart), 0)) return nyx__pow_apart(x, y);
+#if NYX_T_BITS == 32
+  return nyx__pow_positive(x, y);
+#else
+  return nyx__pow_any(x, y);
+#endif
 }
 #endif
 

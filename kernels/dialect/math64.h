@@ -511,7 +511,7 @@ NYX_FN T nyx_hypot(T x, T y) {
 
 /* x - y trunc(x / y), exactly: below 2^52 the quotient is at most one off, and what is
  * left then has no more digits than y. */
-NYX_LANEWISE2(fmod_far, fmod)
+NYX_LANEWISE2(NYX_APART, fmod_far, fmod)
 NYX_FN T nyx_fmod(T x, T y) {
   T size = nyx_abs(x), by = nyx_abs(y), quotient = size / by;
   if (__builtin_expect(nyx__any(nyx_not(nyx_lt(quotient, K(0x1p52)))), 0))

@@ -252,6 +252,30 @@ NYX_FN int nyx__first_lane(M m) {
 
 /* Comparison, logic on masks, selection. A comparison with a NaN is false, ne true. */
 
+#if NYX_T_BITS == 64 && !NYX_T_FLOAT && defined(__SSE2__) && !defined(__AVX2__)
+/* Without SSE4 GCC compares 64-bit integers one by one. Both halves have to be the same;
+ * what is less leaves a difference below 0, unless that is beyond the range. */
+NYX_FN M nyx_eq(T a, T b) {
+  const __m128i same = _mm_cmpeq_epi32((__m128i)a, (__m128i)b);
+  return (M)_mm_and_si128(same, _mm_shuffle_epi32(same, 0xb1));
+}
+NYX_FN M nyx_lt(T a, T b) {
+  const T less = a - b, sign = less ^ ((a ^ b) & (less ^ a));
+  return (M)_mm_shuffle_epi32(_mm_srai_epi32((__m128i)sign, 31), 0xf5);
+}
+NYX_FN M nyx_ne(T a, T b) {
+  return ~nyx_eq(a, b);
+}
+NYX_FN M nyx_gt(T a, T b) {
+  return nyx_lt(b, a);
+}
+NYX_FN M nyx_le(T a, T b) {
+  return ~nyx_lt(b, a);
+}
+NYX_FN M nyx_ge(T a, T b) {
+  return ~nyx_lt(a, b);
+}
+#else
 NYX_FN M nyx_lt(T a, T b) {
   return (M)(a < b);
 }
@@ -270,6 +294,7 @@ NYX_FN M nyx_eq(T a, T b) {
 NYX_FN M nyx_ne(T a, T b) {
   return (M)(a != b);
 }
+#endif
 NYX_FN M nyx_and(M a, M b) {
   return a & b;
 }
@@ -337,6 +362,32 @@ NYX_FN void nyx__store_mask(uint8_t *p, M m) {
   memcpy(p, &b, NYX_LANES);
 #endif
 }
+/* The same of NYX_MASKS vectors, on the base path a whole register's bytes, or several.
+ */
+#if NYX_BYTES == 16 && NYX_T_BITS == 8
+#define NYX_MASKS 4
+NYX_FN void nyx__store_masks(uint8_t *p, const M *m) {
+  for (int k = 0; k < NYX_MASKS; k++) nyx__store_mask(p + k * NYX_LANES, m[k]);
+}
+#elif defined(__SSE2__) && NYX_BYTES == 16
+#define NYX_MASKS (16 / NYX_LANES)
+NYX_FN void nyx__store_masks(uint8_t *p, const M *m) {
+  __m128i half[2], *to = (__m128i *)(void *)p;
+  for (int k = 0; k < 2; k++) {
+#if NYX_T_BITS == 32
+    half[k] = _mm_packs_epi32((__m128i)m[2 * k], (__m128i)m[2 * k + 1]);
+#else
+    const __m128i low = _mm_packs_epi32((__m128i)m[4 * k], (__m128i)m[4 * k + 1]);
+    const __m128i high = _mm_packs_epi32((__m128i)m[4 * k + 2], (__m128i)m[4 * k + 3]);
+    half[k] = _mm_packs_epi32(low, high);
+#endif
+  }
+  _mm_storeu_si128(to,
+                   _mm_and_si128(_mm_packs_epi16(half[0], half[1]), _mm_set1_epi8(1)));
+}
+#else
+#define NYX_MASKS 1
+#endif
 NYX_FN void nyx__store_mask_part(uint8_t *p, int64_t n, M m) {
   uint8_t b[NYX_LANES];
   nyx__store_mask(b, m);

@@ -10,6 +10,7 @@ typedef struct loop {
   int inputs;
   double low, high; /* of the inputs */
   int axis;         /* -1: none */
+  bool fresh;       /* the op makes its result anew each time */
 } loop;
 
 static void set_dim(int64_t dim) {
@@ -284,9 +285,9 @@ static __attribute__((noinline)) void conv2d_f32(void) {
 }
 
 #define ROW(type, dtype, op, n, low, high)                                               \
-  {#op "_" #type, #op, make_arrays, op##_##type, dtype, n, low, high, -1},
+  {#op "_" #type, #op, make_arrays, op##_##type, dtype, n, low, high, -1, false},
 #define F32_ROW(name, op, make, run, axis)                                               \
-  {name, op, make, run, NYX_FLOAT32, 1, -3, 3, axis},
+  {name, op, make, run, NYX_FLOAT32, 1, -3, 3, axis, false},
 static const loop loops[] = {
 /* clang-format off */
 #define X(op, n, low, high, single, wide)                                                \
@@ -310,8 +311,9 @@ static const loop loops[] = {
 #undef X
 #define X(op, type, dtype)                                                               \
   {#op "_" #type "_columns", #op, make_arrays, op##_##type##_columns, dtype, 1, 0.9, 1.1, \
-   0},                                                                                   \
-  {#op "_" #type "_rows", #op, make_arrays, op##_##type##_rows, dtype, 1, 0.9, 1.1, 1},
+   0, false},                                                                            \
+  {#op "_" #type "_rows", #op, make_arrays, op##_##type##_rows, dtype, 1, 0.9, 1.1, 1, \
+   false},
   AXIS_ROWS(X)
 #undef X
   F32_ROW("softmax_f32_rows", "softmax", make_arrays, softmax_rows, 1)
@@ -320,9 +322,13 @@ static const loop loops[] = {
   F32_ROW("sort_f32_rows", "sort", make_arrays, sort_rows, 1)
   F32_ROW("gather_f32_rows", "gather", make_gather, gather_rows, 1)
   F32_ROW("gather_f32_columns", "gather", make_gather, gather_columns, 0)
+  {"gather_f32_rows_fresh", "gather", make_gather, gather_rows, NYX_FLOAT32, 1, 0, 0, 1,
+   true},
+  {"gather_f32_columns_fresh", "gather", make_gather, gather_columns, NYX_FLOAT32, 1, 0, 0,
+   0, true},
   F32_ROW("index_select_f32", "index_select", make_select, select_rows, 0)
   F32_ROW("matmul_f32", "matmul", make_product, matmul_f32, -1)
-  {"matmul_f64", "matmul", make_product, matmul_f64, NYX_FLOAT64, 2, 0, 0, -1},
+  {"matmul_f64", "matmul", make_product, matmul_f64, NYX_FLOAT64, 2, 0, 0, -1, false},
   F32_ROW("conv2d_f32", "conv2d", make_conv, conv2d_f32, -1)
     /* clang-format on */
 };

@@ -45,6 +45,32 @@ static void rows(void) {
   }
 }
 
+/* Quotients that are whole, or miss that by one, of numbers of every size. */
+static void near_multiples(void) {
+  static const int ids[] = {NYX_KERNEL_floor_divide, NYX_KERNEL_remainder,
+                            NYX_KERNEL_fmod};
+  for (int path = 0; path < 3; path++) {
+    const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
+    for (int round = 0; k && round < 3 * 4000; round++) {
+      trial t = {.row = op_of(ids[round % 3])->row, .n = MOST};
+      for (int64_t i = 0; i < t.n; i++) {
+        const int bits = (int)(random_bits() % NYX_T_BITS);
+        const T by = (T)((int64_t)random_bits() >> (64 - NYX_T_BITS + bits));
+        const T times = (T)((int64_t)random_bits() >> (63 - bits));
+        t.value[1][i] = by * times + (T)(random_bits() % 3) - 1;
+        t.value[2][i] = by;
+      }
+      T out[MOST];
+      run(&t, k->elementwise->rows[NYX_INT_COMPUTE][t.row->id][0], false, out);
+      for (int64_t i = 0; i < t.n; i++)
+        CHECK_AT(out[i] == expected(&t, i), op_of(t.row->id)->name,
+                 " on %s: %lld by %lld gave %lld, expected %lld", k->name,
+                 (long long)t.value[1][i], (long long)t.value[2][i], (long long)out[i],
+                 (long long)expected(&t, i));
+    }
+  }
+}
+
 /* Attributes beyond the type's range are cut to it. */
 static void attributes(void) {
   for (int path = 0; path < 3; path++) {
@@ -63,6 +89,7 @@ static void attributes(void) {
 
 int main(void) {
   RUN(rows);
+  RUN(near_multiples);
   RUN(attributes);
   return check_done();
 }

@@ -1,7 +1,7 @@
 /* Kernels that int8, uint8 and bool have in their own width: every pair of bytes must
- * give what int32's kernel of the row gives, its result cut to the width; at any length
- * and address, and nothing beyond the last element is touched. Read next:
- * kernels/cpu/elementwise_rows.h. */
+ * give what int32's kernel of the row gives, its result cut to the width, and quotients
+ * of bytes, which have none, what plain C gives; at any length and address, and nothing
+ * beyond the last element is touched. Read next: kernels/cpu/elementwise_rows.h. */
 #include <string.h>
 
 #include "check.h"
@@ -127,8 +127,48 @@ static void limits(void) {
   }
 }
 
+/* Rounded down, or towards zero; nothing by 0. */
+static int quotient_down(int a, int b) {
+  const int q = b ? a / b : 0;
+  return q - (b && q * b != a && (a < 0) != (b < 0));
+}
+static int left_down(int a, int b) {
+  return b ? a - quotient_down(a, b) * b : 0;
+}
+static int left_cut(int a, int b) {
+  return b ? a % b : 0;
+}
+
+/* Quotients of bytes have no kernels of their own: of every pair int32's, cut to the
+ * width, give what plain C does. */
+static void quotients(void) {
+  static const struct {
+    int id;
+    int (*of)(int a, int b);
+  } all[] = {{NYX_KERNEL_floor_divide, quotient_down},
+             {NYX_KERNEL_remainder, left_down},
+             {NYX_KERNEL_fmod, left_cut}};
+  fill();
+  for (int path = 0; path < 3; path++) {
+    const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
+    for (int own = 0; k && own < NYX_OWN_BOOL; own++)
+      for (int f = 0; f < 3; f++) {
+        uint8_t plain[ALL];
+        expect(k->elementwise, own, all[f].id, (const double[2]){0, 0});
+        for (int i = 0; i < ALL; i++)
+          plain[i] = (uint8_t)(own == NYX_OWN_INT8 ? all[f].of((int8_t)x[i], (int8_t)y[i])
+                                                   : all[f].of(x[i], y[i]));
+        const int at = first_wrong(want, plain, ALL);
+        CHECK_AT(at < 0, row_of(all[f].id)->name, " of %s on %s: bytes %d %d gave %d",
+                 nyx_dtype_name(dtypes[own]), k->name, x[at < 0 ? 0 : at],
+                 y[at < 0 ? 0 : at], want[at < 0 ? 0 : at]);
+      }
+  }
+}
+
 int main(void) {
   RUN(rows);
+  RUN(quotients);
   RUN(limits);
   return check_done();
 }

@@ -39,6 +39,13 @@ static void compare_along(int ndim, const int64_t *xs, const int64_t *is, int di
   }
   nyx_value attrs[] = {NYX_I(dim), NYX_NONE};
   CHECK(holds(apply(ID(gather), x, index, NULL, attrs), ndim, is, gathered));
+  nyx_tensor *dense, *dense_x; /* positions that are read where they are */
+  must(nyx__apply1(ctx, ID(contiguous), index, NULL, &dense));
+  must(nyx__apply1(ctx, ID(contiguous), x, NULL, &dense_x));
+  CHECK(holds(apply(ID(gather), x, dense, NULL, attrs), ndim, is, gathered));
+  CHECK(holds(apply(ID(gather), dense_x, dense, NULL, attrs), ndim, is, gathered));
+  nyx_tensor_release(dense);
+  nyx_tensor_release(dense_x);
   CHECK(holds(apply(ID(scatter), x, index, src, attrs), ndim, xs, set));
   CHECK(holds(apply(ID(scatter_add), x, index, src, attrs), ndim, xs, added));
   nyx_tensor_release(x);
@@ -206,6 +213,56 @@ static void index_errors(void) {
               "uint8"));
   nyx_tensor *done[] = {x, bad, list, real, big, six, bytes, zeros};
   for (int i = 0; i < 8; i++) nyx_tensor_release(done[i]);
+}
+
+/* New results are gathered while positions are looked at: a wrong one is found wherever
+ * it is, also by one of several threads, and a result that was there stays as it was. */
+static void wrong_positions(void) {
+  static const nyx_dtype dtypes[] = {NYX_UINT8, NYX_FLOAT16, NYX_FLOAT32, NYX_INT64};
+  static const int64_t shapes[][2] = {{1, 40}, {40, 1}, {6, 7}, {3, 6000}};
+  static const int64_t wrong[] = {-1, 50, INT64_MAX, INT64_MIN};
+  nyx_context_set_index_base(ctx, 0);
+  for (int k = 0; k < 4 * 4 * 2; k++) {
+    const int64_t *shape = shapes[k / 2 % 4];
+    const int dim = k % 2;
+    nyx_tensor *index = positions(50, 2, shape), *x, *out;
+    must(nyx__applyn(
+        ctx, ID(zeros), NULL, 0,
+        ATTRS(LIST(dim ? shape[0] : 50, dim ? 50 : shape[1]), NYX_I(dtypes[k / 8])), &x));
+    int64_t *at = nyx_tensor_data(index), n = nyx_tensor_numel(index);
+    must(nyx_tensor_empty(ctx, dtypes[k / 8], 2, shape, &out));
+    memset(nyx_tensor_data(out), 3, (size_t)n * nyx_dtype_size(dtypes[k / 8]));
+    must(nyx_parallel_set_threads(1 + k % 3));
+    for (int w = 0; w < 12; w++) {
+      const int64_t place = w % 3 == 0 ? 0 : w % 3 == 1 ? n - 1 : n / 2, was = at[place];
+      nyx_tensor *in[] = {x, index}, *outs[NYX_MAX_OUTPUTS] = {out};
+      const nyx_value attr = NYX_I(dim);
+      char text[64];
+      at[place] = wrong[w / 3];
+      snprintf(text, sizeof text, "position %lld is out of range for dimension %d",
+               (long long)wrong[w / 3], dim);
+      CHECK(fails(ID(gather), x, index, NULL, &attr, NYX_ERR_INDEX, text));
+      CHECK_STATUS(nyx_apply(ctx, nyx__op(ID(gather)), in, 2, &attr, outs),
+                   NYX_ERR_INDEX);
+      at[place] = was;
+    }
+    const uint8_t *bytes = nyx_tensor_data(out);
+    int64_t changed = 0;
+    for (int64_t i = 0; i < n * (int64_t)nyx_dtype_size(dtypes[k / 8]); i++)
+      changed += bytes[i] != 3;
+    CHECK_INT(changed, 0);
+    nyx_tensor *done[] = {x, index, out};
+    for (int i = 0; i < 3; i++) nyx_tensor_release(done[i]);
+  }
+  must(nyx_parallel_set_threads(0));
+  /* Of take some may count from the end. */
+  nyx_tensor *x = make(NYX_FLOAT32, SHAPE(4), VALUES(5, 6, 7, 8));
+  nyx_tensor *index = make(NYX_INT64, SHAPE(4), VALUES(1, -4, 3, -1));
+  CHECK(holds(apply(ID(take), x, index, NULL, NULL), SHAPE(4), VALUES(6, 5, 8, 8)));
+  ((int64_t *)nyx_tensor_data(index))[3] = -5;
+  CHECK(fails(ID(take), x, index, NULL, NULL, NYX_ERR_INDEX, "-5"));
+  nyx_tensor_release(x);
+  nyx_tensor_release(index);
 }
 
 static void masks(void) {
@@ -435,6 +492,7 @@ int main(void) {
   RUN(index_select_and_add);
   RUN(index_and_put);
   RUN(index_errors);
+  RUN(wrong_positions);
   RUN(masks);
   RUN(joining);
   RUN(padding);

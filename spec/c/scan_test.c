@@ -1,7 +1,7 @@
 /* Running sums of rows and columns that are long enough to be cut: the exact bits, which
  * neither the path nor the number of threads may change, how near they are to the truth,
- * and that they never fall where nothing is negative. Short ones, products and
- * recurrences: reduce_test.c. Read next: paths.h, kernels/cpu/scan.h. */
+ * and that they never fall where nothing is negative; the exact bits of products. Short
+ * ones, and recurrences: reduce_test.c. Read next: paths.h, kernels/cpu/scan.h. */
 #include "paths.h"
 
 #include "core/tensor/tensor.h"
@@ -122,6 +122,54 @@ static void same_for_any_threads(void) {
   must(nyx_parallel_set_threads(0));
 }
 
+/* Products are made one after the other in every column, whatever is beside it; that
+ * with a negative zero is one too. */
+static void products_in_order(void) {
+  static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT64};
+  static const int64_t wide[][3] = {{2, 9, 1},   {1, 7, 2},    {3, 6, 5},
+                                    {1, 13, 31}, {2, 11, 300}, {1, 150, 1100}};
+  for (int k = 0; k < 6 * 3 * 4 * 2; k++) {
+    const int64_t *shape = wide[k % 6], n = shape[1], inner = shape[2];
+    const int options = k / 18 % 4;
+    nyx_tensor *x = filled(dtypes[k / 6 % 3], shape);
+    for (int64_t i = 0; i < x->numel && x->dtype != NYX_INT64; i++)
+      nyx__store_double(x->dtype,
+                        (char *)nyx__data(x) + (size_t)i * nyx_dtype_size(x->dtype),
+                        i < x->numel - 1 ? 0.5 + uniform() : -0.0);
+    must(nyx_parallel_set_threads(1 + k / 72));
+    nyx_tensor *y = apply(ID(cumprod), x, NULL, NULL,
+                          ATTRS(NYX_I(1), NYX_I(options & 1), NYX_I(options >> 1)));
+    int64_t wrong = 0;
+    for (int64_t c = 0; c < shape[0] * inner; c++) {
+      double run = 1;
+      uint64_t whole = 1;
+      for (int64_t j = 0; j < n; j++) {
+        const int64_t i =
+            c / inner * n * inner + c % inner + (options & 1 ? n - 1 - j : j) * inner;
+        const double before = run;
+        const uint64_t whole_before = whole;
+        run *= element(x, i);
+        if (x->dtype == NYX_INT64) {
+          whole *= (uint64_t)((const int64_t *)nyx__data(x))[i];
+          wrong += (uint64_t)((const int64_t *)nyx__data(y))[i] !=
+                   (options >> 1 ? whole_before : whole);
+        } else {
+          const double want = options >> 1 ? before : run;
+          const double got = element(y, i);
+          wrong += got != (x->dtype == NYX_FLOAT32 ? (double)(float)want : want) ||
+                   !signbit(got) != !signbit(want);
+        }
+      }
+    }
+    CHECK_AT(wrong == 0, "products", " of %s %d x %d x %d, options %d: %d differ",
+             nyx_dtype_name(x->dtype), (int)shape[0], (int)n, (int)inner, options,
+             (int)wrong);
+    nyx_tensor_release(x);
+    nyx_tensor_release(y);
+  }
+  must(nyx_parallel_set_threads(0));
+}
+
 /* Integers wrap around, wherever they are cut. */
 static void wraps(void) {
   nyx_tensor *x = filled(NYX_INT64, (int64_t[]){1, 50000, 1});
@@ -233,6 +281,7 @@ static void without_memory(void) {
 static void run(void) {
   RUN(promised_order);
   RUN(same_for_any_threads);
+  RUN(products_in_order);
   RUN(wraps);
   RUN(near_the_truth);
   RUN(never_falls);
