@@ -52,9 +52,13 @@ static void lines_at(const nyx__fft_set *s, int64_t i, int count, int64_t *at) {
   bool one = s->inner == 1 || s->inner == s->count;
   int64_t step = s->inner == 1 ? s->outer_step : s->inner_step;
   int64_t within = one ? i : i % s->inner, line = one ? 0 : i / s->inner * s->outer_step;
+  if (one || within + count <= s->inner) {
+    for (int l = 0; l < count; l++) at[l] = line + (within + l) * step;
+    return;
+  }
   for (int l = 0; l < count; l++) {
     at[l] = line + within * step;
-    if (++within == s->inner && !one) within = 0, line += s->outer_step;
+    if (++within == s->inner) within = 0, line += s->outer_step;
   }
 }
 

@@ -66,8 +66,8 @@ typedef struct nyx_fft_lines {
   void *to;
   int64_t from_step, to_step; /* to the next element of a line */
   int64_t from_at[NYX_FFT_LANES], to_at[NYX_FFT_LANES];
-  /* 2 vectors for each number of a pass and one more, aligned as they; for each short line
-   * of real numbers as much as these take. */
+  /* 2 vectors for each number of a pass and one more, aligned as they; for each short
+   * line of real numbers as much as these take. */
   void *room[2];
 } nyx_fft_lines;
 
