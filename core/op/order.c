@@ -14,6 +14,7 @@
 
 enum {
   SHORT = 48,  /* rows up to this length sort by insertion */
+  FOUND = 12,  /* and those up to this one, where one element is wanted */
   FEW = 4096,  /* below, digits of 8 bits cost less than the counts of larger ones */
   GROUPS = 32, /* of elements whose extremes say what the first ones are like */
   BOUND_MOST = 8192, /* longer rows are read only once */
@@ -609,4 +610,53 @@ nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
     case SELECT: return top_by_selection(&r, scratch);
     default: return nyx__order_sort(stop, dtype, from, stride, n, down, scratch);
   }
+}
+
+/* The greatest digit says which keys are kept, over and over; digits only cover the range
+ * that those are in. Counted by turns in two tables, as neighbours are often equal. */
+uint64_t nyx__order_find(nyx__stop *stop, const uint64_t *key, int64_t n, int64_t k,
+                         uint64_t *room, int64_t *before) {
+  for (; n > FOUND && !nyx__stopped(stop); key = room) {
+    uint64_t least = key[0], most = key[0], low = key[n - 1], high = key[n - 1];
+    for (int64_t i = 1; i + 1 < n; i += 2) { /* two by turns: each waits for the last */
+      least = key[i] < least ? key[i] : least;
+      most = key[i] > most ? key[i] : most;
+      low = key[i + 1] < low ? key[i + 1] : low;
+      high = key[i + 1] > high ? key[i + 1] : high;
+    }
+    least = low < least ? low : least, most = high > most ? high : most;
+    const int bits = most > least ? 64 - __builtin_clzll(most - least) : 0;
+    const int digit = n < FEW ? 6 : 8, shift = bits > digit ? bits - digit : 0;
+    int64_t count[2][256], kept = 0, i = 0;
+    uint64_t value = 0;
+    memset(count[0], 0, sizeof **count << digit);
+    memset(count[1], 0, sizeof **count << digit);
+    for (; i + 1 < n; i += 2) {
+      count[0][(key[i] - least) >> shift]++;
+      count[1][(key[i + 1] - least) >> shift]++;
+    }
+    if (i < n) count[0][(key[i] - least) >> shift]++;
+    for (int64_t here; (here = count[0][value] + count[1][value]) <= k; value++)
+      k -= here;
+    if (shift == 0) {
+      *before = k;
+      return least + value;
+    }
+    for (i = 0; i < n; i++) {
+      const uint64_t one = key[i];
+      room[kept] = one;
+      kept += (one - least) >> shift == value;
+    }
+    n = kept;
+  }
+  *before = 0;
+  if (n > FOUND) return key[0]; /* stopped */
+  for (int64_t i = 0; i < n; i++) {
+    const uint64_t moved = key[i];
+    int64_t at = i;
+    for (; at > 0 && room[at - 1] > moved; at--) room[at] = room[at - 1];
+    room[at] = moved;
+  }
+  for (int64_t i = k; i > 0 && room[i - 1] == room[k]; i--) ++*before;
+  return room[k];
 }

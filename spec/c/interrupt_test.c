@@ -66,6 +66,7 @@ static const long_call calls[] = {
     {"sort", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"argsort", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"topk", {2}, {{1000, 1000}}, {NYX_I(5)}},
+    {"order_statistic", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"rand", {-1}, {{0}}, {NYX_LIST(many, 1)}},
     {"randn", {-1}, {{0}}, {NYX_LIST(many, 1)}},
     {"randint", {-1}, {{0}}, {NYX_I(0), NYX_I(9), NYX_LIST(many, 1)}},

@@ -407,9 +407,11 @@ def sorting(kind):
             attrs["k"] = r.randint(0, shape[dim])
             if r.chance(0.5):
                 attrs["largest"] = r.chance(0.3)
+        elif kind == "order_statistic":
+            attrs["k"] = r.randint(1, shape[attrs.get("dim", -1)])
         elif r.chance(0.5):
             attrs["descending"] = r.chance(0.7)
-        if kind != "topk":
+        if kind in ("sort", "argsort"):
             attrs["stable"] = True
         return Case([x], attrs)
 
@@ -1068,6 +1070,7 @@ MAKERS = {
     "index_put": index_put, "masked_select": masked("select"), "masked_fill": masked("fill"),
     "masked_scatter": masked("scatter"), "cat": listed("cat"), "stack": listed("stack"), "pad": pad,
     "sort": sorting("sort"), "argsort": sorting("argsort"), "topk": sorting("topk"),
+    "order_statistic": sorting("order_statistic"),
     "unique": unique, "runs": runs, "bin_counts": bin_counts, "matmul_add": matmul_add, "distances": distances,
     "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
     "repeat_interleave": repeat_interleave, "tril": triangle, "triu": triangle, "one_hot": one_hot,
