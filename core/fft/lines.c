@@ -81,10 +81,10 @@ static nyx_status finished(transform *t) {
 /* Lines by lanes */
 
 /* How many lines are cut into groups from their first: all, or those of one outer index,
- * so that lanes lie side by side, unless they are fewer than lanes. */
+ * so that lanes lie side by side, unless they are fewer than half of the lanes. */
 static int64_t row_of(const transform *t, int lanes) {
   int64_t inner = t->from.inner;
-  return inner == 1 || inner < lanes ? t->from.count : inner;
+  return inner == 1 || inner < lanes / 2 ? t->from.count : inner;
 }
 
 static int64_t groups_of(const transform *t, int lanes) {

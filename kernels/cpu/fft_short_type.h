@@ -113,20 +113,31 @@ static ALWAYS_INLINE void TYPED(down)(const int rows, const T *from, int64_t fro
   }
 }
 
-/* Lines whose elements lie side by side, NUMBERS at a time, of `count` a multiple. */
-static void TYPED(beside_lines)(const nyx_fft_lines *j) {
-  const T *from = (const T *)j->from + j->from_at[0];
-  T *to = (T *)j->to + j->to_at[0];
+static void TYPED(down_columns)(const nyx_fft_lines *j, const T *from, int64_t from_step,
+                                T *to, int64_t to_step) {
   const V s = TYPED(signs)(j->inverse);
   const T scale = (T)j->scale, *roots = j->passes->down[j->inverse];
-  for (int l = 0; l < j->count; l += NUMBERS, from += LANES, to += LANES) {
 #define CASE(rows)                                                                       \
-  case rows:                                                                             \
-    TYPED(down)(rows, from, j->from_step, roots, s, scale, to, j->to_step);              \
-    break;
-    switch (j->passes->n) { CASE(4) CASE(8) CASE(16) CASE(32) CASE(64) CASE(128) }
+  case rows: TYPED(down)(rows, from, from_step, roots, s, scale, to, to_step); break;
+  switch (j->passes->n) { CASE(4) CASE(8) CASE(16) CASE(32) CASE(64) CASE(128) }
 #undef CASE
-  }
+}
+
+/* Lines whose elements lie side by side, NUMBERS at a time; those that are left by way of
+ * a room. */
+static void TYPED(beside_lines)(const nyx_fft_lines *j) {
+  const T *from = (const T *)j->from + j->from_at[0];
+  T *to = (T *)j->to + j->to_at[0], *room = j->room[0];
+  int left = j->count;
+  for (; left >= NUMBERS; left -= NUMBERS, from += LANES, to += LANES)
+    TYPED(down_columns)(j, from, j->from_step, to, j->to_step);
+  if (left == 0) return;
+  const TYPED(part) part = TYPED(part_of)(0, 2 * left);
+  for (int64_t k = 0; k < j->passes->n; k++)
+    STORE(room + k * LANES, TYPED(load_part)(from + k * j->from_step, part));
+  TYPED(down_columns)(j, room, LANES, room, LANES);
+  for (int64_t k = 0; k < j->passes->n; k++)
+    TYPED(store_part)(to + k * j->to_step, LOAD(room + k * LANES), part);
 }
 
 /* Whether they can be, and it pays: of many elements far apart twice as many in a row are

@@ -103,9 +103,8 @@ static void TYPED(scale_parts)(const nyx_fft_lines *j, N *v, int64_t n) {
 static void TYPED(complex_lines)(const nyx_fft_lines *j) {
   N *x = j->room[0];
   const int passes = j->passes->count;
-  if (LANES >= 8 && j->count % (LANES / 2) == 0 && !j->lane_factor &&
-      TYPED(is_short)(j) && TYPED(beside)(j->from_at, j->count, 2) &&
-      TYPED(beside)(j->to_at, j->count, 2)) {
+  if (LANES >= 8 && !j->lane_factor && TYPED(is_short)(j) &&
+      TYPED(beside)(j->from_at, j->count, 2) && TYPED(beside)(j->to_at, j->count, 2)) {
     TYPED(beside_lines)(j);
     return;
   }

@@ -15,7 +15,7 @@ local function rows_of(where, x, dim)
   check.tensor(where, "x", x)
   local rows = x
   if dim == nil or x.ndim == 0 then
-    rows = x:reshape(-1)
+    rows = x.ndim == 1 and x or x:reshape(-1)
   elseif check.dim(where, x, dim) < x.ndim then
     rows = x:movedim(dim, -1)
   end
