@@ -108,7 +108,8 @@ describe("elements by rank and number", function()
       holes:masked_fill_(holes:gt(1), nan)
       local rows = { wide, holes, wide:float(), (wide * 1e-6):round():half(),
         wide:to "int64" * 2 ^ 40, wide:remainder(7):to "uint8",
-        (wide * 1e-5):clamp(-100, 100):to "int8", wide:gt(0), wide:t():contiguous():t(), nyx.full({ 2, n }, -0.0) }
+        (wide * 1e-5):clamp(-100, 100):to "int8", wide:gt(0),
+        wide:t():contiguous():t(), nyx.full({ 2, n }, -0.0) }
       for i, x in ipairs(rows) do
         local values, positions = x:sort(2)
         for _, k in ipairs { 1, math.ceil(n / 3), math.ceil(n / 2), n } do
