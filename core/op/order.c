@@ -612,45 +612,77 @@ nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
   }
 }
 
-/* The greatest digit says which keys are kept, over and over; digits only cover the range
- * that those are in. Counted by turns in two tables, as neighbours are often equal. */
-uint64_t nyx__order_find(nyx__stop *stop, const uint64_t *key, int64_t n, int64_t k,
-                         uint64_t *room, int64_t *before) {
-  for (; n > FOUND && !nyx__stopped(stop); key = room) {
-    uint64_t least = key[0], most = key[0], low = key[n - 1], high = key[n - 1];
-    for (int64_t i = 1; i + 1 < n; i += 2) { /* two by turns: each waits for the last */
-      least = key[i] < least ? key[i] : least;
-      most = key[i] > most ? key[i] : most;
-      low = key[i + 1] < low ? key[i + 1] : low;
-      high = key[i + 1] > high ? key[i + 1] : high;
+/* The least and the greatest of some keys; two by turns, as each waits for the last. */
+static void span_of(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t *least,
+                    uint64_t *most) {
+  uint64_t low[2] = {key[0], key[0]}, high[2] = {key[0], key[0]};
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);) {
+    int64_t end = piece_end(i, n);
+    for (; i + 1 < end; i += 2) {
+      low[0] = key[i] < low[0] ? key[i] : low[0];
+      high[0] = key[i] > high[0] ? key[i] : high[0];
+      low[1] = key[i + 1] < low[1] ? key[i + 1] : low[1];
+      high[1] = key[i + 1] > high[1] ? key[i + 1] : high[1];
     }
-    least = low < least ? low : least, most = high > most ? high : most;
-    const int bits = most > least ? 64 - __builtin_clzll(most - least) : 0;
-    const int digit = n < FEW ? 6 : 8, shift = bits > digit ? bits - digit : 0;
-    int64_t count[2][256], kept = 0, i = 0;
-    uint64_t value = 0;
-    memset(count[0], 0, sizeof **count << digit);
-    memset(count[1], 0, sizeof **count << digit);
-    for (; i + 1 < n; i += 2) {
+    for (; i < end; i++) {
+      low[0] = key[i] < low[0] ? key[i] : low[0];
+      high[0] = key[i] > high[0] ? key[i] : high[0];
+    }
+  }
+  *least = low[0] < low[1] ? low[0] : low[1];
+  *most = high[0] > high[1] ? high[0] : high[1];
+}
+
+/* How often each digit occurs; by turns in two tables, as neighbours are often equal. */
+static void count_digit(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t least,
+                        int shift, int64_t count[2][256]) {
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);) {
+    int64_t end = piece_end(i, n);
+    for (; i + 1 < end; i += 2) {
       count[0][(key[i] - least) >> shift]++;
       count[1][(key[i + 1] - least) >> shift]++;
     }
-    if (i < n) count[0][(key[i] - least) >> shift]++;
-    for (int64_t here; (here = count[0][value] + count[1][value]) <= k; value++)
-      k -= here;
+    for (; i < end; i++) count[0][(key[i] - least) >> shift]++;
+  }
+}
+
+/* Those with a digit, which may stay where they are; returns how many. */
+static int64_t keep_digit(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t least,
+                          int shift, uint64_t digit, uint64_t *to) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);)
+    for (int64_t end = piece_end(i, n); i < end; i++) {
+      const uint64_t one = key[i];
+      to[kept] = one;
+      kept += (one - least) >> shift == digit;
+    }
+  return kept;
+}
+
+/* The greatest digit says which keys are kept, over and over; digits only cover the range
+ * that those are in. */
+uint64_t nyx__order_find(nyx__stop *stop, const uint64_t *key, int64_t n, int64_t k,
+                         uint64_t *room, int64_t *before) {
+  *before = 0;
+  for (; n > FOUND; key = room) {
+    uint64_t least, most, digit = 0;
+    int64_t count[2][256], here;
+    span_of(stop, key, n, &least, &most);
+    const int bits = most > least ? 64 - __builtin_clzll(most - least) : 0;
+    const int wide = n < FEW ? 6 : 8, shift = bits > wide ? bits - wide : 0;
+    memset(count[0], 0, sizeof **count << wide);
+    memset(count[1], 0, sizeof **count << wide);
+    if (nyx__stopped(stop)) return least;
+    count_digit(stop, key, n, least, shift, count);
+    if (nyx__stopped(stop)) return least;
+    for (; (here = count[0][digit] + count[1][digit]) <= k; digit++) k -= here;
     if (shift == 0) {
       *before = k;
-      return least + value;
+      return least + digit;
     }
-    for (i = 0; i < n; i++) {
-      const uint64_t one = key[i];
-      room[kept] = one;
-      kept += (one - least) >> shift == value;
-    }
-    n = kept;
+    n = keep_digit(stop, key, n, least, shift, digit, room);
+    if (nyx__stopped(stop)) return least;
   }
-  *before = 0;
-  if (n > FOUND) return key[0]; /* stopped */
   for (int64_t i = 0; i < n; i++) {
     const uint64_t moved = key[i];
     int64_t at = i;

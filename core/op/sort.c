@@ -22,7 +22,7 @@ typedef struct row_job {
 enum {
   KEYS = 1024,      /* made at a time */
   TOGETHER = 4,     /* values that look for their places */
-  WRITTEN = 1 << 16 /* elements of an order that one range writes */
+  WRITTEN = 1 << 16 /* elements of an order that one range writes; keys made by one */
 };
 
 /* The offset in x of row `row`, where the last dimension but `dim` counts fastest. */
@@ -347,7 +347,12 @@ static void rank_range(void *arg, int64_t begin, int64_t end) {
     const char *from =
         (const char *)nyx__data(x) + row_start(x, j->dim, row) * (int64_t)item;
     int64_t before, at = 0;
-    nyx__order_keys(x->dtype, from, stride, j->n, false, key);
+    for (int64_t i = 0, n; i < j->n && !nyx__stopped(&j->stop); i += n) {
+      n = j->n - i < WRITTEN ? j->n - i : WRITTEN;
+      nyx__order_keys(x->dtype, from + i * stride * (int64_t)item, stride, n, false,
+                      key + i);
+    }
+    if (nyx__stopped(&j->stop)) break;
     const uint64_t found =
         nyx__order_find(&j->stop, key, j->n, rank_of(j, key), room, &before);
     if (nyx__stopped(&j->stop)) break;

@@ -147,6 +147,7 @@ static const row_call row_calls[] = {
     {"topk", LONG, RISING, 20, {NYX_INT64}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
     {"topk", LONG, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(1)}},
     {"topk", LONG, SPREAD, 20, {NYX_INT64}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(0)}},
+    {"order_statistic", LONGER, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_I(0), NYX_I(0)}},
     {"unique", LONG, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_NONE}},
     {"unique", LONGER, SPREAD, 20, {NYX_INT64}, 1, {NYX_NONE}},
     /* Once its weights have been checked. */
