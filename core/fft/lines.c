@@ -467,6 +467,7 @@ typedef struct plane_run {
   transform side[2];
   const nyx__fft_side *sides;
   int64_t planes, together;
+  atomic_int status;
 } plane_run;
 
 /* The lines of some planes. */
@@ -489,8 +490,8 @@ static void run_planes(void *arg, int64_t begin, int64_t end) {
       t.to = within(&t, &t.to, p->planes, p->sides[k].to_plane, first, count);
       run_lanes(&t, 0, groups_of(&t, lines_of(&t)));
       int status = atomic_load(&t.status);
-      if (status != NYX_OK) atomic_store(&p->side[k].status, status);
-      if (status != NYX_OK) return;
+      if (status != NYX_OK) atomic_store(&p->status, status);
+      if (atomic_load_explicit(&p->status, memory_order_relaxed) != NYX_OK) return;
     }
   }
 }
@@ -522,8 +523,9 @@ nyx_status nyx__fft_planes(nyx_context *ctx, int type, int64_t planes, bool inve
   if (status == NYX_OK)
     nyx_parallel_for((planes + together - 1) / together, 1 + WORK / (size * together),
                      run_planes, &p);
+  atomic_store(&p.side[0].status, atomic_load(&p.status));
+  if (status == NYX_OK) status = finished(&p.side[0]);
   for (int k = 0; k < 2; k++) {
-    if (status == NYX_OK) status = finished(&p.side[k]);
     nyx__fft_plan_release(p.side[k].plan);
     nyx__fft_plan_release(whole[k]);
   }

@@ -395,7 +395,8 @@ def pad(r, dtype):
 
 def sorting(kind):
     def make(r, dtype):
-        shape = r.shape(1, 3, 7 if dtype in FLOATS else 4)
+        size = 7 if dtype in FLOATS else 4
+        shape = r.shape(1, 3, size, empty=0) if kind == "order_statistic" else r.shape(1, 3, size)
         if r.chance(0.15) and dtype in FLOATS[:2]:
             shape = [2, 300]
         x = r.distinct(shape, dtype, -60 if dtype != torch.uint8 else 0, 60)
