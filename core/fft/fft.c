@@ -70,6 +70,34 @@ static nyx_status run_one(nyx_call *c, nyx_fft_kind kind, const nyx_tensor *x,
                         inverse, scale, &from, &to);
 }
 
+/* Along the last two of x, if they are the last two of `n` dimensions: planes of results
+ * stay in the caches from one to the other. *done: how many dimensions, 2 or 0. */
+static nyx_status run_planes(nyx_call *c, nyx_fft_kind kind, const nyx_tensor *x,
+                             const int64_t *dims, int n, bool inverse, double scale,
+                             int *done) {
+  const nyx_tensor *out = c->out[0];
+  int across, before, ndim = x->ndim;
+  if (n < 2 || ndim < 3) return NYX_OK;
+  NYX_TRY(nyx__dim(c->ctx, dims[n - 1], ndim, &across));
+  NYX_TRY(nyx__dim(c->ctx, dims[n - 2], ndim, &before));
+  if (across != ndim - 1 || before != ndim - 2) return NYX_OK;
+  int64_t planes = 1, rows = x->shape[before];
+  for (int d = 0; d < before; d++) planes *= x->shape[d];
+  const int item = kind == NYX_FFT_FROM_REAL ? 1 : 2;
+  const int64_t from = rows * x->shape[across] * item, to = rows * out->shape[across] * 2;
+  const nyx__fft_side sides[2] = {
+      {kind, x->shape[across], scale, lines_of(x, across, item), lines_of(out, across, 2),
+       from, to},
+      {NYX_FFT_COMPLEX, rows, 1, lines_of(out, before, 2), lines_of(out, before, 2), to,
+       to},
+  };
+  bool whole;
+  NYX_TRY(nyx__fft_planes(c->ctx, nyx_dtype_real(out->dtype) == NYX_FLOAT64, planes,
+                          inverse, sides, &whole));
+  *done = whole ? 2 : 0;
+  return NYX_OK;
+}
+
 /* Along the last of `n` dimensions, where kinds of numbers change, and then, in the
  * result, along the others. */
 static nyx_status run(nyx_call *c, nyx_fft_kind kind, const int64_t *dims, int n,
@@ -78,8 +106,12 @@ static nyx_status run(nyx_call *c, nyx_fft_kind kind, const int64_t *dims, int n
   NYX_TRY(nyx__contiguous_as(
       c->ctx, c->in[0], kind == NYX_FFT_FROM_REAL ? nyx_dtype_real(out->dtype) : c->dtype,
       &x));
-  nyx_status status = run_one(c, kind, x, dims[n - 1], inverse, scale);
-  for (int i = n - 2; status == NYX_OK && i >= 0; i--)
+  int done = 0;
+  nyx_status status = run_planes(c, kind, x, dims, n, inverse, scale, &done);
+  if (status == NYX_OK && !done)
+    status = run_one(c, kind, x, dims[n - 1], inverse, scale);
+  if (!done) done = 1;
+  for (int i = n - 1 - done; status == NYX_OK && i >= 0; i--)
     status = run_one(c, NYX_FFT_COMPLEX, out, dims[i], inverse, 1);
   nyx_tensor_release(x);
   return status;

@@ -17,6 +17,10 @@
 #define PACKED (1 << 15) /* likewise, of lines in one piece, several lanes each */
 #define HALVES 4096      /* numbers that a thread takes apart at a time */
 #define BLOCK (1 << 20)  /* numbers that odd lines take at a time */
+#define SHORT_WORK 1024  /* numbers of short lines that a kernel takes at a time */
+#define PLANE 2048       /* numbers of planes that are transformed both ways at a time */
+#define PLANE_MOST 65536 /* numbers of one: more leave the second cache */
+#define PLANES 8         /* so many times as many are dealt out whole */
 #define WORK (1 << 13)   /* numbers that are worth waking a thread for */
 
 #define TYPED_SOURCE "../../core/fft/lines_type.h"
@@ -48,9 +52,13 @@ static void lines_at(const nyx__fft_set *s, int64_t i, int count, int64_t *at) {
   bool one = s->inner == 1 || s->inner == s->count;
   int64_t step = s->inner == 1 ? s->outer_step : s->inner_step;
   int64_t within = one ? i : i % s->inner, line = one ? 0 : i / s->inner * s->outer_step;
+  if (one || within + count <= s->inner) {
+    for (int l = 0; l < count; l++) at[l] = line + (within + l) * step;
+    return;
+  }
   for (int l = 0; l < count; l++) {
     at[l] = line + within * step;
-    if (++within == s->inner && !one) within = 0, line += s->outer_step;
+    if (++within == s->inner) within = 0, line += s->outer_step;
   }
 }
 
@@ -73,10 +81,10 @@ static nyx_status finished(transform *t) {
 /* Lines by lanes */
 
 /* How many lines are cut into groups from their first: all, or those of one outer index,
- * so that lanes lie side by side, unless they are fewer than lanes. */
+ * so that lanes lie side by side, unless they are fewer than half of the lanes. */
 static int64_t row_of(const transform *t, int lanes) {
   int64_t inner = t->from.inner;
-  return inner == 1 || inner < lanes ? t->from.count : inner;
+  return inner == 1 || inner < lanes / 2 ? t->from.count : inner;
 }
 
 static int64_t groups_of(const transform *t, int lanes) {
@@ -98,9 +106,11 @@ static int64_t group_of(const transform *t, int lanes, int64_t i, int *count) {
 
 /* How many lines a kernel takes at a time. */
 static int lines_of(const transform *t) {
-  int columns = t->plan->passes.columns;
-  return columns == NYX_FFT_SHORT ? NYX_FFT_LANES
-                                  : nyx__cpu_kernels()->fft->lanes[t->type] / columns;
+  int columns = t->plan->passes.columns, lanes = nyx__cpu_kernels()->fft->lanes[t->type];
+  if (columns != NYX_FFT_SHORT) return lanes / columns;
+  int64_t lines = SHORT_WORK / t->plan->n, least = lanes / 2 / t->plan->passes.n;
+  if (lines < least) lines = least;
+  return lines < 1 ? 1 : lines > NYX_FFT_LANES ? NYX_FFT_LANES : (int)lines;
 }
 
 static void run_lanes(void *arg, int64_t begin, int64_t end) {
@@ -109,6 +119,8 @@ static void run_lanes(void *arg, int64_t begin, int64_t end) {
   int lanes = kernels->lanes[t->type], lines = lines_of(t);
   int64_t n = t->plan->passes.n;
   size_t room = (size_t)(n + 1) * 2 * (size_t)lanes * item_of(t);
+  if (t->plan->passes.columns == NYX_FFT_SHORT)
+    room = (size_t)(lines * t->plan->n) * 2 * item_of(t);
   char *rooms = nyx_memory_alloc(2 * room + 64);
   if (!rooms) {
     atomic_store(&t->status, NYX_ERR_MEMORY);
@@ -412,8 +424,9 @@ static bool in_one_piece(const transform *t) {
 static int columns_of(const transform *t, int64_t n) {
   int lanes = nyx__cpu_kernels()->fft->lanes[t->type];
   if (!in_one_piece(t)) return 1;
-  bool is_short = n == 16 || n == 32 || (n == 64 && lanes >= 16);
-  if (is_short && t->kind == NYX_FFT_COMPLEX && lanes >= 8) return NYX_FFT_SHORT;
+  int64_t least = t->kind == NYX_FFT_COMPLEX ? lanes : 2 * lanes;
+  int64_t most = NYX_FFT_SHORT_ROWS / 2 * lanes;
+  if (lanes >= 8 && n >= least && n <= most && (n & (n - 1)) == 0) return NYX_FFT_SHORT;
   return nyx__fft_columns(n, t->type);
 }
 
@@ -427,19 +440,95 @@ static int64_t rows_of(const transform *t, int64_t n) {
   return rows >= lanes / 2 ? rows : 0;
 }
 
-/* Pairs of real numbers go as complex ones through half as long a plan. */
-static nyx_status smooth_lines(transform *t) {
+/* Pairs of real numbers go as complex ones through half as long a plan; *whole has their
+ * roots. Both are the caller's to release, whatever comes. */
+static nyx_status plan_smooth(transform *t, nyx__fft_plan **whole) {
   bool pairs = t->kind != NYX_FFT_COMPLEX && t->n % 2 == 0;
   int64_t n = pairs ? t->n / 2 : t->n;
-  nyx__fft_plan *whole = pairs ? nyx__fft_plan_get(t->n, 0, t->type) : NULL;
-  if (whole) t->turn = nyx__fft_roots(whole);
+  *whole = pairs ? nyx__fft_plan_get(t->n, 0, t->type) : NULL;
+  if (*whole) t->turn = nyx__fft_roots(*whole);
   t->plan = nyx__fft_plan_get(n, columns_of(t, n), t->type);
-  nyx_status status = NYX_OK;
-  if (!t->plan || (pairs && !t->turn))
-    status = nyx__no_memory(t->ctx, (size_t)t->n * 2 * item_of(t));
+  if (t->plan && (!pairs || t->turn)) return NYX_OK;
+  return nyx__no_memory(t->ctx, (size_t)t->n * 2 * item_of(t));
+}
+
+static nyx_status smooth_lines(transform *t) {
+  nyx__fft_plan *whole;
+  nyx_status status = plan_smooth(t, &whole);
   if (status == NYX_OK) status = by_lanes(t);
   nyx__fft_plan_release(t->plan);
   nyx__fft_plan_release(whole);
+  return status;
+}
+
+/* Planes */
+
+typedef struct plane_run {
+  transform side[2];
+  const nyx__fft_side *sides;
+  int64_t planes, together;
+  atomic_int status;
+} plane_run;
+
+/* The lines of some planes. */
+static nyx__fft_set within(const transform *t, const nyx__fft_set *all, int64_t planes,
+                           int64_t plane, int64_t first, int64_t count) {
+  nyx__fft_set s = *all;
+  s.data = (char *)s.data + first * plane * (int64_t)item_of(t);
+  s.count = all->count / planes * count;
+  return s;
+}
+
+static void run_planes(void *arg, int64_t begin, int64_t end) {
+  plane_run *p = arg;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t first = i * p->together, count = p->together;
+    if (count > p->planes - first) count = p->planes - first;
+    for (int k = 0; k < 2; k++) {
+      transform t = p->side[k];
+      t.from = within(&t, &t.from, p->planes, p->sides[k].from_plane, first, count);
+      t.to = within(&t, &t.to, p->planes, p->sides[k].to_plane, first, count);
+      run_lanes(&t, 0, groups_of(&t, lines_of(&t)));
+      int status = atomic_load(&t.status);
+      if (status != NYX_OK) atomic_store(&p->status, status);
+      if (atomic_load_explicit(&p->status, memory_order_relaxed) != NYX_OK) return;
+    }
+  }
+}
+
+nyx_status nyx__fft_planes(nyx_context *ctx, int type, int64_t planes, bool inverse,
+                           const nyx__fft_side sides[2], bool *done) {
+  int64_t size = sides[0].n * sides[1].n; /* numbers of a plane */
+  int64_t together = size < PLANE ? PLANE / size : 1;
+  plane_run p = {.sides = sides, .planes = planes, .together = together};
+  *done = planes >= PLANES * together && size <= PLANE_MOST;
+  for (int k = 0; k < 2; k++) {
+    transform *t = &p.side[k];
+    *t = (transform){.ctx = ctx,
+                     .kind = sides[k].kind,
+                     .type = type,
+                     .n = sides[k].n,
+                     .inverse = inverse,
+                     .scale = sides[k].scale,
+                     .from = sides[k].from,
+                     .to = sides[k].to};
+    bool pairs = t->kind != NYX_FFT_COMPLEX && in_one_piece(t);
+    *done = *done && nyx__fft_is_smooth(t->n) && !rows_of(t, pairs ? t->n / 2 : t->n);
+  }
+  if (!*done) return NYX_OK;
+  nyx__fft_plan *whole[2] = {NULL};
+  nyx_status status = NYX_OK;
+  for (int k = 0; k < 2 && status == NYX_OK; k++)
+    status = plan_smooth(&p.side[k], &whole[k]);
+  if (status == NYX_OK)
+    nyx_parallel_for((planes + together - 1) / together, 1 + WORK / (size * together),
+                     run_planes, &p);
+  atomic_store(&p.side[0].status, atomic_load(&p.status));
+  if (status == NYX_OK) status = finished(&p.side[0]);
+  for (int k = 0; k < 2; k++) {
+    nyx__fft_plan_release(p.side[k].plan);
+    nyx__fft_plan_release(whole[k]);
+  }
   return status;
 }
 

@@ -19,4 +19,19 @@ nyx_status nyx__fft_lines(nyx_context *ctx, nyx_fft_kind kind, int type, int64_t
                           bool inverse, double scale, const nyx__fft_set *from,
                           const nyx__fft_set *to) NYX_MUST_CHECK;
 
+/* The same of two sets of lines within planes: plane i of a set begins at i * `plane`. */
+typedef struct nyx__fft_side {
+  nyx_fft_kind kind;
+  int64_t n;
+  double scale;
+  nyx__fft_set from, to; /* of all planes */
+  int64_t from_plane, to_plane;
+} nyx__fft_side;
+
+/* Transforms the lines of two directions of `planes` planes, sides[0] and then, in its
+ * results, sides[1], as nyx__fft_lines does, but a few planes at a time that stay in the
+ * caches meanwhile, if they are many and small enough; *done says whether. */
+nyx_status nyx__fft_planes(nyx_context *ctx, int type, int64_t planes, bool inverse,
+                           const nyx__fft_side sides[2], bool *done) NYX_MUST_CHECK;
+
 #endif

@@ -100,19 +100,47 @@ static void fill(nyx_fft_passes *t, int type, char *at) {
   }
 }
 
-/* Roots of short lines; how many numbers where `at` is NULL. */
-static size_t fill_short(const nyx_fft_passes *t, int type, char *at) {
+/* A root for fft_short_type.h: in lane l of two vectors that of k times the lane's number
+ * `by`. */
+static char *put_vectors(int64_t k, int64_t by, int64_t n, int type, bool inverse,
+                         char *at) {
   const int lanes = nyx__cpu_kernels()->fft->lanes[type];
-  const size_t part = type ? sizeof(double) : sizeof(float), half = part * (size_t)lanes;
-  for (int c = 1; at && c < 4; c++)
-    for (int64_t k = 0; k < t->n; k += 4, at += 2 * half)
-      for (int l = 0; l < lanes; l++) {
-        double root[2];
-        nyx__fft_root((k + l % 4) * c, 4 * t->n, type, root);
-        memcpy(at + (size_t)l * part, root, part);
-        memcpy(at + half + (size_t)l * part, (char *)root + part, part);
-      }
-  return (size_t)(3 * t->n / 4 * lanes);
+  const size_t part = type ? sizeof(double) : sizeof(float);
+  for (int l = 0; l < lanes; l++) {
+    const int64_t power = k + l / 2 * by;
+    double root[2], turned[2];
+    nyx__fft_root(power, n, type, root);
+    nyx__fft_root((l % 2 == 0) != inverse ? n - power % n : power, n, type, turned);
+    memcpy(at + (size_t)l * part, root, part);
+    memcpy(at + (size_t)(lanes + l) * part, (char *)turned + part, part);
+  }
+  return at + (size_t)(2 * lanes) * part;
+}
+
+/* What short lines of `rows` vectors, or columns, point to beside `turn`. */
+static int64_t outer_of(int64_t rows) {
+  return rows == 32 || rows == 64 ? 8 : rows == 128 ? 16 : 0;
+}
+
+static size_t vectors_of(const nyx_fft_passes *t, bool is_short) {
+  const int64_t outer = outer_of(t->n), inner = outer ? t->n / outer : 1;
+  const int64_t down = outer ? (outer - 1) * (inner - 1) : 0;
+  return (size_t)(4 * (down + (is_short ? t->n : 0)));
+}
+
+static void fill_vectors(nyx_fft_passes *t, bool is_short, int type, char *at) {
+  const int64_t outer = outer_of(t->n), inner = outer ? t->n / outer : 1;
+  const int lanes = nyx__cpu_kernels()->fft->lanes[type];
+  if (is_short) t->turn = at;
+  for (int back = 0; is_short && back < 2; back++)
+    for (int64_t k = 0; k < t->n; k++)
+      at = put_vectors(0, k, t->n * lanes / 2, type, back, at);
+  for (int back = 0; outer && back < 2; back++) {
+    t->down[back] = at;
+    for (int64_t j = 1; j < inner; j++)
+      for (int64_t k = 1; k < outer; k++)
+        at = put_vectors(k * j, 0, t->n, type, back, at);
+  }
 }
 
 int nyx__fft_columns(int64_t n, int type) {
@@ -132,20 +160,22 @@ static nyx__fft_plan *make(int64_t n, int columns, int type) {
   p->passes.columns = columns;
   if (columns == 0) return p;
   const bool is_short = columns == NYX_FFT_SHORT;
-  p->passes.n = n / (is_short ? 4 : columns);
+  const int lanes = nyx__cpu_kernels()->fft->lanes[type];
+  p->passes.n = is_short ? n * 2 / lanes : n / columns;
   if (!is_short) divide(p->passes.n, &p->passes);
-  size_t item = 2 * (type ? sizeof(double) : sizeof(float));
-  size_t numbers = is_short ? fill_short(&p->passes, type, NULL) : numbers_of(&p->passes);
-  p->block = nyx_memory_alloc(numbers * item + 1);
+  const size_t part = type ? sizeof(double) : sizeof(float);
+  size_t bytes = is_short ? 0 : numbers_of(&p->passes) * 2 * part;
+  bytes = (bytes + 63) / 64 * 64;
+  const size_t vectors =
+      columns == 1 || is_short ? vectors_of(&p->passes, is_short) * (size_t)lanes : 0;
+  p->block = nyx_memory_alloc(bytes + vectors * part + 1);
   if (!p->block) {
     nyx_memory_free(p);
     return NULL;
   }
   p->passes.turn = p->block;
-  if (is_short)
-    fill_short(&p->passes, type, p->block);
-  else
-    fill(&p->passes, type, p->block);
+  if (!is_short) fill(&p->passes, type, p->block);
+  if (vectors) fill_vectors(&p->passes, is_short, type, (char *)p->block + bytes);
   return p;
 }
 

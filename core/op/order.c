@@ -14,6 +14,7 @@
 
 enum {
   SHORT = 48,  /* rows up to this length sort by insertion */
+  FOUND = 12,  /* and those up to this one, where one element is wanted */
   FEW = 4096,  /* below, digits of 8 bits cost less than the counts of larger ones */
   GROUPS = 32, /* of elements whose extremes say what the first ones are like */
   BOUND_MOST = 8192, /* longer rows are read only once */
@@ -609,4 +610,85 @@ nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
     case SELECT: return top_by_selection(&r, scratch);
     default: return nyx__order_sort(stop, dtype, from, stride, n, down, scratch);
   }
+}
+
+/* The least and the greatest of some keys; two by turns, as each waits for the last. */
+static void span_of(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t *least,
+                    uint64_t *most) {
+  uint64_t low[2] = {key[0], key[0]}, high[2] = {key[0], key[0]};
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);) {
+    int64_t end = piece_end(i, n);
+    for (; i + 1 < end; i += 2) {
+      low[0] = key[i] < low[0] ? key[i] : low[0];
+      high[0] = key[i] > high[0] ? key[i] : high[0];
+      low[1] = key[i + 1] < low[1] ? key[i + 1] : low[1];
+      high[1] = key[i + 1] > high[1] ? key[i + 1] : high[1];
+    }
+    for (; i < end; i++) {
+      low[0] = key[i] < low[0] ? key[i] : low[0];
+      high[0] = key[i] > high[0] ? key[i] : high[0];
+    }
+  }
+  *least = low[0] < low[1] ? low[0] : low[1];
+  *most = high[0] > high[1] ? high[0] : high[1];
+}
+
+/* How often each digit occurs; by turns in two tables, as neighbours are often equal. */
+static void count_digit(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t least,
+                        int shift, int64_t count[2][256]) {
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);) {
+    int64_t end = piece_end(i, n);
+    for (; i + 1 < end; i += 2) {
+      count[0][(key[i] - least) >> shift]++;
+      count[1][(key[i + 1] - least) >> shift]++;
+    }
+    for (; i < end; i++) count[0][(key[i] - least) >> shift]++;
+  }
+}
+
+/* Those with a digit, which may stay where they are; returns how many. */
+static int64_t keep_digit(nyx__stop *stop, const uint64_t *key, int64_t n, uint64_t least,
+                          int shift, uint64_t digit, uint64_t *to) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n && !nyx__stopped(stop);)
+    for (int64_t end = piece_end(i, n); i < end; i++) {
+      const uint64_t one = key[i];
+      to[kept] = one;
+      kept += (one - least) >> shift == digit;
+    }
+  return kept;
+}
+
+/* The greatest digit says which keys are kept, over and over; digits only cover the range
+ * that those are in. */
+uint64_t nyx__order_find(nyx__stop *stop, const uint64_t *key, int64_t n, int64_t k,
+                         uint64_t *room, int64_t *before) {
+  *before = 0;
+  for (; n > FOUND; key = room) {
+    uint64_t least, most, digit = 0;
+    int64_t count[2][256], here;
+    span_of(stop, key, n, &least, &most);
+    const int bits = most > least ? 64 - __builtin_clzll(most - least) : 0;
+    const int wide = n < FEW ? 6 : 8, shift = bits > wide ? bits - wide : 0;
+    memset(count[0], 0, sizeof **count << wide);
+    memset(count[1], 0, sizeof **count << wide);
+    if (nyx__stopped(stop)) return least;
+    count_digit(stop, key, n, least, shift, count);
+    if (nyx__stopped(stop)) return least;
+    for (; (here = count[0][digit] + count[1][digit]) <= k; digit++) k -= here;
+    if (shift == 0) {
+      *before = k;
+      return least + digit;
+    }
+    n = keep_digit(stop, key, n, least, shift, digit, room);
+    if (nyx__stopped(stop)) return least;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    const uint64_t moved = key[i];
+    int64_t at = i;
+    for (; at > 0 && room[at - 1] > moved; at--) room[at] = room[at - 1];
+    room[at] = moved;
+  }
+  for (int64_t i = k; i > 0 && room[i - 1] == room[k]; i--) ++*before;
+  return room[k];
 }

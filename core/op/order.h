@@ -63,4 +63,9 @@ nyx__order nyx__order_sort(nyx__stop *stop, nyx_dtype dtype, const void *from,
 nyx__order nyx__order_top(nyx__stop *stop, nyx_dtype dtype, const void *from,
                           int64_t stride, int64_t n, int64_t k, bool down, void *scratch);
 
+/* Element k, from 0, of n in their order: its key, and *before: of equal ones that come
+ * earlier. `room` is for n keys. Where it stopped it may be any. */
+uint64_t nyx__order_find(nyx__stop *stop, const uint64_t *key, int64_t n, int64_t k,
+                         uint64_t *room, int64_t *before);
+
 #endif

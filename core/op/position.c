@@ -379,7 +379,7 @@ LAST(uint64_t)
   }                                                                                      \
   static void add_##name(const unit *u) {                                                \
     const U alpha = (U)(T)u->l->alpha;                                                   \
-    if (u->l->at_inner == 0 && !u->l->a.inner && !u->l->b.inner) {                       \
+    if (u->l->at_inner == 0 && u->l->inner > 1 && !u->l->a.inner && !u->l->b.inner) {    \
       const nyx__lanes *l = u->l;                                                        \
       T *a = (T *)(void *)l->a.data + side_outer(&l->a, u->o) + u->begin;                \
       const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->begin +   \

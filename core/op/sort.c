@@ -1,5 +1,5 @@
-/* Ops that order elements: sort, argsort, topk, unique, searchsorted. The order and the
- * algorithms are in order.c. */
+/* Ops that order elements: sort, argsort, topk, order_statistic, unique, searchsorted.
+ * The order and the algorithms are in order.c. */
 #include <string.h>
 
 #include "../device/device.h"
@@ -22,7 +22,7 @@ typedef struct row_job {
 enum {
   KEYS = 1024,      /* made at a time */
   TOGETHER = 4,     /* values that look for their places */
-  WRITTEN = 1 << 16 /* elements of an order that one range writes */
+  WRITTEN = 1 << 16 /* elements of an order that one range writes; keys made by one */
 };
 
 /* The offset in x of row `row`, where the last dimension but `dim` counts fastest. */
@@ -307,6 +307,137 @@ const nyx_op nyx__op_topk = {
     .save_out = NYX_SAVE(1),
     .batch = nyx__batch_dims,
     .cases = "x(3,4); k=2\nx(5,3); k=3 dim=1 largest=false\nx(2,80); k=3",
+    .domain = {-4, 4},
+};
+
+/* order_statistic */
+
+typedef struct rank_job {
+  const nyx_tensor *x, *values, *indices;
+  int dim;
+  int64_t n, k; /* k from 1; 0: of the middle */
+  bool skip;    /* NaN, of the middle */
+  int64_t base;
+  nyx__stop stop;
+  atomic_bool no_memory;
+} rank_job;
+
+/* Which element is wanted, from 0: the first NaN where there is one in the middle. */
+static int64_t rank_of(const rank_job *j, const uint64_t *key) {
+  const uint64_t top = nyx__order_top_key(j->x->dtype);
+  int64_t numbers = j->n;
+  if (j->k) return j->k - 1;
+  if (nyx_dtype_is_float(j->x->dtype))
+    for (int64_t i = 0; i < j->n; i++) numbers -= key[i] == top;
+  if (numbers < j->n && !j->skip) return numbers;
+  return numbers > 0 ? (numbers - 1) / 2 : 0;
+}
+
+static void rank_range(void *arg, int64_t begin, int64_t end) {
+  rank_job *j = arg;
+  const nyx_tensor *x = j->x;
+  const size_t item = nyx_dtype_size(x->dtype);
+  const int64_t stride = x->ndim ? x->stride[j->dim] : 1;
+  uint64_t *key = nyx_memory_alloc((size_t)j->n * 2 * sizeof *key), *room = key + j->n;
+  if (!key) {
+    atomic_store(&j->no_memory, true);
+    return;
+  }
+  for (int64_t row = begin; row < end && !nyx__stopped(&j->stop); row++) {
+    const char *from =
+        (const char *)nyx__data(x) + row_start(x, j->dim, row) * (int64_t)item;
+    int64_t before, at = 0;
+    for (int64_t i = 0, n; i < j->n && !nyx__stopped(&j->stop); i += n) {
+      n = j->n - i < WRITTEN ? j->n - i : WRITTEN;
+      nyx__order_keys(x->dtype, from + i * stride * (int64_t)item, stride, n, false,
+                      key + i);
+    }
+    if (nyx__stopped(&j->stop)) break;
+    const uint64_t found =
+        nyx__order_find(&j->stop, key, j->n, rank_of(j, key), room, &before);
+    if (nyx__stopped(&j->stop)) break;
+    while (key[at] != found || before-- > 0) at++;
+    memcpy((char *)nyx__data(j->values) + (size_t)row * item,
+           from + at * stride * (int64_t)item, item);
+    ((int64_t *)nyx__data(j->indices))[row] = at + j->base;
+  }
+  nyx_memory_free(key);
+}
+
+static nyx_status rank_infer(nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  int dim;
+  NYX_TRY(nyx__dim(c->ctx, c->attr[1].i, x->ndim, &dim));
+  const int64_t n = x->ndim ? x->shape[dim] : 1, k = c->attr[0].i;
+  if (n == 0)
+    return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x),
+                      "elements in the dimension");
+  if (k < 0 || k > n)
+    return nyx__error(c->ctx, ATTR_RANGE, "k", (long long)k,
+                      "at least 0 and at most the size of the dimension");
+  for (int i = 0; i < 2; i++) {
+    nyx__spec(&c->spec[i], i ? NYX_INT64 : c->dtype, x->ndim, x->shape);
+    if (x->ndim) c->spec[i].shape[dim] = 1;
+  }
+  return NYX_OK;
+}
+
+static nyx_status rank_cpu(nyx_call *c) {
+  const nyx_tensor *x = c->in[0];
+  rank_job j = {.x = x,
+                .values = c->out[0],
+                .indices = c->out[1],
+                .k = c->attr[0].i,
+                .skip = c->attr[2].i != 0,
+                .base = c->ctx->index_base,
+                .stop = {.ctx = c->ctx}};
+  NYX_TRY(nyx__dim(c->ctx, c->attr[1].i, x->ndim, &j.dim));
+  j.n = x->ndim ? x->shape[j.dim] : 1;
+  nyx__parallel_until(&j.stop, x->numel / j.n, (1 << 13) / j.n + 1, rank_range, &j);
+  if (atomic_load(&j.no_memory))
+    return nyx__no_memory(c->ctx, (size_t)j.n * 2 * sizeof(uint64_t));
+  return nyx__stop_status(&j.stop);
+}
+
+static nyx_status rank_gradient(nyx_backward *b) {
+  return order_gradient(b, b->attr[1]);
+}
+
+static const nyx_attr rank_attrs[] = {
+    {"k",
+     NYX_ATTR_INT,
+     false,
+     {.i = 0, .given = true},
+     "which, from 1, the smallest; 0: the lower of two in the middle"},
+    {"dim", NYX_ATTR_DIM, false, {.i = -1, .given = true}, "the dimension to look along"},
+    {"skip_nan",
+     NYX_ATTR_BOOL,
+     false,
+     {.i = false, .given = true},
+     "the middle of what is not NaN, else the first NaN where there is one"}};
+
+const nyx_op nyx__op_order_statistic = {
+    .name = "order_statistic",
+    .group = "sorting",
+    .doc =
+        "The element along `dim` that would be in place k if they were sorted, and where "
+        "it is, without sorting them; the dimension keeps size 1. Of equal ones the one "
+        "that a stable sort puts there; NaN counts as larger than every number. median, "
+        "nanmedian and kthvalue are made of it.",
+    .kind = NYX_OP_STRUCTURAL,
+    .dtypes = NYX_DTYPES_ALL,
+    .inputs = "x",
+    .min_in = 1,
+    .max_in = 1,
+    .attrs = rank_attrs,
+    .n_attrs = 3,
+    .n_out = 2,
+    .infer = rank_infer,
+    .cpu = rank_cpu,
+    .gradient = rank_gradient,
+    .save_out = NYX_SAVE(1),
+    .batch = nyx__batch_dims,
+    .cases = "x(3,4); k=2\nx(5,3); dim=1\nx(2,90); k=30",
     .domain = {-4, 4},
 };
 

@@ -8,10 +8,12 @@
 #define NYX_FFT_PASSES 48 /* at most: of 2^48 elements */
 #define NYX_FFT_RADIX 16  /* at most */
 #define NYX_FFT_LANES 16  /* at most */
-/* Stands for 4 columns that stay in registers: of lines of 16, 32 or, with 16 lanes, 64
- * complex numbers in one piece, where vectors have 8 lanes or more. No number of columns.
- */
+/* Stands for columns that stay as they lie in memory (fft_short_type.h): of lines of n
+ * complex numbers in one piece, n a power of two from twice the numbers in a vector to
+ * 128 times, where vectors have 8 lanes or more; real ones of 4 vectors or more. No
+ * number of columns. */
 #define NYX_FFT_SHORT 3
+#define NYX_FFT_SHORT_ROWS 64 /* at most */
 
 /* How a line of n complex numbers is transformed: in passes over factors of n. Or n rows
  * of several columns: passes over each column, one in a lane, and then all rows. */
@@ -19,9 +21,14 @@ typedef struct nyx_fft_passes {
   int64_t n;
   int columns; /* 1, 4, 8 or the lanes, which are not fewer; NYX_FFT_SHORT */
   /* e^(-2 pi i k c / (n columns)): for c = 1..columns-1 the real parts, k = 0..n-1, and
-   * then the imaginary ones; of short lines so for every 4 of k, again and again in all
-   * lanes of a vector. */
+   * then the imaginary ones. Of short lines for k = 0..n-1 a vector of real parts and one
+   * of imaginary ones, each twice, the first of two with the other sign, for c = 0.. the
+   * numbers of a vector less 1; then so for the inverse. */
   const void *turn;
+  /* e^(-2 pi i k j / n) in all lanes, as above: for j = 1..n / m - 1, k = 1..m - 1, of
+   * short lines and columns of n = 32, 64 and 128, m = 8, 8 and 16; for the inverse too.
+   */
+  const void *down[2];
   int count;
   int radix[NYX_FFT_PASSES];
   /* e^(-2 pi i p j / length) of each pass: for p = 0..length / radix - 1, j = 1..radix -
@@ -59,7 +66,9 @@ typedef struct nyx_fft_lines {
   void *to;
   int64_t from_step, to_step; /* to the next element of a line */
   int64_t from_at[NYX_FFT_LANES], to_at[NYX_FFT_LANES];
-  void *room[2]; /* 2 vectors for each number of a pass and one more; aligned as they */
+  /* 2 vectors for each number of a pass and one more, aligned as they; for each short
+   * line of real numbers as much as these take. */
+  void *room[2];
 } nyx_fft_lines;
 
 typedef struct nyx_fft_kernels {

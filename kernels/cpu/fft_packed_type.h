@@ -19,18 +19,6 @@ static ALWAYS_INLINE void TYPED(transpose_blocks)(V *row, const int columns) {
   }
 }
 
-/* Every block of 4 lanes of 4 vectors transposed. */
-static ALWAYS_INLINE void TYPED(transpose_fours)(V row[4]) {
-  UNROLL for (int step = 1; step < 4; step *= 2) {
-    UNROLL for (int i = 0; i < 4; i++) {
-      if (i & step) continue;
-      V a = row[i], b = row[i + step];
-      row[i] = TYPED(exchange)(a, b, step, false);
-      row[i + step] = TYPED(exchange)(a, b, step, true);
-    }
-  }
-}
-
 /* Lines of n numbers into a room: from memory (parts by turns), or from the other room,
  * where each has its real parts before its imaginary ones. */
 static ALWAYS_INLINE void TYPED(load_columns)(const nyx_fft_lines *j, const int columns,
@@ -198,66 +186,8 @@ static ALWAYS_INLINE void TYPED(packed)(const nyx_fft_lines *j, const int column
   }
 }
 
-/* Some lines of 4 columns that are whole in registers: of 4, 8 or 16 rows. */
-static ALWAYS_INLINE void TYPED(short_lines)(const nyx_fft_lines *j, const int rows,
-                                             int first) {
-  enum { COLUMNS = 4, LINES = LANES < COLUMNS ? 1 : LANES / COLUMNS, MOST = 16 };
-  const T scale = (T)j->scale, *w = j->passes->turn;
-  N x[MOST], y[MOST];
-  V re[LANES], im[LANES];
-  UNROLL for (int at = 0; at < rows; at += LINES) {
-    UNROLL for (int g = 0; g < LINES; g++) {
-      const T *from = (const T *)j->from + j->from_at[first + g];
-      N v = TYPED(exchanged)(TYPED(load_numbers)(from + 2 * COLUMNS * at), j->inverse);
-      re[g] = v.re, im[g] = v.im;
-    }
-    TYPED(transpose_blocks)(re, COLUMNS);
-    TYPED(transpose_blocks)(im, COLUMNS);
-    UNROLL for (int g = 0; g < LINES; g++) x[at + g] = (N){re[g], im[g]};
-  }
-  TYPED(transform)(rows, rows, NULL, x);
-  UNROLL for (int k = 0; k < rows; k += 4) {
-    V a[4], b[4];
-    N v[4];
-    UNROLL for (int l = 0; l < 4; l++) a[l] = x[k + l].re, b[l] = x[k + l].im;
-    TYPED(transpose_fours)(a);
-    TYPED(transpose_fours)(b);
-    v[0] = (N){a[0], b[0]};
-    UNROLL for (int c = 1; c < COLUMNS; c++) {
-      const T *root = w + ((c - 1) * rows + k) / 4 * 2 * LANES;
-      v[c] = TYPED(times)((N){a[c], b[c]}, (N){LOAD(root), LOAD(root + LANES)});
-    }
-    TYPED(transform4)(v);
-    UNROLL for (int c = 0; c < COLUMNS; c++) y[(c * rows + k) / 4] = v[c];
-  }
-  UNROLL for (int at = 0; at < rows; at += LINES) {
-    UNROLL for (int g = 0; g < LINES; g++) re[g] = y[at + g].re, im[g] = y[at + g].im;
-    TYPED(transpose_blocks)(re, COLUMNS);
-    TYPED(transpose_blocks)(im, COLUMNS);
-    UNROLL for (int g = 0; g < LINES; g++) {
-      if (first + g >= j->count) break;
-      N r = TYPED(exchanged)((N){re[g], im[g]}, j->inverse);
-      if (scale != 1) r = (N){r.re * scale, r.im * scale};
-      TYPED(store_numbers)((T *)j->to + j->to_at[first + g] + 2 * COLUMNS * at, r);
-    }
-  }
-}
-
-static void TYPED(all_short_lines)(const nyx_fft_lines *j) {
-  for (int first = 0; first < j->count; first += LANES / 4) {
-    switch (j->passes->n) {
-      case 4: TYPED(short_lines)(j, 4, first); break;
-      case 8: TYPED(short_lines)(j, 8, first); break;
-      case 16:
-        if (LANES >= 16) TYPED(short_lines)(j, 16, first);
-    }
-  }
-}
-
 static void TYPED(packed_lines)(const nyx_fft_lines *j) {
-  if (LANES >= 8 && j->passes->columns == NYX_FFT_SHORT)
-    TYPED(all_short_lines)(j);
-  else if (j->passes->columns == LANES)
+  if (j->passes->columns == LANES)
     TYPED(packed)(j, LANES);
   else if (LANES > 8 && j->passes->columns == 8)
     TYPED(packed)(j, 8);

@@ -1,6 +1,7 @@
 /* Fourier transforms over one element type T; included by fft.c, once for each. A lane of
  * every vector belongs to one line, so that all passes are whole vectors with the same
- * factors for all lanes. Read next: fft_pass_type.h, fft_packed_type.h. */
+ * factors for all lanes. Read next: fft_pass_type.h, fft_packed_type.h, fft_short_type.h.
+ */
 
 #include "part_type.h"
 #include "transpose_type.h"
@@ -9,6 +10,7 @@
 #include "fft_pass_type.h"
 
 #include "fft_packed_type.h" /* needs the passes */
+#include "fft_short_type.h"  /* needs halves of real lines */
 
 /* Reading and writing lines */
 
@@ -101,6 +103,11 @@ static void TYPED(scale_parts)(const nyx_fft_lines *j, N *v, int64_t n) {
 static void TYPED(complex_lines)(const nyx_fft_lines *j) {
   N *x = j->room[0];
   const int passes = j->passes->count;
+  if (LANES >= 8 && !j->lane_factor && TYPED(is_short)(j) &&
+      TYPED(beside)(j->from_at, j->count, 2) && TYPED(beside)(j->to_at, j->count, 2)) {
+    TYPED(beside_lines)(j);
+    return;
+  }
   const bool whole = j->count == LANES && passes > 0;
   const bool in = whole && TYPED(beside)(j->from_at, LANES, 2);
   const bool out = whole && passes > in && TYPED(beside)(j->to_at, LANES, 2);
@@ -190,7 +197,10 @@ static void TYPED(to_real_lines)(const nyx_fft_lines *j) {
 
 static void TYPED(lines)(const nyx_fft_lines *j) {
   if (j->passes->columns > 1) {
-    TYPED(packed_lines)(j);
+    if (LANES >= 8 && j->passes->columns == NYX_FFT_SHORT)
+      TYPED(all_short_lines)(j);
+    else
+      TYPED(packed_lines)(j);
     return;
   }
   switch (j->kind) {

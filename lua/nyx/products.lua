@@ -313,18 +313,23 @@ function Tensor:cross(other, dim)
     check.fail("cross: x is %s, y is %s, expected size 3 along dimension %.0f of both",
       check.describe(self), check.describe(other), dim)
   end
-  -- One after the other in memory: faster than three steps through elements between others.
-  local x, y = {}, {}
-  local planes_x, planes_y = self:movedim(dim, 1):contiguous(), other:movedim(dim, 1):contiguous()
-  for i = 1, 3 do x[i], y[i] = planes_x:select(1, i), planes_y:select(1, i) end
-  local function part(i, j) -- xi yj - xj yi
-    local product = x[j] * y[i]
-    if product:is_floating_point() then
-      return product:addcmul(x[i], y[j], { value = 1, beta = -1 })
-    end
-    return x[i] * y[j] - product
+  -- Five planes, 1 2 3 1 2: what the results need first is in 2 to 4, the other in 3 to 5.
+  local n = math.max(self.ndim, other.ndim)
+  local function planes(v)
+    v = v:movedim(dim, 1)
+    v = nyx.cat({ v, v:narrow(1, 1, 2) }, 1)
+    while v.ndim < n do v = v:unsqueeze(2) end
+    return v:narrow(1, 2, 3), v:narrow(1, 3, 3)
   end
-  return nyx.stack({ part(2, 3), part(3, 1), part(1, 2) }, 1):movedim(1, dim):contiguous()
+  local x_next, x_last = planes(self)
+  local y_next, y_last = planes(other)
+  local product = x_last * y_next
+  if product:is_floating_point() then
+    product = product:addcmul(x_next, y_last, { value = 1, beta = -1 })
+  else
+    product = x_next * y_last - product
+  end
+  return product:movedim(1, dim):contiguous()
 end
 
 -- Squares that came out less than this become it, and have no gradient.

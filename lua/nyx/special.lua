@@ -64,8 +64,9 @@ function Tensor:frexp()
     check.fail("frexp: 'x' has dtype %s, expected floats", self.dtype)
   end
   local n = self:detach():exponent()
-  local half = (n * 0.5):floor() -- 2^-n itself may be infinite
-  return self * (-half):exp2() * (half - n):exp2(), n:to "int32"
+  local half = (n * 0.5):floor_() -- 2^-n itself may be infinite
+  local more = (half - n):exp2_()
+  return self * half:neg_():exp2_() * more, n:to "int32"
 end
 
 for _, name in ipairs { "mvlgamma", "ldexp", "frexp" } do nyx[name] = Tensor[name] end

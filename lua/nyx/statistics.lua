@@ -15,7 +15,7 @@ local function rows_of(where, x, dim)
   check.tensor(where, "x", x)
   local rows = x
   if dim == nil or x.ndim == 0 then
-    rows = x:reshape(-1)
+    rows = x.ndim == 1 and x or x:reshape(-1)
   elseif check.dim(where, x, dim) < x.ndim then
     rows = x:movedim(dim, -1)
   end
@@ -51,18 +51,7 @@ end
 -- The lower middle of each row and its position. With `ignore` of what is not nan, else the
 -- first nan where there is one.
 local function middle(where, x, dim, keepdim, ignore)
-  local rows = rows_of(where, x, dim)
-  local n, nans = rows:size(-1), count_nan(rows)
-  local values, positions = rows:sort(-1) -- nan last
-  if nans then
-    local numbers = nyx.sub(n, nans)
-    local at = ignore and (numbers + 1):floor_divide(2):clamp { min = 1 }
-      or nyx.where(nans:gt(0), numbers + 1, math.floor((n + 1) / 2))
-    values, positions = values:gather(at, -1), positions:gather(at, -1)
-  else
-    local at = math.floor((n + 1) / 2)
-    values, positions = values:narrow(-1, at, 1), positions:narrow(-1, at, 1)
-  end
+  local values, positions = rows_of(where, x, dim):order_statistic(0, -1, ignore)
   values = reduced(values, x, dim, keepdim)
   if dim == nil then return values end
   return values, reduced(positions, x, dim, keepdim)
@@ -185,11 +174,8 @@ function Tensor:kthvalue(k, dim, keepdim)
     check.fail("kthvalue: 'k' is %d, dimension %d of %s has %d elements", k, dim,
       check.describe(self), n)
   end
-  local low = 2 * k <= n -- from the nearer end
-  local count = low and k or n - k + 1
-  local values, positions = rows:topk(count, -1, not low)
-  return reduced(values:narrow(-1, count, 1), self, dim, keepdim),
-    reduced(positions:narrow(-1, count, 1), self, dim, keepdim)
+  local values, positions = rows:order_statistic(k, -1)
+  return reduced(values, self, dim, keepdim), reduced(positions, self, dim, keepdim)
 end
 
 docs.mode = { "reduction", "x:mode(dim, keepdim): the most frequent value along dim (the last), " ..

@@ -66,6 +66,7 @@ static const long_call calls[] = {
     {"sort", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"argsort", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"topk", {2}, {{1000, 1000}}, {NYX_I(5)}},
+    {"order_statistic", {2}, {{1000, 1000}}, {NYX_NONE}},
     {"rand", {-1}, {{0}}, {NYX_LIST(many, 1)}},
     {"randn", {-1}, {{0}}, {NYX_LIST(many, 1)}},
     {"randint", {-1}, {{0}}, {NYX_I(0), NYX_I(9), NYX_LIST(many, 1)}},
@@ -146,6 +147,7 @@ static const row_call row_calls[] = {
     {"topk", LONG, RISING, 20, {NYX_INT64}, 1, {NYX_I(1000), NYX_I(0), NYX_I(1)}},
     {"topk", LONG, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(1)}},
     {"topk", LONG, SPREAD, 20, {NYX_INT64}, 1, {NYX_I(LONG / 8), NYX_I(0), NYX_I(0)}},
+    {"order_statistic", LONGER, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_I(0), NYX_I(0)}},
     {"unique", LONG, SPREAD, 20, {NYX_FLOAT32}, 1, {NYX_NONE}},
     {"unique", LONGER, SPREAD, 20, {NYX_INT64}, 1, {NYX_NONE}},
     /* Once its weights have been checked. */

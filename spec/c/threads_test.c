@@ -231,6 +231,7 @@ static const struct {
     {"sort", "x(70000)"},
     {"argsort", "x(40,3000); dim=2"},
     {"topk", "x(30,4000); k=7"},
+    {"order_statistic", "x(30,4000); k=7"},
     {"sum", "x(300,700)"},
     {"sum", "x(300,700); dim={1}"},
     {"prod", "x(300,700); dim={2}"},

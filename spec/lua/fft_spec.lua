@@ -51,7 +51,7 @@ describe("nyx.fft", function()
   for dtype, bound in pairs { float64 = 2e-15, float32 = 1e-6 } do
     it("transforms lines of more numbers than lanes as the definition says, " .. dtype, function()
       nyx.manual_seed(5)
-      for _, n in ipairs { 16, 32, 64, 100, 128, 208, 256, 288, 500, 640, 1000, 1024, 1232 } do
+      for _, n in ipairs { 16, 32, 64, 100, 128, 208, 256, 288, 500, 512, 640, 1000, 1024, 1232 } do
         local close = bound * math.log(n) * 2
         for _, lines in ipairs { 1, 2, 5, 17 } do
           local what = ("n = %d, %d lines"):format(n, lines)
@@ -75,7 +75,8 @@ describe("nyx.fft", function()
     nyx.manual_seed(6)
     for _, dtype in ipairs { "float32", "float64" } do
       local close = dtype == "float32" and 2e-6 or 4e-15
-      local shapes = { { 2, 8, 37 }, { 9, 30, 3 }, { 3, 30, 16 }, { 2, 64, 50 }, { 3, 128, 33 } }
+      local shapes = { { 2, 8, 37 }, { 9, 30, 3 }, { 3, 30, 16 }, { 2, 64, 50 }, { 3, 128, 33 },
+        { 75, 16, 18 }, { 70, 4, 15 }, { 17, 32, 64 }, { 8, 30, 100 } } -- and planes at a time
       for _, shape in ipairs(shapes) do
         local x = random(shape, dtype)
         local function rows(t, dim)
@@ -136,11 +137,11 @@ describe("nyx.fft", function()
 
   it("gives the same bits for any number of threads", function()
     local before = nyx.get_num_threads()
-    for _, shape in ipairs { { 50, 96 }, { 1, 40000 }, { 3, 101 } } do
+    for _, shape in ipairs { { 50, 96 }, { 1, 40000 }, { 3, 101 }, { 75, 16, 18 } } do
       local x, first = random(shape, "float32"), nil
       for threads = 1, 4 do
         nyx.set_num_threads(threads)
-        local y = nyx.fft.fft(x)
+        local y = nyx.fft.fftn(x, { dim = #shape == 3 and { 2, 3 } or { 2 } })
         first = first or y
         assert.is_true(y:equal(first))
       end

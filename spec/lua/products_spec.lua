@@ -123,9 +123,11 @@ describe("kron", function()
     assert.are.equal(6, t(2):kron(t(3)):item())
     check(nyx.kron, leaf(2, 3), leaf(2))
     check(nyx.kron, leaf(2, 3), leaf(3, 2))
-    local x, y = nyx.randn(3, 1, 2), nyx.randn(2, 4)
-    local each = nyx.einsum("aij,kl->aikjl", x, y):reshape(3, 2, 8)
-    assert.is_true(x:kron(y):allclose(each))
+    for _, k in ipairs { 1, 9 } do -- small, and large enough to have rows of its own
+      local x, y = nyx.randn(3, k, 2 * k), nyx.randn(2, 4 * k)
+      local each = nyx.einsum("aij,kl->aikjl", x, y):reshape(3, 2 * k, 8 * k * k)
+      assert.is_true(x:kron(y):allclose(each))
+    end
     for _, size in ipairs { 3, 15, 16, 40 } do
       local a, b = nyx.randn(2, 20, 30), nyx.randn(5, size)
       local long = nyx.einsum("aij,kl->aikjl", a, b):reshape(2, 100, 30 * size)

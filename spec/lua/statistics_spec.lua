@@ -101,6 +101,36 @@ describe("elements by rank and number", function()
     fails(function() x:kthvalue(6) end, "kthvalue", "'k' is 6", "5 elements")
     fails(function() x:kthvalue(0) end, "kthvalue", "'k'")
   end)
+  it("kthvalue and median find what sort puts there, of any range and with equal ones", function()
+    for _, n in ipairs { 1, 2, 48, 49, 300, 5000 } do
+      local wide = nyx.randn(2, n, { dtype = "float64" }) * 1e6
+      local holes = (wide * 1e-6):float()
+      holes:masked_fill_(holes:gt(1), nan)
+      local rows = { wide, holes, wide:float(), (wide * 1e-6):round():half(),
+        wide:to "int64" * 2 ^ 40, wide:remainder(7):to "uint8",
+        (wide * 1e-5):clamp(-100, 100):to "int8", wide:gt(0),
+        wide:t():contiguous():t(), nyx.full({ 2, n }, -0.0) }
+      for i, x in ipairs(rows) do
+        local values, positions = x:sort(2)
+        for _, k in ipairs { 1, math.ceil(n / 3), math.ceil(n / 2), n } do
+          local value, position = x:kthvalue(k, 2)
+          assert.are.equal(text(values:select(2, k)), text(value), i)
+          assert.are.same(positions:select(2, k):totable(), position:totable(), i)
+        end
+        local numbers = x:is_floating_point() and x:isnan():sum(2) or nyx.zeros({ 2 })
+        for row, nans in ipairs(numbers:totable()) do
+          local middle, lower = n - nans + 1, math.max(math.floor((n - nans + 1) / 2), 1)
+          if nans == 0 then middle = lower end
+          local _, at = x:median(2)
+          local _, of_numbers = x:nanmedian(2)
+          assert.are.equal(positions[{ row, middle }]:item(), at[row]:item(), i)
+          assert.are.equal(positions[{ row, lower }]:item(), of_numbers[row]:item(), i)
+        end
+      end
+    end
+    fails(function() nyx.ones(3):order_statistic(4) end, "order_statistic", "'k' is 4")
+    fails(function() nyx.zeros(2, 0):order_statistic(0) end, "order_statistic", "(2x0)")
+  end)
   it("mode", function()
     local values, positions = t({ { 2, 1, 2, 1, 3 }, { 5, 5, 5, 0, 0 } }):mode()
     assert.are.equal("1 5", text(values))

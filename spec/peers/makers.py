@@ -395,7 +395,8 @@ def pad(r, dtype):
 
 def sorting(kind):
     def make(r, dtype):
-        shape = r.shape(1, 3, 7 if dtype in FLOATS else 4)
+        size = 7 if dtype in FLOATS else 4
+        shape = r.shape(1, 3, size, empty=0) if kind == "order_statistic" else r.shape(1, 3, size)
         if r.chance(0.15) and dtype in FLOATS[:2]:
             shape = [2, 300]
         x = r.distinct(shape, dtype, -60 if dtype != torch.uint8 else 0, 60)
@@ -407,9 +408,11 @@ def sorting(kind):
             attrs["k"] = r.randint(0, shape[dim])
             if r.chance(0.5):
                 attrs["largest"] = r.chance(0.3)
+        elif kind == "order_statistic":
+            attrs["k"] = r.randint(1, shape[attrs.get("dim", -1)])
         elif r.chance(0.5):
             attrs["descending"] = r.chance(0.7)
-        if kind != "topk":
+        if kind in ("sort", "argsort"):
             attrs["stable"] = True
         return Case([x], attrs)
 
@@ -1076,6 +1079,7 @@ MAKERS = {
     "index_put": index_put, "masked_select": masked("select"), "masked_fill": masked("fill"),
     "masked_scatter": masked("scatter"), "cat": listed("cat"), "stack": listed("stack"), "pad": pad,
     "sort": sorting("sort"), "argsort": sorting("argsort"), "topk": sorting("topk"),
+    "order_statistic": sorting("order_statistic"),
     "unique": unique, "runs": runs, "bin_counts": bin_counts, "matmul_add": matmul_add, "distances": distances,
     "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
     "repeat_interleave": repeat_interleave, "tril": triangle, "triu": triangle, "one_hot": one_hot,

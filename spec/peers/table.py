@@ -396,6 +396,7 @@ COMPOSITES = {
 }
 
 PEERS = {
+    "order_statistic": lambda x, k, dim=-1: torch.kthvalue(x, k, dim, keepdim=True),
     "heaviside": heaviside,
     # elementwise
     "where": lambda x, y, z: torch.where(x != 0, y, z),
@@ -545,6 +546,7 @@ NO_PEER_GROUPS = {"gradient": "tested as the gradient of the op it belongs to",
 # Outputs that are positions or labels, by number from 0.
 POSITIONS_OUT = {
     "min": {1}, "max": {1}, "argmin": {0}, "argmax": {0}, "sort": {1}, "argsort": {0}, "topk": {1},
+    "order_statistic": {1},
     "nonzero": {0}, "int_mm_reaching": {0}, "unique": {1}, "runs": {1}, "searchsorted": {0}, "max_pool2d_with_indices": {1},
     "max_pool2d": {1}, "lu_factor": {1}, "solve": {2}, "determinant": {1},
     "cumargmax": {0}, "cummax": {1}, "cummin": {1}, "median": {1}, "nanmedian": {1},
@@ -589,6 +591,7 @@ LOOSER = {
 # Dtypes in which an op is not compared, with the reason.
 NOT_IN = {
     ("topk", "bool"): "which of equal elements is not defined in torch",
+    ("order_statistic", "bool"): "which of equal elements is not defined in torch",
     ("attention", "float16"): "its log-sum-exp is float32",
     ("attention", "bfloat16"): "its log-sum-exp is float32",
     ("recurrence", "float16"): "its gates and cells are float32",
