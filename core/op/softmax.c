@@ -424,6 +424,7 @@ static nyx_status log_softmax_backward_gradient(nyx_backward *b) {
                                     .attrs = softmax_attrs,                              \
                                     .n_attrs = 1,                                        \
                                     .n_out = 1,                                          \
+                                    .overwrites = true,                                  \
                                     .infer = softmax_infer,                              \
                                     .cpu = op_name##_cpu,                                \
                                     .gradient = op_name##_gradient,                      \
