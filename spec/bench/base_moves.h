@@ -123,13 +123,13 @@ static __attribute__((noinline)) void masked_select_f32(void) {
 }
 static void make_clamp(const loop *l) {
   make_arrays(l);
-  set("min", NYX_F(-1));
-  set("max", NYX_F(1));
+  set("min", NYX_F(l->dtype == NYX_UINT8 ? 1 : -1));
+  set("max", NYX_F(l->dtype == NYX_UINT8 ? 5 : 1));
 }
 ROW_LOOP(float, float, clamp_f32, x<-1 ? -1 : x> 1 ? 1 : x)
 ROW_LOOP(double, double, clamp_f64, x<-1 ? -1 : x> 1 ? 1 : x)
 ROW_LOOP(int32_t, int32_t, clamp_i32, x<-1 ? -1 : x> 1 ? 1 : x)
-ROW_LOOP(uint8_t, uint8_t, clamp_u8, x > 1 ? 1 : x)
+ROW_LOOP(uint8_t, uint8_t, clamp_u8, x<1 ? 1 : x> 5 ? 5 : x)
 
 /* Two halves joined, pairs interleaved. */
 static void make_halves(const loop *l) {
