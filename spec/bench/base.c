@@ -7,8 +7,10 @@
  *   NYX_TUNE=0 build/release/spec/base_bench [BEGINNING OF A NAME ...]
  *
  * Rows are computed on a million elements, 1000 x 1000 where there are axes, from arrays
- * that exist into arrays that exist. Loops that call libm call the C library's, which may
- * choose instructions of the CPU itself. Read next: base_loops.h. */
+ * that exist into arrays that exist; ops with several results, and those made of others,
+ * make theirs anew. Loops that call libm call the C library's, which may choose
+ * instructions of the CPU itself. Read next: base_loops.h (elements, axes, positions),
+ * base_rows.h, base_moves.h, base_layers.h. */
 #include <math.h>
 #include <nyx/nyx.h>
 #include <stdint.h>

@@ -102,7 +102,10 @@ static void make_masked(const loop *l) {
     const uint8_t *restrict m = p[0];                                                    \
     const T *restrict x = p[1], *restrict y = p[2];                                      \
     T *restrict r = result;                                                              \
-    for (int i = 0; i < N; i++) r[i] = m[i] ? x[i] : y[i];                               \
+    for (int i = 0; i < N; i++) { /* both are read: nobody could foresee which */        \
+      T a = x[i], b = y[i];                                                              \
+      r[i] = m[i] ? a : b;                                                               \
+    }                                                                                    \
   }
 WHERE_LOOP(where_f32, float)
 WHERE_LOOP(where_f64, double)
