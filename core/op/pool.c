@@ -258,7 +258,7 @@ static nyx_status gradient_max_last(nyx_backward *b) {
 /* Adds g at the positions of the greatest elements. */
 static nyx_status gradient_max(nyx_backward *b) {
   if (!b->grad_out[0] || !b->need[0]) return NYX_OK;
-  if (!b->out[1])
+  if (b->n_out < 2)
     return nyx__error(b->ctx, GRAD_UNDEFINED, b->op->name, "; keep the indices");
   if (nyx__lies_last(b->in_spec->ndim, b->in_spec->shape, b->in_spec->stride))
     return gradient_max_last(b);
