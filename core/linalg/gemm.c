@@ -20,10 +20,11 @@
 #define VECTOR_RANGE ((int64_t)1 << 17)
 #define VECTOR_ROWS 32
 #define VECTOR_COLS 2048
-#define SUM_COLS 512    /* of partial sums that are added up at a time */
-#define VECTOR_UNITS 32 /* slabs of such columns, times parts of the rows */
-#define FEW_COLS 1024   /* the same for few rows at a time */
-#define PACKED 8192     /* elements to pack that are worth waking a thread for */
+#define TINY_RANGE ((int64_t)1 << 15) /* the same of a batch of tiny ones */
+#define SUM_COLS 512                  /* of partial sums that are added up at a time */
+#define VECTOR_UNITS 32               /* slabs of such columns, times parts of the rows */
+#define FEW_COLS 1024                 /* the same for few rows at a time */
+#define PACKED 8192 /* elements to pack that are worth waking a thread for */
 /* Products of four ranges or more are divided between threads. */
 #define ENOUGH 16 /* products of a batch that need not be divided */
 /* Slabs of a product, each a call of a BLAS: thinner ones lose speed to packing the short
@@ -660,6 +661,24 @@ static nyx_status multiply_kept(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_w
   return nyx__panels_kept(ctx, kernel, g->dtype, &p, depth, g->keep_b, g->after, done);
 }
 
+/* A batch of tiny products, which would each take longer to be called than to be made. */
+
+static bool is_tiny(const nyx_gemm *g, int64_t count) {
+  const nyx_product *p = &g->product;
+  return count > 1 && g->batch_ndim == 1 && nyx_dtype_is_float(g->dtype) && !g->after &&
+         !p->add && p->m <= NYX_TINY && p->n <= NYX_TINY && p->k >= 1 && p->k <= NYX_TINY;
+}
+
+static void run_tiny(void *arg, int64_t begin, int64_t end) {
+  gemm_run *r = arg;
+  enum { SOME = 4096 }; /* between two looks whether to stop */
+  for (int64_t i = begin; i < end && going(r); i += SOME) {
+    const nyx_product p = entry(r->g, i, r->item);
+    kernel_of(r->g->dtype)
+        ->tiny(&p, end - i < SOME ? end - i : SOME, r->g->a_batch[0], r->g->b_batch[0]);
+  }
+}
+
 nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) {
   int64_t count = 1;
   for (int d = 0; d < g->batch_ndim; d++) count *= g->batch_shape[d];
@@ -673,7 +692,10 @@ nyx_status nyx__gemm_by(nyx_context *ctx, const nyx_gemm *g, nyx__gemm_way way) 
   r.item = (int64_t)nyx_dtype_size(g->dtype);
   set_ranges(&r);
   atomic_init(&r.status, NYX_OK);
-  if (way >= NYX__GEMM_ROWS) {
+  if (is_tiny(g, count)) {
+    const int64_t work = work_of(g->product.m, g->product.n, g->product.k);
+    nyx_parallel_for(count, TINY_RANGE / work, run_tiny, &r);
+  } else if (way >= NYX__GEMM_ROWS) {
     for (int64_t i = 0; i < count && going(&r); i++) {
       nyx_product p = entry(g, i, r.item);
       NYX_TRY(nyx__gemm_shared(&r, &p, i * p.m));

@@ -267,12 +267,16 @@ static void drop_outputs(nyx_call *c) {
   for (int i = 0; i < c->n_out; i++) nyx_tensor_release(c->out[i]);
 }
 
-/* Whether the target is memory as the op's own would be: of its dtype, without gaps,
- * nothing that it reads. */
+/* Whether the target is memory as the op's own would be: of its dtype, in its order,
+ * without gaps, nothing that it reads. */
 static bool stands_apart(const application *a) {
   const nyx_call *c = &a->c;
   const nyx_tensor *t = a->target;
-  if (t->dtype != c->spec[0].dtype || !nyx__is_contiguous(t)) return false;
+  const nyx_spec *spec = &c->spec[0];
+  if (t->dtype != spec->dtype) return false;
+  if (!spec->laid_out && !nyx__is_contiguous(t)) return false;
+  for (int d = 0; spec->laid_out && d < t->ndim; d++)
+    if (t->shape[d] != 1 && t->stride[d] != spec->stride[d]) return false;
   for (int i = 0; i < c->n_in; i++)
     if (c->in[i] && c->in[i]->storage == t->storage) return false;
   return t->storage->device == c->device;

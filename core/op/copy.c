@@ -196,6 +196,7 @@ const nyx_op nyx__op_cast = {
     .min_in = 1,
     .max_in = 1,
     .n_out = 1,
+    .overwrites = true,
     .attrs = cast_attrs,
     .n_attrs = 1,
     .infer = cast_infer,

@@ -378,6 +378,7 @@ const nyx_op nyx__op_group_norm = {
     .attrs = group_norm_attrs,
     .n_attrs = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_group_norm,
     .cpu = cpu_group_norm,
     .gradient = gradient_group_norm,

@@ -500,6 +500,7 @@ const nyx_op nyx__op_nll_loss = {
                                     .attrs = loss_attrs,                                 \
                                     .n_attrs = attr_count,                               \
                                     .n_out = 1,                                          \
+                                    .overwrites = true,                                  \
                                     .infer = backward_infer,                             \
                                     .cpu = backward_cpu,                                 \
                                     .gradient = nyx__loss_backward_gradient,             \

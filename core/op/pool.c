@@ -5,12 +5,10 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../../kernels/cpu/pool.h"
-#include "../../kernels/cpu/reduce.h"
 #include "pool_last.h"
 #include "window.h"
 
 #define RANGE_WORK 65536 /* elements worth waking a thread for */
-#define WIDE 16          /* elements side by side are summed in vectors from here on */
 
 static const int64_t ones[] = {1}, zeros[] = {0};
 
@@ -72,7 +70,7 @@ typedef struct pool_run {
   void *to;
   int64_t *index; /* of max_pool2d: positions in the plane, counted from base */
   int64_t base;
-  const nyx__pool_box *box[2]; /* of the averages: w[i].out of them */
+  const nyx_pool_box *box[2]; /* of the averages: w[i].out of them */
 } pool_run;
 
 /* Calls fn with contiguous data of a computed dtype; half types compute in float32. */
@@ -104,7 +102,15 @@ static nyx_status run_planes(nyx_call *c, pool_run *r, nyx_range_fn f32, nyx_ran
 
 /* max_pool2d */
 
-enum { MAX_KERNEL, MAX_STRIDE, MAX_PADDING, MAX_DILATION, MAX_CEIL, MAX_ATTRS };
+enum {
+  MAX_KERNEL,
+  MAX_STRIDE,
+  MAX_PADDING,
+  MAX_DILATION,
+  MAX_CEIL,
+  MAX_INDICES,
+  MAX_ATTRS
+};
 
 #define MAX_POOL_ATTRS                                                                   \
   {.name = "kernel_size",                                                                \
@@ -146,6 +152,7 @@ static nyx_status infer_max(nyx_call *c) {
   NYX_TRY(read_max(c, w));
   planes_spec(c->dtype, c->in[0], w[0].out, w[1].out, &c->spec[0]);
   planes_spec(NYX_INT64, c->in[0], w[0].out, w[1].out, &c->spec[1]);
+  if (!c->attr[MAX_INDICES].i) c->n_out = 1;
   choose_layout(c);
   return NYX_OK;
 }
@@ -166,7 +173,7 @@ static void max_planes(const pool_run *r, int64_t begin, int64_t end, bool wide)
   for (int64_t plane = begin; plane < end; plane++) {
     nyx__cpu_kernels()->pool->max[wide](&p, (const char *)r->from + plane * in * item,
                                         r->base, (char *)r->to + plane * out * item,
-                                        r->index + plane * out);
+                                        r->index ? r->index + plane * out : NULL);
   }
 }
 
@@ -178,10 +185,24 @@ static void max_pool_f64(void *arg, int64_t begin, int64_t end) {
   max_planes(arg, begin, end, true);
 }
 
+/* Channels-last images always have positions. */
+static nyx_status max_last(nyx_call *c, const nyx__window w[2]) {
+  nyx_tensor *kept = NULL;
+  if (c->n_out > 1) return nyx__max_pool_last(c, w);
+  nyx__spec_last(&c->spec[1]);
+  NYX_TRY(nyx__tensor_of(c->ctx, c->device, &c->spec[1], &kept));
+  c->out[1] = kept;
+  nyx_status status = nyx__max_pool_last(c, w);
+  c->out[1] = NULL;
+  nyx_tensor_release(kept);
+  return status;
+}
+
 static nyx_status cpu_max(nyx_call *c) {
-  pool_run r = {.base = c->ctx->index_base, .index = nyx__data(c->out[1])};
+  pool_run r = {.base = c->ctx->index_base,
+                .index = c->n_out > 1 ? nyx__data(c->out[1]) : NULL};
   NYX_TRY(read_max(c, r.w));
-  if (gives_last(c)) return nyx__max_pool_last(c, r.w);
+  if (gives_last(c)) return max_last(c, r.w);
   return run_planes(c, &r, max_pool_f32, max_pool_f64,
                     r.w[0].out * r.w[1].out * r.w[0].kernel * r.w[1].kernel);
 }
@@ -237,6 +258,8 @@ static nyx_status gradient_max_last(nyx_backward *b) {
 /* Adds g at the positions of the greatest elements. */
 static nyx_status gradient_max(nyx_backward *b) {
   if (!b->grad_out[0] || !b->need[0]) return NYX_OK;
+  if (b->n_out < 2)
+    return nyx__error(b->ctx, GRAD_UNDEFINED, b->op->name, "; keep the indices");
   if (nyx__lies_last(b->in_spec->ndim, b->in_spec->shape, b->in_spec->stride))
     return gradient_max_last(b);
   nyx_context *ctx = b->ctx;
@@ -269,7 +292,12 @@ static nyx_status gradient_max(nyx_backward *b) {
   return status;
 }
 
-static const nyx_attr max_indices_attrs[] = {MAX_POOL_ATTRS};
+static const nyx_attr max_indices_attrs[] = {
+    MAX_POOL_ATTRS,
+    {.name = "indices",
+     .type = NYX_ATTR_BOOL,
+     .preset = {.i = 1, .given = true},
+     .doc = "whether to give the positions, without which there is no gradient"}};
 
 const nyx_op nyx__op_max_pool2d_with_indices = {
     .name = "max_pool2d_with_indices",
@@ -296,13 +324,20 @@ const nyx_op nyx__op_max_pool2d_with_indices = {
         "x(2,5,6); kernel_size={2,3} stride={1,2} padding={1} dilation={2,1}",
 };
 
+/* Positions are found for those who ask, and for the gradient. */
 static nyx_status compute_max(nyx_call *c) {
   nyx__window w[2] = {{0}};
   NYX_TRY(read_max(c, w)); /* errors under this op's name */
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
-  NYX_TRY(nyx_apply(c->ctx, &nyx__op_max_pool2d_with_indices, c->in, 1, c->attr, out));
+  nyx_value attr[MAX_ATTRS];
+  memcpy(attr, c->attr, sizeof attr);
+  const bool asked = c->attr[MAX_INDICES].i != 0;
+  const bool plain =
+      !c->ctx->n_levels && !(c->ctx->grad_enabled && c->in[0]->requires_grad);
+  attr[MAX_INDICES] = NYX_I(asked || !plain);
+  NYX_TRY(nyx_apply(c->ctx, &nyx__op_max_pool2d_with_indices, c->in, 1, attr, out));
   c->out[0] = out[0];
-  if (c->attr[MAX_ATTRS].i) {
+  if (asked) {
     c->out[1] = out[1];
   } else {
     nyx_tensor_release(out[1]);
@@ -331,7 +366,7 @@ const nyx_op nyx__op_max_pool2d = {
     .min_in = 1,
     .max_in = 1,
     .attrs = max_attrs,
-    .n_attrs = MAX_ATTRS + 1,
+    .n_attrs = MAX_ATTRS,
     .n_out = 2,
     .cpu = compute_max,
     .cases =
@@ -345,69 +380,41 @@ const nyx_op nyx__op_max_pool2d = {
 
 /* Averages: the inputs of a position are a box. */
 
-#define AVERAGE(name, adjoint, T, IN)                                                    \
-  static T name##_run(const T *p, int64_t n) {                                           \
-    T sum = 0;                                                                           \
-    if (n >= WIDE)                                                                       \
-      nyx__cpu_kernels()->reduce->rows[IN][NYX__REDUCE_sum].row(n, p, &sum, 0);          \
-    else                                                                                 \
-      for (int64_t q = 0; q < n; q++) sum += p[q];                                       \
-    return sum;                                                                          \
-  }                                                                                      \
-  static void name(void *arg, int64_t begin, int64_t end) {                              \
-    const pool_run *r = arg;                                                             \
-    int64_t width = r->w[1].in;                                                          \
-    for (int64_t plane = begin; plane < end; plane++) {                                  \
-      const T *from = (const T *)r->from + plane * r->w[0].in * width;                   \
-      T *to = (T *)r->to + plane * r->w[0].out * r->w[1].out;                            \
-      for (int64_t oy = 0; oy < r->w[0].out; oy++) {                                     \
-        nyx__pool_box by = r->box[0][oy];                                                \
-        for (int64_t ox = 0; ox < r->w[1].out; ox++) {                                   \
-          nyx__pool_box bx = r->box[1][ox];                                              \
-          int64_t rows = by.hi - by.lo, cols = bx.hi - bx.lo;                            \
-          if (cols == width) { /* rows that follow each other are one */                 \
-            cols *= rows;                                                                \
-            rows = rows > 0;                                                             \
-          }                                                                              \
-          const T *box = from + by.lo * width + bx.lo;                                   \
-          T sum = 0;                                                                     \
-          for (int64_t y = 0; y < rows; y++) sum += name##_run(box + y * width, cols);   \
-          *to++ = sum / (T)(by.scale * bx.scale);                                        \
-        }                                                                                \
-      }                                                                                  \
-    }                                                                                    \
-  }                                                                                      \
-  static void adjoint(void *arg, int64_t begin, int64_t end) {                           \
-    const pool_run *r = arg;                                                             \
-    int64_t width = r->w[1].in, size = r->w[0].in * width;                               \
-    for (int64_t plane = begin; plane < end; plane++) {                                  \
-      const T *from = (const T *)r->from + plane * r->w[0].out * r->w[1].out;            \
-      T *to = (T *)r->to + plane * size;                                                 \
-      memset(to, 0, sizeof(T) * (size_t)size);                                           \
-      for (int64_t oy = 0; oy < r->w[0].out; oy++) {                                     \
-        nyx__pool_box by = r->box[0][oy];                                                \
-        for (int64_t ox = 0; ox < r->w[1].out; ox++) {                                   \
-          nyx__pool_box bx = r->box[1][ox];                                              \
-          T part = *from++ / (T)(by.scale * bx.scale);                                   \
-          for (int64_t y = by.lo; y < by.hi; y++) {                                      \
-            for (int64_t x = bx.lo; x < bx.hi; x++) to[y * width + x] += part;           \
-          }                                                                              \
-        }                                                                                \
-      }                                                                                  \
-    }                                                                                    \
+static void average_planes(const pool_run *r, int64_t begin, int64_t end, bool wide,
+                           bool spread) {
+  const nyx_pool_kernels *kernels = nyx__cpu_kernels()->pool;
+  nyx_average_pool p;
+  for (int i = 0; i < 2; i++) {
+    p.in[i] = r->w[i].in;
+    p.out[i] = r->w[i].out;
+    p.box[i] = r->box[i];
   }
-AVERAGE(average_f32, average_adjoint_f32, float, NYX_IN_FLOAT32)
-AVERAGE(average_f64, average_adjoint_f64, double, NYX_IN_FLOAT64)
+  const int64_t item = wide ? 8 : 4, in = p.in[0] * p.in[1] * item;
+  const int64_t out = p.out[0] * p.out[1] * item;
+  const int64_t step = spread ? out : in, to_step = spread ? in : out;
+  for (int64_t plane = begin; plane < end; plane++)
+    (spread ? kernels->spread : kernels->average)[wide](
+        &p, (const char *)r->from + plane * step, (char *)r->to + plane * to_step);
+}
+
+#define AVERAGE(name, wide, spread)                                                      \
+  static void name(void *arg, int64_t begin, int64_t end) {                              \
+    average_planes(arg, begin, end, wide, spread);                                       \
+  }
+AVERAGE(average_f32, false, false)
+AVERAGE(average_f64, true, false)
+AVERAGE(average_adjoint_f32, false, true)
+AVERAGE(average_adjoint_f64, true, true)
 
 /* Fills the boxes of one dimension. */
 typedef void (*boxes_fn)(const nyx_value *attr, const nyx__window *w, int dim,
-                         nyx__pool_box *to);
+                         nyx_pool_box *to);
 
 /* Runs an average (or its adjoint) over the windows w. */
 static nyx_status run_average(nyx_call *c, const nyx_value *attr, const nyx__window w[2],
                               boxes_fn fill, bool adjoint) {
-  size_t bytes = (size_t)(w[0].out + w[1].out) * sizeof(nyx__pool_box);
-  nyx__pool_box *boxes = nyx_memory_alloc(bytes);
+  size_t bytes = (size_t)(w[0].out + w[1].out) * sizeof(nyx_pool_box);
+  nyx_pool_box *boxes = nyx_memory_alloc(bytes);
   if (!boxes) return nyx__no_memory(c->ctx, bytes);
   pool_run r = {.w = {w[0], w[1]}, .box = {boxes, boxes + w[0].out}};
   fill(attr, &w[0], 0, boxes);
@@ -473,7 +480,7 @@ static nyx_status read_avg(nyx_context *ctx, const nyx_value *attr, const int64_
 }
 
 static void avg_boxes(const nyx_value *attr, const nyx__window *w, int dim,
-                      nyx__pool_box *to) {
+                      nyx_pool_box *to) {
   const nyx_value *divisor = &attr[AVG_DIVISOR];
   for (int64_t o = 0; o < w->out; o++) {
     int64_t start = o * w->stride - w->pad, end = start + w->kernel;
@@ -481,7 +488,7 @@ static void avg_boxes(const nyx_value *attr, const nyx__window *w, int dim,
     int64_t lo = start > 0 ? start : 0, hi = end < w->in ? end : w->in;
     if (hi < lo) hi = lo; /* a window of padding only */
     int64_t count = attr[AVG_COUNT_PAD].i ? end - start : hi - lo;
-    to[o] = (nyx__pool_box){lo, hi, count > 0 ? (double)count : 1};
+    to[o] = (nyx_pool_box){lo, hi, count > 0 ? (double)count : 1};
     if (divisor->given) to[o].scale = dim == 0 ? (double)divisor->i : 1;
   }
 }
@@ -539,6 +546,7 @@ const nyx_op nyx__op_avg_pool2d = {
     .attrs = avg_attrs,
     .n_attrs = AVG_ATTRS,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_avg,
     .cpu = cpu_avg,
     .gradient = gradient_avg,
@@ -613,6 +621,7 @@ const nyx_op nyx__op_avg_pool2d_backward = {
     .attrs = avg_adjoint_attrs,
     .n_attrs = AVG_ATTRS + 1,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_avg_adjoint,
     .cpu = cpu_avg_adjoint,
     .gradient = gradient_avg_adjoint,
@@ -627,7 +636,7 @@ const nyx_op nyx__op_avg_pool2d_backward = {
  * - 1. */
 
 static void adaptive_boxes(const nyx_value *attr, const nyx__window *w, int dim,
-                           nyx__pool_box *to) {
+                           nyx_pool_box *to) {
   (void)attr;
   (void)dim;
   for (int64_t o = 0; o < w->out; o++) {
@@ -635,7 +644,7 @@ static void adaptive_boxes(const nyx_value *attr, const nyx__window *w, int dim,
     int64_t whole = w->in / w->out, rest = w->in % w->out;
     int64_t lo = o * whole + o * rest / w->out;
     int64_t hi = (o + 1) * whole + ((o + 1) * rest + w->out - 1) / w->out;
-    to[o] = (nyx__pool_box){lo, hi, hi > lo ? (double)(hi - lo) : 1};
+    to[o] = (nyx_pool_box){lo, hi, hi > lo ? (double)(hi - lo) : 1};
   }
 }
 
@@ -686,6 +695,7 @@ const nyx_op nyx__op_adaptive_avg_pool2d = {
     .attrs = adaptive_attrs,
     .n_attrs = 1,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_adaptive,
     .cpu = cpu_adaptive,
     .gradient = gradient_adaptive,
@@ -744,6 +754,7 @@ const nyx_op nyx__op_adaptive_avg_pool2d_backward = {
     .attrs = adaptive_adjoint_attrs,
     .n_attrs = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = infer_adaptive_adjoint,
     .cpu = cpu_adaptive_adjoint,
     .gradient = gradient_adaptive_adjoint,

@@ -21,7 +21,7 @@ typedef struct pool_run {
   char *to;
   int64_t *index; /* of max_pool2d: positions in the plane, counted from base */
   int64_t base;
-  const nyx__pool_box *const *box;
+  const nyx_pool_box *const *box;
   atomic_bool no_memory;
 } pool_run;
 
@@ -130,7 +130,7 @@ nyx_status nyx__max_pool_last(nyx_call *c, const nyx__window w[2]) {
  * apart; false: empty. */
 static bool box_at(const pool_run *r, int64_t n, int64_t oy, int64_t ox, int64_t pixel,
                    int64_t *first, nyx_last_box *box) {
-  nyx__pool_box by = r->box[0][oy], bx = r->box[1][ox];
+  nyx_pool_box by = r->box[0][oy], bx = r->box[1][ox];
   *box = (nyx_last_box){.rows = by.hi - by.lo,
                         .row_step = r->w[1].in * pixel,
                         .cols = bx.hi - bx.lo,
@@ -175,7 +175,7 @@ static void spread_units(void *arg, int64_t begin, int64_t end) {
 }
 
 nyx_status nyx__average_last(nyx_call *c, const nyx__window w[2],
-                             const nyx__pool_box *const box[2], bool adjoint) {
+                             const nyx_pool_box *const box[2], bool adjoint) {
   pool_run r = start(c, w);
   r.box = box;
   if (c->out[0]->numel == 0) return NYX_OK;

@@ -385,6 +385,17 @@ LAST(uint64_t)
       const T *b = (const T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->begin +   \
                    u->k * l->b.step;                                                     \
       const int64_t *at = l->at + u->o * l->at_outer;                                    \
+      if (u->end - u->begin == 1) { /* one element each */                               \
+        const int64_t step = l->a.step, from = l->b.step, by = l->at_step;               \
+        const int64_t base = l->base, count = u->count;                                  \
+        at += u->k * by;                                                                 \
+        for (int64_t k = 0; k < count; k++, at += by, b += from) {                       \
+          T *pa = a + (*at - base) * step;                                               \
+          const T *pb = b;                                                               \
+          *pa = (T)(sum);                                                                \
+        }                                                                                \
+        return;                                                                          \
+      }                                                                                  \
       for (int64_t k = u->k; k < u->k + u->count; k++, b += l->b.step)                   \
         add_row_##name(a + (at[k * l->at_step] - l->base) * l->a.step, b,                \
                        u->end - u->begin, l->alpha);                                     \

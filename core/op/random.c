@@ -120,6 +120,7 @@ const nyx_op nyx__op_rand = {
     .attrs = rand_attrs,
     .n_attrs = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = rand_infer,
     .cpu = rand_cpu,
     .cases = "; shape={2,3}\n; shape={5} dtype=float16",
@@ -138,6 +139,7 @@ const nyx_op nyx__op_randn = {
     .attrs = rand_attrs,
     .n_attrs = 2,
     .n_out = 1,
+    .overwrites = true,
     .infer = rand_infer,
     .cpu = randn_cpu,
     .cases = "; shape={2,3}\n; shape={5} dtype=float64\n; shape={3} dtype=complex64",
@@ -213,6 +215,7 @@ const nyx_op nyx__op_randint = {
     .attrs = randint_attrs,
     .n_attrs = 4,
     .n_out = 1,
+    .overwrites = true,
     .infer = randint_infer,
     .cpu = randint_cpu,
     .cases = "; low=-2 high=5 shape={2,3}\n; low=0 high=256 shape={4} dtype=uint8",
@@ -397,8 +400,8 @@ const nyx_op nyx__op_normal = {
 
 typedef struct coin_job {
   uint64_t seed, first;
-  const float *p; /* NULL: `same` for all */
-  double same;
+  const float *p; /* NULL: the same for all */
+  uint64_t heads; /* numbers below this are ones then */
   float *to;
 } coin_job;
 
@@ -408,10 +411,12 @@ static void coin_range(void *arg, int64_t begin, int64_t end) {
   for (int64_t at = begin; at < end; at += CHUNK) {
     int64_t n = end - at < CHUNK ? end - at : CHUNK;
     nyx__fill_bits(j->seed, j->first, at, at + n, bits);
-    for (int64_t i = 0; i < n; i++) {
-      double p = j->p ? (double)j->p[at + i] : j->same;
-      j->to[at + i] = (double)bits[i] < p * 0x1p32 ? 1.0f : 0.0f;
-    }
+    float *to = j->to + at;
+    for (int64_t i = 0; j->p && i < n; i++)
+      to[i] = (double)bits[i] < (double)j->p[at + i] * 0x1p32 ? 1.0f : 0.0f;
+    const uint32_t most = (uint32_t)(j->heads - 1);
+    for (int64_t i = 0; !j->p && i < n; i++) to[i] = bits[i] <= most ? 1.0f : 0.0f;
+    if (!j->p && !j->heads) memset(to, 0, (size_t)n * sizeof *to);
   }
 }
 
@@ -428,10 +433,14 @@ static nyx_status bernoulli_infer(nyx_call *c) {
 static nyx_status bernoulli_cpu(nyx_call *c) {
   nyx_context *ctx = c->ctx;
   nyx_tensor *out = c->out[0], *p = NULL, *coins = NULL;
-  nyx_status status = nyx_tensor_empty(ctx, NYX_FLOAT32, out->ndim, out->shape, &coins);
+  nyx_status status = NYX_OK;
+  if (out->dtype == NYX_FLOAT32 && nyx__is_contiguous(out) && c->attr[0].given)
+    coins = nyx_tensor_retain(out);
+  else
+    status = nyx_tensor_empty(ctx, NYX_FLOAT32, out->ndim, out->shape, &coins);
   if (status == NYX_OK && !c->attr[0].given)
     status = nyx__contiguous_as(ctx, c->in[0], NYX_FLOAT32, &p);
-  coin_job j = {.seed = ctx->seed, .same = c->attr[0].f};
+  coin_job j = {.seed = ctx->seed, .heads = (uint64_t)ceil(c->attr[0].f * 0x1p32)};
   if (status == NYX_OK && p) {
     j.p = nyx__data(p);
     for (int64_t i = 0; i < p->numel && status == NYX_OK; i++)
@@ -443,7 +452,7 @@ static nyx_status bernoulli_cpu(nyx_call *c) {
     j.to = nyx__data(coins);
     j.first = nyx__random_take(ctx, nyx__random_blocks(out->numel, NYX_RANDOM_LANES32));
     status = nyx__parallel_for(ctx, out->numel, GRAIN, coin_range, &j);
-    if (status == NYX_OK) status = nyx__copy_into(ctx, coins, out);
+    if (status == NYX_OK && coins != out) status = nyx__copy_into(ctx, coins, out);
   }
   nyx_tensor_release(p);
   nyx_tensor_release(coins);

@@ -38,6 +38,8 @@
 
 #define TYPED_SOURCE "gemm_type.h"
 #include "both_floats.h"
+#define TYPED_SOURCE "tiny_type.h"
+#include "both_floats.h"
 
 #define KERNEL(name, T)                                                                  \
   {                                                                                      \
@@ -48,7 +50,7 @@
     .block = block_##name, .patched = patched_##name, .thin = thin_##name,               \
     .thin_taps = thin_taps_##name, .dots = dots_##name, .sum_rows = sum_rows_##name,     \
     .few_dots = FEW_DOTS, .pack_few = pack_few_##name, .few = few_##name,                \
-    .few_near = few_near_##name                                                          \
+    .few_near = few_near_##name, .tiny = tiny_##name                                     \
   }
 
 const nyx_gemm_kernels NYX_PATH(gemm) = {

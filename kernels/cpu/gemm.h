@@ -66,6 +66,8 @@ typedef struct nyx_patched {
  * so that 128 columns of all rows lie in all sets of the first cache. */
 #define NYX_APART(T) (128 + 64 / (int64_t)sizeof(T))
 
+#define NYX_TINY 8 /* rows, columns, terms at most */
+
 #define NYX_FEW_MOST 64
 #define NYX_FEW_LEAST 64 /* more than a tile has */
 
@@ -111,6 +113,11 @@ typedef struct nyx_gemm_kernel {
   void (*thin_taps)(const void *a, int64_t step, int64_t channels, int64_t rows,
                     int64_t taps, const void *x, void *sums, bool add, void *y,
                     int64_t y_step);
+
+  /* `count` products at most NYX_TINY in every direction, none of which adds:
+   * tiny_type.h. From one to the next, A and B are so many elements further, C its m
+   * rows. */
+  void (*tiny)(const nyx_product *p, int64_t count, int64_t a_next, int64_t b_next);
 
   /* Matrix times vector: gemv_type.h. y[i * step], i < m, is or gains (`add`) the dot
    * product of row i of a and x, k elements side by side each. */

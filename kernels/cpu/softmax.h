@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#define NYX_SOFTMAX_COLUMNS 1024
+
 /* All of one float type; n may be 0. Sums are of blocks of 1024 elements, added up in
  * double. */
 typedef struct nyx_softmax_kernel {
@@ -24,6 +26,12 @@ typedef struct nyx_softmax_kernel {
   /* y = g - exp(r) * s */
   void (*log_softmax_backward)(const void *g, const void *r, int64_t n, double s,
                                void *y);
+  /* Both along columns: `width` of them, at most NYX_SOFTMAX_COLUMNS, of rows `step`
+   * elements apart, with the sums they need. */
+  void (*softmax_backward_columns)(const void *g, const void *r, int64_t step,
+                                   int64_t rows, int64_t width, void *y);
+  void (*log_softmax_backward_columns)(const void *g, const void *r, int64_t step,
+                                       int64_t rows, int64_t width, void *y);
   /* For the losses, where class c counts q = w (a t + b), t and w NULL for 0 and 1: the
    * sum of q (rest + (most - x)), and *all that of q. */
   double (*fall)(const void *x, const void *t, const void *w, int64_t n, double a,

@@ -1,6 +1,8 @@
 /* The kernels of softmax.h over one float type: included by softmax_<type>.c, which
  * chooses the type and SOFTMAX_KERNEL, the symbol. Read next: softmax.h,
  * softmax_lanes.h. */
+#include <string.h>
+
 #include "cpu.h"
 #include "softmax.h"
 #include "softmax_lanes.h"
@@ -178,6 +180,53 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
   }
 }
 
+/* sum[c] = the sum of g (times r, if not NULL) down column c: of SUM_ROWS rows each,
+ * added up in double. */
+#define SUM_ROWS 256
+static void column_sums(const S *g, const S *r, int64_t step, int64_t rows, int64_t width,
+                        S *sum) {
+  double all[NYX_SOFTMAX_COLUMNS] = {0};
+  S some[NYX_SOFTMAX_COLUMNS];
+  for (int64_t from = 0; from < rows; from += SUM_ROWS) {
+    const int64_t end = rows - from < SUM_ROWS ? rows : from + SUM_ROWS;
+    memset(some, 0, sizeof some);
+    for (int64_t i = from; i < end; i++) {
+      const S *gi = g + i * step, *ri = r ? r + i * step : NULL;
+      EACH_VECTOR(c, part, 0, width) {
+        T v = load_lanes(gi + c, part);
+        if (ri) v *= load_lanes(ri + c, part);
+        nyx__store(some + c, nyx__load(some + c) + v);
+      }
+    }
+    for (int64_t c = 0; c < width; c++) all[c] += (double)some[c];
+  }
+  for (int64_t c = 0; c < width; c++) sum[c] = (S)all[c];
+}
+
+static void softmax_backward_columns(const void *g_, const void *r_, int64_t step,
+                                     int64_t rows, int64_t width, void *to) {
+  const S *g = g_, *r = r_;
+  S *y = to, sum[NYX_SOFTMAX_COLUMNS] = {0};
+  column_sums(g, r, step, rows, width, sum);
+  for (int64_t i = 0; i < rows; i++, g += step, r += step, y += step)
+    EACH_VECTOR(c, part, 0, width) {
+      const T by = load_lanes(g + c, part) - nyx__load(sum + c);
+      store_lanes(y + c, part, load_lanes(r + c, part) * by);
+    }
+}
+
+static void log_softmax_backward_columns(const void *g_, const void *r_, int64_t step,
+                                         int64_t rows, int64_t width, void *to) {
+  const S *g = g_, *r = r_;
+  S *y = to, sum[NYX_SOFTMAX_COLUMNS] = {0};
+  column_sums(g, NULL, step, rows, width, sum);
+  for (int64_t i = 0; i < rows; i++, g += step, r += step, y += step)
+    EACH_VECTOR(c, part, 0, width) {
+      const T e = exp_of(nyx__min_or(K(89), load_lanes(r + c, part)));
+      store_lanes(y + c, part, nyx_fma(e, -nyx__load(sum + c), load_lanes(g + c, part)));
+    }
+}
+
 /* A vector's elements as doubles: targets may have signs, and losses cancel. */
 #if NYX_T_BITS == 32
 #define WIDE 2
@@ -343,6 +392,8 @@ const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .dot = dot,
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
+    .softmax_backward_columns = softmax_backward_columns,
+    .log_softmax_backward_columns = log_softmax_backward_columns,
     .fall = fall,
     .take = take,
     .moments = moments,

@@ -7,9 +7,10 @@
  *   NYX_TUNE=0 build/release/spec/base_bench [BEGINNING OF A NAME ...]
  *
  * Rows are computed on a million elements, 1000 x 1000 where there are axes, from arrays
- * that exist into arrays that exist, but into new ones where it says "fresh". Loops that
- * call libm call the C library's, which may choose instructions of the CPU itself. Read
- * next: base_loops.h. */
+ * that exist into arrays that exist, but into new ones where it says "fresh"; ops with
+ * several results, and those made of others, make theirs anew. Loops that call libm call
+ * the C library's, which may choose instructions of the CPU itself. Read next:
+ * base_loops.h (elements, axes, positions), base_rows.h, base_moves.h, base_layers.h. */
 #include <math.h>
 #include <nyx/nyx.h>
 #include <stdint.h>
@@ -23,11 +24,11 @@
 #define TURNS 9
 
 static nyx_context *ctx;
-static nyx_tensor *in[4], *out; /* what the case at hand reads and writes */
+static nyx_tensor *in[6], *out; /* what the case at hand reads and writes */
 static int n_in;
 static const nyx_op *op;
 static nyx_value attr[NYX_MAX_ATTRS];
-static const void *p[4]; /* of `in` */
+static const void *p[6]; /* of `in` */
 static void *result;     /* of a size that any loop may write */
 
 static void check(nyx_status status) {
@@ -60,24 +61,49 @@ static nyx_tensor *tensor(nyx_dtype dtype, int ndim, const int64_t *shape, doubl
       case NYX_FLOAT64: ((double *)data)[i] = v; break;
       case NYX_INT32: ((int32_t *)data)[i] = (int32_t)v; break;
       case NYX_INT64: ((int64_t *)data)[i] = (int64_t)v; break;
+      case NYX_INT8: ((int8_t *)data)[i] = (int8_t)(100 * v); break;
+      case NYX_FLOAT16:
+      case NYX_BFLOAT16: /* a little more than 1 */
+        ((uint16_t *)data)[i] = (uint16_t)((dtype == NYX_FLOAT16 ? 0x3c00 : 0x3f80) + v);
+        break;
       default: ((uint8_t *)data)[i] = (uint8_t)v;
     }
   }
   return t;
 }
 
+/* An attribute of the op at hand, where it has one of that name. */
+static void set(const char *name, nyx_value value) {
+  for (int i = 0; i < op->n_attrs; i++)
+    if (strcmp(op->attrs[i].name, name) == 0) attr[i] = value;
+}
+
+/* The loops, and a table of each kind. */
 #include "base_loops.h"
 
+#include "base_layers.h"
+#include "base_moves.h"
+#include "base_rows.h"
+
+static const struct {
+  const loop *loops;
+  size_t count;
+} tables[] = {
+#define TABLE_OF(loops)                                                                  \
+  { loops, sizeof loops / sizeof *loops }
+    TABLE_OF(loops), TABLE_OF(row_loops), TABLE_OF(move_loops), TABLE_OF(layer_loops)};
+
+/* What one call makes is written again by the next; what updates its first input does so
+ * in place. */
 static void by_nyx(bool fresh) {
+  if (op->updates && !out) out = nyx_tensor_retain(in[0]);
   nyx_tensor *made[NYX_MAX_OUTPUTS] = {op->n_out == 1 ? out : NULL};
   check(nyx_apply(ctx, op, in, n_in, attr, made));
-  for (int i = 0; i < op->n_out; i++)
-    if (made[i] && !out) {
-      if (i == 0 && op->n_out == 1 && !fresh)
-        out = made[i]; /* from the next turn on it is there */
-      else
-        nyx_tensor_release(made[i]);
-    }
+  bool again = !fresh && op->n_out == 1 && op->kind != NYX_OP_COMPOSITE && !op->by_value;
+  if (again && !out)
+    out = made[0];
+  else if (!out)
+    for (int i = 0; i < op->n_out; i++) nyx_tensor_release(made[i]);
 }
 
 static void measure(const loop *l) {
@@ -102,6 +128,22 @@ static bool wanted(const char *name, int argc, char **argv) {
   return argc < 2;
 }
 
+static void run_case(const loop *l) {
+  op = nyx_op_find(l->op);
+  if (!op) {
+    fprintf(stderr, "base_bench: %s: there is no op %s\n", l->name, l->op);
+    exit(1);
+  }
+  for (int a = 0; a < NYX_MAX_ATTRS; a++) attr[a] = NYX_NONE;
+  n_in = 0;
+  l->make(l);
+  for (int k = 0; k < n_in; k++) p[k] = nyx_tensor_data(in[k]);
+  measure(l);
+  for (int k = 0; k < n_in; k++) nyx_tensor_release(in[k]);
+  nyx_tensor_release(out);
+  out = NULL;
+}
+
 int main(int argc, char **argv) {
   setenv("NYX_CPU", "base", 0);
   if (nyx_context_new(&ctx) != NYX_OK || nyx_parallel_set_threads(1) != NYX_OK) return 1;
@@ -109,23 +151,9 @@ int main(int argc, char **argv) {
   result = malloc((size_t)N * 8 + 64);
   if (!result) return 1;
   printf("%-28s %9s %9s %6s\n", "", "Nyx, ms", "C, ms", "ratio");
-  for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
-    const loop *l = &loops[i];
-    if (!wanted(l->name, argc, argv)) continue;
-    op = nyx_op_find(l->op);
-    if (!op) {
-      fprintf(stderr, "base_bench: %s: there is no op %s\n", l->name, l->op);
-      return 1;
-    }
-    for (int a = 0; a < NYX_MAX_ATTRS; a++) attr[a] = NYX_NONE;
-    n_in = 0;
-    l->make(l);
-    for (int k = 0; k < n_in; k++) p[k] = nyx_tensor_data(in[k]);
-    measure(l);
-    for (int k = 0; k < n_in; k++) nyx_tensor_release(in[k]);
-    nyx_tensor_release(out);
-    out = NULL;
-  }
+  for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
+    for (size_t i = 0; i < tables[t].count; i++)
+      if (wanted(tables[t].loops[i].name, argc, argv)) run_case(&tables[t].loops[i]);
   free(result);
   nyx_context_free(ctx);
   return 0;

@@ -293,6 +293,41 @@ static void batches(void) {
   nyx_tensor_release(c);
 }
 
+/* Batches of tiny products of every size, as they lie and turned. */
+static void tiny_batch(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, int turned) {
+  enum { COUNT = 7 };
+  nyx_tensor *a = turned & 1 ? filled(dtype, 3, (int64_t[]){COUNT, k, m})
+                             : filled(dtype, 3, (int64_t[]){COUNT, m, k});
+  nyx_tensor *b = turned & 2 ? filled(dtype, 3, (int64_t[]){COUNT, n, k})
+                             : filled(dtype, 3, (int64_t[]){COUNT, k, n});
+  nyx_tensor *left = turned & 1 ? transposed(a, 1, 2) : nyx_tensor_retain(a);
+  nyx_tensor *right = turned & 2 ? transposed(b, 1, 2) : nyx_tensor_retain(b);
+  nyx_tensor *c = matmul(left, right);
+  double *x = doubles(left), *y = doubles(right), *z = doubles(c), worst = 0;
+  for (int64_t i = 0; i < COUNT * m * n; i++) {
+    const double *row = x + i / n * k, *column = y + i / (m * n) * k * n + i % n;
+    double sum = 0;
+    for (int64_t l = 0; l < k; l++) sum += row[l] * column[l * n];
+    worst = fmax(worst, fabs(sum - z[i]));
+  }
+  CHECK_NEAR(worst, 0, 0);
+  free(x);
+  free(y);
+  free(z);
+  nyx_tensor_release(a);
+  nyx_tensor_release(b);
+  nyx_tensor_release(left);
+  nyx_tensor_release(right);
+  nyx_tensor_release(c);
+}
+
+static void tiny_batches(void) {
+  for (int64_t i = 0; i < 9 * 9 * 9; i++)
+    for (int turned = 0; turned < 4; turned++)
+      tiny_batch(turned == 1 || i % 7 == 0 ? NYX_FLOAT64 : NYX_FLOAT32, 1 + i % 9,
+                 1 + i / 9 % 9, 1 + i / 81, turned);
+}
+
 static void fails(const char *name, nyx_tensor *const *in, int n, const nyx_value *attrs,
                   nyx_status expected, const char *text) {
   nyx_tensor *out[NYX_MAX_OUTPUTS] = {NULL};
@@ -799,6 +834,7 @@ static int without_blas(void) {
   RUN(biases);
   RUN(strides);
   RUN(batches);
+  RUN(tiny_batches);
   RUN(threads);
   return check_done();
 }
@@ -850,6 +886,7 @@ int main(int argc, char **argv) {
   RUN(integers_wrap);
   RUN(strides);
   RUN(batches);
+  RUN(tiny_batches);
   RUN(errors);
   RUN(without_memory);
   RUN(threads);

@@ -1,6 +1,6 @@
-/* max_pool2d_with_indices against plain loops: widths around the vectors', steps,
- * borders, gaps, both dtypes, NaNs, infinities and ties, on every path of the CPU. Read
- * next: kernels/cpu/pool_type.h. */
+/* max_pool2d_with_indices, averages and their gradient against plain loops: widths around
+ * the vectors', steps, borders, gaps, both dtypes, NaNs, infinities and ties, on every
+ * path of the CPU. Read next: kernels/cpu/pool_type.h. */
 #include "layouts.h"
 #include "paths.h"
 
@@ -44,10 +44,21 @@ static void compare(nyx_dtype dtype, const shape *s, bool lowest) {
   for (int64_t i = 0; i < PLANES * plane; i++) x[i] = lowest ? -INFINITY : number(i);
   nyx_tensor *t = make(dtype, SHAPE(PLANES, s->in[0], s->in[1]), x);
   nyx_tensor *got[NYX_MAX_OUTPUTS] = {NULL};
-  const nyx_value attrs[] = {NYX_LIST(&s->kernel, 1), NYX_LIST(&s->stride, 1),
-                             NYX_LIST(&s->pad, 1), NYX_LIST(&s->dilation, 1), NYX_I(0)};
+  const nyx_value attrs[] = {NYX_LIST(&s->kernel, 1),
+                             NYX_LIST(&s->stride, 1),
+                             NYX_LIST(&s->pad, 1),
+                             NYX_LIST(&s->dilation, 1),
+                             NYX_I(0),
+                             NYX_I(1)};
   REQUIRE(CHECK_OK(
       ctx, nyx_apply(ctx, nyx_op_find("max_pool2d_with_indices"), &t, 1, attrs, got)));
+  nyx_tensor *alone[NYX_MAX_OUTPUTS] = {NULL};
+  nyx_value same[6];
+  memcpy(same, attrs, sizeof same);
+  same[5] = NYX_I(0);
+  REQUIRE(CHECK_OK(
+      ctx, nyx_apply(ctx, nyx_op_find("max_pool2d_with_indices"), &t, 1, same, alone)));
+  CHECK(!alone[1]);
   const int64_t *index = nyx_tensor_data(got[1]);
   int64_t wrong = 0;
   for (int64_t i = 0; i < PLANES * out; i++) {
@@ -57,15 +68,92 @@ static void compare(nyx_dtype dtype, const shape *s, bool lowest) {
                                         : ((float *)nyx_tensor_data(got[0]))[i];
     double most = at < 0 ? -INFINITY : from[at];
     wrong += !equal(value, most) || index[i] != (at < 0 ? 0 : at);
+    double value_alone = dtype == NYX_FLOAT64 ? ((double *)nyx_tensor_data(alone[0]))[i]
+                                              : ((float *)nyx_tensor_data(alone[0]))[i];
+    wrong += !equal(value_alone, most);
   }
   CHECK_INT(wrong, 0);
   free(x);
   nyx_tensor_release(t);
   for (int i = 0; i < 2; i++) nyx_tensor_release(got[i]);
+  nyx_tensor_release(alone[0]);
+}
+
+/* avg_pool2d and its gradient against sums in double. */
+
+static double element(nyx_dtype dtype, const nyx_tensor *t, int64_t i) {
+  return dtype == NYX_FLOAT64 ? ((const double *)nyx_tensor_data((nyx_tensor *)t))[i]
+                              : ((const float *)nyx_tensor_data((nyx_tensor *)t))[i];
+}
+
+static void compare_average(nyx_dtype dtype, const shape *s, bool padded) {
+  enum { PLANES = 2 };
+  int64_t plane = s->in[0] * s->in[1], ow = out_of(s, 1), out = out_of(s, 0) * ow;
+  double *x = malloc((size_t)(PLANES * plane) * sizeof *x);
+  double *g = malloc((size_t)(PLANES * out) * sizeof *g);
+  double *back = calloc((size_t)(PLANES * plane), sizeof *back);
+  for (int64_t i = 0; i < PLANES * plane; i++) x[i] = (double)(i * 37 % 101) / 16;
+  for (int64_t i = 0; i < PLANES * out; i++) g[i] = (double)(i * 53 % 97) / 16 - 3;
+  nyx_tensor *t = make(dtype, SHAPE(PLANES, s->in[0], s->in[1]), x), *got = NULL;
+  nyx_tensor *grad = make(dtype, SHAPE(PLANES, out_of(s, 0), ow), g), *spread = NULL;
+  const nyx_value attrs[] = {NYX_LIST(s->in, 2),
+                             NYX_LIST(&s->kernel, 1),
+                             NYX_LIST(&s->stride, 1),
+                             NYX_LIST(&s->pad, 1),
+                             NYX_I(0),
+                             NYX_I(padded),
+                             NYX_NONE};
+  REQUIRE(
+      CHECK_OK(ctx, nyx_apply(ctx, nyx_op_find("avg_pool2d"), &t, 1, attrs + 1, &got)));
+  REQUIRE(CHECK_OK(
+      ctx, nyx_apply(ctx, nyx_op_find("avg_pool2d_backward"), &grad, 1, attrs, &spread)));
+  const double tolerance = dtype == NYX_FLOAT64 ? 1e-13 : 1e-5;
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < PLANES * out; i++) {
+    int64_t y0 = i % out / ow * s->stride - s->pad, x0 = i % ow * s->stride - s->pad;
+    double sum = 0, count = 0;
+    for (int64_t pass = 0; pass < 2; pass++)
+      for (int64_t k = 0; k < s->kernel * s->kernel; k++) {
+        int64_t y = y0 + k / s->kernel, c = x0 + k % s->kernel;
+        bool in = y >= 0 && c >= 0 && y < s->in[0] && c < s->in[1];
+        int64_t at = i / out * plane + y * s->in[1] + c;
+        if (pass == 0) count += in || padded;
+        if (pass == 0 && in) sum += x[at];
+        if (pass == 1 && in) back[at] += g[i] / count;
+      }
+    double value = element(dtype, got, i);
+    wrong += fabs(value - sum / count) > tolerance * (1 + fabs(value));
+  }
+  for (int64_t i = 0; i < PLANES * plane; i++)
+    wrong += fabs(element(dtype, spread, i) - back[i]) > tolerance * (1 + fabs(back[i]));
+  CHECK_INT(wrong, 0);
+  free(x);
+  free(g);
+  free(back);
+  nyx_tensor_release(t);
+  nyx_tensor_release(got);
+  nyx_tensor_release(grad);
+  nyx_tensor_release(spread);
+}
+
+static void averages(void) {
+  static const int64_t width[] = {1, 2, 5, 15, 17, 33, 65, 700, 2047, 2049, 5000};
+  for (size_t w = 0; w < sizeof width / sizeof *width; w++) {
+    for (int64_t i = 0; i < 5 * 3 * 2; i++) {
+      shape s = {.in = {7, width[w]},
+                 .kernel = 1 + i % 5,
+                 .stride = 1 + i / 5 % 3,
+                 .dilation = 1};
+      s.pad = i / 15 * (s.kernel / 2);
+      if (s.kernel > s.in[1] + 2 * s.pad) continue;
+      compare_average(NYX_FLOAT32, &s, i % 2 == 0);
+      compare_average(NYX_FLOAT64, &s, i % 2 != 0);
+    }
+  }
 }
 
 static void windows(void) {
-  static const int64_t width[] = {1, 2, 5, 15, 16, 17, 31, 33, 64, 65, 700, 1500};
+  static const int64_t width[] = {1, 2, 5, 15, 16, 17, 31, 33, 64, 65, 700, 1500, 2500};
   for (size_t w = 0; w < sizeof width / sizeof *width; w++) {
     for (int64_t i = 0; i < 5 * 3 * 3 * 2; i++) {
       shape s = {.in = {9, width[w]},
@@ -82,6 +170,7 @@ static void windows(void) {
 
 static void run(void) {
   RUN(windows);
+  RUN(averages);
 }
 
 int main(int argc, char **argv) {

@@ -89,6 +89,47 @@ static void softmax_in_any_layout(void) {
   }
 }
 
+/* Gradients along columns, read as they lie, against those of the same as rows. */
+static void columns_as_rows(void) {
+  static const int64_t shapes[][3] = {{2, 3, 15},   {1, 300, 16},   {3, 257, 17},
+                                      {1, 1, 127},  {2, 70, 255},   {1, 9, 1023},
+                                      {1, 5, 1025}, {1, 600, 2100}, {4, 0, 20}};
+  static const nyx__op_id ops[] = {ID(softmax_backward), ID(log_softmax_backward)};
+  const nyx_value turn[] = {NYX_I(1), NYX_I(2)};
+  for (int k = 0; k < 18; k++) {
+    const nyx_dtype dtype = k < 9 ? NYX_FLOAT32 : NYX_FLOAT64;
+    const nyx_value attrs[] = {NYX_LIST(shapes[k % 9], 3), NYX_I(dtype)};
+    nyx_tensor *x[2], *turned[2], *rows[2];
+    for (int i = 0; i < 2; i++) {
+      must(nyx__applyn(ctx, ID(randn), NULL, 0, attrs, &x[i]));
+      turned[i] = apply(ID(transpose), x[i], NULL, NULL, turn);
+      rows[i] = apply(ID(contiguous), turned[i], NULL, NULL, NULL);
+    }
+    for (int i = 0; i < 2; i++) {
+      nyx_tensor *y = apply(ops[i], x[0], x[1], NULL, ATTRS(NYX_I(1)));
+      nyx_tensor *want = apply(ops[i], rows[0], rows[1], NULL, ATTRS(NYX_I(2)));
+      nyx_tensor *back = apply(ID(transpose), want, NULL, NULL, turn), *error, *most;
+      error = apply(ID(sub), y, back, NULL, NULL);
+      most = apply(ID(abs), error, NULL, NULL, NULL);
+      double worst = 0;
+      for (int64_t e = 0; e < most->numel; e++)
+        worst =
+            fmax(worst, nyx__load_double(dtype, (char *)nyx_tensor_data(most) +
+                                                    (size_t)e * nyx_dtype_size(dtype)));
+      CHECK_AT(worst <= (dtype == NYX_FLOAT32 ? 3e-3 : 1e-11), nyx__op(ops[i])->name,
+               " of %d rows of %d: %g", (int)shapes[k % 9][1], (int)shapes[k % 9][2],
+               worst);
+      nyx_tensor *all[] = {y, want, back, error, most};
+      for (int t = 0; t < 5; t++) nyx_tensor_release(all[t]);
+    }
+    for (int i = 0; i < 2; i++) {
+      nyx_tensor_release(x[i]);
+      nyx_tensor_release(turned[i]);
+      nyx_tensor_release(rows[i]);
+    }
+  }
+}
+
 /* Rows so long that several tasks share one, also with the greatest value, an infinity or
  * a nan in another piece. */
 static void long_rows(void) {
@@ -481,6 +522,7 @@ static void errors(void) {
 
 static void run(void) {
   RUN(softmax_in_any_layout);
+  RUN(columns_as_rows);
   RUN(long_rows);
   RUN(rows_past_the_caches);
   RUN(special_rows);

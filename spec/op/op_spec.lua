@@ -283,6 +283,32 @@ for _, kind in ipairs { "structural", "portable", "view", "composite" } do
             end
           end)
         end
+        local written = kind == "structural" or kind == "portable"
+        local drawn = is_random(op) and #call.inputs > 0 -- not the same from other strides
+        if written and not op.updates and not drawn then
+          it(label .. ": writes to any out what it returns", function()
+            local function result(change, out)
+              case.seed(seed)
+              nyx.manual_seed(7)
+              local args, list = case.arguments(op, call, "float64")
+              local changed, attrs = {}, { out = out }
+              for _, t in ipairs(list) do changed[t] = change(t) end
+              for name, value in pairs(call.attrs) do attrs[name] = value end
+              return case.call(op, { attrs = attrs }, args, changed)
+            end
+            local function same(t) return t end
+            local y, more = result(same)
+            if more or not nyx.is_tensor(y) then return end
+            local expected = numbers(case.as_result(y))
+            for _, change in ipairs { same, case.strided } do
+              for _, layout in ipairs { same, case.strided } do
+                local out = layout(nyx.full_like(y, y.dtype == "bool" and 1 or 99))
+                result(change, out)
+                compare(case.as_result(out), expected, 1e-12, label)
+              end
+            end
+          end)
+        end
         -- Composites have the gradients of what they are made of.
         if op.differentiable or op.kind == "composite" then
           for order = 1, 2 do

@@ -227,7 +227,7 @@ struct nyx_op {
   bool variadic;
   bool updates;      /* out[0] starts as in[0] itself (in place) or a copy of it */
   bool fills;        /* with `updates`: where it is not in[0] the op copies it itself */
-  bool overwrites;   /* reads nothing of out[0], which may be a gapless `out` */
+  bool overwrites;   /* reads nothing of out[0]: it may be an `out` laid out as spec[0] */
   bool random;       /* draws from the context's random numbers */
   uint32_t state_in; /* NYX_SAVE(i): input i is updated in place, whatever out is */
   bool by_value;     /* infer reads the inputs' elements: shapes depend on them */
