@@ -66,7 +66,7 @@ typedef struct nyx_patched {
  * so that 128 columns of all rows lie in all sets of the first cache. */
 #define NYX_APART(T) (128 + 64 / (int64_t)sizeof(T))
 
-#define NYX_TINY 8 /* rows, columns, terms at most */
+#define NYX_TINY 4 /* rows, columns, terms at most */
 
 #define NYX_FEW_MOST 64
 #define NYX_FEW_LEAST 64 /* more than a tile has */

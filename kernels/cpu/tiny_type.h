@@ -1,6 +1,6 @@
 /* Batches of tiny matrix products over one element type T, at most NYX_TINY rows, columns
- * and terms: a row of results stays in registers, and for the sizes that coordinates have
- * a compiler unrolls all. Included by gemm.c. */
+ * and terms: a row of results stays in registers, and cubes without gaps of the sizes
+ * that coordinates have are unrolled. Included by gemm.c. */
 
 static ALWAYS_INLINE void TYPED(tiny_sized)(const nyx_product *p, int64_t m, int64_t n,
                                             int64_t k, int64_t count, int64_t a_next,
@@ -26,38 +26,38 @@ static ALWAYS_INLINE void TYPED(tiny_sized)(const nyx_product *p, int64_t m, int
   }
 }
 
-/* The same of n columns, with all that is known of cubes without gaps. */
-static ALWAYS_INLINE void TYPED(tiny_columns)(const nyx_product *p, int64_t n,
-                                              int64_t count, int64_t a_next,
-                                              int64_t b_next) {
-  const bool cube = p->m == n && p->k == n;
-  const bool dense = p->a_cs == 1 && p->a_rs == n && p->b_cs == 1 && p->b_rs == n &&
-                     p->ldc == n && a_next == n * n && b_next == n * n;
-  if (cube && dense) {
-    const nyx_product q = {.a = p->a,
-                           .b = p->b,
-                           .c = p->c,
-                           .a_rs = n,
-                           .a_cs = 1,
-                           .b_rs = n,
-                           .b_cs = 1,
-                           .ldc = n};
-    TYPED(tiny_sized)(&q, n, n, n, count, n * n, n * n);
-  } else if (cube) {
-    TYPED(tiny_sized)(p, n, n, n, count, a_next, b_next);
-  } else {
-    TYPED(tiny_sized)(p, p->m, n, p->k, count, a_next, b_next);
-  }
+/* Cubes without gaps. */
+static ALWAYS_INLINE void TYPED(tiny_cubes)(const nyx_product *p, int64_t n,
+                                            int64_t count) {
+  const nyx_product q = {.a = p->a,
+                         .b = p->b,
+                         .c = p->c,
+                         .a_rs = n,
+                         .a_cs = 1,
+                         .b_rs = n,
+                         .b_cs = 1,
+                         .ldc = n};
+  TYPED(tiny_sized)(&q, n, n, n, count, n * n, n * n);
 }
 
 static void TYPED(tiny)(const nyx_product *p, int64_t count, int64_t a_next,
                         int64_t b_next) {
-  switch (p->n) {
-    case 1: TYPED(tiny_sized)(p, p->m, 1, p->k, count, a_next, b_next); break;
-    case 2: TYPED(tiny_columns)(p, 2, count, a_next, b_next); break;
-    case 3: TYPED(tiny_columns)(p, 3, count, a_next, b_next); break;
-    case 4: TYPED(tiny_columns)(p, 4, count, a_next, b_next); break;
-    case 8: TYPED(tiny_columns)(p, 8, count, a_next, b_next); break;
-    default: TYPED(tiny_sized)(p, p->m, p->n, p->k, count, a_next, b_next);
-  }
+  const int64_t n = p->n;
+  const bool dense = p->m == n && p->k == n && p->a_cs == 1 && p->a_rs == n &&
+                     p->b_cs == 1 && p->b_rs == n && p->ldc == n && a_next == n * n &&
+                     b_next == n * n;
+  if (dense && n == 2)
+    TYPED(tiny_cubes)(p, 2, count);
+  else if (dense && n == 3)
+    TYPED(tiny_cubes)(p, 3, count);
+  else if (dense && n == 4)
+    TYPED(tiny_cubes)(p, 4, count);
+  else if (n == 1)
+    TYPED(tiny_sized)(p, p->m, 1, p->k, count, a_next, b_next);
+  else if (n == 2)
+    TYPED(tiny_sized)(p, p->m, 2, p->k, count, a_next, b_next);
+  else if (n == 3)
+    TYPED(tiny_sized)(p, p->m, 3, p->k, count, a_next, b_next);
+  else
+    TYPED(tiny_sized)(p, p->m, 4, p->k, count, a_next, b_next);
 }

@@ -11,13 +11,13 @@
 #define NYX_APART static __attribute__((noinline, unused, const))
 #define NYX_LANEWISE1(how, name, function)                                               \
   how T nyx_##name(T x) {                                                                \
-    T r;                                                                                 \
+    T r = x;                                                                             \
     for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i]);                 \
     return r;                                                                            \
   }
 #define NYX_LANEWISE2(how, name, function)                                               \
   how T nyx_##name(T x, T y) {                                                           \
-    T r;                                                                                 \
+    T r = x;                                                                             \
     for (int i = 0; i < NYX_LANES; i++) r[i] = NYX_LIBM(function)(x[i], y[i]);           \
     return r;                                                                            \
   }
