@@ -1,10 +1,12 @@
 /* batch_norm: in training a fused op with the batch's own statistics, which also updates
- * the running ones; in evaluation elementwise ops with the running ones. Read next:
- * norm.c (the gradient with ops), kernels/cpu/norm_rows.h. */
+ * the running ones; in evaluation elementwise ops with the running ones, the last of
+ * which is one pass of its own where nothing else is asked for. Read next: norm.c (the
+ * gradient with ops), kernels/cpu/norm_rows.h. */
 #include <math.h>
 #include <nyx/parallel.h>
 #include <string.h>
 
+#include "../../kernels/cpu/cpu.h"
 #include "../device/device.h"
 #include "../grad/graph.h"
 #include "index.h"
@@ -14,6 +16,12 @@
 #define RANGE_WORK 16384 /* elements worth waking a thread for */
 /* Planes (one channel of one image) smaller than this are gathered first. */
 #define LEAST_PLANE 16
+/* Known statistics: from here on planes gain by a call for each. */
+#define LEAST_SCALED 48
+#define PIECE 16384           /* elements of a plane that one thread takes */
+#define PAST_BYTES (16 << 20) /* results from here on are written past the caches */
+#define PAST_PLANE 256        /* elements: of planes that are mostly whole lines */
+#define BLOCK 512             /* of them at a time */
 
 /* (images, channels, plane): how a tensor is seen here. */
 typedef struct planes {
@@ -22,9 +30,14 @@ typedef struct planes {
   bool last;     /* planes of one place: the images are places of one, channels last */
 } planes;
 
-static planes planes_of(const nyx_tensor *x) {
+static planes seen_whole(const nyx_tensor *x) {
   planes p = {.images = x->shape[0], .channels = x->shape[1], .plane = 1};
   for (int d = 2; d < x->ndim; d++) p.plane *= x->shape[d];
+  return p;
+}
+
+static planes planes_of(const nyx_tensor *x) {
+  planes p = seen_whole(x);
   p.last = p.plane == 1;
   if (p.plane < LEAST_PLANE && p.images > 1 && !p.last) {
     p.gathered = true;
@@ -97,7 +110,8 @@ typedef struct batch_run {
   const char *weight, *bias, *mean_in, *rstd_in;
   char *mean, *rstd; /* of the forward pass */
   char *weight_out, *bias_out;
-  double *variance; /* per channel, times count */
+  double *variance;             /* per channel, times count */
+  const nyx_move_kernels *past; /* NULL: y stays in the caches */
 } batch_run;
 
 static batch_run start(const planes *p, nyx_dtype dtype) {
@@ -518,6 +532,74 @@ const nyx_op nyx__op_batch_norm_backward = {
 
 /* batch_norm */
 
+/* n elements of channel c, from byte `at` on: x * scale + shift. */
+static void scale_piece(const batch_run *r, int64_t c, size_t at, int64_t n) {
+  const double scale = get(r, r->weight, c), shift = get(r, r->bias, c);
+  if (!r->past) {
+    r->kernel->normalize(r->x + at, n, 0, scale, NULL, NULL, shift, r->y + at);
+    return;
+  }
+  _Alignas(64) char room[BLOCK * sizeof(double)];
+  for (int64_t left = n, now; left > 0; left -= now, at += (size_t)now * r->item) {
+    now = left < BLOCK ? left : BLOCK;
+    r->kernel->normalize(r->x + at, now, 0, scale, NULL, NULL, shift, room);
+    r->past->stream(now * (int64_t)r->item, room, r->y + at);
+  }
+}
+
+/* Pieces begin..end-1, plane by plane. */
+static void scale_pieces(void *arg, int64_t begin, int64_t end) {
+  const batch_run *r = arg;
+  const int64_t pieces = (r->p.plane + PIECE - 1) / PIECE;
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t plane = i / pieces, from = i % pieces * PIECE;
+    const int64_t left = r->p.plane - from;
+    scale_piece(r, plane % r->p.channels, plane_at(r, 0, plane) + (size_t)from * r->item,
+                left < PIECE ? left : PIECE);
+  }
+  if (r->past) r->past->drain();
+}
+
+/* Whether nothing of x * scale + shift is left to others: gradients, tensors that are
+ * lifted, other devices; nor conversions, other layouts and short planes, which
+ * elementwise ops know. */
+static bool scales_planes(nyx_context *ctx, const nyx_tensor *x, const nyx_tensor *scale,
+                          const nyx_tensor *shift, const planes *p) {
+  if (ctx->n_levels || x->dtype != scale->dtype || !nyx__on_cpu(x)) return false;
+  if (ctx->grad_enabled &&
+      (x->requires_grad || scale->requires_grad || shift->requires_grad))
+    return false;
+  return p->plane >= LEAST_SCALED && x->numel > 0 && nyx__is_contiguous(x);
+}
+
+/* *out = x * scale + shift; in one pass rounded once where there is fma, by the op twice.
+ */
+static nyx_status scale_channels(nyx_context *ctx, nyx_tensor *x, nyx_tensor *scale,
+                                 nyx_tensor *shift, nyx_tensor **out) {
+  const planes p = seen_whole(x);
+  nyx_tensor *in[] = {shift, x, scale};
+  if (!scales_planes(ctx, x, scale, shift, &p))
+    return nyx__applyn(ctx, NYX__OP_addcmul, in, 3, NULL, out);
+  nyx_spec spec;
+  nyx__spec(&spec, x->dtype, x->ndim, x->shape);
+  NYX_TRY(nyx__tensor_of(ctx, nyx__cpu(), &spec, out));
+  batch_run r = start(&p, x->dtype);
+  r.x = data_of(x);
+  r.y = data_of(*out);
+  r.weight = data_of(scale);
+  r.bias = data_of(shift);
+  if (p.plane >= PAST_PLANE && x->numel * (int64_t)r.item >= PAST_BYTES)
+    r.past = nyx__cpu_kernels()->move;
+  const int64_t pieces = (p.plane + PIECE - 1) / PIECE;
+  nyx_status status =
+      nyx__parallel_for(ctx, p.images * p.channels * pieces,
+                        RANGE_WORK / (p.plane / pieces + 1) + 1, scale_pieces, &r);
+  if (status == NYX_OK) return NYX_OK;
+  nyx_tensor_release(*out);
+  *out = NULL;
+  return status;
+}
+
 /* With the running statistics: x * scale + shift, from values of each channel. */
 static nyx_status evaluation(nyx_call *c, double eps) {
   nyx_context *ctx = c->ctx;
@@ -541,8 +623,7 @@ static nyx_status evaluation(nyx_call *c, double eps) {
   if (status == NYX_OK) {
     status = nyx__evaluate(ctx, in[1] ? "x - y * r" : "-(y * r)", values, attr, &shift);
   }
-  nyx_tensor *sum[] = {shift, x, scale};
-  if (status == NYX_OK) status = nyx__applyn(ctx, NYX__OP_addcmul, sum, 3, NULL, &result);
+  if (status == NYX_OK) status = scale_channels(ctx, x, scale, shift, &result);
   if (status == NYX_OK) status = converted(ctx, result, &spec, &c->out[0]);
   for (int i = 0; i < 4; i++) nyx_tensor_release(in[i]);
   nyx_tensor_release(scale);
@@ -601,6 +682,7 @@ const nyx_op nyx__op_batch_norm = {
         "x(4,3) weight(3) bias(3); training=true\n"
         "x(2,3,4,5) weight(3) bias(3); training=true eps=0.01\n"
         "x(4,3) weight(3) bias(3) running_mean(3) running_var(3)\n"
-        "x(2,3,4,5) weight(3) bias(3) running_mean(3) running_var(3); eps=0.01",
+        "x(2,3,4,5) weight(3) bias(3) running_mean(3) running_var(3); eps=0.01\n"
+        "x(2,3,7,7) weight(3) bias(3) running_mean(3) running_var(3)",
     .domain = {0.5, 2},
 };

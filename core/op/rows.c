@@ -1,6 +1,7 @@
 /* Whole rows added or written at positions, grouped by where they go: each row of the
  * result is made at once, by one thread, and read and written once. What is added to it
- * comes in the order of the positions, so results do not depend on the threads.
+ * comes in the order of the positions, so results do not depend on the threads. One
+ * thread alone adds rows of a small result as they come.
  * Read next: index.h, position.c. */
 #include <nyx/parallel.h>
 #include <string.h>
@@ -11,9 +12,11 @@
 #include "kernels/cpu/move.h"
 
 enum {
-  ROW_LEAST = 64,      /* bytes of a row: shorter ones are not worth a chain */
-  BUFFER_BYTES = 4096, /* of a row is summed up at a time */
-  UNIT_BYTES = 1 << 18 /* work per parallel range, about */
+  ROW_LEAST = 64,       /* bytes of a row: shorter ones are not worth a chain */
+  BUFFER_BYTES = 4096,  /* of a row is summed up at a time */
+  UNIT_BYTES = 1 << 18, /* work per parallel range, about */
+  SOON = 4,             /* rows ahead that are asked for */
+  LOOK = 1024           /* rows between looks whether to stop */
 };
 
 /* Row r gets the rows head[r], next[head[r]], ... of b, up to a -1. */
@@ -113,6 +116,42 @@ static void do_rows(void *arg, int64_t begin, int64_t end) {
   if (j->stream) j->stream->drain();
 }
 
+/* Whether rows are added as they come: one thread need not share them, and no row waits
+ * for another where the result stays in the caches, as the elements of a chain do, which
+ * are known one after the other. */
+static bool as_they_come(const row_job *j) {
+  const nyx__lanes *l = j->l;
+  const size_t bytes = (size_t)(l->outer * l->rows * l->inner) * j->item;
+  return j->plain && l->fill && bytes < NYX_STREAM_BYTES && nyx_parallel_threads() == 1;
+}
+
+/* To the same bits: sums begin with what is there or 0 and go on in the same order. */
+static nyx_status add_rows(nyx_context *ctx, const row_job *j) {
+  const nyx__lanes *l = j->l;
+  const size_t bytes = (size_t)(l->outer * l->rows * l->inner) * j->item;
+  const int64_t to_step = l->a.step * (int64_t)j->item;
+  const int64_t from_step = l->b.step * (int64_t)j->item;
+  const int64_t row = l->inner * (int64_t)j->item, asked = row < 1024 ? row : 1024;
+  if (l->start)
+    memcpy(l->a.data, l->start, bytes);
+  else
+    memset(l->a.data, 0, bytes);
+  for (int64_t o = 0; o < l->outer; o++) {
+    char *a = l->a.data + o * l->a.outer_step * (int64_t)j->item;
+    const char *b = l->b.data + o * l->b.outer_step * (int64_t)j->item;
+    for (int64_t k = 0; k < l->count; k++, b += from_step) {
+      if (k % LOOK == 0 && nyx__interrupted(ctx)) return nyx__error(ctx, INTERRUPTED);
+      char *to = a + (l->at[k * l->at_step] - l->base) * to_step;
+      if (k + SOON < l->count) {
+        const char *next = a + (l->at[(k + SOON) * l->at_step] - l->base) * to_step;
+        for (int64_t i = 0; i < asked; i += 64) __builtin_prefetch(next + i, 1);
+      }
+      j->plain(l->inner, (const void *[]){to, b}, to, (const double[]){0, 0});
+    }
+  }
+  return NYX_OK;
+}
+
 nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *l, nyx__lane_mode mode) {
   row_job j = {.l = l, .item = nyx_dtype_size(l->dtype)};
   bool sums = mode == NYX__ADD;
@@ -120,6 +159,7 @@ nyx_status nyx__lanes_rows(nyx_context *ctx, const nyx__lanes *l, nyx__lane_mode
     j.add = nyx__add_row(l->dtype);
     if (l->alpha == 1) j.plain = plain_sum(l->dtype);
   }
+  if (as_they_come(&j)) return add_rows(ctx, &j);
   size_t bytes = (size_t)(l->rows + (sums ? l->count : 0)) * sizeof(int64_t);
   if (!(j.head = nyx_memory_alloc(bytes))) return nyx__no_memory(ctx, bytes);
   if (sums) j.next = j.head + l->rows;

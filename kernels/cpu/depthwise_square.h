@@ -97,6 +97,13 @@ static ALWAYS_INLINE void TYPED(see)(const int k, const int s, const bool whole,
 #define PARTS_ARE_FREE(stride) false
 #endif
 
+/* Whether they cost so much that columns of a whole one are rather done twice. */
+#if defined(__AVX2__)
+#define PARTS_COST false
+#else
+#define PARTS_COST true
+#endif
+
 #if defined(__AVX512F__)
 #define SUM_ROWS 7 /* summed together: what registers hold; usual heights divide by 7 */
 #define DOT_ROWS 4 /* of y; and of a plane one vector wide */
@@ -335,10 +342,15 @@ static __attribute__((noinline)) TYPED(part)
   return TYPED(part_of)(-from, width - from < live ? width - from : live);
 }
 
-/* Strip i of what has `columns` columns, of a row of `width` with zeros before it. */
-static TYPED(strip) TYPED(sum_strip_at)(int64_t k, int64_t s, int64_t columns,
-                                        int64_t width, int64_t pad, int64_t i) {
-  int64_t to = i * LANES, live = columns - to < LANES ? columns - to : LANES;
+/* Strip i of what has `columns` columns, of a row of `width` with zeros before it. The
+ * last one may begin earlier and be made of `again`, columns that are written twice. */
+static TYPED(strip)
+    TYPED(sum_strip_at)(int64_t k, int64_t s, int64_t columns, int64_t width, int64_t pad,
+                        bool again, int64_t i) {
+  int64_t to = i * LANES;
+  if (again && PARTS_COST && columns >= LANES && to + LANES > columns)
+    to = columns - LANES;
+  int64_t live = columns - to < LANES ? columns - to : LANES;
   TYPED(strip)
   p = {.lanes = TYPED(part_of)(0, live), .from = to * s - pad, .to = to, .live = live};
   for (int64_t c = 0; c < k; c += s) {
@@ -364,9 +376,10 @@ static TYPED(strip)
     TYPED(strip_at)(const nyx_depthwise *d, nyx_depthwise_mode mode, int64_t i) {
   int64_t k = d->kernel[1], s = d->stride[1];
   if (mode != NYX_DEPTHWISE_INPUT)
-    return TYPED(sum_strip_at)(k, s, d->out[1], d->in[1], d->pad[1], i);
+    return TYPED(sum_strip_at)(k, s, d->out[1], d->in[1], d->pad[1],
+                               mode == NYX_DEPTHWISE_FORWARD, i);
   if (s == 2) return TYPED(spread_strip_at)(d, i);
-  return TYPED(sum_strip_at)(k, 1, d->in[1], d->out[1], k - 1 - d->pad[1], i);
+  return TYPED(sum_strip_at)(k, 1, d->in[1], d->out[1], k - 1 - d->pad[1], true, i);
 }
 
 static TYPED(square) TYPED(square_of)(const nyx_depthwise *d, nyx_depthwise_mode mode,

@@ -30,18 +30,24 @@ static bool equal(double a, double b) {
   return a == b || (isnan(a) && isnan(b));
 }
 
-static double number(int64_t i) {
+/* What inputs hold: numbers and what is none, the least, numbers only; or from 0 on,
+ * where the only NaN is. */
+enum { MIXED = -3, LOWEST, FINITE };
+
+static double number(int64_t i, int64_t holds) {
   static const double special[] = {NAN, -INFINITY, INFINITY, -INFINITY};
   uint32_t r = (uint32_t)i * 2654435761u >> 16;
-  if (r % 23 == 0) return special[r / 23 % 4];
+  if (holds == LOWEST) return -INFINITY;
+  if (holds == i) return NAN;
+  if (holds == MIXED && r % 23 == 0) return special[r / 23 % 4];
   return (double)(r % 37) / 4 - 4; /* ties */
 }
 
-static void compare(nyx_dtype dtype, const shape *s, bool lowest) {
+static void compare(nyx_dtype dtype, const shape *s, int64_t holds) {
   enum { PLANES = 3 };
   int64_t plane = s->in[0] * s->in[1], ow = out_of(s, 1), out = out_of(s, 0) * ow;
   double *x = malloc((size_t)(PLANES * plane) * sizeof *x);
-  for (int64_t i = 0; i < PLANES * plane; i++) x[i] = lowest ? -INFINITY : number(i);
+  for (int64_t i = 0; i < PLANES * plane; i++) x[i] = number(i, holds);
   nyx_tensor *t = make(dtype, SHAPE(PLANES, s->in[0], s->in[1]), x);
   nyx_tensor *got[NYX_MAX_OUTPUTS] = {NULL};
   const nyx_value attrs[] = {NYX_LIST(&s->kernel, 1),
@@ -162,14 +168,33 @@ static void windows(void) {
                  .dilation = 1 + i / 45};
       s.pad = s.kernel / 2 < i / 15 % 3 ? s.kernel / 2 : i / 15 % 3;
       if ((s.kernel - 1) * s.dilation + 1 > s.in[1] + 2 * s.pad) continue;
-      compare(NYX_FLOAT32, &s, false);
-      compare(NYX_FLOAT64, &s, i % 2 == 0);
+      compare(NYX_FLOAT32, &s, MIXED);
+      compare(NYX_FLOAT32, &s, FINITE);
+      compare(NYX_FLOAT64, &s, i % 2 == 0 ? LOWEST : MIXED);
+      compare(NYX_FLOAT64, &s, FINITE);
+    }
+  }
+}
+
+/* Of a whole row, which is looked for in sums. */
+static void one_nan(void) {
+  static const int64_t width[] = {4, 9, 16, 17, 35, 36, 67};
+  for (size_t w = 0; w < sizeof width / sizeof *width; w++) {
+    for (int64_t i = 0; i < 8; i++) {
+      shape s = {.in = {5, width[w]},
+                 .kernel = 2 + i % 2,
+                 .stride = 2 - i / 4,
+                 .pad = i / 2 % 2,
+                 .dilation = 1};
+      for (int64_t at = 0; at < s.in[0] * s.in[1]; at++)
+        compare(at % 2 == 0 ? NYX_FLOAT32 : NYX_FLOAT64, &s, at);
     }
   }
 }
 
 static void run(void) {
   RUN(windows);
+  RUN(one_nan);
   RUN(averages);
 }
 

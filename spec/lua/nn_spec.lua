@@ -395,6 +395,39 @@ describe("layers", function()
     close({ -1, -1, 1, 1 }, free:eval()(nyx.tensor({ { 0, 5 }, { 2, 9 } })), 1e-4)
   end)
 
+  it("batch_norm with known statistics gives the same with and without gradients", function()
+    local function near(expected, got, tolerance)
+      assert.are.same(expected.shape, got.shape)
+      if got:numel() == 0 then return end
+      assert.is_true(((expected - got):abs() / (expected:abs() + 1)):max():item() <= tolerance)
+    end
+    local function check(dtype, exact, shape)
+      local x, channels = nyx.randn(shape, { dtype = dtype }), { shape[2] }
+      local function values(least) return nyx.rand(channels, { dtype = dtype }) + least end
+      local function of(t, missing)
+        if not t then return missing end
+        for _ = 3, #shape do t = t:unsqueeze(-1) end
+        return t
+      end
+      local mean, var = values(-0.5), values(0.5)
+      for _, given in ipairs { { values(0.5), values(-0.5) }, { values(0.5) }, {} } do
+        local weight, bias = given[1], given[2]
+        local plain = x:batch_norm(weight, bias, mean, var)
+        local leaf = x:detach():requires_grad_(true)
+        near(leaf:batch_norm(weight, bias, mean, var):detach(), plain, exact)
+        local normal = (x - of(mean)) / (of(var) + 1e-5):sqrt()
+        near(normal * of(weight, 1) + of(bias, 0), plain, 8 * exact)
+      end
+    end
+    for _, shape in ipairs { { 2, 3, 7, 7 }, { 5, 2, 9, 7 }, { 1, 2, 130, 131 }, { 3, 1, 300 },
+        { 2, 3, 5 }, { 4, 3 }, { 0, 3, 8, 8 }, { 2, 0, 8, 8 } } do
+      check("float32", 4e-7, shape)
+      check("float64", 8e-16, shape)
+    end
+    check("float32", 4e-7, { 2, 3, 901, 777 }) -- larger than caches
+    check("float32", 4e-7, { 800, 21, 17, 17 })
+  end)
+
   it("LayerNorm and RMSNorm follow their formulas", function()
     local x = nyx.randn({ 2, 3, 4 }, f64)
     local rows = x:reshape({ 2, 12 }):totable()
