@@ -252,8 +252,14 @@ static inline int64_t side_inner(const nyx__side *s, int64_t i) {
   T *b = (T *)(void *)l->b.data + side_outer(&l->b, u->o) + u->k * l->b.step;            \
   const bool plain = !l->a.inner && !l->b.inner;                                         \
   if (plain && l->inner == 1) {                                                          \
-    for (int64_t k = 0; k < u->count; k++) {                                             \
-      T *pa = a + (at[k * l->at_step] - base) * step, *pb = b + k * l->b.step;           \
+    const int64_t count = u->count, by = l->at_step, from = l->b.step;                   \
+    const bool dense = by == 1 && from == 1 && step == 1;                                \
+    _Pragma("GCC unroll 4") for (int64_t k = 0; dense && k < count; k++) {               \
+      T *pa = a + (at[k] - base), *pb = b + k;                                           \
+      one;                                                                               \
+    }                                                                                    \
+    for (int64_t k = 0; !dense && k < count; k++) {                                      \
+      T *pa = a + (at[k * by] - base) * step, *pb = b + k * from;                        \
       one;                                                                               \
     }                                                                                    \
     return;                                                                              \

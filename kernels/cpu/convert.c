@@ -191,6 +191,68 @@ BOTH(i32, int32_t)
 BOTH(i64, int64_t)
 BOTH(b8, uint8_t) /* bool */
 
+/* Eight float16 by SSE2: what from_half and to_half do, where the compiler narrows in
+ * more steps. Words keep their sign until they are packed, as that is what packing
+ * expects. */
+#if defined(__SSE2__) && !defined(__F16C__)
+static inline __m128i chosen(__m128i mask, __m128i a, __m128i b) {
+  return _mm_or_si128(_mm_and_si128(mask, a), _mm_andnot_si128(mask, b));
+}
+static inline __m128i halves_of(const float *p) {
+  const __m128i all = _mm_castps_si128(_mm_loadu_ps(p));
+  const __m128i bits = _mm_and_si128(all, _mm_set1_epi32(INT32_MAX));
+  const __m128i half = _mm_set1_epi32(0x3f000000);
+  const __m128i odd = _mm_srai_epi32(_mm_slli_epi32(bits, 18), 31); /* -1 or 0 */
+  const __m128i up = _mm_add_epi32(bits, _mm_set1_epi32(0xfff - (112 << 23)));
+  const __m128i normal = _mm_srli_epi32(_mm_sub_epi32(up, odd), 13);
+  const __m128 sum = _mm_add_ps(_mm_castsi128_ps(bits), _mm_castsi128_ps(half));
+  const __m128i small = _mm_sub_epi32(_mm_castps_si128(sum), half);
+  const __m128i is_small = _mm_cmplt_epi32(bits, _mm_set1_epi32(0x38800000));
+  const __m128i sign = _mm_srai_epi32(_mm_xor_si128(all, bits), 16);
+  return _mm_or_si128(chosen(is_small, small, normal), sign);
+}
+/* Of floats from 65536 on, infinities and nans among them. */
+static inline __m128i large_halves(const float *p, __m128i halves) {
+  const __m128i all = _mm_castps_si128(_mm_loadu_ps(p));
+  const __m128i bits = _mm_and_si128(all, _mm_set1_epi32(INT32_MAX));
+  const __m128i nan = _mm_cmpgt_epi32(bits, _mm_set1_epi32(0x7f800000));
+  const __m128i digits = _mm_and_si128(_mm_srli_epi32(bits, 13), _mm_set1_epi32(0x3ff));
+  const __m128i kept = _mm_and_si128(nan, _mm_or_si128(digits, _mm_set1_epi32(0x200)));
+  const __m128i sign = _mm_srai_epi32(_mm_xor_si128(all, bits), 16);
+  const __m128i large = _mm_or_si128(_mm_or_si128(kept, sign), _mm_set1_epi32(0x7c00));
+  return chosen(_mm_cmpgt_epi32(bits, _mm_set1_epi32(0x477fffff)), large, halves);
+}
+static inline bool any_large(const float *p) {
+  const __m128 most = _mm_castsi128_ps(_mm_set1_epi32(INT32_MAX));
+  const __m128 a = _mm_and_ps(_mm_loadu_ps(p), most);
+  const __m128 b = _mm_and_ps(_mm_loadu_ps(p + 4), most), limit = _mm_set1_ps(65536);
+  return _mm_movemask_ps(_mm_or_ps(_mm_cmpnlt_ps(a, limit), _mm_cmpnlt_ps(b, limit))) !=
+         0;
+}
+static inline void halves(const float *s, uint16_t *d) {
+  __m128i low = halves_of(s), high = halves_of(s + 4);
+  if (__builtin_expect(any_large(s), 0)) {
+    low = large_halves(s, low);
+    high = large_halves(s + 4, high);
+  }
+  _mm_storeu_si128((void *)d, _mm_packs_epi32(low, high));
+}
+static inline void floats_of_words(__m128i words, float *d) { /* in the upper halves */
+  const __m128i size = _mm_srli_epi32(_mm_and_si128(words, _mm_set1_epi32(INT32_MAX)), 3);
+  const __m128 v = _mm_mul_ps(_mm_castsi128_ps(size), _mm_set1_ps(0x1p112f));
+  const __m128 large = _mm_and_ps(_mm_cmpge_ps(v, _mm_set1_ps(65536)),
+                                  _mm_castsi128_ps(_mm_set1_epi32(0x7f800000)));
+  const __m128 sign =
+      _mm_and_ps(_mm_castsi128_ps(words), _mm_castsi128_ps(_mm_set1_epi32(INT32_MIN)));
+  _mm_storeu_ps(d, _mm_or_ps(_mm_or_ps(v, large), sign));
+}
+static inline void floats_of_halves(const uint16_t *s, float *d) {
+  const __m128i words = _mm_loadu_si128((const void *)s), none = _mm_setzero_si128();
+  floats_of_words(_mm_unpacklo_epi16(none, words), d);
+  floats_of_words(_mm_unpackhi_epi16(none, words), d + 4);
+}
+#endif
+
 /* Contiguous float16 by the instructions of F16C, eight or sixteen at a time. */
 static void gather_half(int64_t n, const void *src, int64_t stride, void *dst) {
   int64_t i = 0;
@@ -204,6 +266,9 @@ static void gather_half(int64_t n, const void *src, int64_t stride, void *dst) {
     _mm256_storeu_ps(
         (float *)dst + i,
         _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const uint16_t *)src + i))));
+#elif defined(__SSE2__)
+  for (; stride == 1 && i + 8 <= n; i += 8)
+    floats_of_halves((const uint16_t *)src + i, (float *)dst + i);
 #endif
   gather_f16_f32(n - i, (const uint16_t *)src + i, stride, (float *)dst + i);
 }
@@ -219,6 +284,9 @@ static void scatter_half(int64_t n, const void *src, void *dst, int64_t stride) 
     _mm_storeu_si128((void *)((uint16_t *)dst + i),
                      _mm256_cvtps_ph(_mm256_loadu_ps((const float *)src + i),
                                      _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__SSE2__)
+  for (; stride == 1 && i + 8 <= n; i += 8)
+    halves((const float *)src + i, (uint16_t *)dst + i);
 #endif
   scatter_f32_f16(n - i, (const float *)src + i, (uint16_t *)dst + i, stride);
 }
@@ -272,6 +340,26 @@ static inline void floats_of_bfloats(const uint16_t *s, float *d) {
     _mm256_storeu_si256((void *)(d + i), _mm256_slli_epi32(words, 16));
   }
 }
+#elif defined(__SSE2__)
+/* Shifted with their signs, as packing expects. */
+static inline __m128i bfloat_below(const float *p) {
+  const __m128 v = _mm_loadu_ps(p);
+  const __m128i bits = _mm_castps_si128(v), nan = _mm_castps_si128(_mm_cmpunord_ps(v, v));
+  const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+  const __m128i up = _mm_add_epi32(odd, _mm_set1_epi32(0x7fff));
+  const __m128i round = _mm_add_epi32(bits, _mm_andnot_si128(nan, up));
+  const __m128i digit = _mm_and_si128(nan, _mm_set1_epi32(0x400000));
+  return _mm_srai_epi32(_mm_or_si128(round, digit), 16);
+}
+#define BFLOAT_STEP 8
+static inline void bfloats(const float *s, uint16_t *d) {
+  _mm_storeu_si128((void *)d, _mm_packs_epi32(bfloat_below(s), bfloat_below(s + 4)));
+}
+static inline void floats_of_bfloats(const uint16_t *s, float *d) {
+  const __m128i words = _mm_loadu_si128((const void *)s), none = _mm_setzero_si128();
+  _mm_storeu_si128((void *)d, _mm_unpacklo_epi16(none, words));
+  _mm_storeu_si128((void *)(d + 4), _mm_unpackhi_epi16(none, words));
+}
 #endif
 #if defined(BFLOAT_STEP)
 static void gather_bfloat(int64_t n, const void *src, int64_t stride, void *dst) {
@@ -310,15 +398,21 @@ static inline __m128i cut_two(const double *p) {
 static inline __m128i cut_f64(const double *p) {
   return _mm_unpacklo_epi64(cut_two(p), cut_two(p + 2));
 }
+/* What only has to be right once it is packed to uint8: there the least integer of a nan
+ * becomes 0, and what is above 255 need not be in range. */
+static inline __m128i low_f32(const float *p) {
+  return _mm_cvttps_epi32(_mm_min_ps(_mm_set1_ps(INT16_MAX), _mm_loadu_ps(p)));
+}
+#define low_f64 cut_f64
 #define CUT_STEPS(from, from_type)                                                       \
-  CUT_BYTES(from, from_type, i8, _mm_packs_epi16)                                        \
-  CUT_BYTES(from, from_type, u8, _mm_packus_epi16)                                       \
+  CUT_BYTES(from, from_type, i8, cut_##from, _mm_packs_epi16)                            \
+  CUT_BYTES(from, from_type, u8, low_##from, _mm_packus_epi16)                           \
   SCATTER_CUT(from, from_type, i8, int8_t, 16)                                           \
   SCATTER_CUT(from, from_type, u8, uint8_t, 16)
-#define CUT_BYTES(from, from_type, to, pack)                                             \
+#define CUT_BYTES(from, from_type, to, cut, pack)                                        \
   static inline void from##_to_##to(const from_type *s, void *d) {                       \
-    __m128i low = _mm_packs_epi32(cut_##from(s), cut_##from(s + 4));                     \
-    __m128i high = _mm_packs_epi32(cut_##from(s + 8), cut_##from(s + 12));               \
+    __m128i low = _mm_packs_epi32(cut(s), cut(s + 4));                                   \
+    __m128i high = _mm_packs_epi32(cut(s + 8), cut(s + 12));                             \
     _mm_storeu_si128(d, pack(low, high));                                                \
   }
 #define SCATTER_CUT(from, from_type, to, to_type, step)                                  \
@@ -345,11 +439,50 @@ SCATTER_CUT(f64, double, i32, int32_t, 4)
 #define cut_f32_i32 scatter_f32_i32
 #define cut_f64_i32 scatter_f64_i32
 #endif
+#if defined(__SSE2__) && !defined(__AVX2__)
+/* Bools: whole masks are packed, where the compiler narrows integers. */
+static inline __m128i not_0(const float *p) {
+  return _mm_castps_si128(_mm_cmpneq_ps(_mm_loadu_ps(p), _mm_setzero_ps()));
+}
+static inline void f32_to_b8(const float *s, void *d) {
+  __m128i low = _mm_packs_epi32(not_0(s), not_0(s + 4));
+  __m128i high = _mm_packs_epi32(not_0(s + 8), not_0(s + 12));
+  _mm_storeu_si128(d, _mm_and_si128(_mm_packs_epi16(low, high), _mm_set1_epi8(1)));
+}
+SCATTER_CUT(f32, float, b8, uint8_t, 16)
+#else
+#define cut_f32_b8 scatter_f32_b8
+#endif
 #if !defined(__SSE2__)
 #define cut_f32_i8 scatter_f32_i8
 #define cut_f32_u8 scatter_f32_u8
 #define cut_f64_i8 scatter_f64_i8
 #define cut_f64_u8 scatter_f64_u8
+#endif
+
+/* Bytes to float64 by way of int32, in pieces: the compiler takes more steps by SSE2. */
+#if defined(__SSE2__) && !defined(__AVX2__)
+#define WIDENED(from, from_type)                                                         \
+  static void widened_##from##_f64(int64_t n, const void *src, int64_t stride,           \
+                                   void *dst) {                                          \
+    enum { PIECE = 128 };                                                                \
+    int32_t wide[PIECE];                                                                 \
+    const from_type *s = src;                                                            \
+    double *d = dst;                                                                     \
+    int64_t i = 0;                                                                       \
+    for (; stride == 1 && i + PIECE <= n; i += PIECE) {                                  \
+      gather_##from##_i32(PIECE, s + i, 1, wide);                                        \
+      gather_i32_f64(PIECE, wide, 1, d + i);                                             \
+    }                                                                                    \
+    gather_##from##_f64(n - i, s + i, stride, d + i);                                    \
+  }
+WIDENED(i8, int8_t)
+WIDENED(u8, uint8_t)
+WIDENED(b8, uint8_t)
+#else
+#define widened_i8_f64 gather_i8_f64
+#define widened_u8_f64 gather_u8_f64
+#define widened_b8_f64 gather_b8_f64
 #endif
 
 extern const nyx_elementwise_parts NYX_PATH(rows_float32)[NYX_KERNEL_COUNT];
@@ -361,33 +494,35 @@ extern const nyx_elementwise_fn NYX_PATH(rows_int8)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_fn NYX_PATH(rows_uint8)[NYX_KERNEL_COUNT];
 extern const nyx_elementwise_fn NYX_PATH(rows_bool)[NYX_KERNEL_COUNT];
 
-#define GATHERS(name)                                                                    \
-  { gather_##name##_f32, gather_##name##_f64, gather_##name##_i32, gather_##name##_i64 }
-#define SCATTERS(name, half, bfloat, cut)                                                \
+#define GATHERS(name, double_of)                                                         \
+  { gather_##name##_f32, double_of, gather_##name##_i32, gather_##name##_i64 }
+#define SCATTERS(name, half, bfloat, cut, truth)                                         \
   {                                                                                      \
     [NYX_FLOAT32] = scatter_##name##_f32, [NYX_FLOAT64] = scatter_##name##_f64,          \
     [NYX_FLOAT16] = half, [NYX_BFLOAT16] = bfloat, [NYX_INT8] = cut##_i8,                \
     [NYX_UINT8] = cut##_u8, [NYX_INT32] = cut##_i32, [NYX_INT64] = scatter_##name##_i64, \
-    [NYX_BOOL] = scatter_##name##_b8,                                                    \
+    [NYX_BOOL] = truth,                                                                  \
   }
 const nyx_elementwise_kernels NYX_PATH(elementwise) = {
     .rows = {NYX_PATH(rows_float32), NYX_PATH(rows_float64), NYX_PATH(rows_int32),
              NYX_PATH(rows_int64)},
     .own = {NYX_PATH(rows_int8), NYX_PATH(rows_uint8), NYX_PATH(rows_bool)},
     .past = NYX_PATH(past_float32),
-    .gather = {[NYX_FLOAT32] = GATHERS(f32),
-               [NYX_FLOAT64] = GATHERS(f64),
+    .gather = {[NYX_FLOAT32] = GATHERS(f32, gather_f32_f64),
+               [NYX_FLOAT64] = GATHERS(f64, gather_f64_f64),
                [NYX_FLOAT16] = {gather_half, gather_f16_f64, gather_f16_i32,
                                 gather_f16_i64},
                [NYX_BFLOAT16] = {gather_bfloat, gather_bf16_f64, gather_bf16_i32,
                                  gather_bf16_i64},
-               [NYX_INT8] = GATHERS(i8),
-               [NYX_UINT8] = GATHERS(u8),
-               [NYX_INT32] = GATHERS(i32),
-               [NYX_INT64] = GATHERS(i64),
-               [NYX_BOOL] = GATHERS(b8)},
-    .scatter = {SCATTERS(f32, scatter_half, scatter_bfloat, cut_f32),
-                SCATTERS(f64, scatter_f64_f16, scatter_f64_bf16, cut_f64),
-                SCATTERS(i32, scatter_i32_f16, scatter_i32_bf16, scatter_i32),
-                SCATTERS(i64, scatter_i64_f16, scatter_i64_bf16, scatter_i64)},
+               [NYX_INT8] = GATHERS(i8, widened_i8_f64),
+               [NYX_UINT8] = GATHERS(u8, widened_u8_f64),
+               [NYX_INT32] = GATHERS(i32, gather_i32_f64),
+               [NYX_INT64] = GATHERS(i64, gather_i64_f64),
+               [NYX_BOOL] = GATHERS(b8, widened_b8_f64)},
+    .scatter = {SCATTERS(f32, scatter_half, scatter_bfloat, cut_f32, cut_f32_b8),
+                SCATTERS(f64, scatter_f64_f16, scatter_f64_bf16, cut_f64, scatter_f64_b8),
+                SCATTERS(i32, scatter_i32_f16, scatter_i32_bf16, scatter_i32,
+                         scatter_i32_b8),
+                SCATTERS(i64, scatter_i64_f16, scatter_i64_bf16, scatter_i64,
+                         scatter_i64_b8)},
 };

@@ -124,6 +124,7 @@ const nyx_move_kernels NYX_PATH(move) = {
     .turn_past = {turn_past_8, turn_past_16, turn_past_32, turn_past_64},
     .zip = {zip_8, zip_16, zip_32, zip_64},
     .reverse = {reverse_8, reverse_16, reverse_32, reverse_64},
+    .choose = {choose_8, choose_16, choose_32, choose_64},
     .rows = copy_rows,
     .fill = {fill_8, fill_16, fill_32, fill_64},
     .repeat = {repeat_8, repeat_16, repeat_32, repeat_64},

@@ -30,6 +30,10 @@ typedef struct nyx_move_kernels {
   nyx_transpose_fn turn[4], turn_past[4];
   nyx_zip_fn zip[4];
   void (*reverse[4])(int64_t n, const void *src, void *dst); /* dst[i] = src[-i] */
+  /* dst[i] = in[0][i] ? in[1][i] : in[2][i], where in[0] holds bytes and any but 0 is
+   * true; dst may be one of the others. `attr` is not looked at: see nyx_elementwise_fn.
+   */
+  void (*choose[4])(int64_t n, const void *const *in, void *dst, const double *attr);
   /* Short rows: of bytes, copied, both sides' steps in bytes; of elements, rows of dst
    * that follow each other, filled with src[i * src_step], or copies of one. */
   void (*rows)(int64_t rows, int64_t bytes, const void *src, int64_t src_step, void *dst,

@@ -10,12 +10,22 @@ NYX_FN T nyx_abs(T a) {
 NYX_FN T nyx_sign(T a) {
   return nyx_select(nyx_lt(a, K(0)), K(-1), nyx_select(nyx_gt(a, K(0)), K(1), K(0)));
 }
+#if (defined(NYX_T_UINT8) || defined(NYX_T_BOOL)) && NYX_BYTES == 16 && defined(__SSE2__)
+/* Without SSE4 unsigned bytes are the only ones of a byte with instructions for it. */
+NYX_FN T nyx_min(T a, T b) {
+  return (T)_mm_min_epu8((__m128i)a, (__m128i)b);
+}
+NYX_FN T nyx_max(T a, T b) {
+  return (T)_mm_max_epu8((__m128i)a, (__m128i)b);
+}
+#else
 NYX_FN T nyx_min(T a, T b) {
   return nyx_select(nyx_lt(b, a), b, a);
 }
 NYX_FN T nyx_max(T a, T b) {
   return nyx_select(nyx_gt(b, a), b, a);
 }
+#endif
 NYX_FN T nyx_fma(T a, T b, T c) {
   return a * b + c;
 }

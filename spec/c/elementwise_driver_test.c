@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "core/device/cpu/cpu.h"
+#include "core/op/ops.h"
 #include "core/tensor/tensor.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/move.h"
@@ -167,6 +168,24 @@ static void small_shapes(void) {
 }
 
 /* Several blocks and several threads; rows longer and shorter than a block. */
+/* By a mask of bytes elements of one type are only moved, whatever their size. */
+static void choices(void) {
+  static const nyx_dtype masks[] = {NYX_BOOL, NYX_UINT8, NYX_INT8};
+  for (int round = 0; round < CHECK_ROUNDS(4000); round++) {
+    const int ndim = (int)below(4);
+    int64_t shape[3] = {1 + below(9), 1 + below(90), 1 + below(round % 50 ? 90 : 3000)};
+    const nyx_dtype dtype = (nyx_dtype)below(NYX_BOOL + 1);
+    nyx_dtype types[4] = {masks[below(3)], dtype, dtype, dtype};
+    int layout[4];
+    for (int k = 0; k < 4; k++) layout[k] = (int)below(LAYOUTS);
+    for (int k = 1; k < 3; k++) /* a number may be of another type */
+      if (layout[k] == SCALAR && below(2))
+        types[k] = nyx_dtype_is_float(dtype) ? NYX_FLOAT64 : NYX_UINT8;
+    if (dtype == NYX_BOOL) types[1] = types[2] = NYX_BOOL;
+    compare(NYX_KERNEL_where, nyx__compute_dtype(dtype), ndim, shape, types, layout);
+  }
+}
+
 static void large_shapes(void) {
   static const int64_t shapes[][3] = {{3, 211, 307}, {70000, 3, 1}, {2, 40, 2500},
                                       {1, 300, 900}, {700, 2, 111}, {64, 1, 4096}};
@@ -299,6 +318,29 @@ static void whole_lines_on(const nyx_cpu_kernels *k) {
   }
 }
 
+/* Of any length, to a place of their own or one of the sources, and not beyond. */
+static void choices_on(const nyx_cpu_kernels *k) {
+  enum { MOST = 150 };
+  static char a[MOST * 8 + 16], b[MOST * 8 + 16], to[MOST * 8 + 16];
+  static uint8_t mask[MOST];
+  for (int round = 0; round < CHECK_ROUNDS(2000); round++) {
+    const int size = (int)below(4), target = (int)below(3);
+    const int64_t item = (int64_t)1 << size, n = below(MOST + 1);
+    char want[MOST * 8], *out = target == 0 ? to : target == 1 ? a : b;
+    for (int i = 0; i < MOST; i++) mask[i] = below(2) ? (uint8_t)random_bits() : 0;
+    for (size_t i = 0; i < sizeof a; i++)
+      a[i] = (char)random_bits(), b[i] = (char)random_bits();
+    for (int64_t i = 0; i < n; i++)
+      memcpy(want + i * item, (mask[i] ? a : b) + 8 + i * item, (size_t)item);
+    memset(out + 8 + n * item, 77, 8);
+    k->move->choose[size](n, (const void *[]){mask, a + 8, b + 8}, out + 8, NULL);
+    bool beyond = false;
+    for (int64_t i = 0; i < 8; i++) beyond |= out[8 + n * item + i] != 77;
+    CHECK_AT(memcmp(out + 8, want, (size_t)(n * item)) == 0 && !beyond, k->name,
+             ": %d of %d bytes, target %d", (int)n, (int)item, target);
+  }
+}
+
 /* Kernels of every path: blocks of all shapes around the squares that are turned in
  * registers; and bytes from and to any address. */
 static void moves_on(const nyx_cpu_kernels *k) {
@@ -408,7 +450,8 @@ static const double numbers[] = {0,
                                  16777217,
                                  0.1,
                                  -0.1};
-enum { NUMBERS = sizeof numbers / sizeof *numbers };
+/* Several times over, so that each is in some vector and not only in what is left. */
+enum { DIFFERENT = sizeof numbers / sizeof *numbers, NUMBERS = 4 * DIFFERENT };
 
 static const nyx_dtype compute_dtype[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_INT32, NYX_INT64};
 
@@ -425,7 +468,7 @@ UNTRACED_CHECK static void conversions_on(const nyx_cpu_kernels *k) {
         char src[NUMBERS * 8], dst[NUMBERS * 8 * 4 + 8], back[NUMBERS * 8];
         memset(dst, 0, sizeof dst);
         for (int i = 0; i < NUMBERS; i++)
-          nyx__store_double(from, src + (size_t)i * wide, numbers[i]);
+          nyx__store_double(from, src + (size_t)i * wide, numbers[i % DIFFERENT]);
         if (stride > 0)
           k->elementwise->scatter[c][d](NUMBERS, src, dst, stride);
         else
@@ -476,6 +519,24 @@ UNTRACED_CHECK static void halves_on(const nyx_cpu_kernels *k) {
              k->name);
   }
 }
+/* NaNs whose digits are all in the part that is cut off stay NaNs, of their sign. */
+UNTRACED_CHECK static void low_nans_on(const nyx_cpu_kernels *k) {
+  enum { MANY = 70 };
+  uint32_t in[MANY];
+  uint16_t out[MANY];
+  for (int d = NYX_FLOAT16; d <= NYX_BFLOAT16; d++) {
+    int bad = 0;
+    for (int i = 0; i < MANY; i++) in[i] = (i % 3 ? 0x7f800001u : 0xff800001u);
+    k->elementwise->scatter[NYX_IN_FLOAT32][d](MANY, in, out, 1);
+    for (int i = 0; i < MANY; i++) {
+      float back =
+          d == NYX_FLOAT16 ? nyx__half_to_float(out[i]) : nyx__bfloat_to_float(out[i]);
+      bad += !isnan(back) || (out[i] >> 15) != (in[i] >> 31);
+    }
+    CHECK_AT(bad == 0, "nans", ": %d of %s on %s", bad, nyx_dtype_name((nyx_dtype)d),
+             k->name);
+  }
+}
 static void conversions(void) {
   static const char *const paths[] = {"base", "avx2", "avx512"};
   for (int p = 0; p < 3; p++) {
@@ -483,7 +544,9 @@ static void conversions(void) {
     if (!k) continue;
     conversions_on(k);
     halves_on(k);
+    low_nans_on(k);
     moves_on(k);
+    choices_on(k);
   }
 }
 
@@ -491,6 +554,7 @@ int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
   RUN(conversions);
   RUN(small_shapes);
+  RUN(choices);
   RUN(large_shapes);
   RUN(turned_shapes);
   RUN(turned_copies);

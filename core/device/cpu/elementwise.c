@@ -56,6 +56,7 @@ typedef struct plan {
   int slot[MAX_IN];
   operand in[MAX_IN], out;
   _Alignas(8) char number[MAX_IN][8]; /* in[i], where a number is made another type */
+  bool chooses; /* fn chooses elements of any type by the bytes of in[0] */
   bool copies;  /* fn only copies: what was brought together or converted is the result */
   bool streams; /* the result is too large for the caches */
   const nyx_move_kernels *move;
@@ -175,6 +176,11 @@ static void move(const plan *p, int64_t item, bool down, int64_t rows, int64_t c
   }
 }
 
+/* Bytes of an element as fn takes it. */
+static int64_t taken_item(const plan *p, const operand *o) {
+  return o->ready ? o->item : p->item;
+}
+
 /* To a dense buffer of the compute type. */
 static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
                    const char *src, char *dst) {
@@ -182,7 +188,7 @@ static void gather(const plan *p, const operand *o, int64_t rows, int64_t cols,
   const bool across =
       rows > 1 && down != 0 && llabs(down) < llabs(right); /* a row that repeats is one */
   if (o->ready && (rows > 1 || !o->gather || right == 0)) {
-    move(p, p->item, across, rows, cols, src, down, right, dst, cols, 1);
+    move(p, o->item, across, rows, cols, src, down, right, dst, cols, 1);
   } else if (rows == 1) {
     o->gather(cols, src, right, dst);
   } else if (across) {
@@ -222,7 +228,7 @@ static void through_rows(const plan *p, const operand *o, const int64_t *start, 
   int64_t next[NYX_MAX_DIMS], length = p->shape[p->ndim - 1];
   const int64_t *at = start; /* copied only where there is a second piece: it was just */
   bool in = o != &p->out;    /* written, for which vectors wait */
-  int64_t item = in || !o->ready ? p->item : o->item;
+  int64_t item = taken_item(p, o);
   while (n > 0) {
     int64_t rows = 1, cols = run_length(p, at, n);
     if (cols == length && p->ndim > 1) {
@@ -306,14 +312,25 @@ static void convert_block(const plan *p, buffers *b, int64_t i, const int64_t *a
     through_rows(p, &p->out, at, n, (char *)block_of(p, 0, b, i, at, n));
 }
 
+/* Whether that needs no buffer, which would limit the elements at once: pieces of a row,
+ * or rows that are copied. */
+static bool goes_through(const plan *p) {
+  const operand *in = &p->in[0], *out = &p->out;
+  const int last = p->ndim - 1;
+  if (!p->copies || p->streams || !(in->linear || out->linear)) return false;
+  return p->cut == CUT_ROW ||
+         (in->ready && out->ready && in->stride[last] == 1 && out->stride[last] == 1);
+}
+
 static void run_rows(const plan *p, int64_t begin, int64_t end) {
   buffers b;
   const void *in[MAX_IN];
   int64_t at[NYX_MAX_DIMS] = {0};
   memset(b.held, 0, sizeof b.held);
+  const bool through = goes_through(p);
   for (int64_t i = begin, n; i < end; i += n) {
     position(p, i, at);
-    n = end - i < p->block ? end - i : p->block;
+    n = through || end - i < p->block ? end - i : p->block;
     if (p->cut == CUT_ROW) n = run_length(p, at, n);
     if (p->copies && !p->streams && (p->cut == CUT_ROW || !p->in[0].repeats)) {
       convert_block(p, &b, i, at, n);
@@ -392,7 +409,7 @@ static void run_tile(const plan *p, buffers *b, const int64_t *at, int64_t rows,
     }
     gather(p, x, rows, cols, from[k], b->in[k]);
     from[k] = b->in[k];
-    step[k] = cols * p->item;
+    step[k] = cols * taken_item(p, x);
   }
   if (dense && p->copies) {
     finish_tile(p, b, rows, cols, from[0], target);
@@ -484,6 +501,9 @@ COPY(1)
 COPY(2)
 COPY(4)
 COPY(8)
+static nyx_elementwise_fn copy_of(int64_t item) {
+  return item == 8 ? copy_8 : item == 4 ? copy_4 : item == 2 ? copy_2 : copy_1;
+}
 
 /* Drops dimensions of size 1, orders the others so that the output's strides fall, and
  * merges neighbours that all operands step through evenly. */
@@ -536,7 +556,7 @@ static void merge_pairs(plan *p) {
     if (!even) return;
     for (int d = 0; d < last; d++) in->stride[d] /= 2, out->stride[d] /= 2;
     p->item = p->result_item = in->item = out->item = bytes;
-    p->fn = bytes == 8 ? copy_8 : bytes == 4 ? copy_4 : copy_2;
+    p->fn = copy_of(bytes);
     p->n /= 2;
     p->shape[last] /= 2;
     if (p->shape[last] == 1) p->ndim--;
@@ -742,6 +762,22 @@ static bool plan_narrow(plan *p, const nyx_elementwise *job) {
   return true;
 }
 
+/* Whether the text is `where`, by bytes, and only moves elements of one type: whatever
+ * that is, nothing is widened. */
+static bool plan_choice(plan *p, const nyx_elementwise *job) {
+  if (job->row->id != NYX_KERNEL_where || job->part != 0) return false;
+  const nyx_tensor *mask = job->in[0];
+  if (nyx__item(mask->dtype) != 1) return false;
+  for (int i = 1; i < 3; i++)
+    if (job->in[i]->dtype != job->out->dtype && job->in[i]->numel != 1) return false;
+  p->chooses = true;
+  p->compute = job->out->dtype;
+  p->item = p->result_item = p->out.item;
+  p->out.ready = true;
+  p->fn = p->move->choose[__builtin_ctzll(p->item)];
+  return true;
+}
+
 /* What is computed, and in which type. */
 static void plan_kernel(plan *p, const nyx_elementwise *job) {
   const nyx_elementwise_kernels *kernels = nyx__cpu_kernels()->elementwise;
@@ -753,13 +789,10 @@ static void plan_kernel(plan *p, const nyx_elementwise *job) {
   if (keeps_bits(p, job)) {
     p->item = p->result_item = p->out.item;
     p->out.ready = true;
-    p->fn = p->item == 8   ? copy_8
-            : p->item == 4 ? copy_4
-            : p->item == 2 ? copy_2
-                           : copy_1;
+    p->fn = copy_of(p->item);
     return;
   }
-  if (plan_narrow(p, job)) return;
+  if (plan_narrow(p, job) || plan_choice(p, job)) return;
   p->fn = kernels->rows[compute][job->row->id][job->part];
   if (compute == NYX_IN_FLOAT32 && job->part == 0) p->past = kernels->past[job->row->id];
   p->result_item = nyx__item(result);
@@ -797,7 +830,12 @@ static void plan_operands(plan *p, const nyx_elementwise *job) {
     o->data = nyx__data(t);
     o->item = nyx__item(t->dtype);
     p->slot[p->n_in++] = i;
-    if (keeps_bits(p, job) || p->compute != job->compute) {
+    if (p->chooses && i == 0) {
+      o->ready = true;
+      o->gather = NULL;
+      continue;
+    }
+    if (keeps_bits(p, job) || p->chooses || p->compute != job->compute) {
       plan_ready(p, job, o, t);
       continue;
     }
@@ -864,16 +902,31 @@ static bool has_complex(const nyx_elementwise *job) {
   return any;
 }
 
+/* Whether bytes are copied to floats that kernels compute in: they become those at once,
+ * where int32 between would be a pass of its own, and the same. */
+static bool widens_bytes(const nyx_elementwise *job) {
+  const nyx_dtype to = job->out->dtype;
+  return job->row->id == NYX_KERNEL_clone && job->part == 0 &&
+         (to == NYX_FLOAT32 || to == NYX_FLOAT64) && nyx__item(job->in[0]->dtype) == 1;
+}
+
 nyx_status nyx__cpu_elementwise(nyx_context *ctx, nyx_device *dev,
                                 const nyx_elementwise *job) {
   (void)dev;
   NYX_TRY(nyx__cpu_path_check(ctx));
+  nyx_elementwise direct;
+  if (widens_bytes(job)) {
+    direct = *job;
+    direct.compute = job->out->dtype;
+    job = &direct;
+  }
   plan p;
   p.n = job->out->numel;
   p.attr = job->attr;
   p.move = nyx__cpu_kernels()->move;
   p.streams = false;
   p.past = NULL;
+  p.chooses = false;
   plan_kernel(&p, job);
   if (!p.fn || has_complex(job))
     return nyx__error(ctx, DTYPE_OP, nyx_dtype_name(job->compute), "float32, float64");
