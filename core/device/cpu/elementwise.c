@@ -317,9 +317,11 @@ static void convert_block(const plan *p, buffers *b, int64_t i, const int64_t *a
 static bool goes_through(const plan *p) {
   const operand *in = &p->in[0], *out = &p->out;
   const int last = p->ndim - 1;
-  if (!p->copies || p->streams || !(in->linear || out->linear)) return false;
-  return p->cut == CUT_ROW ||
-         (in->ready && out->ready && in->stride[last] == 1 && out->stride[last] == 1);
+  if (!p->copies || p->streams) return false;
+  if (!out->linear && !(in->linear && in->ready)) return false;
+  if (p->cut == CUT_ROW) return true;
+  return !in->repeats && in->ready && out->ready && in->stride[last] == 1 &&
+         out->stride[last] == 1;
 }
 
 static void run_rows(const plan *p, int64_t begin, int64_t end) {
