@@ -208,7 +208,7 @@ static void pooling(void) {
   const int64_t k3[] = {3, 2}, s2[] = {2, 1}, p1[] = {1, 1}, d2[] = {1, 2},
                 out[] = {2, 3};
   const nyx_value max[] = {NYX_LIST(k3, 2), NYX_LIST(s2, 2), NYX_LIST(p1, 2),
-                           NYX_LIST(d2, 2), NYX_I(1)};
+                           NYX_LIST(d2, 2), NYX_I(1),        NYX_NONE};
   const nyx_value average[] = {NYX_LIST(k3, 2), NYX_LIST(s2, 2), NYX_LIST(p1, 2),
                                NYX_I(1),        NYX_I(0),        NYX_NONE};
   const nyx_value adaptive = NYX_LIST(out, 2);
@@ -380,7 +380,7 @@ static void copy_nothing_moved(nyx_tensor *x) {
 static void copy_nothing_of_slices(void) {
   const int64_t two = 2, one = 1, zero = 0;
   const nyx_value windows[] = {NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
-                               NYX_LIST(&one, 1), NYX_I(0)};
+                               NYX_LIST(&one, 1), NYX_I(0),          NYX_NONE};
   const nyx_value average[] = {NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
                                NYX_I(0),          NYX_I(1),          NYX_NONE};
   nyx_tensor *x = images(CHANNELS, SIZE), *many = images(CHANNELS + 8, SIZE);
@@ -398,7 +398,7 @@ static void copy_nothing_else(void) {
   nyx_tensor *x = images(CHANNELS, SIZE);
   const int64_t two = 2, one = 1, zero = 0, size = SIZE, half = SIZE / 2;
   const nyx_value windows[] = {NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
-                               NYX_LIST(&one, 1), NYX_I(0)};
+                               NYX_LIST(&one, 1), NYX_I(0),          NYX_NONE};
   const nyx_value average[] = {
       NYX_LIST(&size, 1), NYX_LIST(&two, 1), NYX_LIST(&two, 1), NYX_LIST(&zero, 1),
       NYX_I(0),           NYX_I(1),          NYX_NONE};
