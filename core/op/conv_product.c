@@ -29,6 +29,7 @@
 #define MOST_TILE_ROWS 16      /* in any kernel */
 #define READ_WASTE 4           /* times columns, by rows: lanes worth not packing those */
 #define READ_VECTORS 4         /* then, with all rows */
+#define READ_TERMS 128         /* and at a time: shorter sums lose fewer digits */
 #define PAGE 4096              /* rows so far apart share few lines of the first cache */
 
 /* `n` in equal parts of about `most`, each so many whole `step`s. */
@@ -117,10 +118,11 @@ static bool plan(product_run *r, const nyx__conv *v, bool turned) {
   r->turned = turned;
   r->depth = depth_of(r);
   divide(r);
+  r->read = reads_columns(r, turned);
+  if (r->read) r->depth = equal(r->terms, READ_TERMS, 16);
   if (!nyx__columns_pad(r, least((r->depth - 1) / r->taps + 2, r->in_group)))
     return false;
   int64_t panels = parts(r->columns - r->thin, r->panel);
-  r->read = reads_columns(r, turned);
   r->panel_bytes =
       r->read
           ? 0

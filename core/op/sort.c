@@ -338,7 +338,7 @@ static void rank_range(void *arg, int64_t begin, int64_t end) {
   const nyx_tensor *x = j->x;
   const size_t item = nyx_dtype_size(x->dtype);
   const int64_t stride = x->ndim ? x->stride[j->dim] : 1;
-  uint64_t *key = nyx_memory_alloc((size_t)j->n * 2 * sizeof *key), *room = key + j->n;
+  uint64_t *key = nyx_memory_alloc((size_t)j->n * 2 * sizeof *key);
   if (!key) {
     atomic_store(&j->no_memory, true);
     return;
@@ -354,7 +354,7 @@ static void rank_range(void *arg, int64_t begin, int64_t end) {
     }
     if (nyx__stopped(&j->stop)) break;
     const uint64_t found =
-        nyx__order_find(&j->stop, key, j->n, rank_of(j, key), room, &before);
+        nyx__order_find(&j->stop, key, j->n, rank_of(j, key), key + j->n, &before);
     if (nyx__stopped(&j->stop)) break;
     while (key[at] != found || before-- > 0) at++;
     memcpy((char *)nyx__data(j->values) + (size_t)row * item,

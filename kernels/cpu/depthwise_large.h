@@ -3,7 +3,8 @@
  * multiplication, and most lie across two lines of the cache. Here a vector of a padded
  * row is read once for all rows of the result that it adds to, which are as many as
  * registers hold: a block. The first and the last rows that a block sees add to some of
- * them only, the others to all. Rows outside the image are left out. */
+ * them only, the others to all. Rows outside the image are left out. Sums of hundreds of
+ * terms are made of shorter ones, which lose fewer digits. */
 
 _Static_assert(LARGE_LEAST >= LARGE_ROWS - 1, "a block's first rows see no kernel's end");
 
@@ -60,13 +61,20 @@ static ALWAYS_INLINE void TYPED(large_block)(const int n, const bool two,
     (0, i + 1, two, j, x + i * j->pitch, apart, j->w + i * j->wide, sum);
   }
   int64_t i = first > n - 1 ? first : n - 1, end = last < j->high ? last : j->high;
-  for (; i < end; i++)
+  const int64_t some = LARGE_TERMS / j->wide; /* rows of terms that are summed apart */
+  V whole[2 * LARGE_ROWS] = {0};
+  for (int64_t left = some - (n - 1); i < end; i++) {
     TYPED(large_row)(0, n, two, j, x + i * j->pitch, apart, j->w + i * j->wide, sum);
+    if (--left > 0) continue;
+    UNROLL for (int r = 0; r < 2 * n; r++) whole[r] += sum[r], sum[r] = (V){0};
+    left = some;
+  }
   UNROLL for (int lo = 1; lo < n; lo++) {
     i = j->high - 1 + lo;
     if (i >= first && i < last)
       TYPED(large_row)(lo, n, two, j, x + i * j->pitch, apart, j->w + i * j->wide, sum);
   }
+  UNROLL for (int r = 0; r < 2 * n; r++) sum[r] += whole[r];
   T *to = j->to + row * j->columns + at;
   int64_t live = j->columns < LANES ? j->columns : LANES;
   UNROLL for (int r = 0; r < n; r++, to += j->columns) {

@@ -129,27 +129,8 @@ static void TYPED(tile)(int64_t rows, const TYPED(tile_job) * job) {
       TYPED(tile_of)(n, TILE_VECTORS, false, job);                                       \
     else                                                                                 \
       TYPED(tile_of)(n, 1, false, job);                                                  \
-    break
-    CASE(1);
-    CASE(2);
-    CASE(3);
-    CASE(4);
-#if TILE_ROWS > 4
-    CASE(5);
-    CASE(6);
-#endif
-#if TILE_ROWS > 6
-    CASE(7);
-    CASE(8);
-    CASE(9);
-    CASE(10);
-    CASE(11);
-    CASE(12);
-#endif
-#if TILE_ROWS > 12
-    CASE(13);
-    CASE(14);
-#endif
+    break;
+    EACH_TILE_ROWS(CASE)
 #undef CASE
   }
 }

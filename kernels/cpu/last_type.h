@@ -91,27 +91,8 @@ static void TYPED(tile)(int64_t rows, const nyx_last_product *p, int64_t i, int6
       TYPED(tile_of)(count, TILE_VECTORS, TILE_COLS, 0, p, i, j, b);                     \
     else                                                                                 \
       TYPED(tile_of)(count, 1, TILE_COLS, 0, p, i, j, b);                                \
-    break
-    CASE(1);
-    CASE(2);
-    CASE(3);
-    CASE(4);
-#if TILE_ROWS > 4
-    CASE(5);
-    CASE(6);
-#endif
-#if TILE_ROWS > 6
-    CASE(7);
-    CASE(8);
-    CASE(9);
-    CASE(10);
-    CASE(11);
-    CASE(12);
-#endif
-#if TILE_ROWS > 12
-    CASE(13);
-    CASE(14);
-#endif
+    break;
+    EACH_TILE_ROWS(CASE)
 #undef CASE
   }
 }

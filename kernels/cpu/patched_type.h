@@ -63,27 +63,8 @@ static void TYPED(patched)(const nyx_patched *p, const void *a, int64_t rows, vo
       TYPED(patched_tile)(n, TILE_VECTORS, &j);                                          \
     else                                                                                 \
       TYPED(patched_tile)(n, 1, &j);                                                     \
-    break
-      CASE(1);
-      CASE(2);
-      CASE(3);
-      CASE(4);
-#if TILE_ROWS > 4
-      CASE(5);
-      CASE(6);
-#endif
-#if TILE_ROWS > 6
-      CASE(7);
-      CASE(8);
-      CASE(9);
-      CASE(10);
-      CASE(11);
-      CASE(12);
-#endif
-#if TILE_ROWS > 12
-      CASE(13);
-      CASE(14);
-#endif
+    break;
+      EACH_TILE_ROWS(CASE)
 #undef CASE
     }
   }

@@ -44,3 +44,22 @@ static ALWAYS_INLINE void TYPED(tile_row)(const int row, const int vectors, V *s
 #define TILE_ROW(row, vectors, sum, a, right)                                            \
   UNROLL for (int v = 0; v < (vectors); v++)(sum)[v] += *(a) * (right)[v]
 #endif
+
+/* CASE(n) for every number of rows that a tile has, which are 4, 6, 12 or 14. */
+#ifndef EACH_TILE_ROWS
+#if TILE_ROWS > 12
+#define EACH_TILE_ROWS(CASE)                                                             \
+  CASE(1)                                                                                \
+  CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)      \
+      CASE(12) CASE(13) CASE(14)
+#elif TILE_ROWS > 6
+#define EACH_TILE_ROWS(CASE)                                                             \
+  CASE(1)                                                                                \
+  CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)      \
+      CASE(12)
+#elif TILE_ROWS > 4
+#define EACH_TILE_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#else
+#define EACH_TILE_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4)
+#endif
+#endif

@@ -103,11 +103,10 @@ class Random(random.Random):
 class Case:
     """One call of an op. Positions, dimensions and labels count from 0 here."""
 
-    def __init__(self, inputs, attrs=None, peer=None, leaves=None, positions=(), order=2, terms=1):
+    def __init__(self, inputs, attrs=None, peer=None, leaves=None, positions=(), order=2):
         self.inputs = inputs  # tensors and None
         self.attrs = attrs or {}  # what Nyx gets
         self.peer = peer  # peer(*inputs, **attrs) instead of the table's function
         self.leaves = leaves  # which inputs get gradients; by default all floats
         self.positions = set(positions)  # which inputs hold positions
         self.order = order  # of derivatives
-        self.terms = terms  # of the longest sum that is a result

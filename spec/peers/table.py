@@ -586,7 +586,6 @@ LOOSER = {
     ("batch_norm", "float32"): 20, ("batch_norm_training", "float32"): 20, ("layer_norm", "float32"): 20, ("group_norm", "float32"): 20,
     # so do those of softmax, a sum of weights times their difference from their mean
     ("attention", "float32"): 20, ("scaled_dot_product_attention", "float32"): 20,
-    ("lstsq", "float32"): 2,  # elements of r are off by roundings of their column
     ("std", "float32"): 20,  # three elements close together: 1 / std^3
 }
 # Dtypes in which an op is not compared, with the reason.
