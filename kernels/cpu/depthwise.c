@@ -18,7 +18,7 @@
 #else
 #define LARGE_ROWS 6
 #endif
-#define LARGE_LEAST 7   /* rows of a kernel, and of what goes this way */
+#define LARGE_LEAST 7  /* rows of a kernel, and of what goes this way */
 #define LARGE_TERMS 64 /* summed before they are added to the others */
 
 /* What is at the beginning of the scratch. Numbers of rows and elements. */

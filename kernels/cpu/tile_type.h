@@ -47,19 +47,18 @@ static ALWAYS_INLINE void TYPED(tile_row)(const int row, const int vectors, V *s
 
 /* CASE(n) for every number of rows that a tile has, which are 4, 6, 12 or 14. */
 #ifndef EACH_TILE_ROWS
+#define ROWS_TO_4(CASE) CASE(1) CASE(2) CASE(3) CASE(4)
+#define ROWS_TO_6(CASE) ROWS_TO_4(CASE) CASE(5) CASE(6)
+#define ROWS_TO_12(CASE)                                                                 \
+  ROWS_TO_6(CASE) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#define ROWS_TO_14(CASE) ROWS_TO_12(CASE) CASE(13) CASE(14)
 #if TILE_ROWS > 12
-#define EACH_TILE_ROWS(CASE)                                                             \
-  CASE(1)                                                                                \
-  CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)      \
-      CASE(12) CASE(13) CASE(14)
+#define EACH_TILE_ROWS ROWS_TO_14
 #elif TILE_ROWS > 6
-#define EACH_TILE_ROWS(CASE)                                                             \
-  CASE(1)                                                                                \
-  CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)      \
-      CASE(12)
+#define EACH_TILE_ROWS ROWS_TO_12
 #elif TILE_ROWS > 4
-#define EACH_TILE_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#define EACH_TILE_ROWS ROWS_TO_6
 #else
-#define EACH_TILE_ROWS(CASE) CASE(1) CASE(2) CASE(3) CASE(4)
+#define EACH_TILE_ROWS ROWS_TO_4
 #endif
 #endif
