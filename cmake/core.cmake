@@ -26,9 +26,10 @@ target_link_libraries(nyx_core PRIVATE nyx_internal Threads::Threads)
 # At -O2 other kernels lose up to 1.4 (reductions), 3.4 (one row of attention) and 3.8
 # times their speed (AdamW): they are unrolled and split by the compiler.
 set(vectors $<$<C_COMPILER_ID:GNU>:-fvect-cost-model=dynamic>)
-set(core_loops base/memory device/cpu/elementwise device/cpu/reduce
-    grad/backward grad/graph grad/row op/apply op/copy op/join op/mask op/order op/pool
-    op/position op/put op/random_fill op/remap op/sort op/table op/variance tensor/tensor)
+set(core_loops base/memory device/cpu/elementwise device/cpu/elementwise_run
+    device/cpu/reduce grad/backward grad/graph grad/row op/apply op/copy op/join op/mask
+    op/order op/pool op/position op/put op/random_fill op/remap op/sort op/table
+    op/variance tensor/tensor)
 list(TRANSFORM core_loops REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/core/\\1.c")
 set_source_files_properties(${core_loops} PROPERTIES COMPILE_OPTIONS
   "$<$<NOT:$<CONFIG:Debug>>:-O3;-falign-functions;-falign-loops;-falign-jumps>")

@@ -1,6 +1,6 @@
 /* Moving elements without looking at them, on one path: blocks are turned on their way
  * between two memories, one of which runs down where the other runs right.
- * Read next: move_type.h, core/device/cpu/elementwise.c (who calls). */
+ * Read next: move_type.h, core/device/cpu/elementwise_run.c (who calls). */
 #ifndef NYX_KERNELS_CPU_MOVE_H
 #define NYX_KERNELS_CPU_MOVE_H
 
