@@ -294,17 +294,17 @@ static void batches(void) {
 }
 
 /* Batches of tiny products of every size, as they lie and turned. */
-static void tiny_batch(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, int turned) {
-  enum { COUNT = 7 };
-  nyx_tensor *a = turned & 1 ? filled(dtype, 3, (int64_t[]){COUNT, k, m})
-                             : filled(dtype, 3, (int64_t[]){COUNT, m, k});
-  nyx_tensor *b = turned & 2 ? filled(dtype, 3, (int64_t[]){COUNT, n, k})
-                             : filled(dtype, 3, (int64_t[]){COUNT, k, n});
+static void tiny_batch(nyx_dtype dtype, int64_t count, int64_t m, int64_t n, int64_t k,
+                       int turned) {
+  nyx_tensor *a = turned & 1 ? filled(dtype, 3, (int64_t[]){count, k, m})
+                             : filled(dtype, 3, (int64_t[]){count, m, k});
+  nyx_tensor *b = turned & 2 ? filled(dtype, 3, (int64_t[]){count, n, k})
+                             : filled(dtype, 3, (int64_t[]){count, k, n});
   nyx_tensor *left = turned & 1 ? transposed(a, 1, 2) : nyx_tensor_retain(a);
   nyx_tensor *right = turned & 2 ? transposed(b, 1, 2) : nyx_tensor_retain(b);
   nyx_tensor *c = matmul(left, right);
   double *x = doubles(left), *y = doubles(right), *z = doubles(c), worst = 0;
-  for (int64_t i = 0; i < COUNT * m * n; i++) {
+  for (int64_t i = 0; i < count * m * n; i++) {
     const double *row = x + i / n * k, *column = y + i / (m * n) * k * n + i % n;
     double sum = 0;
     for (int64_t l = 0; l < k; l++) sum += row[l] * column[l * n];
@@ -324,8 +324,12 @@ static void tiny_batch(nyx_dtype dtype, int64_t m, int64_t n, int64_t k, int tur
 static void tiny_batches(void) {
   for (int64_t i = 0; i < 9 * 9 * 9; i++)
     for (int turned = 0; turned < 4; turned++)
-      tiny_batch(turned == 1 || i % 7 == 0 ? NYX_FLOAT64 : NYX_FLOAT32, 1 + i % 9,
+      tiny_batch(turned == 1 || i % 7 == 0 ? NYX_FLOAT64 : NYX_FLOAT32, 7, 1 + i % 9,
                  1 + i / 9 % 9, 1 + i / 81, turned);
+  for (int64_t n = 1; n <= 4; n++) { /* shared, and looked up from now and then */
+    tiny_batch(NYX_FLOAT32, 20001, n, n, n, 0);
+    tiny_batch(NYX_FLOAT64, 20001, 3, n, 2, 1);
+  }
 }
 
 static void fails(const char *name, nyx_tensor *const *in, int n, const nyx_value *attrs,
