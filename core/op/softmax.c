@@ -18,7 +18,7 @@
 #define MANY_ROWS 64     /* of them; fewer are shared piece by piece */
 #define BLOCK_BYTES 1024 /* of a row that is written past the caches: short bursts */
 #define STREAM_ROW 1024  /* bytes from which on a row is: most of it whole lines */
-#define COLUMNS_LEAST 16 /* columns whose gradients are computed as they lie */
+#define COLUMNS_LEAST 16 /* columns that are computed as they lie */
 
 typedef enum row_op {
   SOFTMAX,
@@ -297,56 +297,66 @@ static nyx_status softmax_infer(nyx_call *c) {
   return NYX_OK;
 }
 
-static nyx_status run_along(nyx_call *c, row_op op) {
-  uint32_t dims;
-  NYX_TRY(nyx__reduce_dims(c->ctx, NYX_ATTR_DIM, &c->attr[0], c->in[0]->ndim, &dims));
-  return run(c, op, dims);
-}
-
-/* The gradients along columns, where these are read as they lie. */
+/* Columns that are read as they lie, where what belongs together is not a row. */
 typedef struct column_job {
   const nyx_softmax_kernel *kernel;
   row_op op;
   int64_t item, rows, inner, width, parts; /* parts of so many of `inner` columns */
-  const char *g, *r;
+  const char *in, *more;                   /* x; or g and r */
   char *to;
 } column_job;
 
 static void do_columns(void *arg, int64_t begin, int64_t end) {
   const column_job *j = arg;
+  const nyx_softmax_kernel *k = j->kernel;
+  const int64_t step = j->inner, rows = j->rows;
   for (int64_t i = begin; i < end; i++) {
     const int64_t first = i % j->parts * j->width, left = j->inner - first;
-    const int64_t at = (i / j->parts * j->rows * j->inner + first) * j->item;
+    const int64_t at = (i / j->parts * rows * step + first) * j->item;
     const int64_t width = left < j->width ? left : j->width;
-    (j->op == SOFTMAX_BACKWARD ? j->kernel->softmax_backward_columns
-                               : j->kernel->log_softmax_backward_columns)(
-        j->g + at, j->r + at, j->inner, j->rows, width, j->to + at);
+    const char *x = j->in + at;
+    char *y = j->to + at;
+    switch (j->op) {
+      case SOFTMAX: k->softmax_columns(x, step, rows, width, y); break;
+      case LOG_SOFTMAX: k->log_softmax_columns(x, step, rows, width, y); break;
+      case SOFTMAX_BACKWARD:
+        k->softmax_backward_columns(x, j->more + at, step, rows, width, y);
+        break;
+      case LOG_SOFTMAX_BACKWARD:
+        k->log_softmax_backward_columns(x, j->more + at, step, rows, width, y);
+        break;
+      case LSE: break;
+    }
   }
 }
 
-/* Whether they were: tensors without gaps, columns that fill vectors. */
+/* Whether they are: tensors without gaps, columns that fill vectors. */
 static bool takes_columns(const nyx_call *c, int64_t inner) {
+  for (int i = 0; i < c->n_in; i++)
+    if (!nyx__is_contiguous(c->in[i])) return false;
   return inner >= COLUMNS_LEAST && nyx__compute_dtype(c->dtype) == c->dtype &&
-         nyx__is_contiguous(c->in[0]) && nyx__is_contiguous(c->in[1]) &&
          nyx__is_contiguous(c->out[0]) && c->out[0]->numel > 0;
 }
 
-static nyx_status backward_along(nyx_call *c, row_op op) {
+static nyx_status run_along(nyx_call *c, row_op op) {
   const nyx_tensor *x = c->in[0];
   int dim;
   NYX_TRY(nyx__dim(c->ctx, c->attr[0].i, x->ndim, &dim));
   column_job j = {.kernel = nyx__softmax_kernel(c->dtype), .op = op, .inner = 1};
   for (int d = dim + 1; d < x->ndim; d++) j.inner *= x->shape[d];
-  if (!takes_columns(c, j.inner)) return run_along(c, op);
+  if (!takes_columns(c, j.inner)) return run(c, op, x->ndim ? 1U << dim : 0);
   j.item = (int64_t)nyx_dtype_size(c->dtype);
   j.rows = x->shape[dim];
+  const int64_t outer = x->numel / (j.rows * j.inner);
   /* Whole rows are read best, but threads want parts; sums are the same in any. */
-  j.width = nyx_parallel_threads() > 1 ? NYX_SOFTMAX_COLUMNS / 8 : NYX_SOFTMAX_COLUMNS;
+  j.width = outer < 4 * nyx_parallel_threads() && nyx_parallel_threads() > 1
+                ? NYX_SOFTMAX_COLUMNS / 8
+                : NYX_SOFTMAX_COLUMNS;
   j.parts = (j.inner + j.width - 1) / j.width;
-  j.g = nyx__data(c->in[0]);
-  j.r = nyx__data(c->in[1]);
+  j.in = nyx__data(c->in[0]);
+  j.more = c->n_in > 1 ? nyx__data(c->in[1]) : NULL;
   j.to = nyx__data(c->out[0]);
-  const int64_t outer = x->numel / (j.rows * j.inner), work = j.rows * j.inner / j.parts;
+  const int64_t work = j.rows * j.inner / j.parts;
   return nyx__parallel_for(c->ctx, outer * j.parts, GRAIN / (work + 1) + 1, do_columns,
                            &j);
 }
@@ -358,10 +368,10 @@ static nyx_status log_softmax_cpu(nyx_call *c) {
   return run_along(c, LOG_SOFTMAX);
 }
 static nyx_status softmax_backward_cpu(nyx_call *c) {
-  return backward_along(c, SOFTMAX_BACKWARD);
+  return run_along(c, SOFTMAX_BACKWARD);
 }
 static nyx_status log_softmax_backward_cpu(nyx_call *c) {
-  return backward_along(c, LOG_SOFTMAX_BACKWARD);
+  return run_along(c, LOG_SOFTMAX_BACKWARD);
 }
 
 static nyx_status softmax_gradient(nyx_backward *b) {

@@ -26,8 +26,12 @@ typedef struct nyx_softmax_kernel {
   /* y = g - exp(r) * s */
   void (*log_softmax_backward)(const void *g, const void *r, int64_t n, double s,
                                void *y);
-  /* Both along columns: `width` of them, at most NYX_SOFTMAX_COLUMNS, of rows `step`
-   * elements apart, with the sums they need. */
+  /* Along columns: `width` of them, at most NYX_SOFTMAX_COLUMNS, of rows `step` elements
+   * apart, with the sums they need. */
+  void (*softmax_columns)(const void *x, int64_t step, int64_t rows, int64_t width,
+                          void *y);
+  void (*log_softmax_columns)(const void *x, int64_t step, int64_t rows, int64_t width,
+                              void *y);
   void (*softmax_backward_columns)(const void *g, const void *r, int64_t step,
                                    int64_t rows, int64_t width, void *y);
   void (*log_softmax_backward_columns)(const void *g, const void *r, int64_t step,

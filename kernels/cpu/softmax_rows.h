@@ -185,11 +185,12 @@ static void log_softmax_backward(const void *g_, const void *r_, int64_t n, doub
 #define SUM_ROWS 256
 static void column_sums(const S *g, const S *r, int64_t step, int64_t rows, int64_t width,
                         S *sum) {
-  double all[NYX_SOFTMAX_COLUMNS] = {0};
+  double all[NYX_SOFTMAX_COLUMNS];
   S some[NYX_SOFTMAX_COLUMNS];
+  for (int64_t c = 0; c < width; c++) all[c] = 0;
   for (int64_t from = 0; from < rows; from += SUM_ROWS) {
     const int64_t end = rows - from < SUM_ROWS ? rows : from + SUM_ROWS;
-    memset(some, 0, sizeof some);
+    for (int64_t c = 0; c < width; c += NYX_LANES) nyx__store(some + c, K(0));
     for (int64_t i = from; i < end; i++) {
       const S *gi = g + i * step, *ri = r ? r + i * step : NULL;
       EACH_VECTOR(c, part, 0, width) {
@@ -201,6 +202,54 @@ static void column_sums(const S *g, const S *r, int64_t step, int64_t rows, int6
     for (int64_t c = 0; c < width; c++) all[c] += (double)some[c];
   }
   for (int64_t c = 0; c < width; c++) sum[c] = (S)all[c];
+}
+
+/* most[c] = the greatest number in column c, sum[c] = the sum of exp(x - most[c]) down
+ * it, nan where any is; `e`, if not NULL, receives the exponentials. */
+static void column_exp_sums(const S *x, int64_t step, int64_t rows, int64_t width,
+                            S *most, S *sum, S *e) {
+  double all[NYX_SOFTMAX_COLUMNS];
+  for (int64_t c = 0; c < width; c++) all[c] = 0;
+  for (int64_t c = 0; c < width; c += NYX_LANES) nyx__store(most + c, NYX_LOWEST);
+  for (int64_t i = 0; i < rows; i++) EACH_VECTOR(c, part, 0, width) {
+      T v = load_lanes(x + i * step + c, part);
+      nyx__store(most + c, nyx__max_or(v, nyx__load(most + c)));
+    }
+  for (int64_t from = 0; from < rows; from += SUM_ROWS) {
+    const int64_t end = rows - from < SUM_ROWS ? rows : from + SUM_ROWS;
+    for (int64_t c = 0; c < width; c += NYX_LANES) nyx__store(sum + c, K(0));
+    for (int64_t i = from; i < end; i++) EACH_VECTOR(c, part, 0, width) {
+        T v = exp_of(load_lanes(x + i * step + c, part) - nyx__load(most + c));
+        if (e) store_lanes(e + i * step + c, part, v);
+        nyx__store(sum + c, nyx__load(sum + c) + v);
+      }
+    for (int64_t c = 0; c < width && rows > SUM_ROWS; c++) all[c] += (double)sum[c];
+  }
+  for (int64_t c = 0; c < width && rows > SUM_ROWS; c++) sum[c] = (S)all[c];
+}
+
+static void softmax_columns(const void *x, int64_t step, int64_t rows, int64_t width,
+                            void *to) {
+  S *y = to, most[NYX_SOFTMAX_COLUMNS], by[NYX_SOFTMAX_COLUMNS];
+  column_exp_sums(x, step, rows, width, most, by, y);
+  for (int64_t c = 0; c < width; c += NYX_LANES)
+    nyx__store(by + c, K(1) / nyx__load(by + c));
+  for (int64_t i = 0; i < rows; i++, y += step) EACH_VECTOR(c, part, 0, width)
+  store_lanes(y + c, part, load_lanes(y + c, part) * nyx__load(by + c));
+}
+
+static void log_softmax_columns(const void *from, int64_t step, int64_t rows,
+                                int64_t width, void *to) {
+  const S *x = from;
+  S *y = to, most[NYX_SOFTMAX_COLUMNS], less[NYX_SOFTMAX_COLUMNS];
+  column_exp_sums(x, step, rows, width, most, less, NULL);
+  for (int64_t c = 0; c < width; c += NYX_LANES)
+    nyx__store(less + c, nyx_log(nyx__load(less + c)));
+  for (int64_t i = 0; i < rows; i++, x += step, y += step)
+    EACH_VECTOR(c, part, 0, width) {
+      const T v = load_lanes(x + c, part) - nyx__load(most + c);
+      store_lanes(y + c, part, v - nyx__load(less + c));
+    }
 }
 
 static void softmax_backward_columns(const void *g_, const void *r_, int64_t step,
@@ -392,6 +441,8 @@ const nyx_softmax_kernel SOFTMAX_KERNEL = {
     .dot = dot,
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
+    .softmax_columns = softmax_columns,
+    .log_softmax_columns = log_softmax_columns,
     .softmax_backward_columns = softmax_backward_columns,
     .log_softmax_backward_columns = log_softmax_backward_columns,
     .fall = fall,
