@@ -92,7 +92,7 @@ void nyx__lua_link(nyx__box *box, nyx__box **list);
 /* The tensor at a stack index; raises an error naming `function` and the argument. */
 nyx_tensor *nyx__lua_check(lua_State *L, nyx__lua *s, int index, const char *function);
 extern const luaL_Reg nyx__lua_tensor_functions[];   /* nyx.* */
-extern const luaL_Reg nyx__lua_released_functions[]; /* nyx.system */
+extern const luaL_Reg nyx__lua_geometry_functions[]; /* nyx.system */
 extern const luaL_Reg nyx__lua_tensor_methods[];
 extern const luaL_Reg nyx__lua_tensor_events[]; /* metamethods */
 /* __index and __newindex; the tables at the top of the stack: methods, module. */

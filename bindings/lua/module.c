@@ -398,7 +398,7 @@ NYX_API int luaopen_nyx_core(lua_State *L) {
   add(L, s, 5, 4, nyx__lua_checkpoint_functions);
   add(L, s, 5, 4, nyx__lua_graph_functions);
   add(L, s, 5, 4, nyx__lua_latency_functions);
-  add(L, s, 5, 4, nyx__lua_released_functions);
+  add(L, s, 5, 4, nyx__lua_geometry_functions);
   lua_setfield(L, 2, "system");
   lua_newtable(L); /* nyx.lift, for lua/nyx/func.lua */
   add(L, s, 5, 4, nyx__lua_lift_functions);

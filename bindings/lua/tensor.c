@@ -415,6 +415,17 @@ static int tensor_shares(lua_State *L) {
   return 1;
 }
 
+static int tensor_is_same_size(lua_State *L) {
+  nyx__lua *s = nyx__lua_state(L);
+  nyx_tensor *a = nyx__lua_check(L, s, 1, "is_same_size"),
+             *b = nyx__lua_check(L, s, 2, "is_same_size");
+  const int ndim = nyx_tensor_ndim(a);
+  lua_pushboolean(
+      L, ndim == nyx_tensor_ndim(b) && memcmp(nyx_tensor_shape(a), nyx_tensor_shape(b),
+                                              (size_t)ndim * sizeof(int64_t)) == 0);
+  return 1;
+}
+
 static int tensor_data_ptr(lua_State *L) {
   nyx__lua *s = nyx__lua_state(L);
   void *data = nyx_tensor_data(nyx__lua_check(L, s, 1, "data_ptr"));
@@ -531,6 +542,7 @@ const luaL_Reg nyx__lua_tensor_methods[] = {
     {"is_contiguous", tensor_is_contiguous},
     {"is_floating_point", tensor_is_floating_point},
     {"shares", tensor_shares},
+    {"is_same_size", tensor_is_same_size},
     {"release", tensor_release},
     {"data_ptr", tensor_data_ptr},
     {"touch", tensor_touch},
@@ -545,8 +557,22 @@ static int is_released(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg nyx__lua_released_functions[] = {{"is_released", is_released},
-                                                {NULL, NULL}};
+/* geometry(x): a string that tensors of equal sizes share, and equal strides where one is
+ * not contiguous: a key for what follows from these. No such string begins another. */
+static int tensor_geometry(lua_State *L) {
+  nyx_tensor *t = nyx__lua_check(L, nyx__lua_state(L), 1, "geometry");
+  const int ndim = nyx_tensor_ndim(t);
+  const bool spaced = !nyx_tensor_is_contiguous(t);
+  int64_t values[2 * NYX_MAX_DIMS + 1] = {2 * ndim + spaced};
+  const size_t size = (size_t)ndim * sizeof *values;
+  memcpy(values + 1, nyx_tensor_shape(t), size);
+  if (spaced) memcpy(values + 1 + ndim, nyx_tensor_stride(t), size);
+  lua_pushlstring(L, (const char *)values, sizeof *values + (spaced ? 2 : 1) * size);
+  return 1;
+}
+
+const luaL_Reg nyx__lua_geometry_functions[] = {
+    {"is_released", is_released}, {"geometry", tensor_geometry}, {NULL, NULL}};
 
 static int is_tensor(lua_State *L) {
   lua_pushboolean(L, nyx__lua_box(L, nyx__lua_state(L), 1) != NULL);

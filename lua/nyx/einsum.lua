@@ -6,7 +6,66 @@ local nyx = require "nyx"
 local check = require "nyx.check"
 local docs = require("nyx.tensor").docs
 
-local Tensor = nyx.Tensor
+local Tensor, geometry = nyx.Tensor, nyx.system.geometry
+
+-- ---------------------------------------------------------------- steps that come again
+
+-- What a call did with its operands, by what they looked like: the same shapes come again and
+-- again, and finding the way takes longer than small products do. Values are numbered, the
+-- operands first, then the result of each step: the name of a method, the value it is called
+-- on, and the other value it takes or false and its arguments.
+local plans, many_plans = {}, 0
+local plan, place -- of the call that is recorded: its steps, and which value each tensor is
+local while_alive = { __mode = "k" }
+
+-- x:name(...) as one more step.
+local function step(name, x, a, b, c)
+  local y = x[name](x, a, b, c)
+  local other = place[a]
+  plan[#plan + 1] = other and { name, place[x], other } or { name, place[x], false, a, b, c }
+  plan.values = plan.values + 1
+  place[y] = plan.values
+  return y
+end
+
+-- What a call says, and how its operands lie.
+local function plan_key(text, operands)
+  local key = { text, ";" }
+  for i = 1, #operands do key[i + 2] = geometry(operands[i]) end
+  return table.concat(key)
+end
+
+-- The result for the operands by the steps that find(operands) takes, which are found once for
+-- what the call says, `text`, and each way the operands lie.
+local function by_plan(text, operands, find)
+  local key = plan_key(text, operands)
+  local known = plans[key]
+  if known then
+    for i = 1, #known do
+      local s = known[i]
+      local x, other = operands[s[2]], s[3]
+      if other then
+        operands[#operands + 1] = x[s[1]](x, operands[other])
+      else
+        operands[#operands + 1] = x[s[1]](x, s[4], s[5], s[6])
+      end
+    end
+    return operands[known.result]
+  end
+  local views = {}
+  plan, place = { values = #operands }, setmetatable({}, while_alive)
+  for i, x in ipairs(operands) do -- one tensor may be given twice
+    views[i] = x:alias()
+    place[views[i]] = i
+  end
+  local found, y = plan, find(views)
+  found.result = place[y]
+  if many_plans == 1000 then plans, many_plans = {}, 0 end
+  plans[key], many_plans = found, many_plans + 1
+  return operands[found.result] or y
+end
+
+-- ---------------------------------------------------------------- one operand
 
 -- An operand: a tensor and a label for each of its dimensions, no two the same. A label has one
 -- size in all operands: dimensions of size 1 that broadcast are taken away first.
@@ -18,12 +77,10 @@ local function position(labels, label)
   end
 end
 
--- ---------------------------------------------------------------- one operand
-
 -- x with its dimensions in another order; x itself where they are so already.
 local function arranged(x, order)
   for i = 1, #order do
-    if order[i] ~= i then return x:permute(order) end
+    if order[i] ~= i then return step("permute", x, order) end
   end
   return x
 end
@@ -40,7 +97,8 @@ local function without(operand, drop)
     end
   end
   if #dims == 0 then return operand end
-  return operand_of(alone and operand.x:reshape(rest) or operand.x:sum(dims), labels)
+  return operand_of(alone and step("reshape", operand.x, rest) or
+    step("sum", operand.x, dims), labels)
 end
 
 -- x in the dimensions of `order`, of size 1 where it has none of a label.
@@ -52,7 +110,7 @@ local function spread(operand, order)
     dims[#dims + 1] = at
   end
   local x = arranged(operand.x, dims)
-  return #dims == #order and x or x:reshape(shape)
+  return #dims == #order and x or step("reshape", x, shape)
 end
 
 -- x as (batch..., rows, columns), each group of rows and columns one dimension.
@@ -71,7 +129,7 @@ local function matrix(operand, batch, rows, columns)
     shape[#shape + 1] = size
   end
   local x = arranged(operand.x, order)
-  return #rows == 1 and #columns == 1 and x or x:reshape(shape)
+  return #rows == 1 and #columns == 1 and x or step("reshape", x, shape)
 end
 
 -- Whether the dimensions of a group, in this order, can be one without a copy.
@@ -170,11 +228,11 @@ local function contract(where, a, b, keep, wanted)
   end
   if #inner == 0 then
     labels = in_order(labels, wanted)
-    return operand_of(spread(a, labels) * spread(b, labels), labels)
+    return operand_of(step("mul", spread(a, labels), spread(b, labels)), labels)
   end
   inner = inner_order(a, b, inner)
-  local x = matrix(a, batch, left, inner):matmul(matrix(b, batch, inner, right))
-  return operand_of(#left == 1 and #right == 1 and x or x:reshape(shape), labels)
+  local x = step("matmul", matrix(a, batch, left, inner), matrix(b, batch, inner, right))
+  return operand_of(#left == 1 and #right == 1 and x or step("reshape", x, shape), labels)
 end
 
 -- ---------------------------------------------------------------- many operands
@@ -273,7 +331,7 @@ local function diagonal(where, x, labels)
       labels[#labels + 1] = labels[i]
       table.remove(labels, again)
       table.remove(labels, i)
-      x = x:diagonal(0, i, again)
+      x = step("diagonal", x, 0, i, again)
     else
       i = i + 1
     end
@@ -304,7 +362,7 @@ local read, many = {}, 0
 
 -- The subscripts of the operands, and of the output or nil.
 local function parse(equation)
-  local known = read[check.type("einsum", "equation", equation, "string")]
+  local known = read[equation]
   if known then return known[1], known[2] end
   local text = equation:gsub("%s+", "")
   local left, right = text:match "^(.-)%->(.*)$"
@@ -374,6 +432,28 @@ local function output_labels(equation, inputs, given, dots)
   return output
 end
 
+-- What the equation says of the operands.
+local function sums_of(equation, operands)
+  local inputs, output = parse(equation)
+  local dots, n = 0, #operands
+  if n ~= #inputs then
+    check.fail("einsum: '%s' is for %d tensor%s, %d given", equation, #inputs,
+      #inputs == 1 and "" or "s", n)
+  end
+  for i = 1, n do
+    local labels, more = label(equation, i, inputs[i], operands[i])
+    dots = math.max(dots, more or 0)
+    operands[i] = diagonal(("operand %d of '%s'"):format(i, equation), operands[i], labels)
+  end
+  output = output_labels(equation, inputs, output, dots)
+  fit(operands, function(name, i, size, j, other)
+    check.fail("einsum: %s has size %d in operand %d and size %d in operand %d of '%s'; sizes " ..
+      "must be equal or 1", type(name) == "string" and ("letter '%s'"):format(name)
+      or ("dimension -%d of '...'"):format(name), size, i, other, j, equation)
+  end)
+  return reduce("einsum", operands, output)
+end
+
 docs.einsum = { "linear algebra", "nyx.einsum(equation, x, ...): the sums of products that the " ..
   "equation names: a letter for each dimension of each tensor, ... for any others, then -> " ..
   "and the letters of the result, \"bij,bjk->bik\". Letters that the result lacks are summed " ..
@@ -388,25 +468,10 @@ docs.einsum = { "linear algebra", "nyx.einsum(equation, x, ...): the sums of pro
 ---@param ... nyx.Tensor one for each part between commas
 ---@return nyx.Tensor
 function nyx.einsum(equation, ...)
-  local inputs, output = parse(equation)
-  local operands, dots, n = { ... }, 0, select("#", ...)
-  if n ~= #inputs then
-    check.fail("einsum: '%s' is for %d tensor%s, %d given", equation, #inputs,
-      #inputs == 1 and "" or "s", n)
-  end
-  for i = 1, n do
-    local x = check.tensor("einsum", ("operand %d"):format(i), operands[i])
-    local labels, more = label(equation, i, inputs[i], x)
-    dots = math.max(dots, more or 0)
-    operands[i] = diagonal(("operand %d of '%s'"):format(i, equation), x, labels)
-  end
-  output = output_labels(equation, inputs, output, dots)
-  fit(operands, function(name, i, size, j, other)
-    check.fail("einsum: %s has size %d in operand %d and size %d in operand %d of '%s'; sizes " ..
-      "must be equal or 1", type(name) == "string" and ("letter '%s'"):format(name)
-      or ("dimension -%d of '...'"):format(name), size, i, other, j, equation)
-  end)
-  return reduce("einsum", operands, output)
+  check.type("einsum", "equation", equation, "string")
+  local operands = { ... }
+  for i = 1, select("#", ...) do check.tensor("einsum", ("operand %d"):format(i), operands[i]) end
+  return by_plan(equation, operands, function(views) return sums_of(equation, views) end)
 end
 
 -- ---------------------------------------------------------------- tensordot
@@ -415,7 +480,7 @@ end
 local function summed_dims(name, x, dims)
   local found = {}
   for i, dim in ipairs(dims) do
-    check.integer("tensordot", ("dims for %s"):format(name), dim, -x.ndim)
+    check.integer("tensordot", "dims for " .. name, dim, -x.ndim)
     local d = dim < 0 and dim + x.ndim + 1 or dim
     if dim == 0 or d > x.ndim then
       check.fail("tensordot: dimension %.0f of '%s', %s; dimensions count from 1, from the end " ..
@@ -431,22 +496,25 @@ end
 
 -- x and y summed over dimensions in pairs; names are those of the caller.
 local function dot_over(where, x, y, dims_x, dims_y)
-  local labels_x, labels_y, output = {}, {}, {}
-  for d = 1, x.ndim do
-    labels_x[d] = d
-    if not position(dims_x, d) then output[#output + 1] = d end
-  end
-  for d = 1, y.ndim do
-    local pair = position(dims_y, d)
-    labels_y[d] = pair and dims_x[pair] or x.ndim + d
-    if not pair then output[#output + 1] = x.ndim + d end
-  end
-  local operands = { operand_of(x, labels_x), operand_of(y, labels_y) }
-  fit(operands, function(d, _, n, _, m)
-    check.fail("%s: %s and %s have sizes %d and %d where they are summed, dimension %d of the " ..
-      "first; expected equal sizes or 1", where, check.describe(x), check.describe(y), n, m, d)
+  local text = table.concat(dims_x, ",") .. "=" .. table.concat(dims_y, ",")
+  return by_plan(text, { x, y }, function(views)
+    local labels_x, labels_y, output = {}, {}, {}
+    for d = 1, x.ndim do
+      labels_x[d] = d
+      if not position(dims_x, d) then output[#output + 1] = d end
+    end
+    for d = 1, y.ndim do
+      local pair = position(dims_y, d)
+      labels_y[d] = pair and dims_x[pair] or x.ndim + d
+      if not pair then output[#output + 1] = x.ndim + d end
+    end
+    local operands = { operand_of(views[1], labels_x), operand_of(views[2], labels_y) }
+    fit(operands, function(d, _, n, _, m)
+      check.fail("%s: %s and %s have sizes %d and %d where they are summed, dimension %d of the " ..
+        "first; expected equal sizes or 1", where, check.describe(x), check.describe(y), n, m, d)
+    end)
+    return reduce(where, operands, output)
   end)
-  return reduce(where, operands, output)
 end
 
 docs.tensordot = { "linear algebra", "x:tensordot(y, dims): products summed over dimensions of " ..

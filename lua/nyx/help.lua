@@ -33,6 +33,7 @@ local others = {
   stride = { "tensor", "x:stride(dim): elements from one position to the next; without dim " ..
     "all, as a table" },
   dim = { "tensor", "x:dim(): the number of dimensions, as x.ndim" },
+  is_same_size = { "comparison", "x:is_same_size(y): whether the shapes are equal" },
   numel = { "tensor", "x:numel(): the number of elements" },
   item = { "conversion", "x:item(): the number (or boolean) in a tensor with one element" },
   totable = { "conversion", "x:totable(): the elements as nested tables" },

@@ -225,18 +225,6 @@ function Tensor:cpu() return self:to("cpu") end
 
 -- ---------------------------------------------------------------- comparison of tensors
 
-docs.is_same_size = { "comparison", "x:is_same_size(y): whether the shapes are equal" }
----@param other nyx.Tensor
----@return boolean
-function Tensor:is_same_size(other)
-  local a, b = self.shape, check.tensor("is_same_size", "other", other).shape
-  if #a ~= #b then return false end
-  for d = 1, #a do
-    if a[d] ~= b[d] then return false end
-  end
-  return true
-end
-
 docs.equal = { "comparison", "x:equal(y): whether shapes and all elements are equal; a boolean" }
 --- Whether shapes and all elements are equal.
 ---@param other nyx.Tensor

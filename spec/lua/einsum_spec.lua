@@ -100,6 +100,57 @@ describe("einsum", function()
     assert.is_true(nyx.func.vmap(f)(x, y):allclose(nyx.einsum("nij,nj->ni", x, y), 1e-4, 1e-5))
   end)
 
+  it("goes the same way again", function()
+    local ways = {
+      ["ij,jk->ki"] = function(a, b) return a:matmul(b):t() end,
+      ["ij,ij->"] = function(a, b) return (a * b):sum() end,
+      ["ii,ij->j"] = function(a, b) return a:diagonal():unsqueeze(2):mul(b):sum(1) end,
+      ["ij,kl->ik"] = function(a, b) return a:sum(2):outer(b:sum(2)) end,
+    }
+    for equation, way in pairs(ways) do
+      local before = nyx.randn(3, 3)
+      nyx.einsum(equation, before, before) -- one tensor twice, then two
+      for _, dtype in ipairs { "float32", "float64" } do
+        local a, b = nyx.randn(3, 3, { dtype = dtype }), nyx.randn(3, 3, { dtype = dtype })
+        for _, pair in ipairs { { a, b }, { b, a }, { a:t(), b }, { a:t(), b:t() } } do
+          local x, y = pair[1], pair[2]
+          local found = nyx.einsum(equation, x, y)
+          assert.equal(dtype, found.dtype)
+          assert.is_true(found:allclose(way(x, y), 1e-4, 1e-5), equation)
+        end
+      end
+      for _ = 1, 2 do
+        check(function(x, y) return nyx.einsum(equation, x, y) end, leaf(3, 3), leaf(3, 3))
+      end
+    end
+    local x, numbers = nyx.randn(2, 3), nyx.ones(2, 3, { dtype = "int64" })
+    for _ = 1, 2 do
+      assert.is_true(nyx.einsum("ij->ij", x):shares(x))
+      assert.are.same({ 2, 2, 2 }, nyx.einsum("ij->j", numbers):totable())
+      assert.is_true(nyx.einsum("ij->j", x):allclose(x:sum(1)))
+    end
+  end)
+  it("keeps no tensors", function()
+    local function live()
+      collectgarbage()
+      collectgarbage()
+      return nyx.memory().live
+    end
+    local x = nyx.randn(30, 40)
+    local before = live()
+    for _ = 1, 2 do nyx.einsum("ij,kj,kl->il", x, x, x) end
+    assert.equal(before, live())
+    pcall(nyx.einsum, "ij,kj,kj,il->", x, x, x, x:t()) -- refused after the first steps
+    assert.equal(before, live())
+  end)
+  it("tells apart what operands look like", function()
+    local line, row = nyx.ones(8):slice(1, 1, 8, 2), nyx.ones(1, 5) -- strides 2; sizes 1 and 5
+    assert.are.same({}, nyx.einsum("...,...->", line, nyx.ones(4)).shape)
+    assert.are.same({ 5, 4 }, nyx.einsum("i,j->ji", line, nyx.ones(5)).shape)
+    assert.are.same({ 1, 5 }, nyx.einsum("...,...", nyx.ones(5), row).shape)
+    assert.are.same({ 5 }, nyx.einsum("...,...", nyx.ones(5), nyx.ones(5)).shape)
+  end)
+
   it("says what is wrong", function()
     local x = nyx.zeros(3, 4)
     fails(function() nyx.einsum(3, x) end, "equation", "number 3", "string")
