@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../device/device.h"
 #include "../grad/graph.h"
 #include "kernels/reduce.h"
 #include "reduce.h"
@@ -162,6 +163,24 @@ static nyx_status product_of_others_in(const reduced *s, nyx_tensor **out) {
   return status;
 }
 
+/* Whether r / x is the product of all others: no result is 0 or out of range, so neither
+ * is an element. Not where the gradient shall have one of its own, in which r and x would
+ * have to cancel. */
+static bool can_divide(const reduced *s) {
+  const nyx_tensor *r = s->r;
+  if (s->ctx->grad_enabled || s->x->lift || !r || r->lift || !nyx__is_contiguous(r) ||
+      !nyx__on_cpu(r) || r->dtype != s->x->dtype)
+    return false;
+  if (r->dtype != NYX_FLOAT32 && r->dtype != NYX_FLOAT64) return false;
+  for (int64_t i = 0; i < r->numel; i++) {
+    const bool usual = r->dtype == NYX_FLOAT32
+                           ? isnormal(((const float *)nyx__data(r))[i])
+                           : isnormal(((const double *)nyx__data(r))[i]);
+    if (!usual) return false;
+  }
+  return true;
+}
+
 static nyx_status prod_gradient(const reduced *s, nyx_tensor **out) {
   int dim = 0, n = 0;
   for (int d = 0; d < s->in->ndim; d++)
@@ -170,6 +189,7 @@ static nyx_status prod_gradient(const reduced *s, nyx_tensor **out) {
     *out = nyx_tensor_retain(s->g);
     return NYX_OK;
   }
+  if (can_divide(s)) return text_gradient(s, "g * (r / x)", s->g, 0, out);
   nyx_tensor *others;
   NYX_TRY(n == 1 ? product_of_others(s->ctx, s->x, dim, &others)
                  : product_of_others_in(s, &others));

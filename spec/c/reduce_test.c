@@ -705,6 +705,36 @@ static void products_with_zeros(void) {
   }
 }
 
+/* Results that are no numbers to divide by, though the products of all others are; one
+ * row of these beside a usual one. */
+static void products_out_of_range(void) {
+  const double rows[][4] = {{1e30, 1e30, 2, 3}, {1e-30, 1e-30, 2, 3}, {2, 3, 4, 5}};
+  for (int k = 0; k < 3; k++) {
+    double v[8], want[8];
+    for (int i = 0; i < 8; i++) {
+      const double *row = rows[i < 4 ? 2 : k];
+      v[i] = row[i % 4];
+      want[i] = 1;
+      for (int other = 0; other < 4; other++)
+        if (other != i % 4) want[i] *= row[other];
+    }
+    nyx_tensor *x = make(NYX_FLOAT32, SHAPE(2, 4), v), *grad = NULL;
+    must(nyx_tensor_set_requires_grad(ctx, x, true));
+    nyx_tensor *y = apply(ID(prod), x, NULL, NULL, ATTRS(LIST(1), NYX_I(0)));
+    nyx_tensor *seed = make(NYX_FLOAT32, SHAPE(2), VALUES(1, 1));
+    CHECK_OK(ctx, nyx_gradients(ctx, y, seed, &x, 1, NULL, &grad));
+    double *got = read(grad);
+    for (int i = 0; i < 8; i++) {
+      const bool beyond = want[i] > 3.5e38;
+      const double room = want[i] < 1e-38 ? 1e-38 : 1e-6 * want[i];
+      CHECK_AT(beyond ? isinf(got[i]) : fabs(got[i] - want[i]) <= room, "prod",
+               " case %d, element %d: %g, not %g", k, i, got[i], want[i]);
+    }
+    nyx_tensor *all[] = {x, y, seed, grad};
+    for (int t = 0; t < 4; t++) nyx_tensor_release(all[t]);
+  }
+}
+
 /* Equal extremes share their gradient; the one that dim selects takes all. */
 static void ties(void) {
   nyx_tensor *x = make(NYX_FLOAT64, SHAPE(4), VALUES(3, 1, 3, 2)), *y, *grad = NULL;
@@ -738,6 +768,7 @@ static void run(void) {
   RUN(errors);
   RUN(scans);
   RUN(products_with_zeros);
+  RUN(products_out_of_range);
   RUN(ties);
 }
 
