@@ -63,10 +63,7 @@ function Tensor:frexp()
   if not self:is_floating_point() then
     check.fail("frexp: 'x' has dtype %s, expected floats", self.dtype)
   end
-  local n = self:detach():exponent()
-  local half = (n * 0.5):floor_() -- 2^-n itself may be infinite
-  local more = (half - n):exp2_()
-  return self * half:neg_():exp2_() * more, n:to "int32"
+  return self:mantissa(), self:detach():exponent():to "int32"
 end
 
 for _, name in ipairs { "mvlgamma", "ldexp", "frexp" } do nyx[name] = Tensor[name] end

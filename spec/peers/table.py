@@ -405,6 +405,7 @@ PEERS = {
     "i0e": torch.special.i0e, "i1": torch.special.i1, "i1e": torch.special.i1e,
     "exponent": lambda x: torch.where(torch.ones_like(x, dtype=torch.bool),  # the gradient is 0
                                       torch.frexp(x).exponent.masked_fill(~x.isfinite(), 0).to(x.dtype), x),
+    "mantissa": lambda x: torch.where(x.isfinite() & (x != 0), torch.frexp(x).mantissa, x),
     "zeta": lambda x, y: torch.special.zeta(x.detach(), y),  # no gradient of x; torch raises an error
     "log_sigmoid": F.logsigmoid,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -496,6 +497,7 @@ PEERS = {
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
     "matmul_add": lambda x, a, b, beta=1, alpha=1: beta * x + alpha * (a @ b),
+    "cross_product": lambda x, y, dim=-1: torch.linalg.cross(x, y, dim=dim),
     "distances": lambda x, y, p=2.0: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
     "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "int_mm_reaching": int_mm_reaching,
     "linear_quantized": linear_quantized,
