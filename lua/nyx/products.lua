@@ -273,15 +273,15 @@ docs.kron = { "linear algebra", "x:kron(y): the Kronecker product: y times every
 function Tensor:kron(other)
   check.tensor("kron", "x", self)
   check.tensor("kron", "y", other)
-  local n = math.max(self.ndim, other.ndim)
+  local sizes, others = self.shape, other.shape
+  local n = math.max(#sizes, #others)
   if n > 4 then check.fail("kron: a tensor of %d dimensions, expected at most 4", n) end
   local shape, left, right = {}, {}, {}
   for d = 1, n do
-    local i, j = d - n + self.ndim, d - n + other.ndim
-    local size_x, size_y = i > 0 and self:size(i) or 1, j > 0 and other:size(j) or 1
-    left[2 * d - 1], left[2 * d] = size_x, 1
-    right[2 * d - 1], right[2 * d] = 1, size_y
-    shape[d] = size_x * size_y
+    local p, q = sizes[d - n + #sizes] or 1, others[d - n + #others] or 1
+    left[2 * d - 1], left[2 * d] = p, 1
+    right[2 * d - 1], right[2 * d] = 1, q
+    shape[d] = p * q
   end
   local x, y = self:reshape(left), other:reshape(right)
   if n >= 2 and right[2 * n] < 16 and x:numel() * y:numel() >= 8192 then
@@ -313,6 +313,10 @@ function Tensor:cross(other, dim)
     check.fail("cross: x is %s, y is %s, expected size 3 along dimension %.0f of both",
       check.describe(self), check.describe(other), dim)
   end
+  if has_kernel(self) and has_kernel(other) and self:element_size() >= 4 and
+    other:element_size() >= 4 and self:is_same_size(other) then
+    return self:cross_product(other, dim)
+  end
   -- Five planes, 1 2 3 1 2: what the results need first is in 2 to 4, the other in 3 to 5.
   local n = math.max(self.ndim, other.ndim)
   local function planes(v)
@@ -335,12 +339,10 @@ end
 -- Squares that came out less than this become it, and have no gradient.
 local least = { float64 = 2 ^ -1020, float32 = 2 ^ -120, float16 = 2 ^ -14, bfloat16 = 2 ^ -120 }
 
--- Distances by |x|^2 + |y|^2 - 2 x y, a product of rows with two more elements.
+-- Distances by |x|^2 + |y|^2 - 2 x y.
 local function euclidean(x, y)
-  local a, b = x:square():sum(-1, true), y:square():sum(-1, true)
-  local left, right = nyx.cat({ x * -2, a, nyx.ones_like(a) }, -1),
-    nyx.cat({ y, nyx.ones_like(b), b }, -1)
-  local squared = left:matmul(right:transpose(-2, -1))
+  local a, b = x:square():sum(-1, true), y:square():sum(-1):unsqueeze(-2)
+  local squared = ((x * -2):matmul(y:transpose(-2, -1)) + a):add_(b)
   return squared:clamp({ min = least[squared.dtype] or 0 }):sqrt_()
 end
 

@@ -147,6 +147,17 @@ describe("cross", function()
     assert.are.same({ 2, 3, 4 }, nyx.zeros(2, 3, 4):cross(nyx.zeros(3, 1)).shape)
     check(nyx.cross, leaf(2, 3), leaf(2, 3))
     check(function(x, y) return x:cross(y, 1) end, leaf(3, 3), leaf(3, 3))
+    local x, y = nyx.randn(3, 5, 3), nyx.randn(3, 5, 3)
+    for _, dim in ipairs { 1, 3 } do -- the kernel's and, of broadcast tensors, that of planes
+      local found, half = x:cross(y, dim), x:half():cross(y:half(), dim)
+      assert.is_true(found:allclose(x:cross(y:expand(2, 3, 5, 3), dim - 4)[2], 1e-5, 1e-5))
+      assert.is_true(found:allclose(x:double():cross(y, dim):float(), 1e-5, 1e-5))
+      assert.is_true(found:allclose(half:float(), 1e-2, 2e-2))
+    end
+    assert.are.same({ -3, 6, -3 }, nyx.tensor({ 1, 2, 3 }, { dtype = "int32" })
+      :cross(nyx.tensor({ 4, 5, 6 }, { dtype = "int32" })):totable())
+    local crosses = function(a, b) return a:cross(b) end
+    assert.is_true(nyx.func.vmap(crosses)(x, y):allclose(x:cross(y, 3), 1e-5, 1e-6))
     fails(function() nyx.zeros(2):cross(nyx.zeros(2)) end, "cross", "(2)", "size 3")
     fails(function() nyx.zeros(2, 3):cross(nyx.zeros(2, 3), 1) end, "cross", "dimension 1")
   end)

@@ -474,6 +474,13 @@ def distances(r, dtype):
     return Case([x, y], {"p": r.choice([1.0, 2.0, float("inf")])} if r.chance(0.8) else {})
 
 
+def cross_product(r, dtype):
+    shape = r.shape(1)
+    dim = r.dim(len(shape))
+    shape[dim] = 3
+    return Case([r.tensor(shape, dtype), r.tensor(shape, dtype)], {"dim": dim})
+
+
 def flip(r, dtype):
     shape = r.shape(1)
     return Case([r.tensor(shape, dtype)], {"dims": r.dims(len(shape))})
@@ -945,7 +952,7 @@ MAKERS = {
     "sort": sorting("sort"), "argsort": sorting("argsort"), "topk": sorting("topk"),
     "order_statistic": sorting("order_statistic"),
     "unique": unique, "runs": runs, "bin_counts": bin_counts, "matmul_add": matmul_add, "distances": distances,
-    "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
+    "cross_product": cross_product, "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
     "repeat_interleave": repeat_interleave, "tril": triangle, "triu": triangle, "one_hot": one_hot,
     "zeros": creation(shape=lambda r: r.shape()), "ones": creation(shape=lambda r: r.shape()),
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
