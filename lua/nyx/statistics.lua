@@ -363,7 +363,7 @@ function Tensor:renorm(p, dim, maxnorm)
     if d ~= dim then others[#others + 1] = d end
   end
   local norm = self:norm(p, others, true)
-  return self * nyx.where(norm:gt(maxnorm), maxnorm / (norm + 1e-7), 1):to(self.dtype)
+  return self * nyx.where(norm:gt(maxnorm), maxnorm / (norm + 1e-7), 1)
 end
 
 -- ---------------------------------------------------------------- histograms
