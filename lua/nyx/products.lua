@@ -15,6 +15,17 @@ local function of_dims(where, name, x, ndim)
   return x
 end
 
+-- Of floats on the CPU, which have kernels that others lack.
+local function has_kernel(x)
+  return x.device == "cpu" and x:is_floating_point()
+end
+
+-- Of those that compute in their own type, float32 and float64.
+local wide = { float32 = true, float64 = true }
+local function has_wide_kernel(x)
+  return wide[x.dtype] and x.device == "cpu"
+end
+
 -- ---------------------------------------------------------------- vectors and matrices
 
 docs.dot = { "linear algebra", "x:dot(y): the sum of the products of two vectors" }
@@ -49,13 +60,20 @@ function Tensor:vdot(other)
   return of_dims("vdot", "x", self, 1):matmul(of_dims("vdot", "y", other, 1))
 end
 
+-- Elements from which an outer product is better made row by row than by broadcasting.
+local LARGE = 2 ^ 15
+
 docs.outer = { "linear algebra", "x:outer(y): every product of an element of the vector x and " ..
   "one of the vector y; a matrix" }
 --- Every product of an element of one vector and one of another.
 ---@param other nyx.Tensor
 ---@return nyx.Tensor
 function Tensor:outer(other)
-  return of_dims("outer", "x", self, 1):unsqueeze(2) * of_dims("outer", "y", other, 1)
+  local x, y = of_dims("outer", "x", self, 1):unsqueeze(2), of_dims("outer", "y", other, 1)
+  if x:numel() * y:numel() >= LARGE and has_wide_kernel(x) and has_wide_kernel(y) then
+    return x:kron_product(y:unsqueeze(1))
+  end
+  return x * y
 end
 
 docs.ger = { "linear algebra", "x:ger(y): outer" }
@@ -69,11 +87,6 @@ local function factors(where, x, options)
   options = check.options(where, options, "beta alpha")
   return check.number(where, "beta", options.beta or 1),
     check.number(where, "alpha", options.alpha or 1)
-end
-
--- Of floats on the CPU, which have kernels that others lack.
-local function has_kernel(x)
-  return x.device == "cpu" and x:is_floating_point()
 end
 
 -- Whether x broadcasts to a shape.
@@ -273,6 +286,9 @@ docs.kron = { "linear algebra", "x:kron(y): the Kronecker product: y times every
 function Tensor:kron(other)
   check.tensor("kron", "x", self)
   check.tensor("kron", "y", other)
+  if self.ndim == 2 and other.ndim == 2 and has_wide_kernel(self) and has_wide_kernel(other) then
+    return self:kron_product(other)
+  end
   local sizes, others = self.shape, other.shape
   local n = math.max(#sizes, #others)
   if n > 4 then check.fail("kron: a tensor of %d dimensions, expected at most 4", n) end
@@ -313,8 +329,7 @@ function Tensor:cross(other, dim)
     check.fail("cross: x is %s, y is %s, expected size 3 along dimension %.0f of both",
       check.describe(self), check.describe(other), dim)
   end
-  if has_kernel(self) and has_kernel(other) and self:element_size() >= 4 and
-    other:element_size() >= 4 and self:is_same_size(other) then
+  if has_wide_kernel(self) and has_wide_kernel(other) and self:is_same_size(other) then
     return self:cross_product(other, dim)
   end
   -- Five planes, 1 2 3 1 2: what the results need first is in 2 to 4, the other in 3 to 5.
@@ -370,8 +385,7 @@ function Tensor:cdist(other, p)
       check.describe(self), check.describe(other))
   end
   local rows, others, columns = self:size(-2), other:size(-2), self:size(-1)
-  local kernel = has_kernel(self) and has_kernel(other) and self:element_size() >= 4 and
-    other:element_size() >= 4
+  local kernel = has_wide_kernel(self) and has_wide_kernel(other)
   local many = (rows > 25 or others > 25) and columns >= (kernel and DIRECT or 8)
   if p == 2 and many then return euclidean(self, other) end
   if kernel and (p == 1 or p == 2 or p == math.huge) then

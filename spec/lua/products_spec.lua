@@ -135,6 +135,23 @@ describe("kron", function()
       assert.is_true(a:transpose(2, 3):kron(b):allclose(
         nyx.einsum("aji,kl->aikjl", a, b):reshape(2, 150, 20 * size)))
     end
+    for _, across in ipairs { 1, 2, 3, 4, 5, 8, 16, 17, 40 } do -- matrices, by rows
+      for _, dtype in ipairs { "float32", "float64", "float16", "int32" } do
+        local a = nyx.randint(-4, 5, { 7, 3 }):to(dtype)
+        local b = nyx.randint(-4, 5, { across, 2 }):to(dtype):t()
+        local each = (a:reshape(7, 1, 3, 1) * b:reshape(1, 2, 1, across)):reshape(14, 3 * across)
+        assert.is_true(a:kron(b):equal(each))
+        assert.equal(dtype, a:kron(b).dtype)
+      end
+    end
+    for _, dtype in ipairs { "float32", "float64", "int32" } do -- outer of as many
+      local a, b = nyx.arange(300, { dtype = dtype }), nyx.arange(200, { dtype = dtype })
+      assert.is_true(a:outer(b):equal(a:unsqueeze(2) * b))
+    end
+    local many, one = nyx.randn(300, 90), nyx.randn(2, 5) -- rows enough for threads
+    assert.is_true(many:kron(one)[{ 599, { 446, 450 } }]:allclose(one[1] * many[300][90]))
+    local each = nyx.func.vmap(nyx.kron)(nyx.ones(4, 2, 3), nyx.randn(4, 3, 2))
+    assert.are.same({ 4, 6, 6 }, each.shape)
     fails(function() nyx.zeros(1, 1, 1, 1, 1):kron(t { 1 }) end, "kron", "5 dimensions")
   end)
 end)

@@ -497,6 +497,7 @@ PEERS = {
     "linspace": lambda start, stop, steps, dtype=None: torch.linspace(start, stop, steps, dtype=dtype),
     # linear algebra, networks
     "matmul_add": lambda x, a, b, beta=1, alpha=1: beta * x + alpha * (a @ b),
+    "kron_product": lambda x, y: (x[..., :, None, :, None] * y[..., None, :, None, :]).flatten(-4, -3).flatten(-2, -1),
     "cross_product": lambda x, y, dim=-1: torch.linalg.cross(x, y, dim=dim),
     "distances": lambda x, y, p=2.0: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
     "linear": F.linear, "linear_activation": linear_activation, "int_mm": int_mm, "int_mm_reaching": int_mm_reaching,
