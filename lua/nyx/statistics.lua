@@ -29,8 +29,9 @@ end
 -- Rows of one result each, as x reduced along dim.
 local function reduced(y, x, dim, keepdim)
   if dim ~= nil and x.ndim > 0 then return keepdim and y:movedim(-1, dim) or y:squeeze(-1) end
+  if not keepdim then return y:squeeze(-1) end
   local ones = {}
-  for d = 1, keepdim and x.ndim or 0 do ones[d] = 1 end
+  for d = 1, x.ndim do ones[d] = 1 end
   return y:reshape(ones)
 end
 
