@@ -483,7 +483,8 @@ def cross_product(r, dtype):
 
 def kron_product(r, dtype):
     batch = [] if r.chance(0.5) else [r.randint(1, 3)]
-    return Case([r.tensor((batch if r.chance(0.7) else []) + [r.randint(0, 5), r.choice([1, 3, 9, 17])], dtype) for _ in range(2)])
+    shapes = [(batch if r.chance(0.7) else []) + [r.randint(0, 5), r.choice([1, 3, 9, 17])] for _ in range(2)]
+    return Case([r.tensor(shape, dtype) for shape in shapes])
 
 
 def flip(r, dtype):
@@ -957,7 +958,8 @@ MAKERS = {
     "sort": sorting("sort"), "argsort": sorting("argsort"), "topk": sorting("topk"),
     "order_statistic": sorting("order_statistic"),
     "unique": unique, "runs": runs, "bin_counts": bin_counts, "matmul_add": matmul_add, "distances": distances,
-    "cross_product": cross_product, "kron_product": kron_product, "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
+    "cross_product": cross_product, "kron_product": kron_product,
+    "searchsorted": searchsorted_call, "flip": flip, "roll": roll_call, "tile": tile,
     "repeat_interleave": repeat_interleave, "tril": triangle, "triu": triangle, "one_hot": one_hot,
     "zeros": creation(shape=lambda r: r.shape()), "ones": creation(shape=lambda r: r.shape()),
     "full": creation(shape=lambda r: r.shape(), fill_value=lambda r: float(r.randint(0, 9))),
