@@ -50,6 +50,7 @@ function(nyx_kernels path)
     -ffp-contract=fast -fwrapv -Wno-psabi
     $<$<NOT:$<CONFIG:Debug>>:-fno-asynchronous-unwind-tables> ${ARGN})
   target_link_libraries(nyx_kernels_${path} PRIVATE nyx_internal)
+  target_compile_definitions(nyx_core PRIVATE NYX_PATH_${path})
   list(APPEND nyx_objects $<TARGET_OBJECTS:nyx_kernels_${path}>)
   set(nyx_objects ${nyx_objects} PARENT_SCOPE)
 endfunction()
@@ -70,13 +71,28 @@ function(nyx_unit name source)
   set(nyx_objects ${nyx_objects} PARENT_SCOPE)
 endfunction()
 
+# Where threads matter and not the path, as in the preset tsan, avx2 would be built for
+# nothing on a machine that goes on to avx512.
+option(NYX_EVERY_PATH "Build avx2 also where this machine has avx512" ON)
+set(skip_avx2 OFF)
+if(NOT NYX_EVERY_PATH)
+  include(CheckCSourceRuns)
+  check_c_source_runs("int main(void) {
+    return !(__builtin_cpu_supports(\"avx512f\") && __builtin_cpu_supports(\"avx512bw\") &&
+             __builtin_cpu_supports(\"avx512dq\") && __builtin_cpu_supports(\"avx512vl\"));
+  }" NYX_RUNS_avx512)
+  set(skip_avx2 ${NYX_RUNS_avx512})
+endif()
+
 if(kernel_sources)
   nyx_kernels(base)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
-    nyx_kernels(avx2 -mavx2 -mfma -mf16c)
+    if(NOT skip_avx2)
+      nyx_kernels(avx2 -mavx2 -mfma -mf16c)
+      nyx_unit(avxvnni int8.c -mavxvnni -mavx2 -mfma -mf16c)
+    endif()
     set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c)
     nyx_kernels(avx512 ${avx512})
-    nyx_unit(avxvnni int8.c -mavxvnni -mavx2 -mfma -mf16c)
     nyx_unit(avx512vnni int8.c -mavx512vnni ${avx512})
     nyx_unit(avx512bf16 unit/bf16.c -mavx512bf16 ${avx512})
     nyx_unit(amx unit/amx.c -mamx-tile -mamx-bf16 -mamx-int8 ${avx512})

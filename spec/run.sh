@@ -148,7 +148,7 @@ suite_dev() {
   c_jobs dev dev "$sanitized"
   lua_jobs dev build/dev/bin/nyx "$sanitized" $(specs spec rocks)
 }
-# Data races.
+# Data races: with the widest path alone, and less of what one thread does (spec/c/check.h).
 suite_tsan() { c_jobs tsan tsan "$sanitized"; }
 # The other compiler: whatever it warns of, and the quicker C tests. The rest by hand, with
 # ctest --preset clang.
@@ -190,7 +190,8 @@ suite_style() {
   echo "style|run|demo|./bootstrap.sh demo"
 }
 
-all_suites="c lua luajit cpu dev tsan clang repl embed rocks peers examples"
+# The two whose one job takes minutes come first, so that none is left alone at the end.
+all_suites="peers rocks c lua luajit cpu dev tsan clang repl embed examples"
 presets_of() { # what a suite needs built
   case $1 in
     dev) echo dev ;;

@@ -10,7 +10,7 @@ static nyx_context *ctx;
 static uint64_t state = 1;
 
 /* Small multiples of 1/8: their sums are exact in float32, whatever the order. */
-static double number(void) {
+UNTRACED static double number(void) {
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (double)(int)(state >> 60) / 8 - 1;
 }
@@ -94,7 +94,7 @@ static void describe(const shape *s, int kind, double worst) {
 }
 
 /* All three against the plain loops, exactly. */
-static void compare(const shape *s, nyx_dtype dtype) {
+UNTRACED_CHECK static void compare(const shape *s, nyx_dtype dtype) {
   double *v[KINDS], *expect[KINDS];
   nyx_tensor *t[KINDS], *got;
   for (int k = 0; k < KINDS; k++) {

@@ -167,7 +167,6 @@ static void small_shapes(void) {
   }
 }
 
-/* Several blocks and several threads; rows longer and shorter than a block. */
 /* By a mask of bytes elements of one type are only moved, whatever their size. */
 static void choices(void) {
   static const nyx_dtype masks[] = {NYX_BOOL, NYX_UINT8, NYX_INT8};
@@ -186,10 +185,11 @@ static void choices(void) {
   }
 }
 
+/* Several blocks and several threads; rows longer and shorter than a block. */
 static void large_shapes(void) {
   static const int64_t shapes[][3] = {{3, 211, 307}, {70000, 3, 1}, {2, 40, 2500},
                                       {1, 300, 900}, {700, 2, 111}, {64, 1, 4096}};
-  for (int round = 0; round < 90; round++) {
+  for (int round = 0; round < CHECK_ROUNDS(90); round++) {
     int layout[4];
     nyx_dtype dtype[4];
     for (int k = 0; k < 4; k++) {
@@ -205,7 +205,7 @@ static void turned_shapes(void) {
   static const int64_t shapes[][2] = {{32, 64},   {33, 65},    {513, 127},  {1030, 66},
                                       {64, 1031}, {1023, 515}, {1100, 1030}};
   static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_UINT8};
-  for (int round = 0; round < 4 * 7 * 2; round++) {
+  for (int round = 0; round < 4 * 7 * 2; round += CHECK_STEP) {
     nyx_dtype one = dtypes[round % 4];
     const nyx_dtype dtype[4] = {one, one, one, one};
     const int layout[4] = {TRANSPOSED, round % 3 ? PLAIN : TRANSPOSED, PLAIN,
@@ -215,7 +215,7 @@ static void turned_shapes(void) {
 }
 
 /* Copies from and to whole tensors, whose rows may begin with a line of the cache. */
-static void turned_copies(void) {
+UNTRACED_CHECK static void turned_copies(void) {
   static const int64_t shapes[][3] = {{3, 70, 64}, {2, 1100, 1088}, {5, 257, 130}};
   static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64, NYX_BFLOAT16, NYX_UINT8};
   for (int round = 0; round < 12; round++) {
@@ -247,7 +247,7 @@ static void turned_copies(void) {
 
 /* A whole tensor and a turned one, with a result past the caches whose rows begin with a
  * line. */
-static void turned_differences(void) {
+UNTRACED_CHECK static void turned_differences(void) {
   const int64_t rows = 1100, cols = 1088, shape[] = {rows, cols}, other[] = {cols, rows};
   static const nyx_dtype dtypes[] = {NYX_FLOAT32, NYX_FLOAT64};
   for (int d = 0; d < 2; d++) {
@@ -280,7 +280,7 @@ static void turned_differences(void) {
 /* Results in order that are written past the caches, in pieces of a block; in float32
  * without a buffer, from where a line of the cache begins. */
 static void results_past_the_caches(void) {
-  for (int layout = 0; layout < LAYOUTS; layout++)
+  for (int layout = 0; layout < LAYOUTS; layout += CHECK_STEP)
     for (int single = 0; single < 2; single++) {
       const nyx_dtype one = single ? NYX_FLOAT32 : NYX_FLOAT64;
       const nyx_dtype dtype[] = {one, one, one, one};
@@ -291,7 +291,7 @@ static void results_past_the_caches(void) {
 }
 
 /* Into rows that begin with a line of the cache; nothing beside them is written. */
-static void whole_lines_on(const nyx_cpu_kernels *k) {
+UNTRACED_CHECK static void whole_lines_on(const nyx_cpu_kernels *k) {
   enum { MOST = 150, STEP = 256 };
   static char src[MOST * STEP * 8];
   _Alignas(64) static char dst[MOST * STEP * 8];
@@ -319,7 +319,7 @@ static void whole_lines_on(const nyx_cpu_kernels *k) {
 }
 
 /* Of any length, to a place of their own or one of the sources, and not beyond. */
-static void choices_on(const nyx_cpu_kernels *k) {
+UNTRACED_CHECK static void choices_on(const nyx_cpu_kernels *k) {
   enum { MOST = 150 };
   static char a[MOST * 8 + 16], b[MOST * 8 + 16], to[MOST * 8 + 16];
   static uint8_t mask[MOST];
@@ -343,7 +343,7 @@ static void choices_on(const nyx_cpu_kernels *k) {
 
 /* Kernels of every path: blocks of all shapes around the squares that are turned in
  * registers; and bytes from and to any address. */
-static void moves_on(const nyx_cpu_kernels *k) {
+UNTRACED_CHECK static void moves_on(const nyx_cpu_kernels *k) {
   enum { MOST = 67, STEP = 71 };
   static char src[MOST * STEP * 8 + 300], dst[MOST * STEP * 8 + 300];
   for (size_t i = 0; i < sizeof src; i++) src[i] = (char)random_bits();
@@ -376,7 +376,7 @@ static void moves_on(const nyx_cpu_kernels *k) {
 }
 
 /* Adding to itself, through views of every kind. */
-static void in_place(void) {
+UNTRACED_CHECK static void in_place(void) {
   for (int round = 0; round < CHECK_ROUNDS(2000); round++) {
     int64_t shape[3] = {1 + below(9), 1 + below(9), 1 + below(round % 50 ? 9 : 3000)};
     nyx_dtype dtype = (nyx_dtype)below(NYX_BOOL);
@@ -555,10 +555,10 @@ int main(void) {
   RUN(conversions);
   RUN(small_shapes);
   RUN(choices);
-  RUN(large_shapes);
-  RUN(turned_shapes);
-  RUN(turned_copies);
-  RUN(turned_differences);
+  RUN_ONE_THREAD(large_shapes);
+  RUN_ONE_THREAD(turned_shapes);
+  RUN_ONE_THREAD(turned_copies);
+  RUN_ONE_THREAD(turned_differences);
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(large_shapes);
   RUN(turned_shapes);

@@ -107,6 +107,7 @@ static double distance(const char *name, double x, double got, double want) {
 }
 
 static void functions(void) {
+  const int rounds = CHECK_ROUNDS(1500);
   for (size_t b = 0; b < sizeof bounds / sizeof *bounds; b++) {
     trial t = {.part = 0, .n = MOST};
     for (int id = 0; id < NYX_KERNEL_COUNT; id++)
@@ -115,13 +116,13 @@ static void functions(void) {
     bool unary = t.row->arity == 1;
     int w = 0;
     while (w < WORST && strcmp(worst[w].name, bounds[b].name)) w++;
-    for (int round = 0; round < (w < WORST ? 6000 : 1500); round++) {
+    for (int round = 0; round < (w < WORST ? 4 : 1) * rounds; round++) {
       for (int64_t i = 0; i < t.n; i++) {
         int64_t s = round * t.n + i; /* first all special values, or pairs of them */
         bool listed = s < (unary ? SPECIAL : SPECIAL * SPECIAL);
         t.value[1][i] = listed ? special[s % SPECIAL] : random_float(round & 3);
         t.value[2][i] = listed ? special[s / SPECIAL % SPECIAL] : random_float(round & 3);
-        if (round < 1500) continue;
+        if (round < rounds) continue;
         t.value[1][i] = (float)random_between(worst[w].from, worst[w].to);
         t.value[2][i] = worst[w].other;
       }

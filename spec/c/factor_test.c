@@ -13,18 +13,18 @@
 static const int64_t sizes[] = {1, 2, 63, 255, 256, 257, 384, 385, 520, 641};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-static double value(nyx_dtype dtype, const void *p, int64_t i) {
+UNTRACED static double value(nyx_dtype dtype, const void *p, int64_t i) {
   return dtype == NYX_FLOAT64 ? ((const double *)p)[i] : (double)((const float *)p)[i];
 }
 
-static void put(nyx_dtype dtype, void *p, int64_t i, double v) {
+UNTRACED static void put(nyx_dtype dtype, void *p, int64_t i, double v) {
   if (dtype == NYX_FLOAT64)
     ((double *)p)[i] = v;
   else
     ((float *)p)[i] = (float)v;
 }
 
-static double uniform(void) {
+UNTRACED static double uniform(void) {
   return (double)next() / 0x1p23 - 1;
 }
 
@@ -224,7 +224,8 @@ static void small_lus(void) {
 }
 
 /* The largest element of A x - b, or x A - b, of one x. */
-static double solve_residual(const nyx__triangular *t, int64_t e, const void *b) {
+UNTRACED static double solve_residual(const nyx__triangular *t, int64_t e,
+                                      const void *b) {
   const int64_t n = t->left ? t->rows : t->cols, k = t->left ? t->cols : t->rows;
   double worst = 0;
   for (int64_t i = 0; i < n; i++)
@@ -288,7 +289,7 @@ static void small_triangles(void) {
 }
 
 /* Triangles in a larger matrix, around the sizes of blocks, for sides around lanes. */
-static void large_triangles(void) {
+UNTRACED_CHECK static void large_triangles(void) {
   static const int64_t orders[] = {1, 7, 16, 17, 127, 128, 129, 200, 300};
   static const int64_t sides[] = {15, 16, 17, 40, 131};
   const int all = (int)(sizeof orders / sizeof *orders * 32);
@@ -328,6 +329,22 @@ static void large_triangles(void) {
   }
 }
 
+/* The largest element of A x - b, of MANY that take the matrices at[e], by columns. */
+UNTRACED static double solution_residual(nyx_dtype dtype, int64_t n, int64_t k,
+                                         const void *a, const int64_t *at, const void *x,
+                                         const void *b) {
+  double worst = 0;
+  for (int64_t i = 0; i < MANY * n * k; i++) {
+    const int64_t e = i / (n * k), row = i / k % n;
+    double sum = -value(dtype, b, i);
+    for (int64_t l = 0; l < n; l++)
+      sum +=
+          value(dtype, a, at[e] + l * n + row) * value(dtype, x, (e * n + l) * k + i % k);
+    worst = fmax(worst, fabs(sum));
+  }
+  return worst;
+}
+
 /* Every other x has the factors of the first matrix. */
 static void small_solutions(void) {
   for (int t = 0; t < 2 * FEW; t++) {
@@ -348,16 +365,10 @@ static void small_solutions(void) {
     nyx_status status = nyx__lu(ctx, dtype, MANY, n, n, lu, pivots, info);
     if (status == NYX_OK)
       status = nyx__lu_solve(ctx, dtype, MANY, n, k, lu, pivots, at, x);
-    double worst = 0;
-    for (int64_t i = 0; CHECK_OK(ctx, status) && i < MANY * n * k; i++) {
-      const int64_t e = i / (n * k), row = i / k % n;
-      double sum = -value(dtype, b, i);
-      for (int64_t l = 0; l < n; l++)
-        sum += value(dtype, a, at[e] + l * n + row) *
-               value(dtype, x, (e * n + l) * k + i % k);
-      worst = fmax(worst, fabs(sum));
+    if (CHECK_OK(ctx, status)) {
+      const double worst = solution_residual(dtype, n, k, a, at, x, b);
+      CHECK_AT(worst < 16 * epsilon(dtype), "A x - b", " of %d: %g", (int)n, worst);
     }
-    CHECK_AT(worst < 16 * epsilon(dtype), "A x - b", " of %d: %g", (int)n, worst);
     free(pivots);
     free(a);
     free(lu);
@@ -414,8 +425,21 @@ static void inverses(void) {
   for (int t = 0; t < 2; t++) inverses_of(t % 2 ? NYX_FLOAT64 : NYX_FLOAT32, 17, 130);
 }
 
-/* The largest element of Y A - I in some rows, of matrices whose rows are exchanged, each
- * by another number. */
+/* The largest element of Y A - I, in some rows. */
+UNTRACED static double general_residual(nyx_dtype dtype, int64_t count, int64_t n,
+                                        const void *a, const void *y) {
+  double worst = 0;
+  for (int64_t i = 0; i<count * n; i += n> 100 ? 29 : 1)
+    for (int64_t j = 0; j < n; j++) {
+      double sum = i % n == j ? -1 : 0;
+      for (int64_t l = 0; l < n; l++)
+        sum += value(dtype, y, i * n + l) * value(dtype, a, (i / n * n + l) * n + j);
+      worst = fmax(worst, fabs(sum));
+    }
+  return worst;
+}
+
+/* Inverses of matrices whose rows are exchanged, each by another number. */
 static void general_inverses_of(nyx_dtype dtype, int64_t count, int64_t n) {
   const size_t bytes = (size_t)(n * n) * nyx_dtype_size(dtype);
   char *a = malloc((size_t)count * bytes + 1), *y = malloc((size_t)count * bytes + 1);
@@ -426,16 +450,10 @@ static void general_inverses_of(nyx_dtype dtype, int64_t count, int64_t n) {
     put(dtype, a, i,
         uniform() / (double)n + (i % n == (i / n + i / n / n + 1) % n ? 2 : 0));
   memcpy(lu, a, (size_t)count * bytes);
-  double worst = 0;
-  if (CHECK_OK(ctx, nyx__inverse(ctx, dtype, count, n, lu, pivots, info, y)))
-    for (int64_t i = 0; i<count * n; i += n> 100 ? 29 : 1)
-      for (int64_t j = 0; j < n; j++) {
-        double sum = i % n == j ? -1 : 0;
-        for (int64_t l = 0; l < n; l++)
-          sum += value(dtype, y, i * n + l) * value(dtype, a, (i / n * n + l) * n + j);
-        worst = fmax(worst, fabs(sum));
-      }
-  CHECK_AT(worst < 16 * epsilon(dtype), "Y A - I", " of %d: %g", (int)n, worst);
+  if (CHECK_OK(ctx, nyx__inverse(ctx, dtype, count, n, lu, pivots, info, y))) {
+    const double worst = general_residual(dtype, count, n, a, y);
+    CHECK_AT(worst < 16 * epsilon(dtype), "Y A - I", " of %d: %g", (int)n, worst);
+  }
   for (int64_t e = 0; e < count; e++) CHECK(info[e] == 0);
   free(info);
   free(pivots);
@@ -510,7 +528,7 @@ static void failing_allocations(void) {
     nyx_tensor *a = k % 2 ? matrices(2, large, true) : matrices(3, many, true);
     CHECK_OK(ctx, once(name, a, true, NULL));
     nyx_status status = NYX_ERR_MEMORY;
-    for (int n = 0; status == NYX_ERR_MEMORY && n < 1000; n++) {
+    for (int n = 0; status == NYX_ERR_MEMORY && n < 1000; n += CHECK_STEP) {
       const size_t before = live();
       nyx_memory_fail_after(n);
       status = once(name, a, true, NULL);
@@ -565,7 +583,7 @@ static void interrupts(void) {
     const size_t before = live();
     int stopped = 0;
     nyx_parallel_set_jobs(&host);
-    for (ask_at = 0; ask_at < 100; ask_at++) {
+    for (ask_at = 0; ask_at < 100; ask_at += CHECK_STEP) {
       works = 0;
       nyx_status status = once(name, a, false, NULL);
       const bool used = !nyx_context_interrupted(ctx);

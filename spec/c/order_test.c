@@ -16,7 +16,7 @@ typedef struct entry {
 static bool down_now;
 
 /* NaN is larger than all numbers and equal to itself; positions make it stable. */
-static int compare(const void *a, const void *b) {
+UNTRACED static int compare(const void *a, const void *b) {
   const entry *x = a, *y = b;
   int order = isnan(x->value) || isnan(y->value)
                   ? (int)isnan(x->value) - (int)isnan(y->value)
@@ -28,7 +28,7 @@ static int compare(const void *a, const void *b) {
 /* Which values a row holds. */
 enum { WIDE, CLOSE, SAME, SPECIAL, ZEROS, ENDS, KINDS };
 
-static double value_of(nyx_dtype dtype, int kind, int64_t i) {
+UNTRACED static double value_of(nyx_dtype dtype, int kind, int64_t i) {
   static const double special[] = {0, -0.0, NAN, INFINITY, -INFINITY, 1, -1};
   double v = (double)next();
   if (kind == CLOSE) v = (double)(next() % 100);
@@ -42,8 +42,9 @@ static double value_of(nyx_dtype dtype, int kind, int64_t i) {
   return v;
 }
 
-static void top_of_row(nyx_dtype dtype, const void *x, int64_t stride, int64_t n,
-                       int64_t k, bool down, int kind, const entry *want) {
+UNTRACED_CHECK static void top_of_row(nyx_dtype dtype, const void *x, int64_t stride,
+                                      int64_t n, int64_t k, bool down, int kind,
+                                      const entry *want) {
   nyx__stop stop = {.ctx = ctx};
   void *scratch = malloc(nyx__order_scratch(dtype, n, k) + 1); /* to the byte */
   nyx__order o = nyx__order_top(&stop, dtype, x, stride, n, k, down, scratch);
@@ -55,7 +56,8 @@ static void top_of_row(nyx_dtype dtype, const void *x, int64_t stride, int64_t n
   free(scratch);
 }
 
-static void sort_row(nyx_dtype dtype, int64_t n, int kind, bool down, int64_t stride) {
+UNTRACED_CHECK static void sort_row(nyx_dtype dtype, int64_t n, int kind, bool down,
+                                    int64_t stride) {
   size_t item = nyx_dtype_size(dtype);
   char *x = calloc((size_t)(n * stride + 1), item);
   entry *want = malloc((size_t)(n + 1) * sizeof *want);
@@ -100,7 +102,7 @@ static void rows(void) {
 }
 
 /* unique, by counting where values are close and by sorting where they are not. */
-static void unique_values(nyx_dtype dtype, int64_t n, int kind) {
+UNTRACED_CHECK static void unique_values(nyx_dtype dtype, int64_t n, int kind) {
   entry *v = malloc((size_t)(n + 1) * sizeof *v);
   nyx_tensor *x, *out[3] = {NULL};
   must(nyx_tensor_empty(ctx, dtype, 1, &n, &x));
@@ -140,13 +142,13 @@ static void uniques(void) {
   static const int64_t sizes[] = {0, 1, 30, 5000, 70001};
   for (int dtype = 0; dtype < NYX_BOOL; dtype++)
     for (int s = 0; s < 5; s++)
-      for (int kind = 0; kind < KINDS; kind++)
+      for (int kind = 0; kind < CHECK_ROUNDS(KINDS); kind++)
         unique_values((nyx_dtype)dtype, sizes[s], kind);
 }
 
 int main(void) {
   if (nyx_context_new(&ctx) != NYX_OK) return 1;
-  RUN(rows);
+  RUN_ONE_THREAD(rows);
   RUN(uniques);
   CHECK_OK(ctx, nyx_parallel_set_threads(3));
   RUN(rows);

@@ -8,13 +8,13 @@ typedef struct shape {
   int64_t in[2], kernel, stride, pad, dilation;
 } shape;
 
-static int64_t out_of(const shape *s, int i) {
+UNTRACED static int64_t out_of(const shape *s, int i) {
   return (s->in[i] + 2 * s->pad - (s->kernel - 1) * s->dilation - 1) / s->stride + 1;
 }
 
 /* The greatest of the window of output (oy, ox), and where: the first, or the first NaN.
  */
-static int64_t plain(const shape *s, const double *x, int64_t oy, int64_t ox) {
+UNTRACED static int64_t plain(const shape *s, const double *x, int64_t oy, int64_t ox) {
   int64_t best = -1;
   for (int64_t i = 0; i < s->kernel * s->kernel; i++) {
     int64_t y = oy * s->stride - s->pad + i / s->kernel * s->dilation;
@@ -26,7 +26,7 @@ static int64_t plain(const shape *s, const double *x, int64_t oy, int64_t ox) {
   return best;
 }
 
-static bool equal(double a, double b) {
+UNTRACED static bool equal(double a, double b) {
   return a == b || (isnan(a) && isnan(b));
 }
 
@@ -34,7 +34,7 @@ static bool equal(double a, double b) {
  * where the only NaN is. */
 enum { MIXED = -3, LOWEST, FINITE };
 
-static double number(int64_t i, int64_t holds) {
+UNTRACED static double number(int64_t i, int64_t holds) {
   static const double special[] = {NAN, -INFINITY, INFINITY, -INFINITY};
   uint32_t r = (uint32_t)i * 2654435761u >> 16;
   if (holds == LOWEST) return -INFINITY;
@@ -43,7 +43,7 @@ static double number(int64_t i, int64_t holds) {
   return (double)(r % 37) / 4 - 4; /* ties */
 }
 
-static void compare(nyx_dtype dtype, const shape *s, int64_t holds) {
+UNTRACED_CHECK static void compare(nyx_dtype dtype, const shape *s, int64_t holds) {
   enum { PLANES = 3 };
   int64_t plane = s->in[0] * s->in[1], ow = out_of(s, 1), out = out_of(s, 0) * ow;
   double *x = malloc((size_t)(PLANES * plane) * sizeof *x);
@@ -87,12 +87,12 @@ static void compare(nyx_dtype dtype, const shape *s, int64_t holds) {
 
 /* avg_pool2d and its gradient against sums in double. */
 
-static double element(nyx_dtype dtype, const nyx_tensor *t, int64_t i) {
+UNTRACED static double element(nyx_dtype dtype, const nyx_tensor *t, int64_t i) {
   return dtype == NYX_FLOAT64 ? ((const double *)nyx_tensor_data((nyx_tensor *)t))[i]
                               : ((const float *)nyx_tensor_data((nyx_tensor *)t))[i];
 }
 
-static void compare_average(nyx_dtype dtype, const shape *s, bool padded) {
+UNTRACED_CHECK static void compare_average(nyx_dtype dtype, const shape *s, bool padded) {
   enum { PLANES = 2 };
   int64_t plane = s->in[0] * s->in[1], ow = out_of(s, 1), out = out_of(s, 0) * ow;
   double *x = malloc((size_t)(PLANES * plane) * sizeof *x);

@@ -16,12 +16,13 @@ typedef struct weight {
   double *value;
 } weight;
 
-static double random_number(void) {
+UNTRACED static double random_number(void) {
   return (double)((float)(next() % 4001) / 1000 - 2); /* a float32 */
 }
 
 /* `count` numbers of a dtype, all float32; what they became goes to `exact`. */
-static void *numbers(nyx_dtype dtype, int64_t count, double add, double *exact) {
+UNTRACED_CHECK static void *numbers(nyx_dtype dtype, int64_t count, double add,
+                                    double *exact) {
   char *out = malloc((size_t)count * 8 + 8);
   if (!out) exit(1);
   for (int64_t i = 0; i < count; i++) {
@@ -32,8 +33,8 @@ static void *numbers(nyx_dtype dtype, int64_t count, double add, double *exact) 
   return out;
 }
 
-static weight fill(bool int4, int64_t outputs, int64_t groups, int64_t group,
-                   nyx_dtype dtype, bool with_zeros) {
+UNTRACED_CHECK static weight fill(bool int4, int64_t outputs, int64_t groups,
+                                  int64_t group, nyx_dtype dtype, bool with_zeros) {
   int64_t terms = groups * group, bytes = outputs * terms / (int4 ? 2 : 1);
   weight w = {.bytes = malloc((size_t)bytes + 1),
               .value = malloc((size_t)(outputs * terms) * 8 + 8)};
@@ -69,8 +70,8 @@ static void empty(weight *w) {
 }
 
 /* Sums of k products in float32, in any order, of weights that are rounded twice. */
-static int64_t wrong_elements(const weight *w, const float *x, int64_t rows,
-                              const float *bias, const float *y) {
+UNTRACED static int64_t wrong_elements(const weight *w, const float *x, int64_t rows,
+                                       const float *bias, const float *y) {
   int64_t wrong = 0, terms = w->q.terms;
   for (int64_t i = 0; i < rows; i++) {
     for (int64_t n = 0; n < w->q.outputs; n++) {

@@ -8,15 +8,17 @@
 
 enum { LARGE = 70000 }; /* elements of all inputs together, at most */
 
-/* Other dtypes run the same code: minutes under the sanitizer of threads. */
+/* Other dtypes run the same code, and what one thread does is no race: minutes under the
+ * sanitizer of threads. */
 #if defined(__SANITIZE_THREAD__)
 enum { EVERY_DTYPE = 0 };
+static const int threads[] = {2, 3};
 #else
 enum { EVERY_DTYPE = 1 };
+static const int threads[] = {1, 2, 3, 5};
 #endif
 
 static const int64_t scales[] = {128, 32, 12, 6, 4, 3, 2, 1};
-static const int threads[] = {1, 2, 3, 5};
 
 static nyx_context *ctx;
 static int calls, split_calls;

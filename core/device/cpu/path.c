@@ -50,7 +50,9 @@ __attribute__((unused)) static void extend(bool usable_here, const nyx_cpu_kerne
 static void find_paths(void) {
   const nyx_cpu_info *cpu = nyx__cpu_info();
   if (!cpu->avx2 || !cpu->fma || !cpu->f16c) return;
+#ifdef NYX_PATH_avx2
   add(&nyx__kernels_avx2);
+#endif
 #ifdef NYX_UNIT_avxvnni
   extend(cpu->avxvnni, &nyx__kernels_avx2, "avxvnni");
 #endif
