@@ -38,15 +38,17 @@ UNTRACED static nyx_tensor *cases_filled(nyx_context *ctx, nyx_dtype dtype, int 
   nyx_tensor *wide = NULL, *t = NULL;
   nyx_dtype made = below > 0 ? NYX_INT64 : below < 0 ? NYX_BOOL : NYX_FLOAT64;
   if (nyx_tensor_empty(ctx, made, ndim, shape, &wide) != NYX_OK) return NULL;
-  int base = nyx_context_index_base(ctx);
-  for (int64_t i = 0; i < nyx_tensor_numel(wide); i++) {
+  const int base = nyx_context_index_base(ctx);
+  const int64_t n = nyx_tensor_numel(wide);
+  void *data = nyx_tensor_data(wide);
+  for (int64_t i = 0; i < n; i++) {
     double part = (double)(i * 7 % 10) / 10 + 0.03;
     if (below > 0)
-      ((int64_t *)nyx_tensor_data(wide))[i] = i % below + base;
+      ((int64_t *)data)[i] = i % below + base;
     else if (below < 0)
-      ((uint8_t *)nyx_tensor_data(wide))[i] = i % 3 != 1;
+      ((uint8_t *)data)[i] = i % 3 != 1;
     else
-      ((double *)nyx_tensor_data(wide))[i] = lo + (hi - lo) * part;
+      ((double *)data)[i] = lo + (hi - lo) * part;
   }
   if (below || dtype == NYX_FLOAT64) return wide;
   if (nyx_tensor_empty(ctx, dtype, ndim, shape, &t) == NYX_OK &&
@@ -67,7 +69,8 @@ UNTRACED static void cases_make_regular(nyx_tensor *t, bool symmetric) {
   float *narrow = nyx_tensor_data(t);
   double *wide = nyx_tensor_data(t);
   bool is_wide = nyx_tensor_dtype(t) == NYX_FLOAT64;
-  for (int64_t e = 0; e < nyx_tensor_numel(t); e++) {
+  const int64_t numel = nyx_tensor_numel(t);
+  for (int64_t e = 0; e < numel; e++) {
     const int64_t i = e / n % m, j = e % n;
     const int64_t from = symmetric && i > j ? e - (i - j) * (n - 1) : e;
     if (is_wide)
