@@ -24,7 +24,8 @@ UNTRACED static double number(void) {
   return (double)(int)(state >> 60) / 8 - 1;
 }
 
-static nyx_tensor *filled(nyx_dtype dtype, int ndim, const int64_t *shape) {
+UNTRACED_CHECK static nyx_tensor *filled(nyx_dtype dtype, int ndim,
+                                         const int64_t *shape) {
   int64_t n = 1;
   for (int d = 0; d < ndim; d++) n *= shape[d];
   double *values = calloc((size_t)n + 1, sizeof *values);
