@@ -39,6 +39,16 @@ set(kernels_unrolled convert depthwise int8 matrices patches winograd)
 list(TRANSFORM kernels_unrolled REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/cpu/\\1.c")
 set_source_files_properties(${kernels_unrolled} PROPERTIES
   COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O2>;${vectors}")
+# Loops of these are written out by hand: a copy of a function for each constant that it is
+# called with, of Fourier transforms also one of a loop for each value of a condition in it,
+# is code for nothing. Others lose by it (docs/decisions/021-code-size.md), as transforms do
+# on the base path.
+set(optimised $<C_COMPILER_ID:GNU>,$<NOT:$<CONFIG:Debug>>)
+set(wide $<NOT:$<STREQUAL:$<TARGET_PROPERTY:NAME>,nyx_kernels_base>>)
+set_source_files_properties(${PROJECT_SOURCE_DIR}/kernels/cpu/gemm.c PROPERTIES
+  COMPILE_OPTIONS "$<$<AND:${optimised}>:-fno-ipa-cp-clone>")
+set_source_files_properties(${PROJECT_SOURCE_DIR}/kernels/cpu/fft.c PROPERTIES
+  COMPILE_OPTIONS "$<$<AND:${optimised},${wide}>:-fno-unswitch-loops;-fno-ipa-cp-clone>")
 set(nyx_objects $<TARGET_OBJECTS:nyx_core>)
 
 # One object library per instruction set: nyx_kernels(<path> <flags>...).
