@@ -187,6 +187,27 @@ describe("a few elements side by side", function()
     end
   end)
 
+  it("are moved one by one where pairs of them are not even", function()
+    for _, dtype in ipairs { "float32", "bfloat16", "int8" } do
+      for _, count in ipairs { 2, 4 } do
+        local x = nyx.arange(1, 9 * count + 1):to(dtype):view(9, count)
+        local views = { -- of something larger: with gaps in a row, with rows of odd length
+          function(t) return t:narrow(1, 1, 9):slice(2, 1, 2 * count, 2) end,
+          function(t)
+            return t:view(-1):narrow(1, 1, 9 * (count + 1)):view(9, count + 1):narrow(2, 1, count)
+          end,
+        }
+        for _, view in ipairs(views) do
+          local all = nyx.zeros({ 10, 2 * count }, { dtype = dtype })
+          view(all):copy_(x)
+          assert.same(x:totable(), view(all):totable())
+          assert.is_true(view(all):contiguous():equal(x))
+          assert.equal(x:to("float64"):sum():item(), all:to("float64"):sum():item())
+        end
+      end
+    end
+  end)
+
   it("in squares of complex numbers, past the caches too", function()
     for _, n in ipairs { 64, 130, 800 } do
       local x = nyx.randn({ n, n + 3 }, { dtype = "complex64" })
