@@ -16,7 +16,7 @@ static nyx_status infer(nyx_call *c) {
     return nyx__error(c->ctx, NDIM_EXPECTED, "x", NYX__SHAPE(x),
                       "size 3 along dimension 'dim'");
   if (!nyx__has_shape(y, x->ndim, x->shape))
-    return nyx__error(c->ctx, BROADCAST, NYX__SHAPE(x), NYX__SHAPE(y));
+    return nyx__error(c->ctx, NDIM_EXPECTED, "y", NYX__SHAPE(y), "the shape of 'x'");
   nyx__spec(&c->spec[0], c->dtype, x->ndim, x->shape);
   return NYX_OK;
 }
@@ -60,8 +60,8 @@ static nyx_status cpu(nyx_call *c) {
   if (status == NYX_OK) {
     pass p = {.x = nyx__data(x), .y = nyx__data(y), .to = nyx__data(out), .inner = 1};
     for (int d = dim + 1; d < out->ndim; d++) p.inner *= out->shape[d];
-    nyx_parallel_for(out->numel / 3, GRAIN,
-                     c->dtype == NYX_FLOAT64 ? cross_double : cross_float, &p);
+    status = nyx__parallel_for(c->ctx, out->numel / 3, GRAIN,
+                               c->dtype == NYX_FLOAT64 ? cross_double : cross_float, &p);
   }
   nyx_tensor_release(x);
   nyx_tensor_release(y);
