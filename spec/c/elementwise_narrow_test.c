@@ -166,7 +166,33 @@ static void quotients(void) {
   }
 }
 
+/* What is no number stays none where only bits that are cut off say so; its sign stays.
+ */
+static void nans_as_halves(void) {
+  static const uint32_t bits[] = {0x7f800001u, 0xff80ffffu, 0x7fc00000u, 0xffffffffu};
+  uint32_t from[MOST];
+  uint16_t to[2 * MOST];
+  for (int i = 0; i < MOST; i++) from[i] = bits[i % 4];
+  for (int path = 0; path < 3; path++) {
+    const nyx_cpu_kernels *k = nyx__cpu_path_find(paths[path]);
+    for (int half = 0; k && half < 2; half++)
+      for (int n = 1; n <= 70; n++)
+        for (int step = 1; step <= 2; step++) {
+          const nyx_dtype dtype = half ? NYX_FLOAT16 : NYX_BFLOAT16;
+          const int infinite = half ? 0x7c00 : 0x7f80;
+          int wrong = 0;
+          k->elementwise->scatter[NYX_IN_FLOAT32][dtype](n, from, to, step);
+          for (int i = 0; i < n; i++)
+            wrong += (to[i * step] & 0x7fff) <= infinite ||
+                     to[i * step] >> 15 != (int)(from[i] >> 31);
+          CHECK_AT(wrong == 0, nyx_dtype_name(dtype), " on %s: %d of %d, %d apart",
+                   k->name, wrong, n, step);
+        }
+  }
+}
+
 int main(void) {
+  RUN(nans_as_halves);
   RUN(rows);
   RUN(quotients);
   RUN(limits);

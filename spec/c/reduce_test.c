@@ -735,6 +735,30 @@ static void products_out_of_range(void) {
   }
 }
 
+/* A product is linear in each element: its second derivative there is 0, not what is left
+ * of two quotients. */
+static void products_twice(void) {
+  const nyx_backward_options options = {.create_graph = true};
+  for (int k = 0; k < 20; k++) {
+    double v[5];
+    for (int i = 0; i < 5; i++) v[i] = 0.3 + fmod((5 * k + i) * 0.618034, 1);
+    nyx_tensor *x = make(NYX_FLOAT32, SHAPE(5), v), *g = NULL;
+    must(nyx_tensor_set_requires_grad(ctx, x, true));
+    nyx_tensor *y = apply(ID(prod), x, NULL, NULL, ATTRS(LIST(0), NYX_I(0)));
+    CHECK_OK(ctx, nyx_gradients(ctx, y, NULL, &x, 1, &options, &g));
+    for (int64_t i = 0; i < 5; i++) {
+      nyx_tensor *one = apply(ID(select), g, NULL, NULL, ATTRS(NYX_I(0), NYX_I(i)));
+      nyx_tensor *second = NULL;
+      CHECK_OK(ctx, nyx_gradients(ctx, one, NULL, &x, 1, &options, &second));
+      CHECK_NEAR(read(second)[i], 0, 0);
+      nyx_tensor_release(one);
+      nyx_tensor_release(second);
+    }
+    nyx_tensor *all[] = {x, y, g};
+    for (int t = 0; t < 3; t++) nyx_tensor_release(all[t]);
+  }
+}
+
 /* Equal extremes share their gradient; the one that dim selects takes all. */
 static void ties(void) {
   nyx_tensor *x = make(NYX_FLOAT64, SHAPE(4), VALUES(3, 1, 3, 2)), *y, *grad = NULL;
@@ -769,6 +793,7 @@ static void run(void) {
   RUN(scans);
   RUN(products_with_zeros);
   RUN(products_out_of_range);
+  RUN(products_twice);
   RUN(ties);
 }
 

@@ -150,6 +150,8 @@ describe("kron", function()
     end
     local many, one = nyx.randn(300, 90), nyx.randn(2, 5) -- rows enough for threads
     assert.is_true(many:kron(one)[{ 599, { 446, 450 } }]:allclose(one[1] * many[300][90]))
+    assert.is_true(one:kron(many):equal(
+      (one:reshape(2, 1, 5, 1) * many:reshape(1, 300, 1, 90)):reshape(600, 450)))
     local each = nyx.func.vmap(nyx.kron)(nyx.ones(4, 2, 3), nyx.randn(4, 3, 2))
     assert.are.same({ 4, 6, 6 }, each.shape)
     fails(function() nyx.zeros(1, 1, 1, 1, 1):kron(t { 1 }) end, "kron", "5 dimensions")
@@ -173,6 +175,11 @@ describe("cross", function()
     end
     assert.are.same({ -3, 6, -3 }, nyx.tensor({ 1, 2, 3 }, { dtype = "int32" })
       :cross(nyx.tensor({ 4, 5, 6 }, { dtype = "int32" })):totable())
+    for _, shape in ipairs { { 2, 3, 30001 }, { 40001, 3 }, { 7000, 3, 4 } } do -- shared
+      local a, b = nyx.randn(shape), nyx.randn(shape)
+      local planes = a:cross(b:unsqueeze(1), 1 - #shape)[1]
+      assert.is_true(a:cross(b, 2):allclose(planes, 1e-5, 1e-5))
+    end
     local crosses = function(a, b) return a:cross(b) end
     assert.is_true(nyx.func.vmap(crosses)(x, y):allclose(x:cross(y, 3), 1e-5, 1e-6))
     fails(function() nyx.zeros(2):cross(nyx.zeros(2)) end, "cross", "(2)", "size 3")
